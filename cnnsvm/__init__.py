@@ -1,0 +1,28 @@
+"""Detect inpainted images with a CNN backbone and a tuned support vector machine.
+
+``from cnnsvm import InpaintDetector`` is the whole interface that most programs need.
+Importing this package is cheap: torch and its companions load when a name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnnsvm.detector import InpaintDetector
+    from cnnsvm.svm import TunedSVC
+
+__version__ = "0.1.0"
+__all__ = ["InpaintDetector", "TunedSVC", "__version__"]
+
+_HOMES = {"InpaintDetector": "cnnsvm.detector", "TunedSVC": "cnnsvm.svm"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
