@@ -1,0 +1,252 @@
+"""The one place where bytes become pixels."""
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+logger = logging.getLogger(__name__)
+
+ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+MAX_PIXELS = 50_000_000
+#: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
+_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+Image.init()  # registers the decoders that this Pillow was built with
+FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jp2")
+_OTHER_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm")
+SUFFIXES = frozenset(_JPEG_SUFFIXES + _OTHER_SUFFIXES)
+_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class ImageError(ValueError, OSError):
+    """An image that cannot be used; the message names it and gives the reason."""
+
+
+def image_name(image: Any) -> str:
+    """Return a short name of an image input for messages, such as its path."""
+    if isinstance(image, (str, os.PathLike)):
+        return os.fspath(image)
+    if isinstance(image, bytes):
+        return f"<{len(image)} bytes>"
+    if isinstance(image, Image.Image):
+        return getattr(image, "filename", "") or f"<PIL image {image.size[0]}x{image.size[1]}>"
+    if isinstance(image, np.ndarray):
+        return f"<array {image.shape} {image.dtype}>"
+    return f"<{type(image).__name__}>"
+
+
+def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Load one image as RGB pixels.
+
+    EXIF orientation is applied once, alpha is composited on white, 16-bit grey is scaled to 8
+    bits, palettes and CMYK are converted, and of an animation the first frame is taken with a
+    warning. Colour profiles are ignored: the numbers in the file are what a forensic trace is in.
+
+    Parameters
+    ----------
+    image : str, path, bytes, PIL.Image.Image or ndarray of uint8
+        A file, the content of one, an image, or pixels of shape (H, W), (H, W, 3) or (H, W, 4)
+        in the order R, G, B, alpha. The input is not changed.
+    max_pixels : int
+        Most pixels that will be decoded; the header is checked before any pixel is.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3), values 0-255
+        A new C-contiguous array.
+
+    Raises
+    ------
+    ImageError
+        For every failure, of whatever decoder; it is also a ``ValueError`` and an ``OSError``.
+    """
+    try:
+        if isinstance(image, np.ndarray):
+            return _array_to_rgb(image, max_pixels)
+        if isinstance(image, Image.Image):
+            _check_size(image.size, max_pixels)
+            return _pil_to_rgb(image)
+        return _decode(image, max_pixels)
+    except Exception as error:
+        reason = _reason(error)
+        raise ImageError(f"{image_name(image)}: {reason}") from error
+
+
+def as_image_list(X: Any) -> list[Any]:
+    """Turn what a user may pass as images into a list with one item an image.
+
+    Parameters
+    ----------
+    X : one image, or a sequence, Series or array of images, or a manifest
+        A bare string or path is one image. An array of dtype uint8 is one image (H, W),
+        (H, W, 3), (H, W, 4) or a stack of them (N, H, W, 3 or 4); a table with a ``path``
+        column is a manifest.
+
+    Returns
+    -------
+    list
+        The inputs unopened, in their order.
+
+    Raises
+    ------
+    ValueError
+        If ``X`` is none of these.
+    """
+    if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
+        return [X]
+    if hasattr(X, "columns"):
+        if "path" not in X.columns:
+            raise ValueError(
+                f"a table of images needs a 'path' column, got columns {list(X.columns)}."
+            )
+        return list(X["path"])
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUS":
+        return _split_array(X)
+    if not isinstance(X, Iterable):
+        raise ValueError(
+            f"images must be paths, bytes, PIL images or uint8 arrays, got {type(X).__name__}."
+        )
+    return list(X)
+
+
+def find_bad_images(
+    images: Sequence[ImageInput], *, n_jobs: int | None = None
+) -> list[tuple[int, str]]:
+    """Decode every image once and report those that fail.
+
+    Parameters
+    ----------
+    images : sequence of image inputs
+    n_jobs : int or None
+        Threads; None takes one a core.
+
+    Returns
+    -------
+    list of (index, reason)
+        Empty when every image can be read.
+    """
+    from joblib import Parallel, delayed
+
+    results = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
+        delayed(_failure)(image) for image in images
+    )
+    return [(i, reason) for i, reason in enumerate(results) if reason is not None]
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the image files below a folder by suffix, sorted, hidden files left out."""
+    root = Path(folder)
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
+    )
+
+
+def _failure(image: ImageInput) -> str | None:
+    try:
+        load_image(image)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file. Check the path and the folder it is relative to."
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not an image in a format that is read here ({', '.join(FORMATS)})."
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    return f"{error or type(error).__name__}"
+
+
+def _split_array(X: np.ndarray) -> list[np.ndarray]:
+    if X.ndim == 2 or (X.ndim == 3 and X.shape[-1] in (3, 4)):
+        return [X]
+    if X.ndim == 4 and X.shape[-1] in (3, 4):
+        return list(X)
+    raise ValueError(
+        f"an array of images has shape (H, W), (H, W, 3 or 4) or (N, H, W, 3 or 4), "
+        f"got {X.shape}. Pass a list of arrays for grey images."
+    )
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ValueError(f"an image needs at least one pixel, got {width}x{height}.")
+    if width * height > max_pixels:
+        raise ValueError(
+            f"{width}x{height} is {width * height:,} pixels, more than the cap of {max_pixels:,}. "
+            "Raise max_pixels if you trust the file."
+        )
+
+
+def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
+    if array.dtype != np.uint8:
+        raise ValueError(
+            f"pixels must be uint8 (0-255), got {array.dtype}. Scale them and use .astype('uint8')."
+        )
+    if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
+        raise ValueError(
+            f"pixels must have shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}."
+        )
+    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    if array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    if array.shape[2] == 4:
+        return _on_white(Image.fromarray(np.ascontiguousarray(array), "RGBA"))
+    return np.array(array, order="C")
+
+
+def _decode(image: str | os.PathLike[str] | bytes, max_pixels: int) -> np.ndarray:
+    if not isinstance(image, (str, bytes, os.PathLike)):
+        raise TypeError(
+            "an image is a path, bytes, a PIL image or a uint8 array, "
+            f"got {type(image).__name__} {image!r:.80}"
+        )
+    source = io.BytesIO(image) if isinstance(image, bytes) else image
+    with Image.open(source, formats=FORMATS) as opened:
+        _check_size(opened.size, max_pixels)
+        n_frames = getattr(opened, "n_frames", 1)
+        if n_frames > 1 and opened.format != "MPO":  # a phone's MPO is one photograph
+            warnings.warn(
+                f"{image_name(image)}: {n_frames} frames; only the first is used.",
+                stacklevel=3,
+            )
+        return _pil_to_rgb(opened)
+
+
+def _pil_to_rgb(image: Image.Image) -> np.ndarray:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode in _SIXTEEN_BIT:
+        return np.repeat(_scale_sixteen_bits(np.asarray(upright))[:, :, None], 3, axis=2)
+    if upright.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range; convert them to 8 bits first.")
+    if "transparency" in upright.info or upright.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        return _on_white(upright.convert("RGBA"))
+    return np.array(upright.convert("RGB"))
+
+
+def _scale_sixteen_bits(grey: np.ndarray) -> np.ndarray:
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(
+            f"grey values {grey.min()}..{grey.max()} are not 16-bit (0-65535); convert them first."
+        )
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _on_white(rgba: Image.Image) -> np.ndarray:
+    white = Image.new("RGBA", rgba.size, "white")
+    return np.array(Image.alpha_composite(white, rgba).convert("RGB"))
