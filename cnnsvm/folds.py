@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -36,7 +37,7 @@ def encode_groups(groups: Sequence[Any] | np.ndarray | None, n_samples: int) -> 
         return np.arange(n_samples)
     labels = column_or_1d(np.asarray(groups, dtype=object))
     check_consistent_length(labels, np.empty(n_samples))
-    missing = [i for i, label in enumerate(labels) if label is None or label != label]
+    missing = [i for i, label in enumerate(labels) if pd.isna(label)]
     if missing:
         raise ValueError(
             f"groups[{missing[0]}] is missing ({labels[missing[0]]!r}); every sample needs "

@@ -164,6 +164,8 @@ def _failure(image: ImageInput) -> str | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file. Check the path and the folder it is relative to."
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not an image. Pass the images in it."
     if isinstance(error, Image.UnidentifiedImageError):
         return f"not an image in a format that is read here ({', '.join(FORMATS)})."
     if isinstance(error, Image.DecompressionBombError):

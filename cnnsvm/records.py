@@ -8,6 +8,7 @@ folder that holds the manifest, so that the folder can move.
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def read_manifest(path: str | os.PathLike[str], *, check: bool = True) -> pd.Dat
         raise ManifestError(_summary(outside, str(file)))
     table = _with_absolute_paths(_with_defaults(table), root)
     if check:
+        table = _with_file_facts(table)
         check_manifest(table, str(file))
     return table
 
@@ -134,7 +136,7 @@ def write_manifest(manifest: pd.DataFrame, path: str | os.PathLike[str]) -> Path
     file = Path(path)
     root = file.parent.resolve()
     table = manifest.copy()
-    for column in ("path", "mask_path"):
+    for column in table.columns.intersection(["path", "mask_path"]):
         table[column] = [_relative(root, value, i) for i, value in enumerate(manifest[column])]
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
@@ -188,6 +190,8 @@ def _read_table(file: Path) -> pd.DataFrame:
 
 def _with_defaults(table: pd.DataFrame) -> pd.DataFrame:
     table = make_manifest(table.to_dict("records"))
+    # One bad label makes a CSV column text: the good ones are numbers all the same.
+    table["label"] = [int(v) if v in ("0", "1") else v for v in table["label"].astype(object)]
     unnamed = table["variant"].isna()
     table.loc[unnamed, "variant"] = [
         "original" if label == 0 else "regenerated" for label in table.loc[unnamed, "label"]
@@ -202,6 +206,16 @@ def _with_absolute_paths(table: pd.DataFrame, root: Path) -> pd.DataFrame:
             for value in table[column]
         ]
     return table
+
+
+def _with_file_facts(table: pd.DataFrame) -> pd.DataFrame:
+    """Fill in what a hand-made manifest leaves out; without hashes no duplicate is found."""
+    rows = table.to_dict("records")
+    for row in rows:
+        if not isinstance(row["sha256"], str) and isinstance(row["path"], str):
+            with suppress(ImageError):  # missing files are reported with the other bad rows
+                row.update(describe_file(row["path"]))
+    return make_manifest(rows)
 
 
 def _inside(root: Path, value: str) -> bool:
@@ -226,15 +240,16 @@ def _bad_values(manifest: pd.DataFrame) -> list[tuple[int, str]]:
     problems = []
     columns = [manifest[c] for c in ("path", "label", "source_id", "variant")]
     for i, (path, label, source, variant) in enumerate(zip(*columns, strict=True)):
-        if label not in (0, 1):
+        known = not pd.isna(label) and label in (0, 1)
+        if not known:
             rule = f"label must be 0 (real) or 1 (fake), got {label!r}. Correct the label."
             problems.append(_problem(i, path, rule))
-        if source is None or source != source or not str(source).strip():
+        if pd.isna(source) or not str(source).strip():
             problems.append(_problem(i, path, "source_id is empty. Name the untouched source."))
-        if variant not in VARIANTS:
+        if pd.isna(variant) or variant not in VARIANTS:
             rule = f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}."
             problems.append(_problem(i, path, rule))
-        elif label in (0, 1) and (variant == "original") != (label == 0):
+        elif known and (variant == "original") != (label == 0):
             rule = f"label {label} contradicts variant {variant!r}: only originals have label 0."
             problems.append(_problem(i, path, rule))
     return problems
@@ -263,7 +278,7 @@ def _duplicates(manifest: pd.DataFrame) -> list[tuple[int, str]]:
             problems.append(_problem(i, path, rule))
         if isinstance(digest, str):
             row, other = first_hash.setdefault(digest, (i, source))
-            if other != source:
+            if row != i and str(other) != str(source):
                 rule = (
                     f"same content as row {row + 1} but source_id {source!r} is not {other!r}; one "
                     "image under two sources leaks between folds. Give both one source_id."

@@ -1,0 +1,1 @@
+"""From images to embeddings: crops, augmentation, torchvision backbones, fine-tuning."""

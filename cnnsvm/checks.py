@@ -1,0 +1,114 @@
+"""What `InpaintDetector` accepts: parameters and labelled images."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.backbones import BACKBONES, as_preprocessing
+from cnnsvm.features.embeddings import POOLINGS
+from cnnsvm.features.finetuning import MODES
+from cnnsvm.images import as_image_list
+
+PRECOMPUTED = "precomputed"
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "backbone": (*sorted(BACKBONES), PRECOMPUTED),
+    "finetune": MODES,
+    "augmentation": tuple(AUGMENTATIONS),
+    "pooling": POOLINGS,
+}
+_AT_LEAST = {"epochs": 1, "patience": 1, "crop_size": 16, "n_crops": 1, "batch_size": 2}
+
+
+def check_detector_params(params: dict[str, Any]) -> None:
+    """Refuse parameters of `InpaintDetector` that its own parts do not check.
+
+    Raises
+    ------
+    ValueError
+        With the value, the rule and the choices.
+    """
+    for name, choices in _CHOICES.items():
+        if params[name] not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {params[name]!r}.")
+    for name, least in _AT_LEAST.items():
+        if not isinstance(params[name], Integral) or params[name] < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {params[name]!r}.")
+    rate, n_jobs = params["learning_rate"], params["n_jobs"]
+    if rate is not None and not rate > 0:
+        raise ValueError(f"learning_rate must be None or above 0, got {rate!r}.")
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs < 0):
+        raise ValueError(f"n_jobs must be None or a whole number >= 0, got {n_jobs!r}.")
+    if not 0 < params["validation_fraction"] <= 0.5:
+        value = params["validation_fraction"]
+        raise ValueError(f"validation_fraction must lie in (0, 0.5], got {value!r}.")
+    _check_share("gpu_memory_fraction", params["gpu_memory_fraction"])
+    _check_threshold(params["threshold"], params["calibrate"])
+    as_preprocessing(params["preprocessing"])
+
+
+def check_labelled_images(
+    X: Any, y: Any, groups: Any
+) -> tuple[list[Any], np.ndarray, np.ndarray | None]:
+    """Line up images, labels and groups; a manifest brings its own of the latter two.
+
+    Returns
+    -------
+    (images, y, groups)
+        A list, an ndarray of shape (n_samples,), and an ndarray of that shape or None.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, labels are missing, or there is only one class.
+    """
+    images = as_image_list(X)
+    if hasattr(X, "columns"):
+        y = X["label"] if y is None and "label" in X else y
+        groups = X["source_id"] if groups is None and "source_id" in X else groups
+    if y is None:
+        raise ValueError("fit requires y to be passed, but the target y is None.")
+    labels = column_or_1d(np.asarray(y))
+    check_classification_targets(labels)
+    check_consistent_length(images, labels)
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y contains only one class, {classes.tolist()!r}; a detector needs real and "
+            "fake images."
+        )
+    if groups is not None:
+        groups = np.asarray(groups)
+        check_consistent_length(images, groups)
+    return images, labels, groups
+
+
+def check_images(X: Any) -> Sequence[Any]:
+    """List the images to judge; none at all is an error."""
+    images = as_image_list(X)
+    if not images:
+        raise ValueError("Found array with 0 sample(s): there are no images to judge.")
+    return images
+
+
+def _check_share(name: str, value: float | None) -> None:
+    if value is not None and not (isinstance(value, Real) and 0 < value <= 1):
+        raise ValueError(f"{name} must be None or lie in (0, 1], got {value!r}.")
+
+
+def _check_threshold(threshold: Any, calibrate: bool) -> None:
+    if threshold == "balanced_accuracy":
+        return
+    if not isinstance(threshold, float | int) or not 0 < threshold < 1:
+        raise ValueError(
+            f"threshold must be 'balanced_accuracy' or lie in (0, 1), got {threshold!r}."
+        )
+    if not calibrate and threshold != 0.5:
+        raise ValueError(
+            f"threshold={threshold!r} is a probability, which calibrate=False does not give. Use "
+            "calibrate=True or threshold='balanced_accuracy'."
+        )

@@ -1,0 +1,155 @@
+"""From labelled images to a fitted embedding network, with everything kept that took long."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.embeddings import embed_images
+from cnnsvm.features.finetuning import Training, finetune
+from cnnsvm.folds import encode_groups
+from cnnsvm.images import load_image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled."""
+
+    crop_size: int
+    n_crops: int
+    pooling: str
+    batch_size: int
+    device: torch.device
+    dtype: torch.dtype
+    n_jobs: int
+
+    def __call__(self, network: Backbone, images: Sequence[Any]) -> np.ndarray:
+        """Embed images in their order, float32 of shape (n, d); the network ends on the CPU."""
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        embeddings = embed_images(network, images, **settings)
+        network.cpu()
+        return embeddings
+
+
+def fit_network(
+    network: Backbone,
+    images: Sequence[Any],
+    codes: np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None,
+    training: Training,
+    cache: Path | None,
+) -> list[dict[str, float]]:
+    """Fine-tune a network in place, or take the finished one out of the cache.
+
+    Parameters
+    ----------
+    network : Backbone
+        Changed in place.
+    images, codes, groups
+        As for `cnnsvm.features.finetuning.finetune`.
+    training : Training
+        With ``mode`` "none" nothing is done.
+    cache : path or None
+        Folder of this very task (see `task_folder`): holds the checkpoint of a running and the
+        weights of a finished fine-tuning.
+
+    Returns
+    -------
+    list of dict
+        The history of losses and metrics, one entry an epoch.
+    """
+    if training.mode == "none":
+        return []
+    if cache is not None and (cache / "history.json").is_file():
+        load_network(network, load_file(cache / "network.safetensors"))
+        logger.info("fine-tuned network taken from %s", cache)
+        return json.loads((cache / "history.json").read_text(encoding="utf-8"))
+    checkpoint = None if cache is None else cache / "checkpoint.pt"
+    history = finetune(network, images, codes, groups, training, checkpoint)
+    if cache is not None and checkpoint is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        save_file(network_arrays(network), cache / "network.safetensors")
+        (cache / "history.partial").write_text(json.dumps(history), encoding="utf-8")
+        os.replace(cache / "history.partial", cache / "history.json")  # last: marks it finished
+        checkpoint.unlink(missing_ok=True)
+    return history
+
+
+def fit_embeddings(
+    network: Backbone, images: Sequence[Any], embedding: Embedding, cache: Path | None
+) -> np.ndarray:
+    """Embed the training images, or take their embeddings out of the cache."""
+    if cache is None:
+        return embedding(network, images)
+    file = cache / "embeddings.safetensors"
+    if not file.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        save_file({"embeddings": embedding(network, images)}, partial)
+        os.replace(partial, file)
+    return load_file(file)["embeddings"]
+
+
+def network_arrays(network: Backbone) -> dict[str, np.ndarray]:
+    """Return a network's parameters and statistics as arrays, fit for safetensors."""
+    return {name: value.cpu().numpy().copy() for name, value in network.state_dict().items()}
+
+
+def load_network(network: Backbone, arrays: dict[str, np.ndarray]) -> None:
+    """Put saved parameters into a network of the same make, ready for embedding."""
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+    network.eval().requires_grad_(False)
+
+
+def task_folder(
+    cache_dir: str | os.PathLike[str] | None,
+    network: Backbone,
+    images: Sequence[Any],
+    codes: np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None,
+    settings: Sequence[Any],
+) -> Path | None:
+    """Name the cache folder of one task by all that its result depends on.
+
+    The name is a hash of the initial weights, the content of the images, their classes, groups
+    and the settings, so that a changed file or parameter never meets an old result.
+    """
+    if cache_dir is None:
+        return None
+    digest = hashlib.sha256(repr(tuple(_plain(item) for item in settings)).encode())
+    for value in network_arrays(network).values():
+        digest.update(np.ascontiguousarray(value).tobytes())
+    digest.update(codes.astype(np.int64).tobytes())
+    digest.update(encode_groups(groups, len(codes)).tobytes())
+    for image in images:
+        digest.update(_content_hash(image))
+    return Path(cache_dir) / digest.hexdigest()[:20]
+
+
+def _plain(item: Any) -> Any:
+    if isinstance(item, Training):
+        return asdict(replace(item, n_jobs=0))
+    if isinstance(item, Embedding):
+        return asdict(replace(item, n_jobs=0))
+    return item
+
+
+def _content_hash(image: Any) -> bytes:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    if isinstance(image, (str, os.PathLike)) and os.path.isfile(image):
+        with open(image, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    pixels = load_image(image)  # a missing file is named by its error
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()

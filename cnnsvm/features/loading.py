@@ -1,0 +1,101 @@
+"""Batches of crops, read by torch's DataLoader: decoding stays off the training loop."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cnnsvm.features.augmentation import Augmentation, apply_plan, draw_plan
+from cnnsvm.features.transforms import fixed_crops
+from cnnsvm.images import load_image
+
+
+class FixedCrops(Dataset):
+    """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
+
+    def __init__(self, images: Sequence[Any], size: int, n_crops: int) -> None:
+        self.images, self.size, self.n_crops = images, size, n_crops
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return _to_tensor(fixed_crops(load_image(self.images[index]), self.size, self.n_crops))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One training crop: which image, and the seed of its plan (shared by a source's fakes)."""
+
+    index: int
+    plan_seed: tuple[int, ...]
+
+
+class DrawnCrops(Dataset):
+    """Item i: the training crop that draw i asks for, and its class code."""
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        codes: np.ndarray,
+        draws: Sequence[Draw],
+        size: int,
+        augmentation: Augmentation,
+    ) -> None:
+        self.images, self.codes, self.draws = images, codes, draws
+        self.size, self.augmentation = size, augmentation
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
+        draw = self.draws[position]
+        plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
+        crop = apply_plan(load_image(self.images[draw.index]), plan, self.size)
+        return _to_tensor(crop[None])[0], int(self.codes[draw.index])
+
+
+def paired_draws(codes: np.ndarray, groups: np.ndarray, seed: int, epoch: int) -> list[Draw]:
+    """List the crops of one epoch, a source beside its fakes and as often as them.
+
+    Within each group every class is repeated to the size of the group's largest class, and the
+    k-th crop of each class gets the same plan: the same place, turn, codec and noise.
+
+    Parameters
+    ----------
+    codes, groups : ndarray of int, shape (n_samples,)
+        Class and group of each image.
+    seed, epoch : int
+
+    Returns
+    -------
+    list of Draw
+        Pairs in random order, the members of a pair next to each other.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    pairs: list[list[Draw]] = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        classes = [members[codes[members] == code] for code in np.unique(codes[members])]
+        n_pairs = max(map(len, classes))
+        for k in range(n_pairs):
+            plan_seed = (seed, epoch, int(group), k)
+            pairs.append([Draw(int(c[k * len(c) // n_pairs]), plan_seed) for c in classes])
+    return [draw for i in rng.permutation(len(pairs)) for draw in pairs[i]]
+
+
+def iterate_crops(
+    dataset: FixedCrops, batch_size: int, n_jobs: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
+    images_per_batch = max(1, batch_size // dataset.n_crops)
+    loader = DataLoader(dataset, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
+    for items in loader:
+        yield [len(item) for item in items], torch.cat(items)
+
+
+def _to_tensor(crops: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))

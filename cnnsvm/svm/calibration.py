@@ -1,0 +1,119 @@
+"""Platt scaling of out-of-fold scores, and what follows from calibrated log-odds."""
+
+import logging
+
+import numpy as np
+from scipy.special import expit, log_expit, logit, logsumexp, softmax
+
+logger = logging.getLogger(__name__)
+
+# Odds ratio of two scores one standard deviation apart when the data support no ranking: small
+# enough that every probability is the prevalence, large enough to keep the scores' order.
+MIN_STANDARD_SLOPE = 1e-3
+MAX_NEWTON_STEPS = 100
+
+
+def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Fit the log-odds of the positive class as ``slope * score + offset``.
+
+    Maximum likelihood with Platt's regularised targets, by Newton's method with backtracking.
+    The slope is kept positive, so calibration never changes the order of the scores. Where the
+    likelihood asks for a slope near or below 0 (scores that do not rank, as of shuffled labels)
+    the slope is 0.001 per standard deviation and every probability is the prevalence.
+
+    Parameters
+    ----------
+    scores : ndarray of float64, shape (n_samples,)
+        Finite scores of rows that the scoring machine was not fitted on.
+    target : ndarray of bool, shape (n_samples,)
+        True for the positive class.
+
+    Returns
+    -------
+    slope, offset : float
+        ``slope`` is greater than 0.
+
+    References
+    ----------
+    J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2.
+    H.-T. Lin, C.-J. Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support
+    vector machines", Machine Learning 68, 2007, algorithm 1.
+    """
+    goal = _regularised_targets(target)
+    centre, spread = float(scores.mean()), float(scores.std()) or 1.0
+    standard = (scores - centre) / spread
+    slope, offset = _newton(np.column_stack([standard, np.ones_like(standard)]), goal)
+    if not slope > MIN_STANDARD_SLOPE:
+        logger.warning(
+            "The out-of-fold scores do not rank the classes (Platt slope %.3g per standard "
+            "deviation); every calibrated probability is about the prevalence.",
+            slope,
+        )
+        slope, offset = MIN_STANDARD_SLOPE, float(logit(goal.mean()))
+    return slope / spread, offset - slope * centre / spread
+
+
+def _regularised_targets(target: np.ndarray) -> np.ndarray:
+    """Return Platt's targets, (n_pos + 1) / (n_pos + 2) and 1 / (n_neg + 2)."""
+    n_pos = int(np.count_nonzero(target))
+    n_neg = len(target) - n_pos
+    return np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (n_neg + 2))
+
+
+def _newton(design: np.ndarray, goal: np.ndarray) -> tuple[float, float]:
+    """Minimise the cross-entropy of ``expit(design @ weights)`` against ``goal``."""
+    weights = np.array([0.0, logit(goal.mean())])
+    loss = _cross_entropy(design @ weights, goal)
+    for _ in range(MAX_NEWTON_STEPS):
+        proba = expit(design @ weights)
+        gradient = design.T @ (proba - goal)
+        hessian = (design.T * (proba * (1 - proba))) @ design + 1e-12 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        size = 1.0
+        while size > 1e-10 and _cross_entropy(design @ (weights - size * step), goal) >= loss:
+            size /= 2
+        if size <= 1e-10:
+            break
+        weights = weights - size * step
+        loss = _cross_entropy(design @ weights, goal)
+    return float(weights[0]), float(weights[1])
+
+
+def _cross_entropy(log_odds: np.ndarray, goal: np.ndarray) -> float:
+    return float(np.sum(np.logaddexp(0, log_odds) - goal * log_odds))
+
+
+def soft_vote(log_odds: np.ndarray) -> np.ndarray:
+    """Return the log-odds of the mean probability of several voters.
+
+    Parameters
+    ----------
+    log_odds : ndarray of float64, shape (n_voters, ...)
+        Calibrated log-odds.
+
+    Returns
+    -------
+    ndarray of float64, shape (...)
+        Computed in logarithms, so that sure voters do not saturate.
+    """
+    if len(log_odds) == 1:
+        return log_odds[0]
+    return logsumexp(log_expit(log_odds), axis=0) - logsumexp(log_expit(-log_odds), axis=0)
+
+
+def log_odds_to_proba(log_odds: np.ndarray) -> np.ndarray:
+    """Turn log-odds into probabilities that sum to 1.
+
+    Parameters
+    ----------
+    log_odds : ndarray of float64, shape (n_samples, 1) or (n_samples, n_classes)
+        One column is the log-odds of the second of two classes; several are one-vs-rest, and
+        their probabilities are divided by their sum.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_samples, n_classes)
+    """
+    if log_odds.shape[1] == 1:
+        return np.hstack([expit(-log_odds), expit(log_odds)])
+    return softmax(log_expit(log_odds), axis=1)

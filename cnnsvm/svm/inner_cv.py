@@ -1,0 +1,184 @@
+"""Inner cross-validation: the out-of-fold scores of one kernel's hyperparameters."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from cnnsvm.folds import Fold, grouped_folds
+from cnnsvm.svm.kernels import fit_scaler, pairwise_base
+from cnnsvm.svm.machine import build_machine
+from cnnsvm.svm.training import MEGABYTE, TrainingRows, has_both, training_rows
+
+
+def inner_folds(
+    y: np.ndarray, groups: Sequence[Any] | np.ndarray | None, n_splits: int, seed: int
+) -> list[Fold]:
+    """Make the folds that tuning and calibration share.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,)
+        Class labels.
+    groups : array-like of shape (n_samples,) or None
+        No group is divided between two folds. Without groups every row is its own, and
+        ``n_splits`` falls, with a warning, to the size of the smallest class.
+    n_splits : int
+        Number of folds.
+    seed : int
+        Seed of the shuffle.
+
+    Returns
+    -------
+    list of (train, test)
+        Empty if a class without groups has a single row.
+
+    Raises
+    ------
+    ValueError
+        If there are groups, but fewer in some class than folds.
+    """
+    if groups is not None:
+        return grouped_folds(y, groups, n_splits, seed)
+    smallest = int(np.unique(y, return_counts=True)[1].min())
+    if smallest < 2:
+        warnings.warn(
+            "The smallest class has 1 row, so nothing can be held out: the default "
+            "hyperparameters are used, untuned, and probabilities are not calibrated. Add rows.",
+            stacklevel=4,
+        )
+        return []
+    if smallest < n_splits:
+        warnings.warn(
+            f"cv={n_splits} folds were asked for, but the smallest class has {smallest} rows: "
+            f"{smallest} folds are used. Lower cv or add rows.",
+            stacklevel=4,
+        )
+    return grouped_folds(y, None, min(n_splits, smallest), seed)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One inner fold, scaled by its training part, ready for any hyperparameters of a kernel."""
+
+    training: TrainingRows
+    held_out: np.ndarray
+    held_out_base: np.ndarray | None
+
+    def scores(self, params: dict[str, Any], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return held-out margins (n_held_out, n_machines) and training means (n_machines,).
+
+        A machine whose target has one value only cannot be fitted; it has NaN.
+        """
+        kernel, duals = self.training.solve(params, targets)
+        base = self.held_out_base
+        gram = None if base is None else kernel.transform(base)
+        scores = np.full((len(self.held_out), len(duals)), np.nan)
+        centres = np.full(len(duals), np.nan)
+        for k, dual in enumerate(duals):
+            if dual is None:
+                continue
+            centres[k] = dual.centre
+            if gram is None:
+                machine = build_machine(kernel, self.training.rows, dual)
+                scores[:, k] = machine.decide(self.held_out)
+            else:
+                scores[:, k] = gram[:, dual.support] @ dual.coef + dual.intercept
+        return scores, centres
+
+
+class InnerCV:
+    """Grouped cross-validation of one kernel's hyperparameters.
+
+    Parameters
+    ----------
+    name : {"linear", "rbf", "poly"}
+        Name of the kernel.
+    X : ndarray of float64, shape (n_samples, n_features)
+        Unscaled rows; each fold is scaled by its own training part.
+    targets : ndarray of bool, shape (n_samples, n_machines)
+        True for the positive class of each machine.
+    folds : list of (train, test)
+        Index arrays.
+    scale : bool
+        Whether features are standardised.
+    cache_size : float
+        Memory in MB for pairwise bases: if those of all folds fit they are kept, if that of a
+        fold fits it is made anew for each trial, else libsvm works on the rows.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        X: np.ndarray,
+        targets: np.ndarray,
+        folds: list[Fold],
+        scale: bool,
+        cache_size: float,
+    ) -> None:
+        self.name, self.X, self.targets, self.folds = name, X, targets, folds
+        self.scale, self.cache_size = scale, cache_size
+        sizes = [X.itemsize * len(train) * len(X) for train, _ in folds] or [0]
+        budget = cache_size * MEGABYTE
+        self.with_base = 2 * max(sizes) <= budget
+        keep = sum(sizes) + max(sizes) <= budget
+        self._kept = [self._split(fold) for fold in folds] if keep else None
+
+    def _split(self, fold: Fold) -> Split:
+        train, test = fold
+        mean, deviation = fit_scaler(self.X[train], self.scale)
+        rows, held_out = ((self.X[part] - mean) / deviation for part in (train, test))
+        base = pairwise_base(self.name, held_out, rows) if self.with_base else None
+        training = training_rows(self.name, rows, self.cache_size, self.with_base)
+        return Split(training, held_out, base)
+
+    def scorable(self) -> list[int]:
+        """Return the folds with an AUC: some machine has both classes to fit and to score."""
+        targets = self.targets
+        return [
+            index
+            for index, (train, test) in enumerate(self.folds)
+            if np.any(has_both(targets[train]) & has_both(targets[test]))
+        ]
+
+    def fold_scores(self, index: int, params: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return what :meth:`Split.scores` does for the fold of that index."""
+        fold = self.folds[index]
+        split = self._kept[index] if self._kept else self._split(fold)
+        return split.scores(params, self.targets[fold[0]])
+
+    def fold_auc(self, index: int, params: dict[str, Any]) -> float:
+        """Return the ROC AUC of a fold, the mean over its machines; NaN where undefined."""
+        margins, _ = self.fold_scores(index, params)
+        return macro_auc(self.targets[self.folds[index][1]], margins)
+
+    def out_of_fold(self, params: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return every row's held-out margins and the training means of their machines.
+
+        Returns
+        -------
+        margins, centres : ndarray of float64, shape (n_samples, n_machines)
+            NaN where there is no machine.
+        """
+        margins, centres = np.full((2, *self.targets.shape), np.nan)
+        for index, (_, test) in enumerate(self.folds):
+            margins[test], centres[test] = self.fold_scores(index, params)
+        return margins, centres
+
+
+def macro_auc(targets: np.ndarray, scores: np.ndarray) -> float:
+    """Return the mean ROC AUC of the columns for which it is defined, else NaN.
+
+    Parameters
+    ----------
+    targets : ndarray of bool, shape (n_samples, n_machines)
+        True for the positive class of each column.
+    scores : ndarray of float64, shape (n_samples, n_machines)
+        Margins; a column with NaN is left out.
+    """
+    columns = np.flatnonzero(has_both(targets) & ~np.isnan(scores).any(axis=0))
+    aucs = [roc_auc_score(targets[:, k], scores[:, k]) for k in columns]
+    return float(np.mean(aucs)) if aucs else float("nan")
