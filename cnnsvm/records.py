@@ -278,7 +278,7 @@ def _duplicates(manifest: pd.DataFrame) -> list[tuple[int, str]]:
             problems.append(_problem(i, path, rule))
         if isinstance(digest, str):
             row, other = first_hash.setdefault(digest, (i, source))
-            if row != i and str(other) != str(source):
+            if str(other) != str(source):
                 rule = (
                     f"same content as row {row + 1} but source_id {source!r} is not {other!r}; one "
                     "image under two sources leaks between folds. Give both one source_id."

@@ -1,0 +1,1 @@
+"""How far a detector can be trusted: grouped cross-validation, intervals, negative controls."""

@@ -31,19 +31,27 @@ class Preprocessing:
         In the network's own channel order and scale.
     scale : float
     channels : {"rgb", "bgr"}
+    residual : float or None
+        If given, each channel is first replaced by its high-pass residual, clamped to plus or
+        minus this many grey levels: the 3x3 "square" filter of the spatial rich model (Fridrich
+        & Kodovsky, IEEE TIFS 7(3), 2012). What a picture shows goes, what made it stays.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     scale: float = 1 / 255
     channels: str = "rgb"
+    residual: float | None = None
 
 
-#: "imagenet" is torchvision's; "caffe" is that of networks converted from Caffe.
+#: "imagenet" is torchvision's; "caffe" is that of networks converted from Caffe; "residual" is for
+#: networks that are trained from scratch, as no pretrained one has seen residuals.
 PREPROCESSING = {
     "imagenet": Preprocessing(),
     "caffe": Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), 1.0, "bgr"),
+    "residual": Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 4, residual=8.0),
 }
+_SQUARE = ((-1.0, 2.0, -1.0), (2.0, -4.0, 2.0), (-1.0, 2.0, -1.0))
 
 
 def _cut_fc(network: Any) -> nn.Module:
@@ -99,11 +107,35 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed a uint8 batch of shape (N, 3, H, W), RGB, 0-255, as float (N, d)."""
-        scaled = pixels.float() * self.preprocessing.scale
+        values = pixels.float()
+        if self.preprocessing.residual is not None:
+            values = high_pass(values, self.preprocessing.residual)
+        scaled = values * self.preprocessing.scale
         if self.preprocessing.channels == "bgr":
             scaled = scaled.flip(1)
         normalised = (scaled - self.mean) / self.std
         return self.projection(self.body(normalised.contiguous(memory_format=torch.channels_last)))
+
+
+def high_pass(pixels: torch.Tensor, limit: float) -> torch.Tensor:
+    """Filter each channel with the "square" kernel over 4 and clamp.
+
+    Parameters
+    ----------
+    pixels : float tensor, shape (N, 3, H, W)
+        Grey levels 0-255.
+    limit : float
+        Largest residual kept, in grey levels.
+
+    Returns
+    -------
+    float tensor, shape (N, 3, H, W), values in [-limit, limit]
+    """
+    kernel = torch.tensor(_SQUARE, device=pixels.device, dtype=pixels.dtype) / 4
+    padded = nn.functional.pad(pixels, (1, 1, 1, 1), mode="replicate")
+    with torch.autocast(pixels.device.type, enabled=False):  # bfloat16 has 8 bits of mantissa
+        residual = nn.functional.conv2d(padded, kernel.expand(3, 1, 3, 3), groups=3)
+    return residual.clamp(-limit, limit)
 
 
 def build_backbone(

@@ -9,9 +9,9 @@ from sklearn.utils import gen_batches
 
 from cnnsvm.svm.kernels import Kernel
 
-# libsvm needs some multiple of n_samples; only a badly scaled problem comes near this bound,
-# and scikit-learn then warns instead of running for hours.
-MAX_ITER = 1_000_000
+# libsvm needs a small multiple of n_samples; a nearly separable problem at a large C, whose
+# solution hardly changes any more, would take millions.
+MIN_ITER_LIMIT = 100_000
 BLOCK_BYTES = 64 * 2**20
 
 
@@ -19,13 +19,19 @@ BLOCK_BYTES = 64 * 2**20
 class Dual:
     """The solution of a binary SVM: which rows support it, and how much each weighs.
 
-    ``centre`` is the mean margin of the rows that it was fitted on.
+    ``centre`` is the mean margin of the rows that it was fitted on, ``norm`` the length of the
+    weight vector in the kernel's feature space.
     """
 
     support: np.ndarray
     coef: np.ndarray
     intercept: float
     centre: float
+    norm: float
+
+    def distance(self, margins: np.ndarray) -> np.ndarray:
+        """Return signed distances from the plane through the centre of the fitted rows."""
+        return (margins - self.centre) / self.norm
 
 
 @dataclass(frozen=True)
@@ -82,15 +88,21 @@ def solve_dual(
         class_weight=params["class_weight"],
         cache_size=cache_size,
         tol=tol,
-        max_iter=MAX_ITER,
+        max_iter=max(MIN_ITER_LIMIT, 100 * len(target)),
         **({"kernel": "precomputed"} if kernel is None else kernel.libsvm_params()),
     ).fit(matrix, target)
     support, coef, intercept = svc.support_, svc.dual_coef_[0].copy(), float(svc.intercept_[0])
     if kernel is None:
-        mean = matrix.mean(axis=0)[support] @ coef + intercept
+        sums = matrix[support].T @ coef
     else:
-        mean = BinaryMachine(kernel, matrix[support], coef, intercept).decide(matrix).mean()
-    return Dual(support, coef, intercept, float(mean))
+        sums = BinaryMachine(kernel, matrix[support], coef, 0.0).decide(matrix)
+    norm = _safe_norm(float(coef @ sums[support]), coef)
+    return Dual(support, coef, intercept, float(sums.mean()) + intercept, norm)
+
+
+def _safe_norm(squared: float, coef: np.ndarray) -> float:
+    """Return the root, or 1 where rounding is all there is (rows that are all equal)."""
+    return float(np.sqrt(squared)) if squared > 1e-14 * np.abs(coef).sum() ** 2 else 1.0
 
 
 def build_machine(kernel: Kernel, Z: np.ndarray, dual: Dual) -> BinaryMachine:

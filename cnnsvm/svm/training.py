@@ -55,7 +55,7 @@ def training_rows(name: str, Z: np.ndarray, cache_size: float, with_base: bool) 
 
 def fit_machines(
     name: str, Z: np.ndarray, targets: np.ndarray, params: dict[str, Any], cache_size: float
-) -> tuple[list[BinaryMachine], np.ndarray]:
+) -> tuple[list[BinaryMachine], list[Dual]]:
     """Fit one machine a column of ``targets`` on all rows.
 
     Parameters
@@ -75,15 +75,14 @@ def fit_machines(
     -------
     machines : list of BinaryMachine
         One a column.
-    centres : ndarray of float64, shape (n_machines,)
-        Mean margin of each over the rows.
+    duals : list of Dual
+        Their solutions.
     """
     with_base = 2 * Z.itemsize * len(Z) ** 2 <= cache_size * MEGABYTE
     training = training_rows(name, Z, cache_size, with_base)
     kernel, solved = training.solve(params, targets)
     duals = [dual for dual in solved if dual is not None]
-    centres = np.array([dual.centre for dual in duals])
-    return [build_machine(kernel, Z, dual) for dual in duals], centres
+    return [build_machine(kernel, Z, dual) for dual in duals], duals
 
 
 def has_both(targets: np.ndarray) -> np.ndarray:

@@ -1,0 +1,28 @@
+# Two commands: `make cv` runs the whole pipeline on the embedded samples, `make test` checks it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: cv test lint clean
+
+cv: $(VENV)/.installed
+	$(BIN)/python experiments/cv.py
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamp is newer than the metadata once everything is installed: a second call does nothing.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	    f"cnnsvm needs Python >= 3.11, $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf runs build *.egg-info .mypy_cache .pytest_cache .ruff_cache

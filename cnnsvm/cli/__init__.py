@@ -1,0 +1,25 @@
+"""The command line ``cnnsvm``: one module a subcommand, each with ``add_flags`` and ``main``."""
+
+import argparse
+import logging
+import sys
+
+from cnnsvm.cli import fit, predict
+
+SUBCOMMANDS = {"fit": fit, "predict": predict}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; what a user can mend is one message and status 2, not a traceback."""
+    parser = argparse.ArgumentParser(prog="cnnsvm", description="Detect inpainted images.")
+    subparsers = parser.add_subparsers(dest="subcommand", required=True)
+    for name, module in SUBCOMMANDS.items():
+        summary = str(module.__doc__).splitlines()[0]
+        module.add_flags(subparsers.add_parser(name, help=summary, description=summary))
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    try:
+        return SUBCOMMANDS[args.subcommand].main(args)
+    except (ValueError, OSError) as error:
+        print(f"cnnsvm {args.subcommand}: {error}", file=sys.stderr)
+        return 2

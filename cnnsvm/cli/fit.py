@@ -1,0 +1,36 @@
+"""Fit a detector on all images of a data set and save it."""
+
+import argparse
+from pathlib import Path
+
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``cnnsvm fit``."""
+    parser.add_argument("data", help="manifest, records, Real/Fake tree, images, or a zip of one")
+    parser.add_argument("model", type=Path, help="folder that the detector is saved in")
+    parser.add_argument("--work", type=Path, help="where files are made [MODEL.work]")
+    add_data_flags(parser)
+    add_detector_flags(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Prepare the data, fit, save. An interrupted call goes on where it was."""
+    from cnnsvm.evaluation.preparation import prepare
+
+    detector = make_detector(args)
+    work = args.work or args.model.with_name(args.model.name + ".work")
+    prepared = prepare(
+        args.data,
+        work / "data",
+        generate=args.generate,
+        codec=args.codec,
+        groups=args.groups,
+        skip_bad=args.skip_bad,
+        random_state=args.seed,
+    )
+    detector.set_params(cache_dir=work / "cache")
+    detector.fit(prepared.manifest).save(args.model)
+    print(f"saved in {args.model}; its numbers: none. Judge it with experiments/cv.py.")
+    return 0

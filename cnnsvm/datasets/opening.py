@@ -1,0 +1,103 @@
+"""Open a data set in whichever accepted layout it comes."""
+
+import logging
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from cnnsvm.datasets.archives import unpack_zip
+from cnnsvm.datasets.deepfakeart import find_record_folders, find_role, read_originals, read_records
+from cnnsvm.datasets.errors import DatasetError, MissingDataError
+from cnnsvm.datasets.folder import find_class_folders, read_folder, read_sources
+from cnnsvm.datasets.groups import Groups, refuse_groups
+from cnnsvm.images import list_images
+from cnnsvm.records import read_manifest
+
+logger = logging.getLogger(__name__)
+
+LAYOUTS = """Accepted are:
+  a manifest        records/manifest.parquet (or .csv), or the folder that holds it
+  records           <folder>/0001/original.png with inpainting.png, mask.png (DeepfakeArt), or
+                    inpainting_<schema>.png, mask_<schema>.png
+  a Real/Fake tree  <folder>/Train/Real/a.jpg, <folder>/Train/Fake/b.jpg (Train, Test optional)
+  sources           <folder>/a.jpg: untouched images only
+  a .zip            of any of the folders"""
+_MANIFESTS = ("manifest.parquet", "manifest.csv")
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
+    *,
+    groups: Groups = None,
+    variant: str = "regenerated",
+    engine: str = "unknown",
+) -> pd.DataFrame:
+    """Read a data set as a manifest, whatever its layout.
+
+    Parameters
+    ----------
+    path : path
+        A manifest, a folder in one of the layouts of ``data/README.md``, or a zip of one.
+    workdir : path
+        Where a zip is unpacked, see `cnnsvm.datasets.archives.unpack_zip`; not used otherwise.
+    groups : None, regular expression, or path of a CSV table
+        What names the source of loose images, see `cnnsvm.datasets.groups.find_source_ids`.
+        Manifests and records name their sources themselves.
+    variant, engine : str
+        What to put down for fakes that do not come with a manifest.
+
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths. All labels are 0 for a folder of sources.
+
+    Raises
+    ------
+    DatasetError
+        If the layout is not recognised (the message lists those that are), or is recognised
+        and incomplete.
+    ManifestError
+        If a manifest has bad rows.
+    """
+    place = Path(path).absolute()
+    if not place.exists():
+        raise MissingDataError(f"{place}: no such file or folder. Check the path.\n{LAYOUTS}")
+    if place.is_file() and place.suffix.lower() == ".zip":
+        place = unpack_zip(place, workdir)
+    if place.is_file():
+        if place.suffix not in (".csv", ".parquet"):
+            raise DatasetError(f"{place}: not a data set that is read here.\n{LAYOUTS}")
+        refuse_groups(groups, place)
+        return read_manifest(place)
+    return _open_folder(place, groups, variant, engine)
+
+
+def _open_folder(folder: Path, groups: Groups, variant: str, engine: str) -> pd.DataFrame:
+    for place in (folder, *_wrapped(folder)):
+        for manifest in (place / name for name in _MANIFESTS):
+            if manifest.is_file():
+                refuse_groups(groups, manifest)
+                return read_manifest(manifest)
+        records = find_record_folders(place)
+        if records:
+            refuse_groups(groups, place)
+            complete = any(_has_inpainting(record) for record in records)
+            return read_records(place, variant, engine) if complete else read_originals(place)
+    if find_class_folders(folder):
+        return read_folder(folder, groups, variant=variant, engine=engine)
+    if not list_images(folder):
+        raise DatasetError(f"{folder}: no images and no manifest in it.\n{LAYOUTS}")
+    logger.info("%s: read as a folder of untouched sources.", folder)
+    return read_sources(folder, groups)
+
+
+def _has_inpainting(record: Path) -> bool:
+    return any(find_role(path)[0] == "inpainting" for path in record.iterdir())
+
+
+def _wrapped(folder: Path) -> list[Path]:
+    """Return the folder that a folder holds and nothing else, as a zip often wraps its content."""
+    visible = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+    return visible if len(visible) == 1 and visible[0].is_dir() else []

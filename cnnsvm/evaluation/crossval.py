@@ -1,0 +1,220 @@
+"""Grouped nested cross-validation of a detector, fold by fold and resumable."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+from sklearn.base import clone
+
+import cnnsvm
+from cnnsvm.evaluation.metrics import binary_metrics
+from cnnsvm.features.finetuning import best_epoch
+from cnnsvm.folds import Fold, grouped_folds
+
+logger = logging.getLogger(__name__)
+
+CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
+_NOT_PART_OF_THE_RESULT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
+
+
+class RunMismatchError(ValueError):
+    """A folder that holds the results of another run."""
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Results on images that training did not see.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        One row an image, in the manifest's order: path, source_id, label, variant, engine,
+        mask_schema, fold, score (log-odds above the threshold's), probability (of fake),
+        prediction.
+    folds : list of dict
+        What each fold was and how it did.
+    curves : list of dict
+        Fine-tuning history of each fold.
+    """
+
+    predictions: pd.DataFrame
+    folds: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+
+
+def outer_folds(manifest: pd.DataFrame, n_splits: int, random_state: int) -> list[Fold]:
+    """Split a manifest so that no source is in two folds (see `cnnsvm.folds.grouped_folds`)."""
+    labels, sources = (manifest[name].to_numpy() for name in ("label", "source_id"))
+    return grouped_folds(labels, sources, n_splits, random_state)
+
+
+def cross_validate_detector(
+    detector: Any,
+    manifest: pd.DataFrame,
+    *,
+    n_splits: int = 5,
+    random_state: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
+    name: str = "fold",
+) -> CrossValidation:
+    """Fit on all folds but one, judge that one, and so on round.
+
+    Everything that is fitted is fitted inside the training part, by a clone of ``detector`` that
+    is given the sources of its images as groups.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Unfitted; it must calibrate.
+    manifest : DataFrame
+        See `cnnsvm.records`; both labels must occur.
+    n_splits, random_state : int
+        Number of outer folds and the seed of their shuffle.
+    folder : path or None
+        Keeps each finished fold and the state of the running one; a second call with the same
+        arguments goes on there.
+    labels : array-like of {0, 1}, shape (n_images,), optional
+        Replaces the manifest's labels, such as shuffled ones for a control.
+    name : str
+        What the log calls a fold.
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    ValueError
+        If there are fewer sources than folds, or only one class.
+    RunMismatchError
+        If the folder holds results of other data or settings.
+    """
+    if not detector.calibrate:
+        raise ValueError("cross-validation reports probabilities; use calibrate=True.")
+    frame = manifest[list(CARRIED)].reset_index(drop=True)
+    if labels is not None:
+        frame["label"] = np.asarray(labels)
+    splits = outer_folds(frame, n_splits, random_state)
+    keep = None if folder is None else Path(folder)
+    if keep is not None:
+        _claim(keep, _fingerprint(detector, manifest, frame["label"], n_splits, random_state))
+    parts, folds, curves = [], [], []
+    for k, (train, test) in enumerate(splits):
+        fold_folder = None if keep is None else keep / f"fold_{k}"
+        part, summary, history = _run_fold(detector, frame, train, test, fold_folder)
+        parts.append(part.assign(fold=k))
+        folds.append({"fold": k} | summary)
+        curves.append({"fold": k, "history": history, "best_epoch": best_epoch(history)})
+        auc, seconds = summary["metrics"]["roc_auc"], summary["seconds"]
+        logger.info("%s %d of %d: ROC AUC %.3f, %.0f s", name, k + 1, n_splits, auc, seconds)
+    return CrossValidation(pd.concat(parts).sort_index(), folds, curves)
+
+
+def shuffled_labels(manifest: pd.DataFrame, random_state: int = 0) -> np.ndarray:
+    """Permute the labels within each source, or over all images where sources hold one class.
+
+    Returns
+    -------
+    ndarray of int, shape (n_images,)
+        As many of each label as before; the classes no longer differ in anything.
+    """
+    rng = np.random.default_rng(random_state)
+    labels = manifest["label"].to_numpy(dtype=int).copy()
+    sources = manifest["source_id"].to_numpy()
+    mixed = manifest.groupby("source_id")["label"].nunique().gt(1)
+    if not mixed.all():
+        return rng.permutation(labels)
+    for source in mixed.index:
+        rows = np.flatnonzero(sources == source)
+        labels[rows] = rng.permutation(labels[rows])
+    return labels
+
+
+def _run_fold(
+    detector: Any, frame: pd.DataFrame, train: np.ndarray, test: np.ndarray, folder: Path | None
+) -> tuple[pd.DataFrame, dict[str, Any], list[dict[str, float]]]:
+    if folder is not None and (folder / "fold.json").is_file():
+        saved = json.loads((folder / "fold.json").read_text(encoding="utf-8"))
+        scores = pd.read_parquet(folder / "scores.parquet")
+        part = pd.concat([frame.iloc[test], scores.set_index(frame.index[test])], axis=1)
+        return part, saved["summary"], saved["history"]
+    started = time.perf_counter()
+    model = clone(detector)
+    if folder is not None:
+        model.set_params(cache_dir=folder / "cache")
+    seen = frame.iloc[train]
+    model.fit(seen["path"].tolist(), seen["label"].to_numpy(), groups=seen["source_id"].to_numpy())
+    scores = _judge(model, frame["path"].iloc[test].tolist())
+    part = pd.concat([frame.iloc[test], scores.set_index(frame.index[test])], axis=1)
+    summary = _summarise(model, seen, part) | {"seconds": time.perf_counter() - started}
+    history = getattr(model, "history_", [])
+    if folder is not None:
+        _store(folder, scores, {"summary": summary, "history": history})
+    return part, summary, history
+
+
+def _judge(model: Any, images: list[Any]) -> pd.DataFrame:
+    """Score images in one pass; probability and prediction follow from the score exactly."""
+    score = model.decision_function(images)
+    probability = expit(score + logit(model.threshold_))
+    prediction = (score > 0).astype(int)
+    return pd.DataFrame({"score": score, "probability": probability, "prediction": prediction})
+
+
+def _summarise(model: Any, seen: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
+    arrays = [judged[c].to_numpy() for c in ("label", "probability", "prediction")]
+    return {
+        "n_train": len(seen),
+        "n_test": len(judged),
+        "n_sources_train": int(seen["source_id"].nunique()),
+        "n_sources_test": int(judged["source_id"].nunique()),
+        "metrics": binary_metrics(*arrays),
+        "best_params": dict(model.svm_.best_params_),
+        "inner_auc": float(model.svm_.best_score_),
+        "threshold": float(model.threshold_),
+    }
+
+
+def _store(folder: Path, scores: pd.DataFrame, summary: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    partial = folder / "fold.partial"
+    partial.write_text(json.dumps(summary), encoding="utf-8")
+    os.replace(partial, folder / "fold.json")  # last: marks the fold as finished
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+
+
+def _claim(folder: Path, fingerprint: str) -> None:
+    file = folder / "run.json"
+    if file.is_file():
+        if json.loads(file.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+            return
+        raise RunMismatchError(
+            f"{folder} holds results of other data, settings or another cnnsvm; nothing of it is "
+            "mixed in. Choose another output folder, or delete this one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+
+
+def _fingerprint(
+    detector: Any, manifest: pd.DataFrame, labels: pd.Series, n_splits: int, random_state: int
+) -> str:
+    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
+    digest = hashlib.sha256(repr(sorted(params.items())).encode())
+    digest.update(repr((n_splits, random_state, cnnsvm.__version__)).encode())
+    content = manifest["sha256"].fillna("").astype(str).tolist()
+    for row in zip(content, manifest["path"], manifest["source_id"], labels, strict=True):
+        digest.update(repr(tuple(map(str, row))).encode())
+    return digest.hexdigest()

@@ -1,0 +1,174 @@
+"""From a path to a manifest that may be evaluated: read, check, generate, match histories."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnnsvm.datasets import merge_near_duplicates, open_dataset, write_samples
+from cnnsvm.generation import build, match_histories
+from cnnsvm.images import ImageError, find_bad_images
+from cnnsvm.records import find_bad_rows
+
+logger = logging.getLogger(__name__)
+
+KEEP = "keep"
+
+
+@dataclass
+class Prepared:
+    """A manifest with both classes, what was left out of it, and what a reader must know."""
+
+    manifest: pd.DataFrame
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare(
+    data: str | os.PathLike[str] | None,
+    workdir: str | os.PathLike[str],
+    *,
+    generate: str | None = None,
+    codec: str | None = None,
+    groups: str | None = None,
+    skip_bad: bool = False,
+    random_state: int = 0,
+) -> Prepared:
+    """Make a data set ready for evaluation.
+
+    Every image is decoded once before anything long starts. Sources that look alike get one
+    group. Plain sources are repainted if an engine is named; records whose real and fake images
+    differ in format or size are rewritten through one code path.
+
+    Parameters
+    ----------
+    data : path or None
+        See `cnnsvm.datasets.open_dataset`; None takes the embedded samples.
+    workdir : path
+        Where archives are unpacked and images are made.
+    generate : str or None
+        Engine that makes the five inpaintings of each source. Fakes of the data set are left out
+        then.
+    codec : str or None
+        History that all images are rewritten with, such as "png" or "jpeg:75"; "keep" leaves
+        files as they are; None rewrites to PNG only if the histories of the classes differ.
+    groups : str or None
+        Pattern or table that names the source of loose images.
+    skip_bad : bool
+        Leave bad images out and list them, rather than stop.
+    random_state : int
+        Seed of the masks and engines.
+
+    Raises
+    ------
+    ValueError
+        If images are bad (`ImageError`, unless they are skipped), or a class is missing.
+    """
+    work = Path(workdir)
+    prepared = _read(data, work, groups, skip_bad)
+    _drop_unreadable(prepared, skip_bad)
+    prepared.manifest = merge_near_duplicates(prepared.manifest)
+    if generate is not None:
+        _generate(prepared, work, generate, codec, random_state)
+    _check_classes(prepared.manifest, data)
+    if generate is None:
+        _match(prepared, work, codec)
+    return prepared
+
+
+def _read(
+    data: str | os.PathLike[str] | None, work: Path, groups: str | None, skip_bad: bool
+) -> Prepared:
+    if data is None:
+        return Prepared(write_samples(work / "samples"))
+    manifest = open_dataset(data, work / "unpacked", groups=groups, skip_bad=skip_bad)
+    prepared = Prepared(manifest, list(manifest.attrs.get("skipped", [])))
+    if skip_bad:
+        bad = dict(reversed(find_bad_rows(manifest)))
+        _drop(prepared, bad)
+    return prepared
+
+
+def _drop_unreadable(prepared: Prepared, skip_bad: bool) -> None:
+    bad = dict(find_bad_images(prepared.manifest["path"].tolist()))
+    if bad and not skip_bad:
+        listed = "\n".join(f"  {reason}" for reason in list(bad.values())[:10])
+        raise ImageError(
+            f"{len(bad)} of {len(prepared.manifest)} images cannot be read:\n{listed}\n"
+            "Repair or remove them, or leave them out with --skip-bad (skip_bad=True)."
+        )
+    _drop(prepared, bad)
+
+
+def _drop(prepared: Prepared, bad: dict[int, str]) -> None:
+    for position, reason in bad.items():
+        path = str(prepared.manifest["path"].iloc[position])
+        prepared.skipped.append({"path": path, "reason": reason})
+        logger.warning("left out: %s", reason)
+    kept = [i for i in range(len(prepared.manifest)) if i not in bad]
+    prepared.manifest = prepared.manifest.iloc[kept].reset_index(drop=True)
+
+
+def _generate(
+    prepared: Prepared, work: Path, engine: str, codec: str | None, random_state: int
+) -> None:
+    history = "png" if codec in (None, KEEP) else str(codec)
+    name = f"{engine}-{history}-{random_state}".replace(":", "-").replace(",", "-")
+    logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
+    folder = work / "generated" / name
+    made = build(
+        prepared.manifest, folder, engine=engine, history=history, random_state=random_state
+    )
+    prepared.skipped += made.attrs["skipped"]
+    prepared.manifest = made
+
+
+def _check_classes(manifest: pd.DataFrame, data: Any) -> None:
+    found = set(manifest["label"])
+    if found == {0}:
+        raise ValueError(
+            f"{data} holds real images only; a detector needs fakes too. Add --generate "
+            "opencv-telea to make five inpaintings of each, or give records that have them."
+        )
+    if found == {1}:
+        raise ValueError(
+            f"{data} holds fake images only; a detector needs real ones too. Add the originals."
+        )
+
+
+def _match(prepared: Prepared, work: Path, codec: str | None) -> None:
+    differ = _differing_histories(prepared.manifest)
+    if codec == KEEP:
+        prepared.warnings += [f"Histories are not matched: {text}." for text in differ]
+        return
+    if codec is None and not differ:
+        return
+    history = codec or "png"
+    logger.info("rewriting all images as %s (%s)", history, "; ".join(differ) or "as asked")
+    name = history.replace(":", "-").replace(",", "-")
+    matched = match_histories(prepared.manifest, work / "matched" / name, history)
+    prepared.skipped += matched.attrs["skipped"]
+    prepared.manifest = matched
+    if differ:
+        prepared.warnings.append(
+            f"Real and fake files differed ({'; '.join(differ)}); all were rewritten as {history}. "
+            "What an earlier JPEG compression left in the pixels of one class is still there: "
+            "compare with a run that recompresses both, such as --codec jpeg:90."
+        )
+
+
+def _differing_histories(manifest: pd.DataFrame) -> list[str]:
+    real, fake = (manifest[manifest["label"] == label] for label in (0, 1))
+    differ = []
+    if set(real["format"]) != set(fake["format"]):
+        formats = [", ".join(sorted(map(str, set(part["format"])))) for part in (real, fake)]
+        differ.append(f"real files are {formats[0]}, fake ones {formats[1]}")
+    sizes = manifest.groupby("source_id")[["width", "height"]].nunique().max(axis=1)
+    paired = manifest.groupby("source_id")["label"].nunique() == 2
+    n_mixed = int((sizes[paired] > 1).sum())
+    if n_mixed:
+        differ.append(f"{n_mixed} sources have images of several sizes")
+    return differ

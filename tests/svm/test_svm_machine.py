@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from sklearn.datasets import make_classification
+from sklearn.svm import SVC
+
+from cnnsvm.svm import TunedSVC, machine
+from cnnsvm.svm.inner_cv import InnerCV, macro_auc
+from cnnsvm.svm.kernels import Kernel, fit_scaler, gamma_unit, make_kernel
+from cnnsvm.svm.search import DEFAULTS, SPACES
+from cnnsvm.svm.training import fit_machines
+
+KERNELS = [
+    Kernel("linear", gamma=0.1),
+    Kernel("rbf", gamma=0.2),
+    Kernel("poly", gamma=0.1, degree=3, coef0=0.5),
+]
+NAMES = [kernel.name for kernel in KERNELS]
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = make_classification(120, 10, n_informative=4, class_sep=0.6, random_state=0)
+    return X[:80], y[:80] == 1, X[80:]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+def test_decisions_are_those_of_svc(data, kernel, class_weight):
+    X, target, X_new = data
+    params = {"C": 3.0, "class_weight": class_weight}
+    dual = machine.solve_dual(kernel(X, X), target, params, tol=1e-9)
+    ours = machine.build_machine(kernel, X, dual).decide(X_new)
+    svc = SVC(tol=1e-9, **params, **kernel.libsvm_params()).fit(X, target)
+    np.testing.assert_allclose(ours, svc.decision_function(X_new), atol=1e-6)
+
+
+@pytest.mark.parametrize("cache_size", [100, 0.01])
+def test_centres_are_the_mean_training_margins(data, cache_size):
+    X, target, _ = data
+    (ours,), (centre,) = fit_machines("rbf", X, target[:, np.newaxis], DEFAULTS["rbf"], cache_size)
+    assert centre == pytest.approx(ours.decide(X).mean())
+
+
+def test_the_linear_machine_is_its_primal_weight(data):
+    X, target, X_new = data
+    params = {"C": 0.5, "class_weight": None}
+    dual = machine.solve_dual(X @ X.T, target, params, tol=1e-9)
+    ours = machine.build_machine(Kernel("linear"), X, dual)
+    svc = SVC(kernel="linear", C=0.5, tol=1e-9).fit(X, target)
+    assert ours.vectors.shape == (1, 10)
+    np.testing.assert_allclose(ours.vectors, svc.coef_, atol=1e-6)
+    np.testing.assert_allclose(ours.decide(X_new), svc.decision_function(X_new), atol=1e-6)
+
+
+def test_blocks_of_rows_change_nothing(data, monkeypatch):
+    X, target, X_new = data
+    (ours,), _ = fit_machines("rbf", X, target[:, np.newaxis], DEFAULTS["rbf"], 100)
+    whole = ours.decide(X_new)
+    monkeypatch.setattr(machine, "BLOCK_BYTES", 8 * len(ours.vectors) * 3)
+    np.testing.assert_allclose(ours.decide(X_new), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_less_memory_gives_the_same_scores(data, name):
+    X, target, _ = data
+    rows = np.arange(80)
+    folds = [(rows[rows % 2 == part], rows[rows % 2 != part]) for part in (0, 1)]
+    targets = np.column_stack([target, ~target])
+    scores = {}
+    for cache_size in (100, 0.06, 0.01):
+        inner = InnerCV(name, X, targets, folds, True, cache_size)
+        out_of_fold = np.stack(inner.out_of_fold(DEFAULTS[name]))
+        scores[inner._kept is not None, inner.with_base] = out_of_fold
+    assert set(scores) == {(True, True), (False, True), (False, False)}
+    np.testing.assert_array_equal(scores[True, True], scores[False, True])
+    np.testing.assert_allclose(scores[True, True], scores[False, False], atol=1e-3)
+
+
+def test_scaling_sees_the_training_fold_only(data):
+    X, target, _ = data
+    folds = [(np.arange(40), np.arange(40, 80))]
+    shifted = X.copy()
+    shifted[41:] += 1000
+    params = DEFAULTS["rbf"]
+    first, second = (
+        InnerCV("rbf", rows, target[:, np.newaxis], folds, True, 100).fold_scores(0, params)[0]
+        for rows in (X, shifted)
+    )
+    assert first[0] == second[0]
+
+
+def test_a_target_that_cannot_be_fitted_scores_nan(data):
+    X, target, _ = data
+    order = np.argsort(target, kind="stable")
+    inner = InnerCV("rbf", X, target[:, np.newaxis], [(order[:20], order[20:])], True, 100)
+    assert inner.scorable() == []
+    assert np.isnan(inner.out_of_fold(DEFAULTS["rbf"])).all()
+    assert np.isnan(inner.fold_auc(0, DEFAULTS["rbf"]))
+
+
+def test_macro_auc_leaves_undefined_columns_out():
+    targets = np.array([[True, True], [False, True]])
+    assert macro_auc(targets, np.array([[1.0, 0], [0.0, 1]])) == 1
+    assert np.isnan(macro_auc(targets[:, 1:], np.zeros((2, 1))))
+
+
+def test_gamma_unit_is_scikit_learns_scale(data):
+    X, target, _ = data
+    assert gamma_unit(X) == pytest.approx(SVC(gamma="scale").fit(X, target)._gamma)
+    assert gamma_unit(np.ones((3, 2))) == 1
+    assert make_kernel("rbf", {"gamma_factor": 2.0}, 0.25).gamma == 0.5
+
+
+def test_constant_features_have_scale_one():
+    mean, deviation = fit_scaler(np.array([[5.0, 1], [5, 3]]), scale=True)
+    np.testing.assert_array_equal(mean, [5, 2])
+    np.testing.assert_array_equal(deviation, [1, 1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_corner_of_the_space_can_be_fitted(data, name):
+    X, target, X_new = data
+    space = SPACES[name]
+    low = {k: getattr(d, "low", "balanced") for k, d in space.items()}
+    high = {k: getattr(d, "high", None) for k, d in space.items()}
+    for params in (low, high):
+        (ours,), _ = fit_machines(name, X, target[:, np.newaxis], params, 100)
+        assert np.isfinite(ours.decide(X_new)).all()
+
+
+def test_the_estimator_does_not_depend_on_memory(data):
+    X, target, X_new = data
+    fits = [TunedSVC(n_trials=2, cache_size=c, random_state=0).fit(X, target) for c in (100, 0.01)]
+    first, second = (fit.decision_function(X_new) for fit in fits)
+    np.testing.assert_allclose(first, second, atol=1e-2)
