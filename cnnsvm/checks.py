@@ -48,7 +48,8 @@ def check_detector_params(params: dict[str, Any]) -> None:
         raise ValueError(f"validation_fraction must lie in (0, 0.5], got {value!r}.")
     _check_share("gpu_memory_fraction", params["gpu_memory_fraction"])
     _check_threshold(params["threshold"], params["calibrate"])
-    as_preprocessing(params["preprocessing"])
+    if params["preprocessing"] != "auto":
+        as_preprocessing(params["preprocessing"])
 
 
 def check_labelled_images(

@@ -51,9 +51,11 @@ class InpaintDetector(
         embeddings and only the SVM is used.
     weights : None, "imagenet" or path, default="imagenet"
         Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones.
-    preprocessing : str or dict, default="imagenet"
-        How pixels become the network's input: a key of `PREPROCESSING` ("imagenet", "caffe") or
-        the fields of a `Preprocessing`.
+    preprocessing : str or dict, default="auto"
+        How pixels become the network's input: a key of
+        `cnnsvm.features.backbones.PREPROCESSING` ("imagenet", "caffe", "residual") or the fields
+        of a `Preprocessing`. "auto" is "residual" for a network that starts from random weights,
+        which then sees high-pass residuals rather than pictures, and else "imagenet".
     finetune : {"none", "head", "full"}, default="full"
         What is trained before the SVM: nothing, a 256-feature projection on the frozen backbone,
         or the whole backbone.
@@ -127,7 +129,7 @@ class InpaintDetector(
         backbone: str = "resnet18",
         *,
         weights: str | os.PathLike[str] | None = "imagenet",
-        preprocessing: str | dict[str, Any] = "imagenet",
+        preprocessing: str | dict[str, Any] = "auto",
         finetune: str = "full",
         epochs: int = 20,
         patience: int = 5,
@@ -319,10 +321,11 @@ class InpaintDetector(
         return float(np.log(self.threshold_ / (1 - self.threshold_)))
 
     def _build_network(self, seed: int) -> Backbone:
+        usual = "residual" if self.weights is None else "imagenet"
         return build_backbone(
             self.backbone,
             self.weights,
-            self.preprocessing,
+            usual if self.preprocessing == "auto" else self.preprocessing,
             random_state=seed,
             projection=self.finetune == "head",
         )

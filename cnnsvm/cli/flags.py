@@ -16,10 +16,14 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """Add what a detector is made of; the defaults fit two cores and no download."""
     network = parser.add_argument_group("network")
-    network.add_argument("--backbone", default="resnet18", help="a torchvision name [%(default)s]")
+    network.add_argument(
+        "--backbone", default="squeezenet1_1", help="a torchvision name [%(default)s]"
+    )
     network.add_argument("--weights", default="none", help="none, imagenet or a file [%(default)s]")
     network.add_argument(
-        "--preprocessing", help="imagenet, caffe or residual [residual without weights]"
+        "--preprocessing",
+        default="auto",
+        help="imagenet, caffe, residual or auto: residual without weights [%(default)s]",
     )
     network.add_argument("--finetune", default="full", help="none, head or full [%(default)s]")
     network.add_argument("--augmentation", default="geometric", help="none, geometric or full")
@@ -33,7 +37,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     svm.add_argument("--soft-vote", action="store_true", help="average the best of each kernel")
     svm.add_argument("--trials", type=int, default=20, help="Optuna trials a kernel [%(default)s]")
     svm.add_argument("--inner-folds", type=int, default=3)
-    svm.add_argument("--threshold", default="0.5", help="a probability, or balanced_accuracy")
+    svm.add_argument("--threshold", default="balanced_accuracy", help="this, or a probability")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--seed", type=int, default=0)
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
@@ -47,11 +51,10 @@ def make_detector(args: argparse.Namespace) -> Any:
     from cnnsvm.checks import check_detector_params
 
     kernels = tuple(args.kernel.split(","))
-    weights = None if args.weights == "none" else args.weights
     detector = InpaintDetector(
         args.backbone,
-        weights=weights,
-        preprocessing=args.preprocessing or ("imagenet" if weights else "residual"),
+        weights=None if args.weights == "none" else args.weights,
+        preprocessing=args.preprocessing,
         finetune=args.finetune,
         augmentation=args.augmentation,
         epochs=args.epochs,

@@ -5,14 +5,14 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from cnnsvm.datasets.deepfakeart import find_record_folders, read_originals
 from cnnsvm.datasets.errors import DatasetError, MissingDataError
 from cnnsvm.datasets.groups import Groups, find_source_ids, refuse_groups
-from cnnsvm.images import SUFFIXES, list_images
+from cnnsvm.images import SUFFIXES, ImageError, list_images
 from cnnsvm.records import make_manifest, make_row
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ def read_folder(
     *,
     variant: str = "regenerated",
     engine: str = "unknown",
+    skip_bad: bool = False,
 ) -> pd.DataFrame:
     """Read a tree whose folders are named Real and Fake.
 
@@ -44,6 +45,9 @@ def read_folder(
         of the tree.
     variant, engine : str
         What to put down for the fakes.
+    skip_bad : bool
+        Leave out files whose header is not that of an image, and list them in
+        ``attrs["skipped"]`` as {path, reason}; otherwise the first is an `ImageError`.
 
     Returns
     -------
@@ -64,16 +68,18 @@ def read_folder(
     _log_unclassified(folder, len(files) - len(labels))
     if groups is None:
         _warn_of_namesakes(labels)
-    rows = []
+    described = []
     sources = find_source_ids(folder, list(labels), groups)
     for (file, label), source in zip(labels.items(), sources, strict=True):
-        making = {"variant": variant, "engine": engine} if label else {}
-        split = _named(file, folder, SPLITS)
-        rows.append(make_row(file, label, source, split=split, **making))
-    return make_manifest(rows)
+        values: dict[str, Any] = {"split": _named(file, folder, SPLITS)}
+        values |= {"variant": variant, "engine": engine} if label else {}
+        described.append((file, label, source, values))
+    return _to_manifest(described, skip_bad)
 
 
-def read_sources(root: str | os.PathLike[str], groups: Groups = None) -> pd.DataFrame:
+def read_sources(
+    root: str | os.PathLike[str], groups: Groups = None, *, skip_bad: bool = False
+) -> pd.DataFrame:
     """Read a folder of untouched images, to generate from.
 
     In a DeepfakeArt download, cleaned by ``delete.py`` or not, only the originals are taken and
@@ -83,6 +89,8 @@ def read_sources(root: str | os.PathLike[str], groups: Groups = None) -> pd.Data
     ----------
     root : path
     groups : None, regular expression, or path of a CSV table
+        As in `read_folder`.
+    skip_bad : bool
         As in `read_folder`.
 
     Returns
@@ -107,13 +115,29 @@ def read_sources(root: str | os.PathLike[str], groups: Groups = None) -> pd.Data
         return read_originals(folder)
     files = _list_and_log(folder)
     sources = find_source_ids(folder, files, groups)
-    return make_manifest(make_row(f, 0, s) for f, s in zip(files, sources, strict=True))
+    return _to_manifest([(f, 0, s, {}) for f, s in zip(files, sources, strict=True)], skip_bad)
 
 
 def find_class_folders(root: Path) -> set[str]:
     """Return which of the names real and fake the folders below a folder have, in lower case."""
     names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
     return names & set(CLASSES)
+
+
+def _to_manifest(
+    described: Iterable[tuple[Path, int, str, dict[str, Any]]], skip_bad: bool
+) -> pd.DataFrame:
+    rows, skipped = [], []
+    for file, label, source, values in described:
+        try:
+            rows.append(make_row(file, label, source, **values))
+        except ImageError as error:
+            if not skip_bad:
+                raise
+            skipped.append({"path": str(file), "reason": str(error)})
+    manifest = make_manifest(rows)
+    manifest.attrs["skipped"] = skipped
+    return manifest
 
 
 def check_folder(root: str | os.PathLike[str]) -> Path:

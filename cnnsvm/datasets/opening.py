@@ -33,6 +33,7 @@ def open_dataset(
     groups: Groups = None,
     variant: str = "regenerated",
     engine: str = "unknown",
+    skip_bad: bool = False,
 ) -> pd.DataFrame:
     """Read a data set as a manifest, whatever its layout.
 
@@ -47,6 +48,9 @@ def open_dataset(
         Manifests and records name their sources themselves.
     variant, engine : str
         What to put down for fakes that do not come with a manifest.
+    skip_bad : bool
+        Leave out loose files that are no images (listed in ``attrs["skipped"]``), and do not
+        check the rows of a manifest: `cnnsvm.records.find_bad_rows` tells which are bad.
 
     Returns
     -------
@@ -70,27 +74,29 @@ def open_dataset(
         if place.suffix not in (".csv", ".parquet"):
             raise DatasetError(f"{place}: not a data set that is read here.\n{LAYOUTS}")
         refuse_groups(groups, place)
-        return read_manifest(place)
-    return _open_folder(place, groups, variant, engine)
+        return read_manifest(place, check=not skip_bad)
+    return _open_folder(place, groups, variant, engine, skip_bad)
 
 
-def _open_folder(folder: Path, groups: Groups, variant: str, engine: str) -> pd.DataFrame:
+def _open_folder(
+    folder: Path, groups: Groups, variant: str, engine: str, skip_bad: bool
+) -> pd.DataFrame:
     for place in (folder, *_wrapped(folder)):
         for manifest in (place / name for name in _MANIFESTS):
             if manifest.is_file():
                 refuse_groups(groups, manifest)
-                return read_manifest(manifest)
+                return read_manifest(manifest, check=not skip_bad)
         records = find_record_folders(place)
         if records:
             refuse_groups(groups, place)
             complete = any(_has_inpainting(record) for record in records)
             return read_records(place, variant, engine) if complete else read_originals(place)
     if find_class_folders(folder):
-        return read_folder(folder, groups, variant=variant, engine=engine)
+        return read_folder(folder, groups, variant=variant, engine=engine, skip_bad=skip_bad)
     if not list_images(folder):
         raise DatasetError(f"{folder}: no images and no manifest in it.\n{LAYOUTS}")
     logger.info("%s: read as a folder of untouched sources.", folder)
-    return read_sources(folder, groups)
+    return read_sources(folder, groups, skip_bad=skip_bad)
 
 
 def _has_inpainting(record: Path) -> bool:

@@ -40,6 +40,9 @@ def build(
     encoded. The engine works at the working size. In ``spliced`` its output is pasted into the
     original inside the mask; outside, the two are equal bit for bit before they are encoded.
 
+    A source that was a JPEG keeps its 8x8 grid outside the mask and loses it inside, so judge
+    with a lossy history too, by `match_histories` or ``history`` here.
+
     What is drawn depends on ``random_state``, the content of the source and the schema only: a
     subset of the sources, or another order, gives the same pictures. A call that was killed can
     be repeated and takes up where it stopped. One process at a time may write to a folder.

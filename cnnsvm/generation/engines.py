@@ -113,6 +113,10 @@ def _opencv(kind: str, method: int, argument: str) -> Engine:
         )
 
     def repaint(image: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarray:
+        if mask.all():
+            raise EngineError(f"{kind} needs a pixel outside the mask to repaint from.")
+        # OpenCV reads some pixels of the hole before it fills them: what was there would show
+        image[mask] = image[~mask].mean(axis=0).round()
         return np.asarray(cv2.inpaint(image, mask.astype(np.uint8), int(radius), method))
 
     return Engine(kind if int(radius) == DEFAULT_RADIUS else f"{kind}:{int(radius)}", repaint)

@@ -119,6 +119,6 @@ def check_classes(classes: np.ndarray) -> None:
     """
     if len(classes) < 2:
         raise ValueError(
-            f"y contains only one class, {classes.tolist()[0]!r}, but a classifier needs at least 2 "
-            "classes. Add rows of another class."
+            f"y contains only one class, {classes.tolist()[0]!r}, but a classifier needs at "
+            "least 2 classes. Add rows of another class."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 
 from cnnsvm.folds import Fold, grouped_folds
@@ -68,8 +69,10 @@ class Split:
     held_out: np.ndarray
     held_out_base: np.ndarray | None
 
-    def scores(self, params: dict[str, Any], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return held-out margins (n_held_out, n_machines) and training means (n_machines,).
+    def scores(
+        self, params: dict[str, Any], targets: np.ndarray, as_distances: bool = False
+    ) -> np.ndarray:
+        """Return the held-out margins, or distances, of shape (n_held_out, n_machines).
 
         A machine whose target has one value only cannot be fitted; it has NaN.
         """
@@ -77,17 +80,16 @@ class Split:
         base = self.held_out_base
         gram = None if base is None else kernel.transform(base)
         scores = np.full((len(self.held_out), len(duals)), np.nan)
-        centres = np.full(len(duals), np.nan)
         for k, dual in enumerate(duals):
             if dual is None:
                 continue
-            centres[k] = dual.centre
             if gram is None:
                 machine = build_machine(kernel, self.training.rows, dual)
-                scores[:, k] = machine.decide(self.held_out)
+                margins = machine.decide(self.held_out)
             else:
-                scores[:, k] = gram[:, dual.support] @ dual.coef + dual.intercept
-        return scores, centres
+                margins = gram[:, dual.support] @ dual.coef + dual.intercept
+            scores[:, k] = dual.distance(margins) if as_distances else margins
+        return scores
 
 
 class InnerCV:
@@ -144,29 +146,31 @@ class InnerCV:
             if np.any(has_both(targets[train]) & has_both(targets[test]))
         ]
 
-    def fold_scores(self, index: int, params: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def fold_scores(
+        self, index: int, params: dict[str, Any], as_distances: bool = False
+    ) -> np.ndarray:
         """Return what :meth:`Split.scores` does for the fold of that index."""
         fold = self.folds[index]
         split = self._kept[index] if self._kept else self._split(fold)
-        return split.scores(params, self.targets[fold[0]])
+        with warnings.catch_warnings():
+            # Only the machines that are kept need to have converged, and those do warn.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return split.scores(params, self.targets[fold[0]], as_distances)
 
     def fold_auc(self, index: int, params: dict[str, Any]) -> float:
         """Return the ROC AUC of a fold, the mean over its machines; NaN where undefined."""
-        margins, _ = self.fold_scores(index, params)
+        margins = self.fold_scores(index, params)
         return macro_auc(self.targets[self.folds[index][1]], margins)
 
-    def out_of_fold(self, params: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return every row's held-out margins and the training means of their machines.
+    def out_of_fold(self, params: dict[str, Any], as_distances: bool = False) -> np.ndarray:
+        """Return every row's held-out margin or distance, shape (n_samples, n_machines).
 
-        Returns
-        -------
-        margins, centres : ndarray of float64, shape (n_samples, n_machines)
-            NaN where there is no machine.
+        Distances (:meth:`Dual.distance`) of different folds are comparable; margins may not be.
         """
-        margins, centres = np.full((2, *self.targets.shape), np.nan)
+        scores = np.full(self.targets.shape, np.nan)
         for index, (_, test) in enumerate(self.folds):
-            margins[test], centres[test] = self.fold_scores(index, params)
-        return margins, centres
+            scores[test] = self.fold_scores(index, params, as_distances)
+        return scores
 
 
 def macro_auc(targets: np.ndarray, scores: np.ndarray) -> float:

@@ -52,14 +52,12 @@ def one_vs_rest(codes: np.ndarray, n_classes: int) -> np.ndarray:
     return codes[:, np.newaxis] == positive
 
 
-def platt_columns(
-    margins: np.ndarray, targets: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fit the Platt scaling of every machine on its out-of-fold margins.
+def platt_columns(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the Platt scaling of every machine on its out-of-fold scores.
 
     Parameters
     ----------
-    margins : ndarray of float64, shape (n_samples, n_machines)
+    scores : ndarray of float64, shape (n_samples, n_machines)
         NaN where a row was never held out.
     targets : ndarray of bool, shape (n_samples, n_machines)
         True for the positive class of each machine.
@@ -67,15 +65,11 @@ def platt_columns(
     Returns
     -------
     slope, offset : ndarray of float64, shape (n_machines,)
-        1 and 0 where nothing could be fitted.
-    fitted : ndarray of bool, shape (n_machines,)
-        False where a machine's finite margins are all of one class.
+        NaN for a machine whose finite scores are all of one class.
     """
-    n_machines = targets.shape[1]
-    slope, offset, fitted = np.ones(n_machines), np.zeros(n_machines), np.zeros(n_machines, bool)
-    for k in range(n_machines):
-        finite = np.isfinite(margins[:, k])
-        fitted[k] = len(np.unique(targets[finite, k])) == 2
-        if fitted[k]:
-            slope[k], offset[k] = fit_platt(margins[finite, k], targets[finite, k])
-    return slope, offset, fitted
+    slope, offset = np.full((2, targets.shape[1]), np.nan)
+    for k in range(targets.shape[1]):
+        finite = np.isfinite(scores[:, k])
+        if len(np.unique(targets[finite, k])) == 2:
+            slope[k], offset[k] = fit_platt(scores[finite, k], targets[finite, k])
+    return slope, offset

@@ -38,7 +38,7 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
     For each kernel, trials are scored by the ROC AUC (one-vs-rest and macro-averaged if there
     are more than two classes) of the margins, as the mean over stratified inner folds that
     never separate a group. Scaling is fitted inside each training fold. The winner is fitted on
-    all rows, and Platt scaling on its out-of-fold margins turns margins into log-odds, so
+    all rows, and Platt scaling of its out-of-fold scores turns margins into log-odds, so
     ``decision_function(X) > 0``, ``predict_proba(X)[:, 1] > 0.5`` and ``predict(X) ==
     classes_[1]`` say the same. More than two classes are told apart one-vs-rest.
 
@@ -92,9 +92,10 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         with ``number``, ``score``, ``fold_scores`` and ``params``.
     oof_decision_ : ndarray of float64, shape (n_samples,) or (n_samples, n_classes)
         What ``decision_function`` would say of each training row had its group been held out
-        (but for Platt scaling, which saw it): the scores to choose a threshold on. NaN where the
-        rest of the data lacked a class. Uncalibrated margins of different folds may be shifted
-        against each other, so choose thresholds with ``calibrate=True``.
+        (but for Platt scaling, which saw it): the scores to choose a threshold on. NaN where no
+        inner fold could fit or calibrate a machine, for lack of a class. Uncalibrated margins of
+        different folds may be shifted against each other, so choose thresholds with
+        ``calibrate=True``.
     n_splits_ : int
         Number of inner folds used; 0 if the data were too few to hold anything out.
     mean_, scale_ : ndarray of float64, shape (n_features,)

@@ -69,10 +69,11 @@ def fit_model(
 ) -> tuple[KernelModel, np.ndarray]:
     """Fit the best machines of a kernel on all rows and calibrate them out of fold.
 
-    Calibration centres each machine's margins on their mean over the rows it was fitted on.
-    Where nearly every row is a support vector at its bound (small C, weak signal), libsvm's
-    intercept is about +-1 by whichever class the fold has one row more of, while the margins
-    differ by far less: pooled as they are, such folds would not rank although each alone does.
+    Platt scaling is fitted on signed distances (:meth:`Dual.distance`) rather than on margins.
+    Where most rows are support vectors at their bound (small C, weak signal), the intercept of a
+    fold is about +-1, by the class it has more rows of, while margins differ by far less and
+    grow with the number of rows: such folds would not rank when pooled, although each alone
+    does, and the scale would not fit the machine of all rows.
 
     Parameters
     ----------
@@ -92,13 +93,16 @@ def fit_model(
     decisions : ndarray of float64, shape (n_samples, n_machines)
         Out-of-fold decisions; NaN where there is none.
     """
-    margins, fold_centres = task.inner_cv(search.kernel).out_of_fold(search.params)
-    machines, centres = fit_machines(search.kernel, Z, task.targets, search.params, task.cache_size)
+    machines, duals = fit_machines(search.kernel, Z, task.targets, search.params, task.cache_size)
+    held_out = task.inner_cv(search.kernel).out_of_fold(search.params, as_distances=calibrate)
     if not calibrate:
-        return KernelModel(machines, np.ones_like(centres), np.zeros_like(centres)), margins
-    slope, offset, fitted = platt_columns(margins - fold_centres, task.targets)
-    model = KernelModel(machines, slope, offset - np.where(fitted, slope * centres, 0))
-    return model, slope * (margins - np.where(fitted, fold_centres, 0)) + offset
+        return KernelModel(machines, np.ones(len(duals)), np.zeros(len(duals))), held_out
+    slope, offset = platt_columns(held_out, task.targets)
+    decisions = slope * held_out + offset
+    slope = slope / [dual.norm for dual in duals]
+    offset = offset - slope * [dual.centre for dual in duals]
+    # A machine that nothing could calibrate (NaN) keeps its margin.
+    return KernelModel(machines, np.nan_to_num(slope, nan=1), np.nan_to_num(offset)), decisions
 
 
 def winner(searches: list[KernelSearch]) -> KernelSearch:

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from cnnsvm.features.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    Plan,
+    apply_plan,
+    draw_plan,
+)
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
+STILL = Plan(0.0, 0.0, 0, False, None, None, None, None, 0)
+
+
+def test_a_source_and_its_fake_get_the_same_crop_and_turn():
+    fake = IMAGE.copy()
+    fake[:, :35] //= 2
+    for seed in range(20):
+        plan = draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed))
+        real_crop, fake_crop = (apply_plan(image, plan, 32) for image in (IMAGE, fake))
+        same, halved = fake_crop == real_crop, fake_crop == real_crop // 2
+        assert (same | halved).all()
+
+
+def test_the_same_seed_draws_the_same_plan_whatever_is_switched_on():
+    plans = [
+        draw_plan(AUGMENTATIONS[name], np.random.default_rng(5)) for name in ("geometric", "full")
+    ]
+    assert (plans[0].top, plans[0].left, plans[0].turns) == (
+        plans[1].top,
+        plans[1].left,
+        plans[1].turns,
+    )
+
+
+def test_geometric_keeps_every_pixel_value():
+    for seed in range(10):
+        plan = draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed))
+        crop = apply_plan(IMAGE, plan, 60)
+        top, left = round(plan.top * 0), round(plan.left * 10)
+        expected = IMAGE[top : top + 60, left : left + 60]
+        assert sorted(crop.ravel()) == sorted(expected.ravel())
+
+
+def test_none_is_a_plain_crop():
+    for seed in range(10):
+        plan = draw_plan(AUGMENTATIONS["none"], np.random.default_rng(seed))
+        top, left = round(plan.top * 28), round(plan.left * 38)
+        np.testing.assert_array_equal(
+            apply_plan(IMAGE, plan, 32), IMAGE[top : top + 32, left : left + 32]
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"scale": 1.2}, {"scale": 0.8}, {"blur": 0.7}, {"noise": 2.0}),
+        *({"codec": ("JPEG", 70)}, {"codec": ("WEBP", 70)}),
+    ],
+)
+def test_each_degradation_changes_pixels_a_little(change):
+    still = apply_plan(IMAGE, STILL, 32)
+    changed = apply_plan(IMAGE, Plan(**{**vars(STILL), **change}), 32)
+    assert changed.shape == (32, 32, 3)
+    assert changed.dtype == np.uint8
+    assert (changed != still).any()
+    again = apply_plan(IMAGE, Plan(**{**vars(STILL), **change}), 32)
+    np.testing.assert_array_equal(changed, again)
+
+
+def test_probabilities_are_kept():
+    augmentation = Augmentation(codec=0.3)
+    rng = np.random.default_rng(0)
+    share = np.mean([draw_plan(augmentation, rng).codec is not None for _ in range(2000)])
+    assert 0.26 < share < 0.34
+
+
+def test_the_image_is_not_changed():
+    before = IMAGE.copy()
+    plan = Plan(0.5, 0.5, 1, True, 1.1, 0.5, 1.0, ("JPEG", 80), 0)
+    apply_plan(IMAGE, plan, 32)
+    np.testing.assert_array_equal(IMAGE, before)

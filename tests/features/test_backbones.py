@@ -1,0 +1,163 @@
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from cnnsvm.features.backbones import (
+    BACKBONES,
+    PREPROCESSING,
+    WeightsError,
+    as_preprocessing,
+    build_backbone,
+    embedding_dim,
+    high_pass,
+)
+
+DIMS = {
+    **{"vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512},
+    **{"resnet18": 512, "resnet34": 512, "resnet50": 2048, "resnet101": 2048},
+    **{"densenet121": 1024, "squeezenet1_0": 512, "mobilenet_v2": 1280},
+}
+CROPS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", [n for n in DIMS if not n.startswith("vgg") or n == "vgg11"])
+def test_each_backbone_ends_at_its_pooled_embedding(name):
+    network = build_backbone(name).eval()
+    with torch.inference_mode():
+        assert network(CROPS).shape == (2, DIMS[name])
+
+
+def test_all_named_backbones_exist_in_torchvision():
+    assert set(DIMS) <= set(BACKBONES) <= set(torchvision.models.list_models())
+
+
+def test_the_embedding_is_what_torchvisions_classifier_sees():
+    network = build_backbone("resnet18", random_state=3).eval()
+    torch.manual_seed(3)
+    reference = torchvision.models.resnet18(weights=None).eval()
+    seen = []
+    reference.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    with torch.inference_mode():
+        reference((CROPS.float() / 255 - mean) / std)
+        torch.testing.assert_close(network(CROPS), seen[0], rtol=1e-4, atol=1e-5)
+
+
+def test_random_weights_follow_the_seed_and_leave_torchs_generator_alone():
+    state = torch.get_rng_state()
+    first, again, other = (build_backbone("squeezenet1_1", random_state=s) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    a, b, c = (n.state_dict()["body.0.0.weight"] for n in (first, again, other))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_weights_load_from_a_file(tmp_path, suffix):
+    reference = torchvision.models.squeezenet1_1(weights=None)
+    file = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(reference.state_dict(), file)
+    else:
+        save_file(reference.state_dict(), file)
+    network = build_backbone("squeezenet1_1", file)
+    assert torch.equal(network.body[0][0].weight, reference.features[0].weight)
+
+
+def test_weights_without_a_classifier_will_do(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    headless = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    torch.save({"state_dict": headless}, tmp_path / "headless.pth")
+    network = build_backbone("resnet18", tmp_path / "headless.pth")
+    assert torch.equal(network.body.conv1.weight, state["conv1.weight"])
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"do not fit resnet18: \d+ parameter\(s\) missing"):
+        build_backbone("resnet18", tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_damaged_weights_file_is_named(tmp_path, suffix):
+    file = tmp_path / f"broken{suffix}"
+    file.write_bytes(b"not weights at all" * 10)
+    with pytest.raises(WeightsError, match="broken"):
+        build_backbone("resnet18", file)
+
+
+def test_a_weights_file_that_runs_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("ran",))
+
+    torch.save(Evil(), tmp_path / "evil.pth")
+    with pytest.raises(WeightsError, match="evil"):
+        build_backbone("resnet18", tmp_path / "evil.pth")
+
+
+def test_a_missing_weights_file_is_named():
+    with pytest.raises(WeightsError, match=r"nowhere\.pth'?: no such file"):
+        build_backbone("resnet18", "nowhere.pth")
+
+
+def test_imagenet_without_a_network_names_both_remedies(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
+    with pytest.raises(WeightsError, match=r"(?s)copy resnet18.*checkpoints.*weights='/path/to"):
+        build_backbone("resnet18", "imagenet")
+
+
+def test_an_unknown_backbone_lists_the_known():
+    with pytest.raises(ValueError, match=r"'resnet19' is not known.*resnet18"):
+        build_backbone("resnet19")
+
+
+def test_crops_too_small_for_a_backbone_are_an_error():
+    with pytest.raises(ValueError, match="crop_size=16 is too small"):
+        embedding_dim(build_backbone("vgg11"), 16)
+
+
+def test_caffe_preprocessing_is_bgr_minus_the_mean():
+    network = build_backbone("squeezenet1_1", preprocessing="caffe")
+    network.body = torch.nn.Identity()
+    pixels = CROPS.numpy().astype(float)
+    expected = pixels[:, ::-1] - np.array([104, 117, 123]).reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(network(CROPS).numpy(), expected, rtol=1e-6)
+
+
+def test_preprocessing_from_json_fields():
+    fields = {"mean": [1, 2, 3], "std": [1, 1, 1], "scale": 1.0, "channels": "bgr"}
+    assert as_preprocessing(fields).mean == (1, 2, 3)
+    with pytest.raises(ValueError, match="'other' is not known"):
+        as_preprocessing("other")
+
+
+def test_the_residual_is_that_of_the_formula():
+    pixels = np.random.default_rng(0).integers(0, 12, (1, 3, 9, 10)).astype(np.float32)
+    kernel = np.array([[-1, 2, -1], [2, -4, 2], [-1, 2, -1]]) / 4
+    padded = np.pad(pixels, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    expected = np.clip((windows * kernel).sum(axis=(-1, -2)), -8, 8)
+    np.testing.assert_allclose(
+        high_pass(torch.from_numpy(pixels), 8.0).numpy(), expected, atol=1e-5
+    )
+
+
+def test_the_residual_ignores_what_the_picture_shows():
+    ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(1, 3, 64, 64) * 3 + 7
+    residual = high_pass(ramp, PREPROCESSING["residual"].residual)
+    assert residual[..., 1:-1].abs().max() == 0
+
+
+def test_bfloat16_autocast_leaves_the_residual_exact():
+    pixels = torch.randint(0, 256, (1, 3, 32, 32)).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = high_pass(pixels, 8.0)
+    torch.testing.assert_close(inside, high_pass(pixels, 8.0), rtol=0, atol=0)

@@ -1,0 +1,70 @@
+import numpy as np
+import torch
+
+from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.loading import DrawnCrops, FixedCrops, iterate_crops, paired_draws
+
+CODES = np.array([0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
+GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
+
+
+def test_classes_are_balanced_within_each_source():
+    draws = paired_draws(CODES, GROUPS, seed=0, epoch=0)
+    for group in (0, 1):
+        drawn = [CODES[d.index] for d in draws if GROUPS[d.index] == group]
+        assert drawn.count(0) == drawn.count(1) == 3
+
+
+def test_every_image_is_drawn_each_epoch():
+    assert {d.index for d in paired_draws(CODES, GROUPS, 0, 4)} == set(range(len(CODES)))
+
+
+def test_a_source_sits_beside_its_fake_under_the_same_plan():
+    draws = paired_draws(CODES, GROUPS, 0, 0)
+    plans = {}
+    for position, draw in enumerate(draws):
+        plans.setdefault(draw.plan_seed, []).append((position, draw))
+    pairs = [members for members in plans.values() if len(members) > 1]
+    assert len(pairs) == 6
+    for (first, a), (second, b) in pairs:
+        assert second == first + 1
+        assert GROUPS[a.index] == GROUPS[b.index]
+        assert {CODES[a.index], CODES[b.index]} == {0, 1}
+
+
+def test_tiles_of_one_photograph_meet_their_own_fakes():
+    codes = np.array([0, 1, 1, 0, 1, 1])  # two tiles of one source, each with two fakes
+    pairs = {}
+    for draw in paired_draws(codes, np.zeros(6, int), 0, 0):
+        pairs.setdefault(draw.plan_seed, set()).add(draw.index)
+    assert sorted(map(sorted, pairs.values())) == [[0, 1], [0, 2], [3, 4], [3, 5]]
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    def order(seed, epoch):
+        return [(d.index, d.plan_seed) for d in paired_draws(CODES, GROUPS, seed, epoch)]
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+
+
+def test_drawn_crops_bring_the_class_of_their_image():
+    images = [np.full((40, 40, 3), i, np.uint8) for i in range(len(CODES))]
+    draws = paired_draws(CODES, GROUPS, 0, 0)
+    dataset = DrawnCrops(images, CODES, draws, 32, AUGMENTATIONS["none"])
+    for position, draw in enumerate(draws):
+        crop, code = dataset[position]
+        assert crop.shape == (3, 32, 32)
+        assert crop.unique().tolist() == [draw.index]
+        assert code == CODES[draw.index]
+
+
+def test_crops_come_in_order_whatever_the_batch_size():
+    images = [np.full((40 + 30 * (i % 2), 40, 3), i, np.uint8) for i in range(7)]
+    for batch_size in (1, 3, 64):
+        seen = []
+        for counts, crops in iterate_crops(FixedCrops(images, 32, 2), batch_size, 0):
+            assert sum(counts) == len(crops)
+            seen += [part.unique().tolist() for part in torch.split(crops, counts)]
+        assert seen == [[i] for i in range(7)]

@@ -1,0 +1,37 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def picture(seed, height=24, width=36):
+    """Draw a smooth picture that no other seed gives."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def tree(folder):
+    """Return the files below a folder with a digest of their content."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+class Kill(BaseException):
+    """A process that dies: nothing may catch it."""
+
+
+class Replace:
+    """``os.replace`` that counts, and dies instead of the k-th call."""
+
+    def __init__(self, real, last=None):
+        self.real, self.last, self.targets = real, last, []
+
+    def __call__(self, source, target):
+        self.targets.append(Path(target).name)
+        if len(self.targets) == self.last:
+            raise Kill
+        self.real(source, target)
