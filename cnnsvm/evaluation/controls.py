@@ -1,7 +1,9 @@
 """Negative controls: what a classifier achieves that cannot see inpainting.
 
-Each control is judged in the very folds of the detector. One that is far from chance means that
-the data give the answer away by something else, and that the detector may be using it.
+Each control is judged in the very folds of the detector. A control that sees no pixels (headers,
+shuffled labels) and is far from chance means that the data leak. One that sees pixels without
+their arrangement (colours, bits a pixel) may be above chance for an honest reason as well: an
+engine that flattens what it repaints changes those too. The detector must then beat it.
 """
 
 import os
@@ -66,6 +68,8 @@ def colour_histogram(path: str) -> np.ndarray:
     return np.concatenate([joint, *marginal]) / len(pixels)
 
 
+#: Controls for which above chance can only mean a leak; the others see something of the pixels.
+BLIND = ("metadata", "shuffled_labels")
 #: Name -> (features of one file, what it means).
 PROBES: dict[str, tuple[Callable[[str], np.ndarray], str]] = {
     "metadata": (
@@ -74,11 +78,11 @@ PROBES: dict[str, tuple[Callable[[str], np.ndarray], str]] = {
     ),
     "file_size": (
         file_size,
-        "bits a pixel of the file; in lossless files this is texture, not only a leak",
+        "bits a pixel of the file; in lossless files a measure of texture, which engines smooth",
     ),
     "colour_histogram": (
         colour_histogram,
-        "how often each colour occurs, without where; an engine that shifts colours shows here",
+        "how often each colour occurs, without where; engines shift and flatten colours",
     ),
 }
 SHUFFLED = "the whole pipeline again, the labels permuted within each source"

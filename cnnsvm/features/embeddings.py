@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.features.devices import autocast
-from cnnsvm.features.loading import FixedCrops, iterate_crops
+from cnnsvm.features.loading import Decoded, FixedCrops, iterate_crops
 
 POOLINGS = ("mean", "mean_max", "mean_std")
 
@@ -86,11 +86,10 @@ def embed_images(
     """
     network.to(device).eval()
     rows = []
+    dataset = FixedCrops(Decoded(images, memory=0), crop_size, n_crops)
     progress = tqdm(total=len(images), desc=label, unit="image", disable=not sys.stderr.isatty())
     with torch.inference_mode(), progress:
-        for counts, crops in iterate_crops(
-            FixedCrops(images, crop_size, n_crops), batch_size, n_jobs
-        ):
+        for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
             with autocast(device, dtype):
                 output = network(crops.to(device, non_blocking=True))
             parts = np.split(output.float().cpu().numpy(), np.cumsum(counts)[:-1])

@@ -19,7 +19,14 @@ from tqdm import tqdm
 from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.devices import autocast
-from cnnsvm.features.loading import Draw, DrawnCrops, FixedCrops, iterate_crops, paired_draws
+from cnnsvm.features.loading import (
+    Decoded,
+    Draw,
+    DrawnCrops,
+    FixedCrops,
+    iterate_crops,
+    paired_draws,
+)
 from cnnsvm.folds import encode_groups, grouped_folds
 
 logger = logging.getLogger(__name__)
@@ -107,7 +114,7 @@ def finetune(
     """
     group_codes = encode_groups(groups, len(codes))
     fit, valid = _validation_split(codes, group_codes, training)
-    trainer = _Trainer(network, images, codes, group_codes, fit, training)
+    trainer = _Trainer(network, images, codes, group_codes, fit, valid, training)
     trainer.resume(checkpoint)
     remaining = range(len(trainer.history), training.epochs)
     progress = tqdm(remaining, "fine-tuning", unit="epoch", disable=not sys.stderr.isatty())
@@ -116,7 +123,7 @@ def finetune(
             break
         entry = trainer.train_epoch(epoch)
         if len(valid):
-            entry |= trainer.validate(valid)
+            entry |= trainer.validate()
         trainer.remember(entry)
         trainer.save(checkpoint)
         progress.set_postfix({key: f"{entry[key]:.3f}" for key in entry if "loss" in key})
@@ -181,9 +188,12 @@ class _Trainer:
         codes: np.ndarray,
         groups: np.ndarray,
         fit: np.ndarray,
+        valid: np.ndarray,
         training: Training,
     ) -> None:
-        self.images, self.codes, self.groups, self.fit = images, codes, groups, fit
+        self.images, self.codes, self.groups = Decoded(images), codes, groups
+        self.fit, self.valid = fit, valid
+        self.valid_images = self.images.part(valid)
         self.training = training
         self.n_classes = int(codes.max()) + 1
         self.model = _with_classifier(network, training, self.n_classes).to(training.device)
@@ -207,16 +217,15 @@ class _Trainer:
         losses = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
         return {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(losses))}
 
-    def validate(self, valid: np.ndarray) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         self.model.eval()
         training, pooled = self.training, []
-        images = [self.images[i] for i in valid]
-        dataset = FixedCrops(images, training.crop_size, training.n_crops)
+        dataset = FixedCrops(self.valid_images, training.crop_size, training.n_crops)
         with torch.inference_mode():
             for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
                 pooled += [part.mean(dim=0) for part in self._logits(crops).split(counts)]
-        targets = torch.from_numpy(self.codes[valid]).to(training.device)
-        weight = self._class_weights(self.codes[valid])
+        targets = torch.from_numpy(self.codes[self.valid]).to(training.device)
+        weight = self._class_weights(self.codes[self.valid])
         logits = torch.stack(pooled)
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
         metrics = {"valid_loss": self._finite(loss.item())}

@@ -12,18 +12,49 @@ from cnnsvm.features.augmentation import Augmentation, apply_plan, draw_plan
 from cnnsvm.features.transforms import fixed_crops
 from cnnsvm.images import load_image
 
+#: Bytes of decoded images that a fine-tuning run keeps.
+
+MEMORY = 2**29
+
+
+class Decoded:
+    """Images, decoded when first asked for and kept while ``memory`` bytes last.
+
+    An epoch then reads no file that an earlier one has read; what does not fit is read again.
+    """
+
+    def __init__(self, images: Sequence[Any], memory: int = MEMORY) -> None:
+        self.images, self.free = images, memory
+        self.kept: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index in self.kept:
+            return self.kept[index]
+        pixels = load_image(self.images[index])
+        if pixels.nbytes <= self.free:
+            self.kept[index] = pixels
+            self.free -= pixels.nbytes
+        return pixels
+
+    def part(self, indices: np.ndarray) -> "Decoded":
+        """Return a selection that remembers its own images."""
+        return Decoded([self.images[i] for i in indices], self.free)
+
 
 class FixedCrops(Dataset):
     """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
 
-    def __init__(self, images: Sequence[Any], size: int, n_crops: int) -> None:
+    def __init__(self, images: Decoded, size: int, n_crops: int) -> None:
         self.images, self.size, self.n_crops = images, size, n_crops
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return _to_tensor(fixed_crops(load_image(self.images[index]), self.size, self.n_crops))
+        return _to_tensor(fixed_crops(self.images[index], self.size, self.n_crops))
 
 
 @dataclass(frozen=True)
@@ -39,7 +70,7 @@ class DrawnCrops(Dataset):
 
     def __init__(
         self,
-        images: Sequence[Any],
+        images: Decoded,
         codes: np.ndarray,
         draws: Sequence[Draw],
         size: int,
@@ -54,7 +85,7 @@ class DrawnCrops(Dataset):
     def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
         draw = self.draws[position]
         plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
-        crop = apply_plan(load_image(self.images[draw.index]), plan, self.size)
+        crop = apply_plan(self.images[draw.index], plan, self.size)
         return _to_tensor(crop[None])[0], int(self.codes[draw.index])
 
 

@@ -39,6 +39,7 @@ from cnnsvm.report.wording import (
     format_number,
     format_seconds,
     format_value,
+    leaking,
     metric_names,
 )
 
@@ -59,9 +60,7 @@ def headline(result: Mapping[str, Any]) -> Html:
     """Show the main metrics as large numbers, and what they mean and are worth in words."""
     metrics = result.get("metrics") or {}
     cards = [_card(name, metrics[name]) for name in _HEADLINES if name in metrics]
-    alarming = any(
-        entry.get("verdict") == ABOVE_CHANCE for entry in (result.get("controls") or {}).values()
-    )
+    alarming = bool(leaking(result.get("controls") or {}))
     trust = element("strong", "How far to trust this. ") + html(" ".join(caveats(result)))
     return join(
         [
@@ -114,7 +113,10 @@ def controls(result: Mapping[str, Any]) -> Html:
         for name, entry in entries.items()
     ]
     meanings = {name: entry["meaning"] for name, entry in entries.items() if entry.get("meaning")}
-    intro = "Models with nothing to go on if the data are clean: they should be near chance (0.5)."
+    intro = (
+        "Models that cannot see inpainting. Those without pixels (metadata, shuffled labels) must "
+        "be near chance (0.5), or the data leak; the others show what colour or texture tells."
+    )
     headers = ["control", "verdict", "ROC AUC", "balanced accuracy"]
     return section(
         "Negative controls",

@@ -146,7 +146,7 @@ def _controls(controls: Mapping[str, Mapping[str, Any]] | None) -> str:
         for name, entry in controls.items()
         if entry.get("meaning")
     ]
-    title = "Negative controls: with nothing to go on, they should be near chance (0.5)"
+    title = "Negative controls: those without pixels must be near chance (0.5), or the data leak"
     return "\n".join([title, format_table(headers, rows), *meanings])
 
 

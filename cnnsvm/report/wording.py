@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any, TypeGuard
 
-from cnnsvm.evaluation.controls import ABOVE_CHANCE, NEAR_CHANCE, SLIGHTLY_ABOVE
+from cnnsvm.evaluation.controls import ABOVE_CHANCE, BLIND, NEAR_CHANCE, SLIGHTLY_ABOVE
 
 #: What the report calls each metric, in the order in which it lists them.
 METRIC_LABELS = {
@@ -231,23 +231,38 @@ def _any_without_width(metrics: Mapping[str, Mapping[str, Any]]) -> bool:
     )
 
 
+def leaking(controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the controls above chance that see no pixels: only a leak explains them."""
+    return [
+        name
+        for name, entry in controls.items()
+        if entry.get("verdict") == ABOVE_CHANCE and name in BLIND
+    ]
+
+
 def _control_sentence(controls: Mapping[str, Mapping[str, Any]]) -> str:
     if not controls:
         return (
             "No negative controls were run, so it is not known whether something other than "
             "inpainting gives the fakes away."
         )
-    leaks = [name for name, entry in controls.items() if entry.get("verdict") == ABOVE_CHANCE]
+    leaks = leaking(controls)
     if leaks:
         return (
             f"Warning: above chance without seeing inpainting: {', '.join(leaks)}. The data leak, "
             "and part of these numbers may measure the leak."
         )
-    slight = [n for n, entry in controls.items() if entry.get("verdict") == SLIGHTLY_ABOVE]
-    if slight:
+    partial = [
+        f"{name} ({format_number(entry['roc_auc']['value'])})"
+        for name, entry in controls.items()
+        if entry.get("verdict") in (ABOVE_CHANCE, SLIGHTLY_ABOVE)
+    ]
+    if partial:
         return (
-            f"Slightly above chance without seeing inpainting: {', '.join(slight)}. That much of "
-            "the difference needs no detector; read what the control measures below."
+            f"These controls rank fakes above reals more often than chance: {', '.join(partial)}. "
+            "They see colours or texture without their place, which inpainting itself may change: "
+            "only what the detector has beyond them speaks for it. Controls that see no pixels "
+            "are near chance."
         )
     unclear = [name for name, entry in controls.items() if entry.get("verdict") != NEAR_CHANCE]
     if unclear:

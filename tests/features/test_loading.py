@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.loading import DrawnCrops, FixedCrops, iterate_crops, paired_draws
+from cnnsvm.features.loading import Decoded, DrawnCrops, FixedCrops, iterate_crops, paired_draws
 
 CODES = np.array([0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
@@ -52,7 +52,7 @@ def test_epochs_and_seeds_differ_and_repeat():
 def test_drawn_crops_bring_the_class_of_their_image():
     images = [np.full((40, 40, 3), i, np.uint8) for i in range(len(CODES))]
     draws = paired_draws(CODES, GROUPS, 0, 0)
-    dataset = DrawnCrops(images, CODES, draws, 32, AUGMENTATIONS["none"])
+    dataset = DrawnCrops(Decoded(images), CODES, draws, 32, AUGMENTATIONS["none"])
     for position, draw in enumerate(draws):
         crop, code = dataset[position]
         assert crop.shape == (3, 32, 32)
@@ -64,7 +64,19 @@ def test_crops_come_in_order_whatever_the_batch_size():
     images = [np.full((40 + 30 * (i % 2), 40, 3), i, np.uint8) for i in range(7)]
     for batch_size in (1, 3, 64):
         seen = []
-        for counts, crops in iterate_crops(FixedCrops(images, 32, 2), batch_size, 0):
+        for counts, crops in iterate_crops(FixedCrops(Decoded(images), 32, 2), batch_size, 0):
             assert sum(counts) == len(crops)
             seen += [part.unique().tolist() for part in torch.split(crops, counts)]
         assert seen == [[i] for i in range(7)]
+
+
+def test_decoded_images_are_kept_while_memory_lasts(monkeypatch):
+    from cnnsvm.features import loading
+
+    reads = []
+    images = [np.full((10, 10, 3), i, np.uint8) for i in range(3)]
+    monkeypatch.setattr(loading, "load_image", lambda image: reads.append(image[0, 0, 0]) or image)
+    decoded = Decoded(images, memory=650)  # two images of 300 bytes
+    for _ in range(2):
+        assert [decoded[i][0, 0, 0] for i in range(3)] == [0, 1, 2]
+    assert reads == [0, 1, 2, 2]

@@ -12,6 +12,7 @@ from cnnsvm.report.wording import (
     format_metric,
     format_seconds,
     format_value,
+    leaking,
     percent,
 )
 
@@ -86,18 +87,33 @@ def test_the_ranking_is_held_against_guessing(low, high, text):
     assert (text in sentence) if text else sentence.endswith("guessing gives 50 %.")
 
 
+def control(verdict, value=0.7):
+    return {"verdict": verdict, "roc_auc": {"value": value, "low": value, "high": value}}
+
+
 @pytest.mark.parametrize(
-    ("verdicts", "text"),
+    ("controls", "text"),
     [
-        ([], "No negative controls were run"),
-        (["near chance", "near chance"], "no sign"),
-        (["near chance", "above chance"], "Warning: above chance without seeing inpainting: c1."),
-        (["near chance", "undefined"], "c1 gave no clear verdict"),
+        ({}, "No negative controls were run"),
+        ({"metadata": "near chance", "file_size": "near chance"}, "no sign"),
+        (
+            {"metadata": "above chance"},
+            "Warning: above chance without seeing inpainting: metadata.",
+        ),
+        ({"shuffled_labels": "above chance", "file_size": "above chance"}, "The data leak"),
+        ({"metadata": "near chance", "file_size": "above chance"}, "file_size (0.700)"),
+        ({"colour_histogram": "slightly above chance"}, "only what the detector has beyond them"),
+        ({"metadata": "undefined"}, "No control is above chance; below it or undefined: metadata"),
     ],
 )
-def test_controls_are_judged_first(verdicts, text):
-    controls = {f"c{i}": {"verdict": verdict} for i, verdict in enumerate(verdicts)}
-    assert text in caveats({"controls": controls})[0]
+def test_controls_are_judged_first(controls, text):
+    entries = {name: control(verdict) for name, verdict in controls.items()}
+    assert text in caveats({"controls": entries})[0]
+
+
+def test_only_controls_without_pixels_prove_a_leak():
+    entries = {name: control("above chance") for name in ("metadata", "colour_histogram")}
+    assert leaking(entries) == ["metadata"]
 
 
 def test_few_sources_one_engine_and_perfect_scores_are_pointed_out():

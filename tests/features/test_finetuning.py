@@ -1,0 +1,183 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from cnnsvm.features import finetuning
+from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.finetuning import DivergedError, Training, best_epoch, finetune
+from cnnsvm.folds import encode_groups
+
+TRAINING = Training(
+    mode="full",
+    epochs=3,
+    learning_rate=1e-3,
+    weight_decay=0.01,
+    batch_size=8,
+    patience=5,
+    crop_size=32,
+    n_crops=2,
+    validation_fraction=0.25,
+    augmentation=AUGMENTATIONS["geometric"],
+    random_state=0,
+    n_jobs=0,
+    device=torch.device("cpu"),
+    dtype=torch.float32,
+)
+
+
+def run(pictures, network=None, checkpoint=None, **changes):
+    images, codes, groups = pictures
+    network = network or build_backbone("squeezenet1_1", preprocessing="residual")
+    training = dataclasses.replace(TRAINING, **changes)
+    return network, finetune(network, images, codes, groups, training, checkpoint)
+
+
+def weights(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def differ(a, b):
+    return any(not torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_lowers_the_loss_on_unseen_sources(pictures):
+    _, history = run(pictures, epochs=8, learning_rate=3e-3)
+    best = history[best_epoch(history)]
+    assert best["valid_loss"] < 0.6 < history[0]["valid_loss"] + 0.05
+    assert best["valid_auc"] > 0.8
+
+
+def test_history_has_one_entry_an_epoch(pictures):
+    _, history = run(pictures)
+    assert [entry["epoch"] for entry in history] == [0, 1, 2]
+    assert {"train_loss", "valid_loss", "valid_auc", "learning_rate"} <= set(history[0])
+
+
+def test_the_best_epoch_is_kept(pictures, monkeypatch):
+    losses = iter([0.5, 0.2, 0.9])
+    kept = []
+
+    def validate(trainer):
+        kept.append(weights(trainer.model.backbone))
+        return {"valid_loss": next(losses)}
+
+    monkeypatch.setattr(finetuning._Trainer, "validate", validate)
+    network, history = run(pictures)
+    assert best_epoch(history) == 1
+    assert not differ(weights(network), kept[1])
+    assert differ(weights(network), kept[2])
+
+
+def test_patience_stops_training(pictures, monkeypatch):
+    losses = iter([0.5, 0.6, 0.7, 0.8, 0.9])
+    monkeypatch.setattr(finetuning._Trainer, "validate", lambda _: {"valid_loss": next(losses)})
+    _, history = run(pictures, epochs=5, patience=2)
+    assert len(history) == 3
+
+
+def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
+    images, codes, groups = pictures
+    seen, judged = set(), set()
+    step, validate = finetuning._Trainer._draws, finetuning._Trainer.validate
+
+    def draws(trainer, epoch):
+        drawn = step(trainer, epoch)
+        seen.update(groups[draw.index] for draw in drawn)
+        return drawn
+
+    def watch(trainer):
+        judged.update(groups[trainer.valid])
+        return validate(trainer)
+
+    monkeypatch.setattr(finetuning._Trainer, "_draws", draws)
+    monkeypatch.setattr(finetuning._Trainer, "validate", watch)
+    run((images, codes, groups), epochs=1)
+    assert seen | judged == set(groups)
+    assert judged
+    assert seen.isdisjoint(judged)
+
+
+def test_head_mode_leaves_the_body_alone(pictures):
+    network = build_backbone("resnet18", projection=True)
+    before = weights(network)
+    run(pictures, network, mode="head", epochs=1)
+    changed = {
+        name for name, value in weights(network).items() if not torch.equal(value, before[name])
+    }
+    assert changed
+    assert all(name.startswith("projection.") for name in changed)
+
+
+def test_full_mode_trains_every_parameter(pictures):
+    network = build_backbone("squeezenet1_1")
+    before = weights(network)
+    run(pictures, network, epochs=1)
+    after = weights(network)
+    assert all(not torch.equal(after[name], before[name]) for name in before)
+
+
+def test_the_same_seed_gives_the_same_network(pictures):
+    (a, _), (b, _) = run(pictures, epochs=2), run(pictures, epochs=2)
+    assert not differ(weights(a), weights(b))
+    c, _ = run(pictures, epochs=2, random_state=1)
+    assert differ(weights(a), weights(c))
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(pictures, tmp_path, monkeypatch):
+    whole, history = run(pictures)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    train = finetuning._Trainer.train_epoch
+
+    def interrupted(trainer, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train(trainer, epoch)
+
+    monkeypatch.setattr(finetuning._Trainer, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(pictures, checkpoint=checkpoint)
+    trained = []
+    monkeypatch.setattr(
+        finetuning._Trainer,
+        "train_epoch",
+        lambda trainer, epoch: trained.append(epoch) or train(trainer, epoch),
+    )
+    resumed, resumed_history = run(pictures, checkpoint=checkpoint)
+    assert trained == [2]
+    assert resumed_history == history
+    assert not differ(weights(resumed), weights(whole))
+
+
+def test_a_single_source_a_class_trains_without_validation(pictures, caplog):
+    images, codes, groups = pictures
+    _, history = run((images[:3], codes[:3], groups[:3]), epochs=2)
+    assert "valid_loss" not in history[-1]
+    assert best_epoch(history) == 1
+    assert "without early stopping" in caplog.text
+
+
+def test_divergence_is_an_error_with_a_remedy(pictures):
+    network = build_backbone("squeezenet1_1")
+    with torch.no_grad():
+        network.body[0][0].weight.fill_(float("nan"))
+    with pytest.raises(DivergedError, match=r"loss is nan. Lower learning_rate \(now 0\.001\)"):
+        run(pictures, network)
+
+
+def test_images_without_groups_are_their_own(pictures):
+    images, codes, _ = pictures
+    _, history = run((images, codes, None), epochs=1)
+    assert "valid_loss" in history[0]
+    assert len(np.unique(encode_groups(None, len(images)))) == len(images)
+
+
+def test_three_classes_train(pictures):
+    images, codes, groups = pictures
+    three = codes.copy()
+    three[2::3] = 2
+    network, history = run((images, three, groups), epochs=1)
+    assert np.isfinite(history[0]["valid_loss"])
+    assert not network.training
