@@ -62,7 +62,7 @@ class InpaintDetector(
     epochs, patience : int, default=20, 5
         Most epochs of fine-tuning, and epochs without improvement before it stops.
     learning_rate : float or None, default=None
-        Peak learning rate; None takes 1e-4 for a whole pretrained backbone, else 3e-4.
+        Peak learning rate; None takes 1e-4 for a whole pretrained backbone, else 1e-3.
     weight_decay : float, default=0.01
     validation_fraction : float in (0, 0.5], default=0.2
         Share of the training sources that early stopping watches.
@@ -350,7 +350,7 @@ class InpaintDetector(
             mode=self.finetune,
             epochs=self.epochs,
             patience=self.patience,
-            learning_rate=self.learning_rate or (1e-4 if whole_pretrained else 3e-4),
+            learning_rate=self.learning_rate or (1e-4 if whole_pretrained else 1e-3),
             weight_decay=self.weight_decay,
             validation_fraction=self.validation_fraction,
             augmentation=AUGMENTATIONS[self.augmentation],

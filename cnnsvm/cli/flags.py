@@ -27,7 +27,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--finetune", default="full", help="none, head or full [%(default)s]")
     network.add_argument("--augmentation", default="geometric", help="none, geometric or full")
-    network.add_argument("--epochs", type=int, default=10)
+    network.add_argument("--epochs", type=int, default=16, help="at most [%(default)s]")
     network.add_argument("--learning-rate", type=float)
     network.add_argument("--crop-size", type=int, default=128, help="pixels [%(default)s]")
     network.add_argument("--crops", type=int, default=4, help="crops an image [%(default)s]")
