@@ -6,6 +6,7 @@ folder that holds the manifest, so that the folder can move.
 """
 
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -40,11 +41,13 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is missing or its header is not that of an image.
     """
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        with Image.open(path, formats=FORMATS) as image:
+        content = Path(path).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if image.getexif().get(0x0112) in _TURNED:
+            # of a PNG, Pillow would decode every pixel to look for EXIF data at its end
+            has_exif = image.format != "PNG" or b"eXIf" in content
+            if has_exif and image.getexif().get(0x0112) in _TURNED:
                 width, height = height, width
             return {"width": width, "height": height, "format": image.format, "sha256": digest}
     except Exception as error:

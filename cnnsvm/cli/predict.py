@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-FIELDS = ("path", "prediction", "probability", "error")
-
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm predict``."""
@@ -22,14 +20,22 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm import InpaintDetector
 
     detector = InpaintDetector.load(args.model).set_params(device=args.device)
-    writer = csv.DictWriter(sys.stdout, FIELDS)
+    names = class_names(detector)
+    fields = ["path", "prediction", *(f"probability_{name}" for name in names), "error"]
+    writer = csv.DictWriter(sys.stdout, fields, restval="")
     writer.writeheader()
     n_bad = 0
     for path in _list(args.images):
-        row = _judge(detector, path)
-        n_bad += bool(row["error"])
+        row = _judge(detector, path, names)
+        n_bad += "error" in row
         writer.writerow(row)
     return 1 if n_bad else 0
+
+
+def class_names(detector: Any) -> list[str]:
+    """Name the classes; the labels 0 and 1 of a manifest are real and fake."""
+    classes = detector.classes_.tolist()
+    return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
 
 
 def _list(places: list[Path]) -> Iterator[Path]:
@@ -39,15 +45,15 @@ def _list(places: list[Path]) -> Iterator[Path]:
         yield from list_images(place) if place.is_dir() else [place]
 
 
-def _judge(detector: Any, path: Path) -> dict[str, Any]:
+def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
     from cnnsvm.images import ImageError, load_image
 
     try:
         pixels = load_image(path)
     except ImageError as error:
-        return {"path": path, "prediction": "", "probability": "", "error": str(error)}
+        return {"path": path, "error": str(error)}
     probabilities = detector.predict_proba([pixels])[0]
-    predicted = detector.predict([pixels])[0]
-    values = dict(zip(detector.classes_.tolist(), probabilities, strict=True))
-    stated = f"{values[predicted.item() if hasattr(predicted, 'item') else predicted]:.4f}"
-    return {"path": path, "prediction": predicted, "probability": stated, "error": ""}
+    two = len(names) == 2
+    best = int(probabilities[1] > detector.threshold_) if two else int(probabilities.argmax())
+    stated = {f"probability_{n}": f"{p:.4f}" for n, p in zip(names, probabilities, strict=True)}
+    return {"path": path, "prediction": names[best]} | stated
