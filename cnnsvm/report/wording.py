@@ -195,9 +195,8 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
         )
     engines = list(result.get("by_engine") or {})
     if len(engines) == 1:
-        sentences.append(
-            f"Every fake here was made by {engines[0]}: the numbers say nothing about others."
-        )
+        made = "one engine" if engines[0] == "unknown" else str(engines[0])
+        sentences.append(f"Every fake here was made by {made}: the numbers say nothing of others.")
     return sentences
 
 
