@@ -17,7 +17,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """Add what a detector is made of; the defaults fit two cores and no download."""
     network = parser.add_argument_group("network")
     network.add_argument(
-        "--backbone", default="squeezenet1_1", help="a torchvision name [%(default)s]"
+        "--backbone", default="resnet18", help="a torchvision name [%(default)s]"
     )
     network.add_argument("--weights", default="none", help="none, imagenet or a file [%(default)s]")
     network.add_argument(
@@ -27,10 +27,10 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     )
     network.add_argument("--finetune", default="full", help="none, head or full [%(default)s]")
     network.add_argument("--augmentation", default="geometric", help="none, geometric or full")
-    network.add_argument("--epochs", type=int, default=16, help="at most [%(default)s]")
+    network.add_argument("--epochs", type=int, default=8, help="at most [%(default)s]")
     network.add_argument("--learning-rate", type=float)
-    network.add_argument("--crop-size", type=int, default=128, help="pixels [%(default)s]")
-    network.add_argument("--crops", type=int, default=4, help="crops an image [%(default)s]")
+    network.add_argument("--crop-size", type=int, default=96, help="pixels [%(default)s]")
+    network.add_argument("--crops", type=int, default=6, help="crops an image [%(default)s]")
     network.add_argument("--batch-size", type=int, default=16)
     svm = parser.add_argument_group("svm")
     svm.add_argument("--kernel", default="rbf", help="linear, rbf, poly, or several: rbf,linear")
