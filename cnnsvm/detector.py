@@ -23,7 +23,7 @@ from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, build_backbone
 from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
-from cnnsvm.features.finetuning import Training
+from cnnsvm.features.trainer import Training
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_finite
 
@@ -116,6 +116,13 @@ class InpaintDetector(
         Probability from which ``classes_[1]`` is predicted (two classes).
     n_features_in_ : int
         Length of a precomputed embedding; absent for images.
+
+    Notes
+    -----
+    The inner folds that tune, calibrate and choose the threshold separate sources for the SVM,
+    but a fine-tuned network has seen the labels of all of them. Probabilities of a network that
+    has learnt its training images by heart are therefore too sure; the outer folds of
+    `cnnsvm.evaluation.study.run_study` show by how much (Brier score, ECE).
 
     Examples
     --------

@@ -32,5 +32,5 @@ def main(args: argparse.Namespace) -> int:
     )
     detector.set_params(cache_dir=work / "cache")
     detector.fit(prepared.manifest).save(args.model)
-    print(f"saved in {args.model}; its numbers: none. Judge it with experiments/cv.py.")
+    print(f"Saved in {args.model}. How good it is, experiments/cv.py tells on the same data.")
     return 0

@@ -16,9 +16,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """Add what a detector is made of; the defaults fit two cores and no download."""
     network = parser.add_argument_group("network")
-    network.add_argument(
-        "--backbone", default="resnet18", help="a torchvision name [%(default)s]"
-    )
+    network.add_argument("--backbone", default="resnet18", help="a torchvision name [%(default)s]")
     network.add_argument("--weights", default="none", help="none, imagenet or a file [%(default)s]")
     network.add_argument(
         "--preprocessing",

@@ -18,7 +18,7 @@ from sklearn.base import clone
 
 import cnnsvm
 from cnnsvm.evaluation.metrics import binary_metrics
-from cnnsvm.features.finetuning import best_epoch
+from cnnsvm.features.trainer import best_epoch
 from cnnsvm.folds import Fold, grouped_folds
 
 logger = logging.getLogger(__name__)

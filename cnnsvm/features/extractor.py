@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.embeddings import embed_images
-from cnnsvm.features.finetuning import Training, finetune
+from cnnsvm.features.finetuning import finetune
+from cnnsvm.features.trainer import Training
 from cnnsvm.folds import encode_groups
 from cnnsvm.images import load_image
 

@@ -1,82 +1,21 @@
 """Fine-tuning a backbone on labelled images, with early stopping on unseen sources."""
 
-import copy
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.metrics import roc_auc_score
-from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cnnsvm.features.augmentation import Augmentation
-from cnnsvm.features.backbones import Backbone, embedding_dim
-from cnnsvm.features.devices import autocast
-from cnnsvm.features.loading import (
-    Decoded,
-    Draw,
-    DrawnCrops,
-    FixedCrops,
-    iterate_crops,
-    paired_draws,
-)
+from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.trainer import Trainer, Training
 from cnnsvm.folds import encode_groups, grouped_folds
 
 logger = logging.getLogger(__name__)
 
 MODES = ("none", "head", "full")
-
-
-class DivergedError(ArithmeticError, ValueError):
-    """Training whose loss became NaN or infinite."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to fine-tune.
-
-    Parameters
-    ----------
-    mode : {"head", "full"}
-        "head" freezes the body and trains the projection on top of it, whose output is the
-        embedding (see `cnnsvm.features.backbones.build_backbone`); "full" trains everything.
-    epochs, patience : int
-        Most epochs, and epochs without a better validation loss before stopping.
-    learning_rate, weight_decay : float
-        Peak rate of the one-cycle schedule (Smith & Topin 2019) and decay of AdamW (Loshchilov &
-        Hutter 2019).
-    batch_size, crop_size, n_crops : int
-        Crops a step, their side in pixels, and crops of each validation image.
-    validation_fraction : float in (0, 0.5]
-        Share of the sources kept for early stopping.
-    augmentation : Augmentation
-    random_state, n_jobs : int
-        Seed, and processes that decode images (0: this one).
-    device, dtype : torch.device, torch.dtype
-        Where, and in which precision the forward pass runs.
-    """
-
-    mode: str
-    epochs: int
-    learning_rate: float
-    weight_decay: float
-    batch_size: int
-    patience: int
-    crop_size: int
-    n_crops: int
-    validation_fraction: float
-    augmentation: Augmentation
-    random_state: int
-    n_jobs: int
-    device: torch.device
-    dtype: torch.dtype
 
 
 def finetune(
@@ -114,7 +53,7 @@ def finetune(
     """
     group_codes = encode_groups(groups, len(codes))
     fit, valid = _validation_split(codes, group_codes, training)
-    trainer = _Trainer(network, images, codes, group_codes, fit, valid, training)
+    trainer = Trainer(network, images, codes, group_codes, fit, valid, training)
     trainer.resume(checkpoint)
     remaining = range(len(trainer.history), training.epochs)
     progress = tqdm(remaining, "fine-tuning", unit="epoch", disable=not sys.stderr.isatty())
@@ -133,34 +72,6 @@ def finetune(
     return trainer.history
 
 
-def best_epoch(history: Sequence[dict[str, float]]) -> int | None:
-    """Find the epoch whose weights were kept: the lowest validation loss, else the last."""
-    if not history:
-        return None
-    if "valid_loss" not in history[-1]:
-        return int(history[-1]["epoch"])
-    return int(min(history, key=lambda entry: entry["valid_loss"])["epoch"])
-
-
-class _Classifier(nn.Module):
-    def __init__(self, backbone: Backbone, dim: int, n_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(dim, n_classes)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(pixels))
-
-
-def _with_classifier(network: Backbone, training: Training, n_classes: int) -> _Classifier:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.random_state)
-        model = _Classifier(network, embedding_dim(network, training.crop_size), n_classes)
-    network.requires_grad_(True)
-    network.body.requires_grad_(training.mode == "full")
-    return model
-
-
 def _validation_split(
     codes: np.ndarray, groups: np.ndarray, training: Training
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -176,147 +87,3 @@ def _validation_split(
     if len(np.unique(codes[fit])) < len(np.unique(codes)):
         return np.arange(len(codes)), np.arange(0)
     return fit, valid
-
-
-class _Trainer:
-    """The state of one fine-tuning run."""
-
-    def __init__(
-        self,
-        network: Backbone,
-        images: Sequence[Any],
-        codes: np.ndarray,
-        groups: np.ndarray,
-        fit: np.ndarray,
-        valid: np.ndarray,
-        training: Training,
-    ) -> None:
-        self.images, self.codes, self.groups = Decoded(images), codes, groups
-        self.fit, self.valid = fit, valid
-        self.valid_images = self.images.part(valid)
-        self.training = training
-        self.n_classes = int(codes.max()) + 1
-        self.model = _with_classifier(network, training, self.n_classes).to(training.device)
-        rate = training.learning_rate
-        self.optimiser = torch.optim.AdamW(
-            [p for p in self.model.parameters() if p.requires_grad],
-            lr=rate,
-            weight_decay=training.weight_decay,
-        )
-        n_steps = training.epochs * -(-len(self._draws(0)) // training.batch_size)
-        one_cycle = torch.optim.lr_scheduler.OneCycleLR
-        self.schedule = one_cycle(self.optimiser, rate, total_steps=n_steps + 1)
-        self.scaler = torch.amp.GradScaler(enabled=training.dtype == torch.float16)
-        self.history: list[dict[str, float]] = []
-        self.best_weights: dict[str, torch.Tensor] = {}
-
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        self._training_mode()
-        draws, rate = self._draws(epoch), float(self.schedule.get_last_lr()[0])
-        weight = self._class_weights(self.codes[[draw.index for draw in draws]])
-        losses = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
-        return {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(losses))}
-
-    def validate(self) -> dict[str, float]:
-        self.model.eval()
-        training, pooled = self.training, []
-        dataset = FixedCrops(self.valid_images, training.crop_size, training.n_crops)
-        with torch.inference_mode():
-            for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
-                pooled += [part.mean(dim=0) for part in self._logits(crops).split(counts)]
-        targets = torch.from_numpy(self.codes[self.valid]).to(training.device)
-        weight = self._class_weights(self.codes[self.valid])
-        logits = torch.stack(pooled)
-        loss = nn.functional.cross_entropy(logits, targets, weight=weight)
-        metrics = {"valid_loss": self._finite(loss.item())}
-        if len(targets.unique()) == self.n_classes:
-            metrics["valid_auc"] = _auc(targets.cpu().numpy(), logits.softmax(1).cpu().numpy())
-        return metrics
-
-    def patience_is_over(self) -> bool:
-        best = best_epoch(self.history)
-        return best is not None and len(self.history) - 1 - best >= self.training.patience
-
-    def remember(self, entry: dict[str, float]) -> None:
-        self.history.append(entry)
-        if best_epoch(self.history) == entry["epoch"]:
-            self.best_weights = copy.deepcopy(self.model.state_dict())
-
-    def restore_best(self) -> None:
-        self.model.load_state_dict(self.best_weights)
-
-    def save(self, checkpoint: Path | None) -> None:
-        if checkpoint is None:
-            return
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        content = {name: part.state_dict() for name, part in self._parts().items()}
-        content |= {"history": self.history, "best_weights": self.best_weights}
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(content, partial)
-        os.replace(partial, checkpoint)
-
-    def resume(self, checkpoint: Path | None) -> None:
-        if checkpoint is None or not checkpoint.is_file():
-            return
-        content = torch.load(checkpoint, map_location=self.training.device, weights_only=True)
-        for name, part in self._parts().items():
-            part.load_state_dict(content[name])
-        self.history, self.best_weights = content["history"], content["best_weights"]
-        logger.info("fine-tuning goes on after epoch %d", len(self.history) - 1)
-
-    def _parts(self) -> dict[str, Any]:
-        parts = (self.model, self.optimiser, self.schedule, self.scaler)
-        return dict(zip(("model", "optimiser", "schedule", "scaler"), parts, strict=True))
-
-    def _draws(self, epoch: int) -> list[Draw]:
-        seed = self.training.random_state
-        draws = paired_draws(self.codes[self.fit], self.groups[self.fit], seed, epoch)
-        return [Draw(int(self.fit[draw.index]), draw.plan_seed) for draw in draws]
-
-    def _batches(self, draws: list[Draw]) -> DataLoader:
-        training = self.training
-        dataset = DrawnCrops(
-            self.images, self.codes, draws, training.crop_size, training.augmentation
-        )
-        alone = len(draws) % training.batch_size == 1  # batch norm cannot use a single crop
-        return DataLoader(
-            dataset, training.batch_size, num_workers=training.n_jobs, drop_last=alone
-        )
-
-    def _step(self, crops: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> float:
-        self.optimiser.zero_grad(set_to_none=True)
-        targets = targets.to(self.training.device)
-        loss = nn.functional.cross_entropy(self._logits(crops), targets, weight=weight)
-        value = self._finite(loss.item())
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.schedule.step()
-        return value
-
-    def _logits(self, crops: torch.Tensor) -> torch.Tensor:
-        with autocast(self.training.device, self.training.dtype):
-            return self.model(crops.to(self.training.device, non_blocking=True)).float()
-
-    def _training_mode(self) -> None:
-        self.model.train()
-        if self.training.mode == "head":
-            self.model.backbone.body.eval()  # frozen: its batch statistics stay as they are
-
-    def _class_weights(self, codes: np.ndarray) -> torch.Tensor:
-        counts = np.bincount(codes, minlength=self.n_classes).clip(min=1)
-        weights = torch.tensor(len(codes) / (self.n_classes * counts), dtype=torch.float32)
-        return weights.to(self.training.device)
-
-    def _finite(self, loss: float) -> float:
-        if not np.isfinite(loss):
-            raise DivergedError(
-                f"fine-tuning diverged: the loss is {loss}. Lower learning_rate "
-                f"(now {self.training.learning_rate:g}) or use precision='float32'."
-            )
-        return loss
-
-
-def _auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
-    return float(roc_auc_score(targets, scores, multi_class="ovr"))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from cnnsvm.features import finetuning
+from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import build_backbone
-from cnnsvm.features.finetuning import DivergedError, Training, best_epoch, finetune
+from cnnsvm.features.finetuning import finetune
+from cnnsvm.features.trainer import DivergedError, Training, best_epoch
 from cnnsvm.folds import encode_groups
 
 TRAINING = Training(
@@ -44,10 +45,11 @@ def differ(a, b):
 
 
 def test_training_lowers_the_loss_on_unseen_sources(pictures):
-    _, history = run(pictures, epochs=8, learning_rate=3e-3)
+    network = build_backbone("resnet18", preprocessing="residual")
+    _, history = run(pictures, network, epochs=5)
     best = history[best_epoch(history)]
-    assert best["valid_loss"] < 0.6 < history[0]["valid_loss"] + 0.05
-    assert best["valid_auc"] > 0.8
+    assert best["valid_loss"] < 0.4  # guessing gives 0.69
+    assert best["valid_auc"] > 0.9
 
 
 def test_history_has_one_entry_an_epoch(pictures):
@@ -60,11 +62,11 @@ def test_the_best_epoch_is_kept(pictures, monkeypatch):
     losses = iter([0.5, 0.2, 0.9])
     kept = []
 
-    def validate(trainer):
-        kept.append(weights(trainer.model.backbone))
+    def validate(self):
+        kept.append(weights(self.model.backbone))
         return {"valid_loss": next(losses)}
 
-    monkeypatch.setattr(finetuning._Trainer, "validate", validate)
+    monkeypatch.setattr(trainer.Trainer, "validate", validate)
     network, history = run(pictures)
     assert best_epoch(history) == 1
     assert not differ(weights(network), kept[1])
@@ -73,7 +75,7 @@ def test_the_best_epoch_is_kept(pictures, monkeypatch):
 
 def test_patience_stops_training(pictures, monkeypatch):
     losses = iter([0.5, 0.6, 0.7, 0.8, 0.9])
-    monkeypatch.setattr(finetuning._Trainer, "validate", lambda _: {"valid_loss": next(losses)})
+    monkeypatch.setattr(trainer.Trainer, "validate", lambda _: {"valid_loss": next(losses)})
     _, history = run(pictures, epochs=5, patience=2)
     assert len(history) == 3
 
@@ -81,19 +83,19 @@ def test_patience_stops_training(pictures, monkeypatch):
 def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
     images, codes, groups = pictures
     seen, judged = set(), set()
-    step, validate = finetuning._Trainer._draws, finetuning._Trainer.validate
+    step, validate = trainer.Trainer._draws, trainer.Trainer.validate
 
-    def draws(trainer, epoch):
-        drawn = step(trainer, epoch)
+    def draws(self, epoch):
+        drawn = step(self, epoch)
         seen.update(groups[draw.index] for draw in drawn)
         return drawn
 
-    def watch(trainer):
-        judged.update(groups[trainer.valid])
-        return validate(trainer)
+    def watch(self):
+        judged.update(groups[self.valid])
+        return validate(self)
 
-    monkeypatch.setattr(finetuning._Trainer, "_draws", draws)
-    monkeypatch.setattr(finetuning._Trainer, "validate", watch)
+    monkeypatch.setattr(trainer.Trainer, "_draws", draws)
+    monkeypatch.setattr(trainer.Trainer, "validate", watch)
     run((images, codes, groups), epochs=1)
     assert seen | judged == set(groups)
     assert judged
@@ -129,21 +131,21 @@ def test_the_same_seed_gives_the_same_network(pictures):
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(pictures, tmp_path, monkeypatch):
     whole, history = run(pictures)
     checkpoint = tmp_path / "run" / "checkpoint.pt"
-    train = finetuning._Trainer.train_epoch
+    train = trainer.Trainer.train_epoch
 
-    def interrupted(trainer, epoch):
+    def interrupted(self, epoch):
         if epoch == 2:
             raise KeyboardInterrupt
-        return train(trainer, epoch)
+        return train(self, epoch)
 
-    monkeypatch.setattr(finetuning._Trainer, "train_epoch", interrupted)
+    monkeypatch.setattr(trainer.Trainer, "train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(pictures, checkpoint=checkpoint)
     trained = []
     monkeypatch.setattr(
-        finetuning._Trainer,
+        trainer.Trainer,
         "train_epoch",
-        lambda trainer, epoch: trained.append(epoch) or train(trainer, epoch),
+        lambda self, epoch: trained.append(epoch) or train(self, epoch),
     )
     resumed, resumed_history = run(pictures, checkpoint=checkpoint)
     assert trained == [2]
