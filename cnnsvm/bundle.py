@@ -70,7 +70,9 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
 def _plain_params(detector: Any) -> dict[str, Any]:
     """Return the parameters as JSON values; what belongs to one machine is left out."""
     params = detector.get_params(deep=False)
-    params["cache_dir"] = None
+    params |= {"cache_dir": None, "device": "auto", "precision": "auto"}
+    params |= {"gpu_memory_fraction": None, "n_jobs": None}
+    params = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
     if not isinstance(params["random_state"], int):
         params["random_state"] = None
     if isinstance(params["weights"], os.PathLike):

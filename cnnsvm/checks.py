@@ -13,6 +13,8 @@ from cnnsvm.features.backbones import BACKBONES, as_preprocessing
 from cnnsvm.features.embeddings import POOLINGS
 from cnnsvm.features.finetuning import MODES
 from cnnsvm.images import as_image_list
+from cnnsvm.svm import TunedSVC
+from cnnsvm.svm.checks import check_params
 
 PRECOMPUTED = "precomputed"
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -48,6 +50,8 @@ def check_detector_params(params: dict[str, Any]) -> None:
         raise ValueError(f"validation_fraction must lie in (0, 0.5], got {value!r}.")
     _check_share("gpu_memory_fraction", params["gpu_memory_fraction"])
     _check_threshold(params["threshold"], params["calibrate"])
+    names = TunedSVC().get_params()
+    check_params({name: params.get(name, default) for name, default in names.items()})
     if params["preprocessing"] != "auto":
         as_preprocessing(params["preprocessing"])
 

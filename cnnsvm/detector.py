@@ -20,10 +20,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cnnsvm import bundle
 from cnnsvm.checks import PRECOMPUTED, check_detector_params, check_images, check_labelled_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import Backbone, build_backbone
+from cnnsvm.features.backbones import Backbone, build_backbone, embedding_dim
 from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
 from cnnsvm.features.trainer import Training
+from cnnsvm.folds import grouped_folds
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_finite
 
@@ -221,7 +222,10 @@ class InpaintDetector(
             return self._fit_svm(embeddings, labels, groups, seed, None)
         images, labels, groups = check_labelled_images(X, y, groups)
         self.classes_, codes = np.unique(labels, return_inverse=True)
+        if groups is not None:
+            grouped_folds(labels, groups, self.cv)  # better now than after the fine-tuning
         self.network_ = self._build_network(seed)
+        embedding_dim(self.network_, self.crop_size)
         training, embedding = self._training(seed), self._embedding()
         settings = [self.backbone, self.classes_.tolist(), training, embedding]
         cache = task_folder(self.cache_dir, self.network_, images, codes, groups, settings)
@@ -305,7 +309,7 @@ class InpaintDetector(
             n_trials=self.n_trials,
             cv=self.cv,
             calibrate=self.calibrate,
-            storage=None if cache is None else cache / "studies.journal",
+            storage=None if cache is None else cache / f"studies-{self.cv}.journal",
             verbose=self.verbose,
             random_state=seed,
         ).fit(embeddings, y, groups)
@@ -340,12 +344,12 @@ class InpaintDetector(
     def _place(self) -> dict[str, Any]:
         device = choose_device(self.device, self.gpu_memory_fraction)
         return {
-            "crop_size": self.crop_size,
-            "n_crops": self.n_crops,
-            "batch_size": self.batch_size,
+            "crop_size": int(self.crop_size),
+            "n_crops": int(self.n_crops),
+            "batch_size": int(self.batch_size),
             "device": device,
             "dtype": choose_precision(self.precision, device),
-            "n_jobs": self.n_jobs or 0,
+            "n_jobs": int(self.n_jobs or 0),
         }
 
     def _embedding(self) -> Embedding:

@@ -26,6 +26,16 @@ def library_versions() -> dict[str, str]:
     return versions | {name: metadata.version(name) for name in _LIBRARIES}
 
 
+def check_target(folder: str | os.PathLike[str]) -> Path:
+    """Refuse a folder that a bundle may not be written to (`BundleError`)."""
+    target = Path(folder).absolute()
+    if target.exists() and not (target / CONFIG).is_file():
+        raise BundleError(
+            f"{target} exists and holds no saved model; it is not overwritten. Choose a new folder."
+        )
+    return target
+
+
 def write_bundle(
     folder: str | os.PathLike[str],
     config: dict[str, Any],
@@ -49,11 +59,7 @@ def write_bundle(
     """
     from safetensors.numpy import save_file
 
-    target = Path(folder)
-    if target.exists() and not (target / CONFIG).is_file():
-        raise BundleError(
-            f"{target} exists and holds no saved model; it is not overwritten. Choose a new folder."
-        )
+    target = check_target(folder)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -63,11 +69,15 @@ def write_bundle(
         save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, file)
         hashes[file.name] = _sha256(file)
     head = {"schema_version": SCHEMA_VERSION, "versions": library_versions(), "files": hashes}
-    text = json.dumps(head | config, indent=2, allow_nan=False)
+    whole = head | config
+    whole["sha256"] = _config_hash(whole)
+    text = json.dumps(whole, indent=2, allow_nan=False)
     (partial / CONFIG).write_text(text, encoding="utf-8")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
-        shutil.rmtree(target)
+        os.replace(target, old)
     os.replace(partial, target)
+    shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -116,7 +126,17 @@ def _read_config(root: Path) -> dict[str, Any]:
             f"{file} has schema version {version}; this cnnsvm reads up to {SCHEMA_VERSION}. "
             "Install a newer cnnsvm."
         )
+    if config.get("sha256") != _config_hash(config):
+        raise BundleError(
+            f"{file} has changed since it was saved. Copy the whole folder again from its origin."
+        )
     return config
+
+
+def _config_hash(config: dict[str, Any]) -> str:
+    """Hash all of a description but the hash itself, however it is laid out."""
+    rest = {key: value for key, value in config.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _file_inside(root: Path, name: str) -> Path:

@@ -121,9 +121,8 @@ def read_manifest(path: str | os.PathLike[str], *, check: bool = True) -> pd.Dat
     ]
     if outside:
         raise ManifestError(_summary(outside, str(file)))
-    table = _with_absolute_paths(_with_defaults(table), root)
+    table = _with_file_facts(_with_absolute_paths(_with_defaults(table), root))
     if check:
-        table = _with_file_facts(table)
         check_manifest(table, str(file))
     return table
 
@@ -166,7 +165,7 @@ def find_bad_rows(manifest: pd.DataFrame) -> list[tuple[int, str]]:
         ``position`` counts rows from 0; the problem counts them from 1, names the file and gives
         the rule and the remedy.
     """
-    problems = [*_bad_values(manifest), *_missing_files(manifest), *_duplicates(manifest)]
+    problems = [*_bad_values(manifest), *_bad_files(manifest), *_duplicates(manifest)]
     return sorted(problems)
 
 
@@ -215,9 +214,11 @@ def _with_file_facts(table: pd.DataFrame) -> pd.DataFrame:
     """Fill in what a hand-made manifest leaves out; without hashes no duplicate is found."""
     rows = table.to_dict("records")
     for row in rows:
-        if not isinstance(row["sha256"], str) and isinstance(row["path"], str):
+        missing = [name for name in _FILE if pd.isna(row[name])]
+        if missing and isinstance(row["path"], str):
             with suppress(ImageError):  # missing files are reported with the other bad rows
-                row.update(describe_file(row["path"]))
+                facts = describe_file(row["path"])
+                row.update({name: facts[name] for name in missing})
     return make_manifest(rows)
 
 
@@ -258,7 +259,7 @@ def _bad_values(manifest: pd.DataFrame) -> list[tuple[int, str]]:
     return problems
 
 
-def _missing_files(manifest: pd.DataFrame) -> list[tuple[int, str]]:
+def _bad_files(manifest: pd.DataFrame) -> list[tuple[int, str]]:
     problems = []
     for column in ("path", "mask_path"):
         for i, value in enumerate(manifest[column]):
@@ -267,7 +268,16 @@ def _missing_files(manifest: pd.DataFrame) -> list[tuple[int, str]]:
             if not isinstance(value, str) or not Path(value).is_file():
                 rule = f"{column} names no file. Restore the file or drop the row."
                 problems.append(_problem(i, value, rule))
+            elif column == "path" and _has_changed(value, manifest["sha256"].iloc[i]):
+                rule = "sha256 is not that of the file. Restore the file, or empty the column."
+                problems.append(_problem(i, value, rule))
     return problems
+
+
+def _has_changed(path: str, digest: Any) -> bool:
+    if not isinstance(digest, str):
+        return False
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() != digest.lower()
 
 
 def _duplicates(manifest: pd.DataFrame) -> list[tuple[int, str]]:

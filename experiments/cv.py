@@ -14,6 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
 
 SAMPLES_ENGINE = "opencv-telea"
@@ -34,15 +35,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> str:
-    """Prepare, evaluate, report; return the text for standard output."""
+def run(args: argparse.Namespace) -> int:
+    """Prepare, evaluate, report."""
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.evaluation.study import describe_environment, run_study
     from cnnsvm.report import format_report, write_report
 
     detector = make_detector(args)
     describe_environment(args.device)
-    out = args.out or RUNS / (Path(args.data).stem if args.data else "samples")
+    name = Path(args.data).resolve().name.removesuffix(".zip") if args.data else "samples"
+    out = args.out or RUNS / name
     engine = args.generate or (None if args.data else SAMPLES_ENGINE)
     prepared = prepare(
         args.data,
@@ -62,30 +64,23 @@ def run(args: argparse.Namespace) -> str:
         shuffled=not args.no_shuffled,
     )
     result |= {
-        "title": f"Inpainting detection: {Path(args.data).name if args.data else 'samples'}",
+        "title": f"Inpainting detection: {name}",
         "command": shlex.join(["python", *sys.argv]),
         "data": args.data or "embedded samples",
         "skipped": prepared.skipped,
         "warnings": prepared.warnings,
     }
     files = write_report(out, result, found.predictions, found.folds, found.curves)
-    return format_report(result, files.values())
+    print(format_report(result, files.values()))
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run from the command line; errors a user can mend are one message, not a traceback."""
+    """Run from the command line and return the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("cnnsvm.features.finetuning").setLevel(logging.WARNING)
-    try:
-        print(run(args))
-    except (ValueError, OSError) as error:
-        print(f"cv.py: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("cv.py: interrupted; the same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
+    return guard("cv.py", lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -292,3 +292,33 @@ def test_nan_embeddings_are_named():
     X[7, 1] = np.nan
     with pytest.raises(ValueError, match=r"(?i)nan"):
         InpaintDetector("precomputed", n_trials=1).fit(X, np.arange(20) % 2)
+
+
+def test_the_cache_sees_another_preprocessing(pictures, tmp_path):
+    images, y, groups = pictures
+    for preprocessing in ("residual", "imagenet"):
+        settings = QUICK | {"cache_dir": tmp_path, "preprocessing": preprocessing}
+        detector = InpaintDetector(**settings).fit(images, y, groups)
+        plain = InpaintDetector(**settings | {"cache_dir": None}).fit(images, y, groups)
+        np.testing.assert_array_equal(detector.predict_proba(images), plain.predict_proba(images))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_other_inner_folds_find_their_own_studies(pictures, tmp_path):
+    images, y, groups = pictures
+    for cv in (2, 3):
+        InpaintDetector(**QUICK | {"cache_dir": tmp_path, "cv": cv}).fit(images, y, groups)
+
+
+@pytest.mark.parametrize(
+    "change", [{"kernel": "rfb"}, {"n_trials": 0}, {"cv": 1}, {"cv": 13}, {"crop_size": 16}]
+)
+def test_what_cannot_work_is_refused_before_fine_tuning(pictures, monkeypatch, change):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("fine-tuned first")
+
+    monkeypatch.setattr("cnnsvm.features.extractor.finetune", forbidden)
+    images, y, groups = pictures
+    settings = QUICK | {"backbone": "vgg11", "finetune": "full"} | change
+    with pytest.raises(ValueError, match=r"kernel|n_trials|cv|13 folds|crop_size=16"):
+        InpaintDetector(**settings).fit(images, y, groups)

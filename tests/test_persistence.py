@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from cnnsvm import InpaintDetector
-from cnnsvm.persistence import SCHEMA_VERSION, BundleError, read_bundle, write_bundle
+from cnnsvm.persistence import (
+    SCHEMA_VERSION,
+    BundleError,
+    _config_hash,
+    read_bundle,
+    write_bundle,
+)
 
 ARRAYS = {"svm": {"a": np.arange(6.0).reshape(2, 3)}, "network": {"b": np.ones(3, np.float32)}}
 
@@ -64,8 +70,17 @@ def test_a_bundle_is_replaced_but_nothing_else_is(bundle, tmp_path):
 
 
 def edit(bundle, **changes):
+    """Change the description and its hash, as somebody with a purpose would."""
     file = bundle / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    config = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps(config | {"sha256": _config_hash(config)}))
+
+
+def test_a_changed_description_is_refused(bundle):
+    file = bundle / "config.json"
+    file.write_text(file.read_text().replace("1.5", "1.6"))
+    with pytest.raises(BundleError, match=r"config\.json has changed since it was saved"):
+        read_bundle(bundle)
 
 
 def test_a_newer_schema_is_refused(bundle):
@@ -117,7 +132,7 @@ def test_a_loaded_detector_judges_alike(detectors, pictures, tmp_path, name):
     np.testing.assert_array_equal(again.predict(images), detector.predict(images))
     np.testing.assert_array_equal(again.classes_, detector.classes_)
     assert again.threshold_ == detector.threshold_
-    assert again.get_params() == detector.get_params()
+    assert again.get_params() == detector.get_params() | {"device": "auto", "precision": "auto"}
 
 
 def test_precomputed_embeddings_keep_their_column_names(tmp_path):
@@ -148,7 +163,12 @@ def test_what_belongs_to_one_machine_is_not_saved(pictures, tmp_path):
         n_trials=1,
         cv=2,
         cache_dir=tmp_path / "cache",
+        device="cpu",
+        precision="float32",
+        batch_size=np.int64(8),
         random_state=np.random.RandomState(0),
     ).fit(images, y, groups)
-    text = (detector.save(tmp_path / "m") / "config.json").read_text()
-    assert str(tmp_path) not in text
+    folder = detector.save(tmp_path / "m")
+    assert str(tmp_path) not in (folder / "config.json").read_text()
+    again = InpaintDetector.load(folder).get_params()
+    assert (again["device"], again["precision"], again["batch_size"]) == ("auto", "auto", 8)

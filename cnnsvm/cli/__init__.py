@@ -2,15 +2,15 @@
 
 import argparse
 import logging
-import sys
 
 from cnnsvm.cli import fit, predict
+from cnnsvm.cli.errors import guard
 
 SUBCOMMANDS = {"fit": fit, "predict": predict}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; what a user can mend is one message and status 2, not a traceback."""
+    """Run a subcommand and return its exit status."""
     parser = argparse.ArgumentParser(prog="cnnsvm", description="Detect inpainted images.")
     subparsers = parser.add_subparsers(dest="subcommand", required=True)
     for name, module in SUBCOMMANDS.items():
@@ -18,8 +18,4 @@ def main(argv: list[str] | None = None) -> int:
         module.add_flags(subparsers.add_parser(name, help=summary, description=summary))
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    try:
-        return SUBCOMMANDS[args.subcommand].main(args)
-    except (ValueError, OSError) as error:
-        print(f"cnnsvm {args.subcommand}: {error}", file=sys.stderr)
-        return 2
+    return guard(f"cnnsvm {args.subcommand}", lambda: SUBCOMMANDS[args.subcommand].main(args))

@@ -1,9 +1,12 @@
 """Fit a detector on all images of a data set and save it."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+
+logger = logging.getLogger(__name__)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +21,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, fit, save. An interrupted call goes on where it was."""
     from cnnsvm.evaluation.preparation import prepare
+    from cnnsvm.persistence import check_target
 
     detector = make_detector(args)
+    check_target(args.model)
     work = args.work or args.model.with_name(args.model.name + ".work")
     prepared = prepare(
         args.data,
@@ -30,6 +35,12 @@ def main(args: argparse.Namespace) -> int:
         skip_bad=args.skip_bad,
         random_state=args.seed,
     )
+    for text in prepared.warnings:
+        logger.warning("%s", text)
+    if prepared.skipped:
+        logger.warning(
+            "%d image(s) left out, the first: %s", len(prepared.skipped), prepared.skipped[0]
+        )
     detector.set_params(cache_dir=work / "cache")
     detector.fit(prepared.manifest).save(args.model)
     print(f"Saved in {args.model}. How good it is, experiments/cv.py tells on the same data.")

@@ -39,6 +39,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--seed", type=int, default=0)
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
     machine.add_argument("--gpu-memory-fraction", type=float)
     machine.add_argument("--jobs", type=int, default=0, help="processes that decode images")
 
@@ -66,6 +67,7 @@ def make_detector(args: argparse.Namespace) -> Any:
         threshold=_number_or_name(args.threshold),
         cv=args.inner_folds,
         device=args.device,
+        precision=args.precision,
         gpu_memory_fraction=args.gpu_memory_fraction,
         n_jobs=args.jobs,
         random_state=args.seed,

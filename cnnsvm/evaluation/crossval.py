@@ -16,10 +16,10 @@ import pandas as pd
 from scipy.special import expit, logit
 from sklearn.base import clone
 
-import cnnsvm
 from cnnsvm.evaluation.metrics import binary_metrics
 from cnnsvm.features.trainer import best_epoch
 from cnnsvm.folds import Fold, grouped_folds
+from cnnsvm.persistence import library_versions
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,9 @@ def cross_validate_detector(
     if labels is not None:
         frame["label"] = np.asarray(labels)
     splits = outer_folds(frame, n_splits, random_state)
+    sources = frame["source_id"].to_numpy()
+    for train, _ in splits:  # better now than after the first fine-tuning
+        grouped_folds(frame["label"].to_numpy()[train], sources[train], detector.cv)
     keep = None if folder is None else Path(folder)
     if keep is not None:
         _claim(keep, _fingerprint(detector, manifest, frame["label"], n_splits, random_state))
@@ -197,15 +200,15 @@ def _store(folder: Path, scores: pd.DataFrame, summary: dict[str, Any]) -> None:
 
 def _claim(folder: Path, fingerprint: str) -> None:
     file = folder / "run.json"
-    if file.is_file():
-        if json.loads(file.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
-            return
+    claimed = file.read_text(encoding="utf-8") if file.is_file() else fingerprint
+    if claimed != fingerprint and any(folder.glob("fold_*/fold.json")):
         raise RunMismatchError(
-            f"{folder} holds results of other data, settings or another cnnsvm; nothing of it is "
-            "mixed in. Choose another output folder, or delete this one."
+            f"{folder} holds results of other data, settings or versions; nothing of it is mixed "
+            "in. Choose another output folder, or delete this one."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+    file.with_suffix(".partial").write_text(fingerprint, encoding="utf-8")
+    os.replace(file.with_suffix(".partial"), file)
 
 
 def _fingerprint(
@@ -213,7 +216,10 @@ def _fingerprint(
 ) -> str:
     params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
     digest = hashlib.sha256(repr(sorted(params.items())).encode())
-    digest.update(repr((n_splits, random_state, cnnsvm.__version__)).encode())
+    digest.update(repr((n_splits, random_state, sorted(library_versions().items()))).encode())
+    weights = params.get("weights")
+    if weights not in (None, "imagenet") and Path(weights).is_file():
+        digest.update(Path(weights).read_bytes())
     content = manifest["sha256"].fillna("").astype(str).tolist()
     for row in zip(content, manifest["path"], manifest["source_id"], labels, strict=True):
         digest.update(repr(tuple(map(str, row))).encode())

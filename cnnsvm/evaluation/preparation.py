@@ -6,16 +6,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from cnnsvm.datasets import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.generation import build, match_histories
-from cnnsvm.images import ImageError, find_bad_images
+from cnnsvm.images import FORMATS, ImageError, find_bad_images
 from cnnsvm.records import find_bad_rows
 
 logger = logging.getLogger(__name__)
 
 KEEP = "keep"
+#: Two classes may differ by this share in how many of their files are of one kind.
+MOST_DIFFERENCE = 0.05
+LOSSY = {"JPEG", "WEBP"}
+JPEG_GRID = (
+    "Sources were compressed before: the traces of that are still in the pixels of the originals "
+    "and missing where an engine repainted, so part of what is detected may be their absence. "
+    "Compare with a run that recompresses both classes, such as --codec jpeg:90."
+)
 
 
 @dataclass
@@ -75,7 +85,8 @@ def prepare(
         _generate(prepared, work, generate, codec, random_state)
     _check_classes(prepared.manifest, data)
     if generate is None:
-        _match(prepared, work, codec)
+        _match(prepared, work, codec, skip_bad)
+        _check_classes(prepared.manifest, data)
     return prepared
 
 
@@ -87,8 +98,8 @@ def _read(
     manifest = open_dataset(data, work / "unpacked", groups=groups, skip_bad=skip_bad)
     prepared = Prepared(manifest, list(manifest.attrs.get("skipped", [])))
     if skip_bad:
-        bad = dict(reversed(find_bad_rows(manifest)))
-        _drop(prepared, bad)
+        _drop(prepared, dict(reversed(find_bad_rows(manifest))))
+    prepared.manifest["label"] = prepared.manifest["label"].astype("int64")
     return prepared
 
 
@@ -119,6 +130,8 @@ def _generate(
     name = f"{engine}-{history}-{random_state}".replace(":", "-").replace(",", "-")
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / name
+    if history == "png" and set(prepared.manifest["format"]) & LOSSY:
+        prepared.warnings.append(JPEG_GRID)
     made = build(
         prepared.manifest, folder, engine=engine, history=history, random_state=random_state
     )
@@ -139,7 +152,7 @@ def _check_classes(manifest: pd.DataFrame, data: Any) -> None:
         )
 
 
-def _match(prepared: Prepared, work: Path, codec: str | None) -> None:
+def _match(prepared: Prepared, work: Path, codec: str | None, skip_bad: bool) -> None:
     differ = _differing_histories(prepared.manifest)
     if codec == KEEP:
         prepared.warnings += [f"Histories are not matched: {text}." for text in differ]
@@ -149,23 +162,35 @@ def _match(prepared: Prepared, work: Path, codec: str | None) -> None:
     history = codec or "png"
     logger.info("rewriting all images as %s (%s)", history, "; ".join(differ) or "as asked")
     name = history.replace(":", "-").replace(",", "-")
-    matched = match_histories(prepared.manifest, work / "matched" / name, history)
+    matched = match_histories(
+        prepared.manifest, work / "matched" / name, history, skip_bad=skip_bad
+    )
     prepared.skipped += matched.attrs["skipped"]
     prepared.manifest = matched
     if differ:
         prepared.warnings.append(
             f"Real and fake files differed ({'; '.join(differ)}); all were rewritten as {history}. "
-            "What an earlier JPEG compression left in the pixels of one class is still there: "
-            "compare with a run that recompresses both, such as --codec jpeg:90."
+            + JPEG_GRID
         )
 
 
+def _file_kind(path: str) -> str:
+    """Name the format of a file and, of a JPEG, how strong its quantisation is."""
+    with Image.open(path, formats=FORMATS) as image:
+        tables = getattr(image, "quantization", None) or {}
+        strength = f" (mean quantiser {np.mean(tables[0]):.1f})" if 0 in tables else ""
+        return f"{image.format}{strength}"
+
+
 def _differing_histories(manifest: pd.DataFrame) -> list[str]:
-    real, fake = (manifest[manifest["label"] == label] for label in (0, 1))
+    kinds = manifest["path"].map(_file_kind)
+    shares = [kinds[manifest["label"] == label].value_counts(normalize=True) for label in (0, 1)]
     differ = []
-    if set(real["format"]) != set(fake["format"]):
-        formats = [", ".join(sorted(map(str, set(part["format"])))) for part in (real, fake)]
-        differ.append(f"real files are {formats[0]}, fake ones {formats[1]}")
+    if shares[0].sub(shares[1], fill_value=0).abs().max() > MOST_DIFFERENCE:
+        named = [
+            ", ".join(f"{kind} {share:.0%}" for kind, share in part[:3].items()) for part in shares
+        ]
+        differ.append(f"real files are {named[0]}; fake ones {named[1]}")
     sizes = manifest.groupby("source_id")[["width", "height"]].nunique().max(axis=1)
     paired = manifest.groupby("source_id")["label"].nunique() == 2
     n_mixed = int((sizes[paired] > 1).sum())

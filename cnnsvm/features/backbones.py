@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import nn
 logger = logging.getLogger(__name__)
 
 PROJECTION_DIM = 256
+#: torchvision's DenseNet files still have the names of 2017: ``norm.1`` for today's ``norm1``.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 
 class WeightsError(OSError, ValueError):
@@ -231,12 +234,15 @@ def embedding_dim(network: nn.Module, crop_size: int = 64) -> int:
 
 
 def _load_into(network: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
-    state = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    found = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in found.items()}
     own = network.state_dict()
     head = ("fc.", "classifier.")
     fitting = {key: value for key, value in state.items() if key in own}
     wrong = [k for k, v in fitting.items() if v.shape != own[k].shape and not k.startswith(head)]
+    optional = (*head, "num_batches_tracked")  # files older than torch 0.4.1 lack the latter
     missing = [k for k in own if k not in state and not k.startswith(head)]
+    missing = [k for k in missing if not k.endswith(optional)]
     if wrong or missing:
         raise WeightsError(
             f"weights {os.fspath(weights)!r} do not fit {name}: {len(missing)} parameter(s) "

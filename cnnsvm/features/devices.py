@@ -44,7 +44,8 @@ def choose_device(device: str = "auto", gpu_memory_fraction: float | None = None
                 "Use device='auto' or 'cpu', or check the driver with nvidia-smi."
             )
         if gpu_memory_fraction is not None:
-            torch.cuda.set_per_process_memory_fraction(gpu_memory_fraction, chosen)
+            index = torch.cuda.current_device() if chosen.index is None else chosen.index
+            torch.cuda.set_per_process_memory_fraction(float(gpu_memory_fraction), index)
     elif chosen.type != "cpu":
         raise DeviceError(f"device {device!r} is not supported; use 'auto', 'cpu' or 'cuda'.")
     return chosen

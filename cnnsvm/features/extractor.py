@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+import cnnsvm
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.embeddings import embed_images
 from cnnsvm.features.finetuning import finetune
@@ -123,12 +124,14 @@ def task_folder(
 ) -> Path | None:
     """Name the cache folder of one task by all that its result depends on.
 
-    The name is a hash of the initial weights, the content of the images, their classes, groups
-    and the settings, so that a changed file or parameter never meets an old result.
+    The name is a hash of the initial weights, the preprocessing, the content of the images, their
+    classes, groups and the settings, so that a changed file or parameter never meets an old
+    result. One process at a time may work in it.
     """
     if cache_dir is None:
         return None
-    digest = hashlib.sha256(repr(tuple(_plain(item) for item in settings)).encode())
+    made_of = (cnnsvm.__version__, network.preprocessing, *map(_plain, settings))
+    digest = hashlib.sha256(repr(made_of).encode())
     for value in network_arrays(network).values():
         digest.update(np.ascontiguousarray(value).tobytes())
     digest.update(codes.astype(np.int64).tobytes())

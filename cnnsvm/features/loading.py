@@ -20,7 +20,8 @@ MEMORY = 2**29
 class Decoded:
     """Images, decoded when first asked for and kept while ``memory`` bytes last.
 
-    An epoch then reads no file that an earlier one has read; what does not fit is read again.
+    In one process an epoch then reads no file that an earlier one has read; what does not fit is
+    read again.
     """
 
     def __init__(self, images: Sequence[Any], memory: int = MEMORY) -> None:
@@ -40,7 +41,8 @@ class Decoded:
         return pixels
 
     def part(self, indices: np.ndarray) -> "Decoded":
-        """Return a selection that remembers its own images."""
+        """Return a selection that remembers its own images, and takes half the memory for it."""
+        self.free //= 2
         return Decoded([self.images[i] for i in indices], self.free)
 
 

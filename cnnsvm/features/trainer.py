@@ -18,6 +18,7 @@ from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.devices import autocast
 from cnnsvm.features.loading import (
+    MEMORY,
     Decoded,
     Draw,
     DrawnCrops,
@@ -108,7 +109,9 @@ class Trainer:
         valid: np.ndarray,
         training: Training,
     ) -> None:
-        self.images, self.codes, self.groups = Decoded(images), codes, groups
+        # worker processes start anew each epoch: what they keep would only cost memory
+        self.images = Decoded(images, 0 if training.n_jobs else MEMORY)
+        self.codes, self.groups = codes, groups
         self.fit, self.valid = fit, valid
         self.valid_images = self.images.part(valid)
         self.training = training
@@ -132,7 +135,10 @@ class Trainer:
         self._training_mode()
         draws, rate = self._draws(epoch), float(self.schedule.get_last_lr()[0])
         weight = self._class_weights(self.codes[[draw.index for draw in draws]])
-        losses = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
+        device = self.training.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.training.random_state + epoch)  # dropout, stochastic depth
+            losses = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
         return {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(losses))}
 
     def validate(self) -> dict[str, float]:
@@ -182,7 +188,7 @@ class Trainer:
         """Go on where a checkpoint was written, if there is one."""
         if checkpoint is None or not checkpoint.is_file():
             return
-        content = torch.load(checkpoint, map_location=self.training.device, weights_only=True)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
         self.history, self.best_weights = content["history"], content["best_weights"]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cnnsvm import InpaintDetector
 from cnnsvm.cli import main
+from cnnsvm.cli.errors import guard
 
 QUICK = [
     *("--finetune", "none", "--crop-size", "48", "--crops", "2"),
@@ -67,3 +68,27 @@ def test_help_lists_the_subcommands():
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "fit" in text
     assert "predict" in text
+
+
+def test_a_target_that_cannot_be_written_is_refused_first(photos, tmp_path, capsys):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "mine.txt").write_text("keep")
+    arguments = ["fit", str(photos), str(tmp_path / "target"), "--generate", "opencv-telea"]
+    assert main([*arguments, *QUICK]) == 2
+    assert "not overwritten" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def test_what_a_user_can_mend_is_one_message(capsys):
+    def fail(error):
+        raise error
+
+    assert guard("cv.py", lambda: 0) == 0
+    assert guard("cv.py", lambda: fail(ValueError("bad value"))) == 2
+    assert guard("cv.py", lambda: fail(KeyboardInterrupt())) == 130
+    assert guard("cv.py", lambda: fail(RuntimeError("CUDA out of memory. Tried"))) == 2
+    text = capsys.readouterr().err
+    for part in ("cv.py: bad value", "goes on from here", "Lower --batch-size"):
+        assert part in text
+    with pytest.raises(RuntimeError, match="a bug"):
+        guard("cv.py", lambda: fail(RuntimeError("a bug")))

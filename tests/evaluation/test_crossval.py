@@ -154,3 +154,40 @@ def test_labels_of_unpaired_images_are_shuffled_over_all():
     shuffled = shuffled_labels(frame, 0)
     assert shuffled.sum() == 30
     assert 5 < shuffled[:30].sum() < 25
+
+
+def test_a_claim_without_results_does_not_bar_the_way(manifest, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ValueError("weights are missing")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InpaintDetector, "fit", fail)
+        with pytest.raises(ValueError, match="weights are missing"):
+            cross_validate_detector(DETECTOR, manifest, n_splits=2, folder=tmp_path)
+    other = InpaintDetector(**DETECTOR.get_params() | {"kernel": "linear"})
+    cross_validate_detector(other, manifest, n_splits=2, folder=tmp_path)
+
+
+def test_inner_folds_are_checked_before_anything_is_fitted(manifest, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("fitted first")
+
+    monkeypatch.setattr(InpaintDetector, "fit", forbidden)
+    detector = InpaintDetector(**DETECTOR.get_params() | {"cv": 9})
+    with pytest.raises(ValueError, match=r"8 group\(s\) but 9 folds"):
+        cross_validate_detector(detector, manifest, n_splits=3)
+
+
+def test_a_changed_weights_file_is_another_run(manifest, tmp_path):
+    import torch
+    import torchvision
+
+    file = tmp_path / "weights.pth"
+    detector = InpaintDetector(**DETECTOR.get_params() | {"weights": str(file)})
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)
+        if seed == 0:
+            cross_validate_detector(detector, manifest, n_splits=2, folder=tmp_path / "run")
+    with pytest.raises(RunMismatchError):
+        cross_validate_detector(detector, manifest, n_splits=2, folder=tmp_path / "run")

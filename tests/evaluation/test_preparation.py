@@ -44,7 +44,8 @@ def test_histories_that_differ_are_matched_and_said(records, tmp_path):
     prepared = prepare(records, tmp_path / "work")
     assert set(prepared.manifest["format"]) == {"PNG"}
     assert set(prepared.manifest["width"]) == {32}
-    assert "real files are JPEG, fake ones WEBP" in prepared.warnings[0]
+    assert "real files are JPEG (" in prepared.warnings[0]
+    assert "fake ones WEBP 100%" in prepared.warnings[0]
     assert "--codec jpeg:90" in prepared.warnings[0]
 
 
@@ -137,3 +138,46 @@ def test_the_embedded_samples_come_without_a_path(tmp_path, monkeypatch):
     manifest = prepared.manifest
     assert manifest["source_id"].nunique() >= 15
     assert set(manifest["format"]) == {"JPEG"}
+
+
+def test_skipping_bad_rows_does_not_switch_off_the_matching(tmp_path):
+    lines = ["path,label,source_id"]
+    for i in range(3):
+        save(tmp_path / f"r{i}.jpg", picture(i))
+        save(tmp_path / f"f{i}.png", picture(i + 50))
+        lines += [f"r{i}.jpg,0,s{i}", f"f{i}.png,1,s{i}"]
+    lines.append("r0.jpg,oops,s9")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    prepared = prepare(tmp_path / "manifest.csv", tmp_path / "work", skip_bad=True)
+    assert set(prepared.manifest["format"]) == {"PNG"}
+    assert prepared.manifest["label"].dtype == "int64"
+    assert prepared.manifest["sha256"].notna().all()
+    assert "label must be 0" in prepared.skipped[0]["reason"]
+
+
+def test_a_jpeg_quality_of_one_class_is_a_history_that_differs(tmp_path):
+    for i in range(4):
+        save(tmp_path / "tree" / "Real" / f"{i}r.jpg", picture(i), quality=95)
+        save(tmp_path / "tree" / "Fake" / f"{i}f.jpg", picture(i + 9), quality=75)
+    prepared = prepare(tmp_path / "tree", tmp_path / "work")
+    assert set(prepared.manifest["format"]) == {"PNG"}
+    assert "mean quantiser" in prepared.warnings[0]
+
+
+def test_sources_that_were_jpeg_come_with_a_warning(tmp_path):
+    for i in range(2):
+        save(tmp_path / "photos" / f"{i}.jpg", picture(i))
+    for codec, warned in ((None, True), ("jpeg:90", False)):
+        prepared = prepare(
+            tmp_path / "photos", tmp_path / "work", generate="opencv-telea", codec=codec
+        )
+        assert bool(prepared.warnings) == warned
+
+
+def test_an_image_that_changed_since_the_manifest_is_refused(tree, tmp_path):
+    rows = [make_row(p, 0, p.stem) for p in sorted((tree / "Real").iterdir())]
+    rows += [make_row(p, 1, p.stem) for p in sorted((tree / "Fake").iterdir())]
+    file = write_manifest(make_manifest(rows), tree / "manifest.csv")
+    save(tree / "Real" / "r0.png", picture(77))
+    with pytest.raises(ManifestError, match=r"row 1 .*sha256 is not that of the file"):
+        prepare(file, tmp_path / "work")

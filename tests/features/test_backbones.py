@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -161,3 +163,18 @@ def test_bfloat16_autocast_leaves_the_residual_exact():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = high_pass(pixels, 8.0)
     torch.testing.assert_close(inside, high_pass(pixels, 8.0), rtol=0, atol=0)
+
+
+def test_densenet_files_with_their_old_names_load(tmp_path):
+    state = torchvision.models.densenet121(weights=None).state_dict()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key): value
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet.pth")
+    network = build_backbone("densenet121", tmp_path / "densenet.pth")
+    name = "denseblock2.denselayer3.conv2.weight"
+    loaded = dict(network.body[0].named_parameters())[name]
+    assert torch.equal(loaded, state[f"features.{name}"])

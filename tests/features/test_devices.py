@@ -30,7 +30,7 @@ def test_the_share_of_gpu_memory_is_set(monkeypatch):
         torch.cuda, "set_per_process_memory_fraction", lambda *args: calls.append(args)
     )
     choose_device("cuda:1", gpu_memory_fraction=0.25)
-    assert calls == [(0.25, torch.device("cuda:1"))]
+    assert calls == [(0.25, 1)]
 
 
 def test_precisions():
@@ -47,3 +47,14 @@ def test_precisions():
 def test_autocast_runs_in_the_precision(dtype):
     with autocast(CPU, dtype):
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == dtype
+
+
+def test_the_share_of_the_current_gpu_is_set_by_its_number(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *args: calls.append(args)
+    )
+    choose_device("cuda", gpu_memory_fraction=1)
+    assert calls == [(1.0, 1)]

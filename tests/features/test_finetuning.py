@@ -183,3 +183,15 @@ def test_three_classes_train(pictures):
     network, history = run((images, three, groups), epochs=1)
     assert np.isfinite(history[0]["valid_loss"])
     assert not network.training
+
+
+def test_dropout_follows_the_seed_too(pictures):
+    def train():
+        network = build_backbone("efficientnet_b0")  # it drops whole layers at random
+        run(pictures, network, epochs=1)
+        return weights(network)
+
+    torch.manual_seed(1)
+    first = train()
+    torch.manual_seed(2)
+    assert not differ(first, train())
