@@ -163,7 +163,9 @@ def test_works_in_a_pipeline_and_a_grid_search(pictures):
     pipeline = make_pipeline(InpaintDetector(**QUICK))
     pipeline.fit(images, y, inpaintdetector__groups=groups)
     assert pipeline.predict(images[:2]).shape == (2,)
-    search = GridSearchCV(InpaintDetector(**QUICK), {"pooling": ["mean", "mean_max"]}, cv=2)
+    search = GridSearchCV(
+        InpaintDetector(**QUICK), {"pooling": ["mean", "mean_max"]}, cv=GroupKFold(2)
+    )
     search.fit(images, y, groups=groups)
     assert search.best_params_["pooling"] in ("mean", "mean_max")
 
