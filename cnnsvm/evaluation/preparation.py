@@ -80,6 +80,9 @@ def prepare(
     work = Path(workdir)
     prepared = _read(data, work, groups, skip_bad)
     _drop_unreadable(prepared, skip_bad)
+    if generate is None and "record" not in prepared.manifest:
+        # look-alikes share a group below, but each original keeps its own fakes and their size
+        prepared.manifest["record"] = prepared.manifest["source_id"]
     prepared.manifest = merge_near_duplicates(prepared.manifest)
     if generate is not None:
         _generate(prepared, work, generate, codec, random_state)
@@ -191,9 +194,9 @@ def _differing_histories(manifest: pd.DataFrame) -> list[str]:
             ", ".join(f"{kind} {share:.0%}" for kind, share in part[:3].items()) for part in shares
         ]
         differ.append(f"real files are {named[0]}; fake ones {named[1]}")
-    sizes = manifest.groupby("source_id")[["width", "height"]].nunique().max(axis=1)
-    paired = manifest.groupby("source_id")["label"].nunique() == 2
-    n_mixed = int((sizes[paired] > 1).sum())
+    records = manifest.groupby("record")
+    sizes = records[["width", "height"]].nunique().max(axis=1)
+    n_mixed = int((sizes[records["label"].nunique() == 2] > 1).sum())
     if n_mixed:
-        differ.append(f"{n_mixed} sources have images of several sizes")
+        differ.append(f"{n_mixed} record(s) have images of several sizes")
     return differ

@@ -181,3 +181,15 @@ def test_an_image_that_changed_since_the_manifest_is_refused(tree, tmp_path):
     save(tree / "Real" / "r0.png", picture(77))
     with pytest.raises(ManifestError, match=r"row 1 .*sha256 is not that of the file"):
         prepare(file, tmp_path / "work")
+
+
+def test_look_alikes_of_different_sizes_share_a_group_and_keep_their_sizes(tmp_path):
+    scene = Image.fromarray(picture(0, 6, 7))
+    for name, side in (("a", 64), ("b", 96)):
+        large = np.asarray(scene.resize((side, side), Image.Resampling.BICUBIC))
+        save(tmp_path / "records" / name / "original.png", large)
+        small = np.asarray(scene.resize((side // 2, side // 2), Image.Resampling.BICUBIC))
+        save(tmp_path / "records" / name / "inpainting.png", small)
+    manifest = prepare(tmp_path / "records", tmp_path / "work").manifest
+    assert manifest["source_id"].nunique() == 1
+    assert sorted(manifest["width"]) == [32, 32, 48, 48]
