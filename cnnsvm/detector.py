@@ -121,8 +121,9 @@ class InpaintDetector(
     Notes
     -----
     The inner folds that tune, calibrate and choose the threshold separate sources for the SVM,
-    but a fine-tuned network has seen the labels of all of them. Probabilities of a network that
-    has learnt its training images by heart are therefore too sure; the outer folds of
+    but a fine-tuned network has seen the labels of all of them but those of early stopping.
+    Probabilities of a network that has learnt its training images by heart are therefore too
+    sure; the outer folds of
     `cnnsvm.evaluation.study.run_study` show by how much (Brier score, ECE).
 
     Examples

@@ -133,7 +133,8 @@ def _generate(
     name = f"{engine}-{history}-{random_state}".replace(":", "-").replace(",", "-")
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / name
-    if history == "png" and set(prepared.manifest["format"]) & LOSSY:
+    lossless = history in ("png", "webp")
+    if lossless and set(prepared.manifest["format"]) & LOSSY:
         prepared.warnings.append(JPEG_GRID)
     made = build(
         prepared.manifest, folder, engine=engine, history=history, random_state=random_state

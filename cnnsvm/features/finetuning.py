@@ -77,13 +77,12 @@ def _validation_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     fewest = min(len(np.unique(groups[codes == code])) for code in np.unique(codes))
     n_splits = min(round(1 / training.validation_fraction), fewest)
-    if n_splits < 2:
-        logger.warning(
-            "a class has a single source: fine-tuning runs all %d epochs without early stopping",
-            training.epochs,
-        )
-        return np.arange(len(codes)), np.arange(0)
-    fit, valid = grouped_folds(codes, groups, n_splits, training.random_state)[0]
-    if len(np.unique(codes[fit])) < len(np.unique(codes)):
-        return np.arange(len(codes)), np.arange(0)
-    return fit, valid
+    if n_splits >= 2:
+        fit, valid = grouped_folds(codes, groups, n_splits, training.random_state)[0]
+        if len(np.unique(codes[fit])) == len(np.unique(codes)):
+            return fit, valid
+    logger.warning(
+        "too few sources to keep some aside: fine-tuning runs all %d epochs without early stopping",
+        training.epochs,
+    )
+    return np.arange(len(codes)), np.arange(0)
