@@ -19,9 +19,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm import bundle
 from cnnsvm.checks import PRECOMPUTED, check_detector_params, check_images, check_labelled_images
+from cnnsvm.devices import choose_device, choose_precision
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, build_backbone, embedding_dim
-from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
 from cnnsvm.features.trainer import Training
 from cnnsvm.folds import grouped_folds

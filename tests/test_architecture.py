@@ -12,7 +12,7 @@ PACKAGE = Path(cnnsvm.__file__).parent
 LAYERS = [
     {"cnnsvm"},
     {"images"},
-    {"records", "folds", "persistence"},
+    {"records", "folds", "persistence", "devices"},
     {"datasets", "generation"},
     {"features", "svm"},
     {"checks", "bundle", "detector"},

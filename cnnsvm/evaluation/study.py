@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.devices import choose_device
 from cnnsvm.evaluation.controls import SHUFFLED, run_controls, summarise_control
 from cnnsvm.evaluation.crossval import (
     CrossValidation,
@@ -17,7 +18,6 @@ from cnnsvm.evaluation.crossval import (
     shuffled_labels,
 )
 from cnnsvm.evaluation.intervals import bootstrap_metrics, metrics_by
-from cnnsvm.features.devices import choose_device
 from cnnsvm.persistence import library_versions
 
 logger = logging.getLogger(__name__)

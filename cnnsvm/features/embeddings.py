@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from cnnsvm.features.devices import autocast
+from cnnsvm.devices import autocast
 from cnnsvm.features.loading import Decoded, FixedCrops, iterate_crops
 
 POOLINGS = ("mean", "mean_max", "mean_std")

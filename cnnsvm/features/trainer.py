@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader
 
+from cnnsvm.devices import autocast
 from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone, embedding_dim
-from cnnsvm.features.devices import autocast
 from cnnsvm.features.loading import (
     MEMORY,
     Decoded,

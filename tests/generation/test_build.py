@@ -8,7 +8,7 @@ from generation_helpers import Kill, Replace, picture, tree
 from PIL import Image
 
 from cnnsvm.generation.build import build
-from cnnsvm.generation.engines import Engine, EngineError, get_engine
+from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one
 from cnnsvm.generation.masks import MASK_SCHEMAS, MISSION_SCHEMAS
 from cnnsvm.generation.store import GenerationError
 from cnnsvm.images import ImageError, load_image
@@ -29,8 +29,8 @@ def noise(image, mask, seed):
     return np.random.default_rng(seed).integers(0, 256, image.shape, dtype=np.uint8)
 
 
-INVERT = Engine("invert", invert, {"model_id": "none/invert", "prompt": "invert"})
-NOISE = Engine("noise", noise)
+INVERT = Engine("invert", one_by_one(invert), {"model_id": "none/invert"})
+NOISE = Engine("noise", one_by_one(noise))
 
 
 def fakes(manifest):
@@ -123,7 +123,7 @@ def test_working_size_reaches_original_and_fake_alike(photos, tmp_path):
         shapes.append((image.shape, mask.shape))
         return image
 
-    engine = Engine("keep", keep)
+    engine = Engine("keep", one_by_one(keep))
     manifest = make([photos / "a.jpg"], tmp_path / "out", engine=engine, history="16,png",
                     variant="regenerated")  # fmt: skip
     source = Image.fromarray(load_image(photos / "a.jpg"))
@@ -227,9 +227,9 @@ def test_second_run_does_nothing_twice(photos, tmp_path):
         calls.append(seed)
         return 255 - image
 
-    first = make(photos, tmp_path / "out", engine=Engine("count", count))
+    first = make(photos, tmp_path / "out", engine=Engine("count", one_by_one(count)))
     assert len(calls) == 6
-    second = make(photos, tmp_path / "out", engine=Engine("count", count))
+    second = make(photos, tmp_path / "out", engine=Engine("count", one_by_one(count)))
     assert len(calls) == 6
     pd.testing.assert_frame_equal(first, second)
 
@@ -332,7 +332,7 @@ def test_output_below_the_sources_is_no_source(photos):
 
 def test_broken_engine_stops_the_build(photos, tmp_path):
     with pytest.raises(EngineError, match="'broken'"):
-        make(photos, tmp_path / "out", engine=Engine("broken", lambda i, m, s: i[1:]))
+        make(photos, tmp_path / "out", engine=Engine("broken", one_by_one(lambda i, m, s: i[1:])))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,10 @@ def test_hole_at_the_working_size_holds_whatever_the_mask_touches(photos, tmp_pa
         return image
 
     rows = make(
-        [photos / "a.jpg"], tmp_path / "out", engine=Engine("keep", keep), history="9x5,png"
+        [photos / "a.jpg"],
+        tmp_path / "out",
+        engine=Engine("keep", one_by_one(keep)),
+        history="9x5,png",
     )
     for hole, mask in zip(holes, masks_of(fakes(rows)), strict=True):
         for row, column in np.argwhere(mask):

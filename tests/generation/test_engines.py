@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from cnnsvm.generation.engines import ENGINES, Engine, EngineError, get_engine
+from cnnsvm.generation.engines import ENGINES, Engine, EngineError, get_engine, one_by_one
 from cnnsvm.generation.masks import MASK_SCHEMAS
+from cnnsvm.images import ImageError
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_opencv_does_not_see_what_was_in_the_hole(name, schema, image):
 
 
 def test_opencv_refuses_a_hole_without_a_rim(image):
-    with pytest.raises(EngineError, match="outside the mask"):
+    with pytest.raises(ImageError, match="outside the mask"):
         get_engine("opencv-ns")(image, np.ones((40, 56), bool), 0)
 
 
@@ -63,7 +64,7 @@ def test_name_says_the_radius_unless_it_is_the_default():
 
 
 def test_engine_passes_through():
-    engine = Engine("mine", lambda image, mask, seed: image)
+    engine = Engine("mine", one_by_one(lambda image, mask, seed: image))
     assert get_engine(engine) is engine
 
 
@@ -83,7 +84,8 @@ def test_prefix_chooses_the_factory_and_the_rest_is_its_argument(monkeypatch):
 
     def factory(argument):
         made.append(argument)
-        return Engine(f"vae:{argument}", lambda image, mask, seed: image, {"model_id": argument})
+        repaint = one_by_one(lambda image, mask, seed: image)
+        return Engine(f"vae:{argument}", repaint, {"model_id": argument})
 
     monkeypatch.setitem(ENGINES, "vae", factory)
     assert get_engine("vae:owner/model:v2").details == {"model_id": "owner/model:v2"}
@@ -94,7 +96,7 @@ def test_prefix_chooses_the_factory_and_the_rest_is_its_argument(monkeypatch):
     "output", [np.zeros((4, 4, 3)), np.zeros((4, 5, 3), np.uint8), np.zeros((4, 4), np.uint8), None]
 )
 def test_wrong_output_names_the_engine(output):
-    engine = Engine("broken", lambda image, mask, seed: output)
+    engine = Engine("broken", one_by_one(lambda image, mask, seed: output))
     with pytest.raises(EngineError, match=r"'broken' must return uint8 \(4, 4, 3\)"):
         engine(np.zeros((4, 4, 3), np.uint8), np.eye(4, dtype=bool), 0)
 
@@ -111,5 +113,5 @@ def test_engine_that_writes_into_its_input_cannot_reach_the_callers_image():
         return image
 
     image = np.zeros((4, 4, 3), np.uint8)
-    assert Engine("scribbler", scribble)(image, np.eye(4, dtype=bool)).max() == 9
+    assert Engine("scribbler", one_by_one(scribble))(image, np.eye(4, dtype=bool)).max() == 9
     assert image.max() == 0

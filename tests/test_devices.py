@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cnnsvm.features.devices import DeviceError, autocast, choose_device, choose_precision
+from cnnsvm.devices import DeviceError, autocast, choose_device, choose_precision
 
 CPU = torch.device("cpu")
 
