@@ -76,7 +76,7 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
             return _pil_to_rgb(image)
         return _decode(image, max_pixels)
     except Exception as error:
-        reason = _reason(error)
+        reason = explain(error)
         raise ImageError(f"{image_name(image)}: {reason}") from error
 
 
@@ -161,7 +161,8 @@ def _failure(image: ImageInput) -> str | None:
     return None
 
 
-def _reason(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """Say in words why an image cannot be used, from the error of a decoder."""
     if isinstance(error, FileNotFoundError):
         return "no such file. Check the path and the folder it is relative to."
     if isinstance(error, IsADirectoryError):

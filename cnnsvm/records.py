@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.images import FORMATS, ImageError
+from cnnsvm.images import FORMATS, ImageError, explain
 
 _IDENTITY = ["path", "label", "source_id"]
 _MAKING = ["variant", "engine", "mask_schema", "mask_path", "split"]
@@ -51,10 +51,16 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
                 width, height = height, width
             return {"width": width, "height": height, "format": image.format, "sha256": digest}
     except Exception as error:
-        raise ImageError(f"{os.fspath(path)}: {error}") from error
+        raise ImageError(f"{os.fspath(path)}: {explain(error)}") from error
 
 
-def make_row(path: str | os.PathLike[str], label: int, source_id: str, **values: Any) -> dict:
+def make_row(
+    path: str | os.PathLike[str],
+    label: int,
+    source_id: str,
+    facts: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> dict:
     """Build one manifest row, with what the file itself tells filled in.
 
     Parameters
@@ -64,13 +70,16 @@ def make_row(path: str | os.PathLike[str], label: int, source_id: str, **values:
         0 real, 1 fake.
     source_id : str
         Name of the untouched image that this one is or was made from.
+    facts : mapping or None
+        What `describe_file` says of the image, if that is known; None reads the file.
     **values
         Any other column; ``variant`` is "original" for label 0 unless given.
     """
     row = dict.fromkeys(COLUMNS)
     row.update(path=str(Path(path).absolute()), label=label, source_id=str(source_id))
     row["variant"] = "original" if label == 0 else "regenerated"
-    row.update(describe_file(path))
+    known = describe_file(path) if facts is None else facts
+    row.update({name: known[name] for name in _FILE})
     row.update(values)
     return row
 

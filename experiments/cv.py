@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         codec=args.codec,
         groups=args.groups,
         skip_bad=args.skip_bad,
+        variants=args.variants,
         random_state=args.seed,
     )
     result, found = run_study(

@@ -33,6 +33,7 @@ def main(args: argparse.Namespace) -> int:
         codec=args.codec,
         groups=args.groups,
         skip_bad=args.skip_bad,
+        variants=args.variants,
         random_state=args.seed,
     )
     for text in prepared.warnings:

@@ -8,6 +8,12 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     """Add what `cnnsvm.evaluation.preparation.prepare` takes."""
     data = parser.add_argument_group("data")
     data.add_argument("--generate", metavar="ENGINE", help="make five inpaintings of each source")
+    data.add_argument(
+        "--variants",
+        default="spliced",
+        choices=("spliced", "regenerated", "both"),
+        help="what --generate makes [%(default)s]",
+    )
     data.add_argument("--codec", help="rewrite all images: png, jpeg:75, webp:80, or keep")
     data.add_argument("--groups", help="what names the source: a pattern or a CSV table")
     data.add_argument("--skip-bad", action="store_true", help="leave bad images out and list them")

@@ -187,7 +187,7 @@ def _read_record(folder: Path, variant: str, engine: str, report: _Report) -> li
         rows = [make_row(original, 0, folder.name)]
         for path in files["inpainting"]:
             mask, schema = _find_mask(path, files["mask"], report)
-            making = {"variant": variant, "engine": engine, "mask_schema": schema}
+            making: dict[str, Any] = {"variant": variant, "engine": engine, "mask_schema": schema}
             rows.append(make_row(path, 1, folder.name, mask_path=mask, **making))
     except ValueError as error:
         report.skip(folder, str(error))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cnnsvm.datasets import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.generation import build, match_histories
+from cnnsvm.generation.store import safe_name, text_hash
 from cnnsvm.images import FORMATS, ImageError, find_bad_images
 from cnnsvm.records import find_bad_rows
 
@@ -45,6 +46,7 @@ def prepare(
     codec: str | None = None,
     groups: str | None = None,
     skip_bad: bool = False,
+    variants: str = "spliced",
     random_state: int = 0,
 ) -> Prepared:
     """Make a data set ready for evaluation.
@@ -69,6 +71,8 @@ def prepare(
         Pattern or table that names the source of loose images.
     skip_bad : bool
         Leave bad images out and list them, rather than stop.
+    variants : {"spliced", "regenerated", "both"}
+        What ``generate`` makes.
     random_state : int
         Seed of the masks and engines.
 
@@ -85,7 +89,7 @@ def prepare(
         prepared.manifest["record"] = prepared.manifest["source_id"]
     prepared.manifest = merge_near_duplicates(prepared.manifest)
     if generate is not None:
-        _generate(prepared, work, generate, codec, random_state)
+        _generate(prepared, work, generate, codec, variants, random_state)
     _check_classes(prepared.manifest, data)
     if generate is None:
         _match(prepared, work, codec, skip_bad)
@@ -127,17 +131,27 @@ def _drop(prepared: Prepared, bad: dict[int, str]) -> None:
 
 
 def _generate(
-    prepared: Prepared, work: Path, engine: str, codec: str | None, random_state: int
+    prepared: Prepared,
+    work: Path,
+    engine: str,
+    codec: str | None,
+    variants: str,
+    random_state: int,
 ) -> None:
     history = "png" if codec in (None, KEEP) else str(codec)
-    name = f"{engine}-{history}-{random_state}".replace(":", "-").replace(",", "-")
+    settings = f"{engine}-{history}-{variants}-{random_state}"
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
-    folder = work / "generated" / name
+    folder = work / "generated" / safe_name(settings, text_hash(settings))
     lossless = history in ("png", "webp")
     if lossless and set(prepared.manifest["format"]) & LOSSY:
         prepared.warnings.append(JPEG_GRID)
     made = build(
-        prepared.manifest, folder, engine=engine, history=history, random_state=random_state
+        prepared.manifest,
+        folder,
+        engine=engine,
+        variants=variants,
+        history=history,
+        random_state=random_state,
     )
     prepared.skipped += made.attrs["skipped"]
     prepared.manifest = made

@@ -8,6 +8,7 @@ them inside its factory. A new kind is a new entry of that dict and nothing else
 
 import functools
 import importlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ import cv2
 import numpy as np
 
 from cnnsvm.images import ImageError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_RADIUS = 3
 _MAX_RADIUS = 100  # OpenCV clips a larger one without a word
@@ -64,8 +67,9 @@ class Engine:
         Gets at most ``batch_size`` tasks whose images have one size, and returns the engine's
         whole output for each: uint8 of the shape of its image. An `ImageError` in place of an
         output (or raised, for all of them) means that this one picture cannot be made; the others
-        go on. `one_by_one` makes such a callable of a function of one image. It is called by one
-        thread at a time unless ``parallel``.
+        go on. Any other exception is taken for one, but for an `EngineError`, which stops a build.
+        `one_by_one` makes such a callable of a function of one image. It is called by one thread
+        at a time unless ``parallel``.
     details : mapping of str to str
         More columns for the manifest, such as ``model_id`` and ``model_revision``.
     prompt : str or None
@@ -142,10 +146,7 @@ class Engine:
         outputs: list[np.ndarray | ImageError] = []
         for start in range(0, len(tasks), self.batch_size):
             batch = [_checked(task) for task in tasks[start : start + self.batch_size]]
-            try:
-                made = list(self.repaint(batch))
-            except ImageError as error:
-                made = [error] * len(batch)
+            made = self._try(batch)
             if len(made) != len(batch):
                 raise EngineError(
                     f"engine {self.name!r} returned {len(made)} images for {len(batch)} tasks. "
@@ -155,6 +156,18 @@ class Engine:
                 self._check_output(output, task.image.shape)
             outputs += made
         return outputs
+
+    def _try(self, batch: Sequence[Task]) -> list[np.ndarray | ImageError]:
+        try:
+            return list(self.repaint(batch))
+        except EngineError:
+            raise
+        except ImageError as error:
+            return [error] * len(batch)
+        except Exception as error:  # whatever it is, other pictures may do
+            logger.debug("engine %s", self.name, exc_info=True)
+            failed = ImageError(f"engine {self.name!r} failed: {type(error).__name__}: {error}")
+            return [failed] * len(batch)
 
     def _check_output(self, output: object, shape: tuple[int, ...]) -> None:
         if isinstance(output, ImageError):

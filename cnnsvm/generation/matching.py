@@ -7,13 +7,14 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from cnnsvm.generation.history import History
+from cnnsvm.generation.progress import show_progress
 from cnnsvm.generation.rewrite import Row, rewrite_record
 from cnnsvm.generation.sources import check_owners, skip
 from cnnsvm.generation.store import (
     GenerationError,
     claim_folder,
+    clear_partials,
     safe_name,
-    show_progress,
     text_hash,
     write_results,
 )
@@ -45,7 +46,7 @@ def match_histories(
     ----------
     manifest : DataFrame with absolute paths
     folder : path
-        Where ``<record>/<name>``, ``manifest.parquet`` and ``skipped.csv`` go.
+        Where ``<record>/<name>``, ``manifest.parquet`` and ``errors.csv`` go.
     history : History or its text
     n_jobs : int or None
         Threads; None takes one a core.
@@ -73,6 +74,7 @@ def match_histories(
     records = _split_records(manifest)
     root = Path(folder).absolute()
     claim_folder(root, {"made_by": "match_histories", "history": str(parsed)})
+    clear_partials(root)
     jobs = (delayed(rewrite_record)(rows, root / name, parsed) for name, rows in records.items())
     outcomes = Parallel(n_jobs=n_jobs or -1, prefer="threads", return_as="generator")(jobs)
     made: dict[int, Row] = {}

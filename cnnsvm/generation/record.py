@@ -1,137 +1,258 @@
 """One record: an original and its fakes, in a folder of their own."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
-from cnnsvm.generation.engines import Engine, get_engine
+from cnnsvm.generation.engines import Task
 from cnnsvm.generation.history import History
-from cnnsvm.generation.masks import MASK_SCHEMAS
 from cnnsvm.generation.panel import draw_panel
+from cnnsvm.generation.recipe import Fake, Recipe, file_part
+from cnnsvm.generation.schemas import MaskSchema, Scene
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import (
-    GenerationError,
-    is_complete,
-    text_hash,
+    Facts,
+    clear_partials,
+    read_record,
     write_bytes,
     write_record,
 )
 from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import GENERATED_COLUMNS, VARIANTS, make_row
+from cnnsvm.records import GENERATED_COLUMNS, describe_file, make_row
+
+Rows = list[dict[str, Any]]
+Key = str | None  # the name of a schema; None for what needs no mask
+Masks = dict[Key, np.ndarray]
 
 _PNG = History()
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What all records of a folder share."""
+def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[str]]:
+    """Make what is missing of a record.
 
-    engine: Engine
-    schemas: tuple[str, ...]
-    variant: str
-    history: History
-    random_state: int
+    Parameters
+    ----------
+    source : Source
+    root : Path
+        Folder of the records.
+    recipe : Recipe
 
-    def settings(self) -> dict[str, Any]:
-        """Return what tells this recipe from another, as JSON can hold it."""
-        return {
-            "made_by": "build",
-            "engine": self.engine.name,
-            "details": dict(self.engine.details),
-            "schemas": list(self.schemas),
-            "variant": self.variant,
-            "history": str(self.history),
-            "random_state": self.random_state,
-        }
+    Returns
+    -------
+    rows : list of dict
+        The manifest rows: the original, then its fakes in the order of ``recipe.fakes``.
+    problems : list of str
+        Why some of the fakes could not be made. The record is not marked as finished then, so
+        that a later call tries again.
 
-    def seed(self, source_sha256: str, schema: str) -> int:
-        """Return the seed of one picture, in [0, 2**32)."""
-        entropy = [self.random_state, int(source_sha256, 16), int(text_hash(schema), 16)]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
-
-def make_recipe(
-    engine: str | Engine,
-    schemas: Sequence[str],
-    variant: str,
-    history: History | str,
-    random_state: int,
-) -> Recipe:
-    """Check the parameters that all records share."""
-    names = (schemas,) if isinstance(schemas, str) else tuple(schemas)
-    unknown = [name for name in names if name not in MASK_SCHEMAS]
-    if unknown or not names or len(set(names)) < len(names):
-        raise GenerationError(
-            f"schemas must be different names out of {', '.join(MASK_SCHEMAS)}, got {names!r}."
-        )
-    if variant not in VARIANTS[1:]:
-        raise GenerationError(f"variant must be one of {VARIANTS[1:]}, got {variant!r}.")
-    if not isinstance(random_state, (int, np.integer)) or random_state < 0:
-        raise GenerationError(
-            f"random_state must be an int of at least 0, got {random_state!r}: without one a "
-            "call that was killed could not be taken up again."
-        )
-    parsed = History.parse(history) if isinstance(history, str) else history
-    return Recipe(get_engine(engine), names, variant, parsed, int(random_state))
-
-
-def make_record(source: Source, root: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """Make what is missing of a record and return its manifest rows."""
+    Raises
+    ------
+    ImageError
+        If the source cannot be used or none of its fakes can be made.
+    """
     folder = root / source.record
-    if not is_complete(folder, source.sha256):
+    files = read_record(folder, source.sha256)
+    if files is not None:
+        return _make_rows(source, folder, recipe, files, recipe.fakes), []
+    clear_partials(folder)
+    work = _Work(source, folder, recipe)
+    problems = work.make()
+    made = [fake for fake in recipe.fakes if not work.failed(fake)]
+    if not made:
+        raise ImageError("; ".join(problems))
+    names = [recipe.original]
+    names += dict.fromkeys(n for fake in made for n in (fake.name, fake.mask) if n)
+    if problems:
+        files = {name: describe_file(folder / name) for name in names}
+    else:
+        files = write_record(folder, names, source.sha256)
+    return _make_rows(source, folder, recipe, files, made), problems
+
+
+class _Work:
+    """The making of one record.
+
+    A schema is done when all its pictures can be read; the pictures of all other schemas are
+    made together, in the engine's batches.
+    """
+
+    def __init__(self, source: Source, folder: Path, recipe: Recipe) -> None:
+        self.source, self.folder, self.recipe = source, folder, recipe
+        history, engine = recipe.history, recipe.engine
         image = load_image(source.path)
-        original = recipe.history.apply(image)
-        _write_missing(folder / f"original{recipe.history.suffix}", recipe.history, original)
-        for schema in recipe.schemas:
-            _make_fake(source, folder, schema, image, original, recipe)
-        names = [name for schema in recipe.schemas for name in _names(schema, recipe)]
-        write_record(folder, [f"original{recipe.history.suffix}", *names], source.sha256)
-    return _make_rows(source, folder, recipe)
+        if engine.find_size is not None:
+            image = history.resize(image, engine.find_size(source.path, source.size))
+        self.image = image
+        self.original = history.apply(image)
+        self._failed: set[Key] = set()
+
+    def failed(self, fake: Fake) -> bool:
+        """Tell whether a fake could not be made."""
+        return _key(fake) in self._failed
+
+    def make(self) -> list[str]:
+        """Make what is missing and return why some fakes could not be made."""
+        _write_missing(self.folder / self.recipe.original, self.recipe.history, self.original)
+        by_schema: dict[Key, list[Fake]] = {}
+        for fake in self.recipe.fakes:
+            by_schema.setdefault(_key(fake), []).append(fake)
+        missing = {name: fakes for name, fakes in by_schema.items() if not self._is_done(fakes)}
+        problems, masks = self._draw(missing)
+        for batch in self._batches(masks):  # written batch by batch: a kill costs one at most
+            for key, output in self._repaint(batch).items():
+                try:
+                    if isinstance(output, ImageError):
+                        raise output
+                    self._write(missing[key], batch[key], output)
+                except ImageError as error:
+                    self._failed.add(key)
+                    problems.append(f"{key or 'regenerated'}: {error}")
+        return problems
+
+    def _batches(self, masks: Masks) -> Iterator[Masks]:
+        size = self.recipe.engine.batch_size if self.recipe.engine.uses_mask else len(masks)
+        keys = list(masks)
+        for start in range(0, len(keys), max(size, 1)):
+            yield {key: masks[key] for key in keys[start : start + size]}
+
+    def _is_done(self, fakes: list[Fake]) -> bool:
+        paths = [self.folder / name for fake in fakes for name in self._names(fake)]
+        return all(_is_readable(path) for path in paths)
+
+    def _names(self, fake: Fake) -> list[str]:
+        names = [fake.name, *([fake.mask] if fake.mask else [])]
+        if fake.variant == "spliced" and self.recipe.blur:
+            names.append(_beside(fake, "blend"))
+        if self.recipe.panels:
+            names.append(_beside(fake, "group"))
+        return names
+
+    def _draw(self, missing: dict[Key, list[Fake]]) -> tuple[list[str], Masks]:
+        problems: list[str] = []
+        masks: Masks = {}
+        scene = Scene(self.image, self.source.path)
+        for name, fakes in missing.items():
+            schema = fakes[0].schema
+            try:
+                masks[name] = self._draw_one(schema, scene)
+            except ImageError as error:
+                self._failed.add(name)
+                problems.append(f"{name}: {error}")
+        return problems, masks
+
+    def _draw_one(self, schema: MaskSchema | None, scene: Scene) -> np.ndarray:
+        if schema is None:
+            return np.ones(scene.shape, dtype=bool)
+        seed = self.recipe.seed(self.source.sha256, schema.name)
+        return schema(scene, np.random.default_rng(seed))
+
+    def _repaint(self, masks: Masks) -> dict[Key, np.ndarray | ImageError]:
+        """Return the engine's whole output for each mask, at the size of the image."""
+        recipe = self.recipe
+        working = recipe.history.to_working_size(self.image)
+        keys: list[Key] = list(masks) if recipe.engine.uses_mask else [None]
+        tasks = [self._task(name, working, masks.get(name)) for name in keys]
+        if recipe.engine.parallel:
+            outputs = recipe.engine.repaint_all(tasks)
+        else:
+            with recipe.lock:
+                outputs = recipe.engine.repaint_all(tasks)
+        size = (self.image.shape[1], self.image.shape[0])
+        native = [
+            output if isinstance(output, ImageError) else recipe.history.resize(output, size)
+            for output in outputs
+        ]
+        if recipe.engine.uses_mask:
+            return dict(zip(keys, native, strict=True))
+        return dict.fromkeys(masks, native[0])
+
+    def _task(self, name: Key, working: np.ndarray, mask: np.ndarray | None) -> Task:
+        shape = working.shape[:2]
+        hole = np.ones(shape, dtype=bool) if mask is None else _resize_hole(mask, shape)
+        engine = self.recipe.engine
+        prompt = None if engine.prompt is None else self.source.prompt or engine.prompt
+        seed = self.recipe.seed(self.source.sha256, name or "")
+        return Task(working, hole, seed, prompt, self.source.path)
+
+    def _write(self, fakes: list[Fake], mask: np.ndarray, output: np.ndarray) -> None:
+        alpha = blend_weights(mask, self.recipe.blur if "spliced" in self.recipe.variants else 0)
+        core = alpha == 255
+        if not core.any():
+            raise ImageError(
+                f"{self.source.path}: an edge of {self.recipe.blur:g} pixels leaves no pixel of "
+                "the mask fully repainted. Choose a smaller one, or larger masks."
+            )
+        history = self.recipe.history
+        pictures = [("original", self.original), ("mask", core)]
+        for fake in fakes:
+            spliced = fake.variant == "spliced"
+            pixels = blend(self.original, output, alpha) if spliced else output
+            pictures.append((fake.variant, pixels))
+            write_bytes(self.folder / fake.name, history.encode(pixels))
+        fake = fakes[0]
+        if fake.variant == "spliced" and self.recipe.blur:
+            write_bytes(self.folder / _beside(fake, "blend"), _PNG.encode(alpha))
+        if fake.mask:
+            grey = np.where(core, 255, 0).astype(np.uint8)
+            write_bytes(self.folder / fake.mask, _PNG.encode(grey))
+        else:
+            pictures.pop(1)
+        if self.recipe.panels:
+            write_bytes(self.folder / _beside(fake, "group"), _PNG.encode(draw_panel(pictures)))
 
 
-def _make_fake(
-    source: Source,
-    folder: Path,
-    schema: str,
-    image: np.ndarray,
-    original: np.ndarray,
-    recipe: Recipe,
-) -> None:
-    inpainting, mask_name, group = (folder / name for name in _names(schema, recipe))
-    if all(_is_readable(path) for path in (group, inpainting, mask_name)):
-        return  # the group image is written last
-    seed = recipe.seed(source.sha256, schema)
-    height, width, _ = image.shape
-    mask = MASK_SCHEMAS[schema](height, width, np.random.default_rng(seed))
-    fake = _repaint(source, image, original, mask, seed, recipe)
-    write_bytes(inpainting, recipe.history.encode(fake))
-    write_bytes(mask_name, _PNG.encode(np.where(mask, 255, 0).astype(np.uint8)))
-    pictures = (("original", original), ("mask", mask), ("inpainting", fake))
-    write_bytes(group, _PNG.encode(draw_panel(pictures)))
+def blend_weights(mask: np.ndarray, blur: float) -> np.ndarray:
+    """Return how much of each pixel is taken from the engine's output when it is pasted in.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (H, W)
+    blur : float
+        Standard deviation in pixels of the Gaussian that softens the edge; 0 keeps it hard.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W)
+        255 where a pixel is fully repainted, 0 where it is untouched. The ramp lies on both sides
+        of the edge, as diffusion pipelines blur their masks.
+    """
+    weights: np.ndarray = np.where(mask, 255, 0).astype(np.float32)
+    if blur:
+        weights = cv2.GaussianBlur(weights, (0, 0), blur, borderType=cv2.BORDER_REPLICATE)
+    return np.rint(weights).astype(np.uint8)
 
 
-def _repaint(
-    source: Source,
-    image: np.ndarray,
-    original: np.ndarray,
-    mask: np.ndarray,
-    seed: int,
-    recipe: Recipe,
-) -> np.ndarray:
-    height, width = mask.shape
-    working = recipe.history.to_working_size(image)
-    hole = _resize_hole(mask, working.shape[:2])
-    if hole.all():
-        raise ImageError(
-            f"{source.path}: in {width}x{height} pixels the mask leaves nothing to repaint from. "
-            "Leave such small images out."
-        )
-    whole = recipe.history.resize(recipe.engine(working, hole, seed), (width, height))
-    return np.where(mask[:, :, None], whole, original) if recipe.variant == "spliced" else whole
+def blend(original: np.ndarray, output: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Paste an output into its original.
+
+    Parameters
+    ----------
+    original, output : ndarray of uint8, shape (H, W, 3)
+    alpha : ndarray of uint8, shape (H, W)
+        As `blend_weights` gives it.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        Bit for bit the output where alpha is 255 and the original where it is 0.
+    """
+    weight = alpha[:, :, None].astype(np.uint32)
+    mixed = weight * output + (255 - weight) * original
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _key(fake: Fake) -> Key:
+    return fake.schema.name if fake.schema else None
+
+
+def _beside(fake: Fake, role: str) -> str:
+    if fake.schema is None:
+        return f"{role}.png"
+    return f"{role}_{file_part(fake.schema.name)}.png"
 
 
 def _resize_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -140,11 +261,6 @@ def _resize_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     grey = Image.fromarray(np.where(mask, 255, 0).astype(np.uint8))
     # whatever touches the hole is repainted, so that nothing of the source is left in it
     return np.asarray(grey.resize((shape[1], shape[0]), Image.Resampling.BOX)) > 0
-
-
-def _names(schema: str, recipe: Recipe) -> tuple[str, str, str]:
-    suffix = recipe.history.suffix
-    return f"inpainting_{schema}{suffix}", f"mask_{schema}.png", f"group_{schema}.png"
 
 
 def _write_missing(path: Path, history: History, image: np.ndarray) -> None:
@@ -160,15 +276,26 @@ def _is_readable(path: Path) -> bool:
     return True
 
 
-def _make_rows(source: Source, folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+def _make_rows(
+    source: Source, folder: Path, recipe: Recipe, files: dict[str, Facts], fakes: list[Fake]
+) -> Rows:
+    def row(name: str, label: int, **values: Any) -> dict[str, Any]:
+        return make_row(folder / name, label, source.source_id, facts=files[name], **values)
+
+    facts = files[recipe.original]
+    resized = source.size if (facts["width"], facts["height"]) != source.size else None
     shared = {"history": str(recipe.history), "record": folder.name, **source.carried}
+    shared["resized_from"] = "{}x{}".format(*resized) if resized else None
     shared |= dict.fromkeys(GENERATED_COLUMNS)
-    original = folder / f"original{recipe.history.suffix}"
-    rows = [make_row(original, 0, source.source_id, **shared)]
-    shared |= {"variant": recipe.variant, "engine": recipe.engine.name, **recipe.engine.details}
-    for schema in recipe.schemas:
-        inpainting, mask, _ = _names(schema, recipe)
-        shared |= {"mask_schema": schema, "mask_path": str(folder / mask)}
-        shared["seed"] = recipe.seed(source.sha256, schema)
-        rows.append(make_row(folder / inpainting, 1, source.source_id, **shared))
+    rows = [row(recipe.original, 0, **shared)]
+    engine = recipe.engine
+    if engine.prompt is not None:
+        shared["prompt"] = source.prompt or engine.prompt
+    shared |= {"engine": engine.name, **engine.details}
+    for fake in fakes:
+        own: dict[str, Any] = {"variant": fake.variant}
+        own["mask_schema"] = fake.schema and fake.schema.name
+        own["mask_path"] = str(folder / fake.mask) if fake.mask else None
+        own["seed"] = recipe.seed(source.sha256, fake.schema.name if fake.schema else "")
+        rows.append(row(fake.name, 1, **{**shared, **own}))
     return rows

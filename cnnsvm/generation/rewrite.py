@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsvm.generation.history import History
-from cnnsvm.generation.store import RECORD, is_complete, write_bytes, write_record
+from cnnsvm.generation.store import RECORD, clear_partials, read_record, write_bytes, write_record
 from cnnsvm.images import ImageError, load_image
 from cnnsvm.records import describe_file
 
@@ -134,7 +134,8 @@ def _rewrite(
         for i in items
     ]
     done = items
-    if not is_complete(folder, made_of):
+    if read_record(folder, made_of) is None:
+        clear_partials(folder)
         try:
             done = [item for item in items if _rewrite_item(item, size, history, bad)]
         except ImageError:

@@ -15,17 +15,21 @@ from cnnsvm.records import COLUMNS, GENERATED_COLUMNS, REQUIRED, describe_file
 
 logger = logging.getLogger(__name__)
 
+MIN_SIDE = 16  # pixels: below, half an image holds less than one block of a codec or an encoder
+
 SourceInput = pd.DataFrame | str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-_MADE_HERE = {*COLUMNS, *GENERATED_COLUMNS, "history", "record"} - {"split"}
+_MADE_HERE = {*COLUMNS, *GENERATED_COLUMNS, "history", "record", "resized_from"} - {"split"}
 
 
 @dataclass(frozen=True)
 class Source:
-    """An untouched image: its file, group and content, and the columns to carry along."""
+    """An untouched image: its file, group, content and size, and the columns to carry along."""
 
     path: str
     source_id: str
     sha256: str
+    size: tuple[int, int]  # width, height
+    prompt: str | None = None
     carried: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -44,11 +48,13 @@ def find_sources(
     sources : manifest, folder, path or paths
         Of a manifest the rows of label 0, each with its ``source_id``, ``split`` and any columns
         of one's own. A file on its own gets its stem and a digest of its content as
-        ``source_id``, which hold wherever it lies and whatever lies beside it.
+        ``source_id``, which hold wherever it lies and whatever lies beside it. A column
+        ``prompt`` says what an engine that takes prompts is to paint.
     outside : Path
         Folder of the records; files in it are no sources.
     skip_bad : bool
-        Report a file that is no image, or the same as an earlier one, instead of raising.
+        Report a file that is no image, is smaller than 16 pixels a side, or the same as an
+        earlier one, instead of raising.
 
     Returns
     -------
@@ -67,7 +73,13 @@ def find_sources(
     skipped: list[dict[str, str]] = []
     for path, source_id, carried in _candidates(sources, outside):
         try:
-            digest = describe_file(path)["sha256"]
+            facts = describe_file(path)
+            digest, size = facts["sha256"], (facts["width"], facts["height"])
+            if min(size) < MIN_SIDE:
+                raise ImageError(
+                    f"{path}: {size[0]}x{size[1]} pixels; a source has at least {MIN_SIDE} a side. "
+                    "Leave such small images out."
+                )
             if digest in found:
                 raise ImageError(
                     f"{path}: the same content as {found[digest].path}; one record is enough and "
@@ -77,7 +89,9 @@ def find_sources(
             skip(skipped, path, error, skip_bad)
             continue
         name = source_id or f"{Path(path).stem}-{digest[:12]}"
-        found[digest] = Source(path, name, digest, carried)
+        prompt = carried.pop("prompt", None)
+        text = prompt if isinstance(prompt, str) and prompt.strip() else None
+        found[digest] = Source(path, name, digest, size, text, carried)
     return list(found.values()), skipped
 
 
@@ -142,5 +156,6 @@ def _manifest_candidates(manifest: pd.DataFrame) -> list[tuple[str, str | None, 
             f"a manifest needs the columns {', '.join(REQUIRED)}; {', '.join(missing)} missing."
         )
     own = [column for column in manifest.columns if column not in _MADE_HERE]
+    own += ["prompt"] if "prompt" in manifest else []
     rows = manifest[manifest["label"] == 0].to_dict("records")
     return [(row["path"], str(row["source_id"]), {c: row[c] for c in own}) for row in rows]

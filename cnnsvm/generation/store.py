@@ -5,19 +5,20 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
-from cnnsvm.records import write_manifest
+from cnnsvm.records import describe_file, write_manifest
 
 SETTINGS = "settings.json"
 MANIFEST = "manifest.parquet"
-SKIPPED = "skipped.csv"
+ERRORS = "errors.csv"
 RECORD = "record.json"
+
+Facts = dict[str, Any]
 
 
 class GenerationError(ValueError):
@@ -50,36 +51,59 @@ def read_json(path: Path) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def file_hash(path: Path) -> str | None:
-    """Return the SHA-256 of a file in hexadecimal, None if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+def write_record(folder: Path, names: Sequence[str], made_of: Any) -> dict[str, Facts]:
+    """Mark a record as finished: what its images are, and what they were made of."""
+    files = {name: _describe(folder / name) for name in names}
+    write_json(folder / RECORD, {"files": files, "made_of": made_of})
+    return files
 
 
-def write_record(folder: Path, names: Sequence[str], made_of: Any) -> Path:
-    """Mark a record as finished: what its files are, and what they were made of."""
-    files = {name: file_hash(folder / name) for name in names}
-    return write_json(folder / RECORD, {"files": files, "made_of": made_of})
+def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
+    """Describe the images of a finished record that is as it was written.
 
+    A file whose length and time of change are as noted is taken for unchanged, so that a build of
+    many gigabytes is taken up without reading them; any other is read and compared.
 
-def is_complete(folder: Path, made_of: Any) -> bool:
-    """Tell whether a finished record is as it was written; if not, take its files away."""
+    Returns
+    -------
+    dict of name to facts, or None
+        Width, height, format and sha256 of each image. None if the record is not finished, or was
+        made of something else, or a file has changed; what is left of it is taken away then.
+    """
     kept = read_json(folder / RECORD)
-    files = kept.get("files", {})
-    if kept.get("made_of") == made_of and all(
-        file_hash(folder / name) == digest for name, digest in files.items()
-    ):
-        return True
+    files: dict[str, Facts] = kept.get("files", {})
+    as_written = (_is_unchanged(folder / name, facts) for name, facts in files.items())
+    if files and kept.get("made_of") == made_of and all(as_written):
+        return files
     for name in (RECORD, *files):
         (folder / name).unlink(missing_ok=True)
-    return False
+    return None
+
+
+def clear_partials(folder: Path) -> None:
+    """Remove the half-written files that a killed process left in a folder."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def _describe(path: Path) -> Facts:
+    status = path.stat()
+    facts = describe_file(path)
+    return {**facts, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _is_unchanged(path: Path, facts: Facts) -> bool:
+    try:
+        status = path.stat()
+        if (status.st_size, status.st_mtime_ns) == (facts.get("bytes"), facts.get("mtime_ns")):
+            return True
+        return bool(_describe(path)["sha256"] == facts.get("sha256"))
+    except OSError:
+        return False
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make a folder that holds records of these settings alone, and clear what a kill left.
+    """Make a folder that holds records of these settings alone.
 
     Raises
     ------
@@ -99,20 +123,23 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} holds a manifest but no {SETTINGS}, so how its records were made is "
             "unknown. Choose another folder."
         )
-    for partial in folder.rglob(".*.partial"):
-        partial.unlink(missing_ok=True)
     if not kept:
         write_json(folder / SETTINGS, settings)
 
 
-def write_results(folder: Path, manifest: pd.DataFrame, skipped: list[dict[str, str]]) -> None:
-    """Write the manifest and the list of what was skipped, and hang that list on the manifest."""
-    write_manifest(manifest, folder / MANIFEST)
-    if skipped:
-        write_bytes(folder / SKIPPED, pd.DataFrame(skipped).to_csv(index=False).encode())
+def write_results(
+    folder: Path,
+    manifest: pd.DataFrame,
+    errors: list[dict[str, str]],
+    names: tuple[str, str] = (MANIFEST, ERRORS),
+) -> None:
+    """Write the manifest and the list of what failed, and hang that list on the manifest."""
+    write_manifest(manifest, folder / names[0])
+    if errors:
+        write_bytes(folder / names[1], pd.DataFrame(errors).to_csv(index=False).encode())
     else:
-        (folder / SKIPPED).unlink(missing_ok=True)
-    manifest.attrs["skipped"] = skipped
+        (folder / names[1]).unlink(missing_ok=True)
+    manifest.attrs["skipped"] = errors
 
 
 def safe_name(text: str, digest: str) -> str:
@@ -124,8 +151,3 @@ def safe_name(text: str, digest: str) -> str:
 def text_hash(text: str) -> str:
     """Return the SHA-256 of a text in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def show_progress(items: Iterable[Any], total: int, what: str, progress: bool) -> Iterable[Any]:
-    """Count items on standard error, if that is a terminal."""
-    return tqdm(items, total=total, desc=what, disable=None if progress else True)

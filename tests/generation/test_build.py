@@ -91,7 +91,7 @@ def test_spliced_is_the_engine_inside_the_mask_and_the_source_bit_for_bit_outsid
 
 
 def test_regenerated_is_the_engines_whole_output(photos, tmp_path):
-    rows = make([photos / "a.jpg"], tmp_path / "out", engine=INVERT, variant="regenerated")
+    rows = make([photos / "a.jpg"], tmp_path / "out", engine=INVERT, variants="regenerated")
     source = load_image(photos / "a.jpg")
     assert set(fakes(rows)["variant"]) == {"regenerated"}
     for row in fakes(rows).itertuples():
@@ -100,7 +100,7 @@ def test_regenerated_is_the_engines_whole_output(photos, tmp_path):
 
 def test_variants_coincide_with_opencv_at_native_size(photos, tmp_path):
     hashes = [
-        list(make(photos, tmp_path / variant, variant=variant)["sha256"])
+        list(make(photos, tmp_path / variant, variants=variant)["sha256"])
         for variant in ("spliced", "regenerated")
     ]
     assert hashes[0] == hashes[1]
@@ -125,7 +125,7 @@ def test_working_size_reaches_original_and_fake_alike(photos, tmp_path):
 
     engine = Engine("keep", one_by_one(keep))
     manifest = make([photos / "a.jpg"], tmp_path / "out", engine=engine, history="16,png",
-                    variant="regenerated")  # fmt: skip
+                    variants="regenerated")  # fmt: skip
     source = Image.fromarray(load_image(photos / "a.jpg"))
     small = source.resize((16, 16), Image.Resampling.LANCZOS)
     expected = np.array(small.resize(source.size, Image.Resampling.LANCZOS))
@@ -214,8 +214,10 @@ def test_build_killed_at_any_write_completes_when_run_again(k, photos, tmp_path,
 def test_what_a_hard_kill_leaves_behind_is_cleared(photos, tmp_path):
     manifest = make(photos, tmp_path / "out")
     before = tree(tmp_path / "out")
-    stray = tmp_path / "out" / manifest["record"][0] / ".original.png.1-2.partial"
-    stray.write_bytes(b"half")
+    record = tmp_path / "out" / manifest["record"][0]
+    (record / "record.json").unlink()
+    (record / ".record.json.1-2.partial").write_bytes(b"half")
+    (tmp_path / "out" / ".manifest.parquet.1.partial").write_bytes(b"half")
     make(photos, tmp_path / "out")
     assert tree(tmp_path / "out") == before
 
@@ -248,7 +250,7 @@ def test_damaged_file_of_a_finished_record_is_made_again(name, photos, tmp_path)
     [
         {"engine": "opencv-ns"},
         {"schemas": ["left"]},
-        {"variant": "regenerated"},
+        {"variants": "regenerated"},
         {"history": "jpeg:90"},
         {"random_state": 1},
     ],
@@ -285,7 +287,7 @@ def test_bad_sources_are_named_and_skipped(photos, tmp_path, caplog):
     assert reasons.keys() == {"cut.jpg", "text.png", "dot.png", "copy.jpg", "gone.png"}
     assert "same content" in reasons["copy.jpg"]
     assert "1x1" in reasons["dot.png"]
-    listed = pd.read_csv(tmp_path / "out" / "skipped.csv")
+    listed = pd.read_csv(tmp_path / "out" / "errors.csv")
     assert listed.to_dict("records") == manifest.attrs["skipped"]
     assert all(name in caplog.text for name in reasons)
     folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
@@ -297,7 +299,7 @@ def test_list_of_skipped_goes_when_nothing_is(photos, tmp_path):
     make(photos, tmp_path / "out")
     (photos / "text.png").unlink()
     assert make(photos, tmp_path / "out").attrs["skipped"] == []
-    assert not (tmp_path / "out" / "skipped.csv").exists()
+    assert not (tmp_path / "out" / "errors.csv").exists()
 
 
 def test_same_pixels_under_two_sources_are_used_once(photos, tmp_path):
@@ -341,7 +343,7 @@ def test_broken_engine_stops_the_build(photos, tmp_path):
         {"schemas": ["top_left_white"]},
         {"schemas": []},
         {"schemas": ["top", "top"]},
-        {"variant": "original"},
+        {"variants": "original"},
         {"random_state": None},
         {"random_state": -1},
         {"engine": "magic"},

@@ -145,7 +145,7 @@ def test_bad_fake_is_skipped_alone_and_again_in_the_next_run(manifest, tmp_path)
         matched = match(manifest, tmp_path / "out")
         assert list(reasons(matched)) == ["r0/inpainting_0.bmp"]
         assert len(matched) == len(manifest) - 1
-        assert len(pd.read_csv(tmp_path / "out" / "skipped.csv")) == 1
+        assert len(pd.read_csv(tmp_path / "out" / "errors.csv")) == 1
 
 
 @pytest.mark.parametrize("spoil", [cut, os.remove])

@@ -1,0 +1,105 @@
+"""Make records out of untouched images: masks, inpaintings, a manifest.
+
+    cnnsvm build photos records                                  five masks, OpenCV
+    cnnsvm build photos records --engine vae:FOLDER --variants both
+    cnnsvm build archive.zip records --engine diffusion --shard 1/4
+    cnnsvm build archive.zip records --engine file:inpainting.webp
+
+Interrupted or killed and called again, it goes on where it was.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+SETS = {"mission": "the five of a DeepfakeArt study", "sides": "four halves", "shapes": "all nine"}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``cnnsvm build``."""
+    parser.add_argument("sources", help="images, records, a tree, a manifest, or an archive of one")
+    parser.add_argument("folder", type=Path, help="where the records go")
+    parser.add_argument(
+        "--engine",
+        default="opencv-telea",
+        help="opencv-telea, opencv-ns, vae:MODEL, diffusion:MODEL, file:PATTERN [%(default)s]",
+    )
+    parser.add_argument(
+        "--schemas",
+        nargs="+",
+        default=["mission"],
+        metavar="SCHEMA",
+        help=f"mask schemas by name, or {', '.join(f'{k} ({v})' for k, v in SETS.items())}",
+    )
+    parser.add_argument("--variants", default="spliced", choices=("spliced", "regenerated", "both"))
+    parser.add_argument("--edge", default="hard", help="hard, or blur:R in pixels [%(default)s]")
+    parser.add_argument(
+        "--history", default="png", help="such as jpeg:90 or 512x512,bicubic,webp [%(default)s]"
+    )
+    parser.add_argument("--prompt", help="for engines that take one")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="make one part of N")
+    parser.add_argument("--groups", help="what names the source: a pattern or a CSV table")
+    parser.add_argument("--work", type=Path, help="where an archive is unpacked [FOLDER.work]")
+    parser.add_argument("--no-panels", action="store_true", help="no group images")
+    parser.add_argument("--no-space-check", action="store_true", help="start with little space")
+    parser.add_argument("--strict", action="store_true", help="stop at the first bad source")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, help="threads [one a core]")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Open the sources, make what is missing of the records, say what there is."""
+    from cnnsvm.datasets import open_dataset
+    from cnnsvm.generation import build
+
+    _quieten()
+    work = args.work or args.folder.with_name(args.folder.name + ".work")
+    sources = open_dataset(args.sources, work, groups=args.groups, skip_bad=not args.strict)
+    manifest = build(
+        sources,
+        args.folder,
+        engine=args.engine,
+        schemas=_expand(args.schemas),
+        variants=args.variants,
+        edge=args.edge,
+        history=args.history,
+        prompt=args.prompt,
+        shard=args.shard,
+        panels=not args.no_panels,
+        random_state=args.seed,
+        n_jobs=args.jobs,
+        skip_bad=not args.strict,
+        check_space=not args.no_space_check,
+    )
+    unread = sources.attrs.get("skipped", [])
+    print(_summary(manifest, args.folder, len(manifest.attrs["skipped"]), unread))
+    return 0
+
+
+def _quieten() -> None:
+    # one line a bad source is in errors.csv; of thousands the log shows too much
+    logging.getLogger("cnnsvm.generation.sources").setLevel(logging.ERROR)
+
+
+def _expand(names: list[str]) -> list[str]:
+    from cnnsvm.generation import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
+
+    sets = {"mission": MISSION_SCHEMAS, "sides": SIDE_SCHEMAS, "shapes": tuple(MASK_SCHEMAS)}
+    expanded = [name for given in names for name in sets.get(given, (given,))]
+    return list(dict.fromkeys(expanded))
+
+
+def _summary(manifest: Any, folder: Path, n_errors: int, unread: list[dict[str, str]]) -> str:
+    counts = manifest["variant"].value_counts()
+    kinds = ", ".join(f"{counts[name]:,} {name}" for name in counts.index)
+    lines = (
+        [f"{manifest['record'].nunique():,} records in {folder}: {kinds}"] if len(counts) else []
+    )
+    if n_errors:
+        lines.append(f"{n_errors:,} could not be made: {folder / 'errors.csv'} says why.")
+    if unread:
+        lines.append(f"{len(unread):,} could not be read, the first: {unread[0]['reason']}")
+    if not (folder / "manifest.parquet").exists():
+        lines.append("Other shards are missing; the last one writes manifest.parquet.")
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""Recipes: what all records of a folder share, checked before anything is made."""
+
+import dataclasses
+import re
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cnnsvm.generation.engines import Engine, get_engine
+from cnnsvm.generation.history import History
+from cnnsvm.generation.schemas import MaskSchema, get_schema
+from cnnsvm.generation.store import GenerationError, text_hash
+from cnnsvm.records import VARIANTS
+
+BOTH = "both"
+_EDGE = re.compile(r"blur:(\d+(?:\.\d+)?)")
+_MAX_BLUR = 200.0  # pixels
+
+
+@dataclass(frozen=True)
+class Fake:
+    """One kind of fake of every record: its variant, its mask schema, and its file names.
+
+    ``schema`` is None where the engine's output does not depend on a mask and all of it is taken:
+    there is one such picture a source, and no mask.
+    """
+
+    variant: str
+    schema: MaskSchema | None
+    name: str
+    mask: str | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all records of a folder share."""
+
+    engine: Engine
+    schemas: tuple[MaskSchema, ...]
+    variants: tuple[str, ...]
+    blur: float
+    history: History
+    random_state: int
+    panels: bool = True
+    lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what tells this recipe from another, as JSON can hold it."""
+        return {
+            "made_by": "build",
+            "engine": self.engine.name,
+            "details": dict(self.engine.details),
+            "prompt": self.engine.prompt,
+            "schemas": [schema.name for schema in self.schemas],
+            "variants": list(self.variants),
+            "edge": f"blur:{self.blur:g}" if self.blur else "hard",
+            "history": str(self.history),
+            "random_state": self.random_state,
+            "panels": self.panels,
+        }
+
+    def seed(self, source_sha256: str, schema: str) -> int:
+        """Return the seed of one picture, in [0, 2**32)."""
+        entropy = [self.random_state, int(source_sha256, 16), int(text_hash(schema), 16)]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    @property
+    def original(self) -> str:
+        """Name of the original's file."""
+        return f"original{self.history.suffix}"
+
+    @property
+    def fakes(self) -> list[Fake]:
+        """Return what is made of every source, in the order of the manifest."""
+        return [
+            fake
+            for variant in self.variants
+            for fake in (
+                [self._whole()]
+                if variant == "regenerated" and not self.engine.uses_mask
+                else [self._fake(variant, schema) for schema in self.schemas]
+            )
+        ]
+
+    def _whole(self) -> Fake:
+        stem = "inpainting" if len(self.variants) == 1 else "regenerated"
+        return Fake("regenerated", None, stem + self.history.suffix, None)
+
+    def _fake(self, variant: str, schema: MaskSchema) -> Fake:
+        alone = len(self.variants) == 1
+        stem = "inpainting" if alone or variant == "spliced" else variant
+        part = file_part(schema.name)
+        return Fake(variant, schema, f"{stem}_{part}{self.history.suffix}", f"mask_{part}.png")
+
+
+def file_part(schema: str) -> str:
+    """Return the name of a schema as a part of file names."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", schema).strip("-.")
+
+
+def make_recipe(
+    engine: str | Engine,
+    schemas: Sequence[str | MaskSchema] | str,
+    variants: Sequence[str] | str,
+    edge: str,
+    history: History | str,
+    prompt: str | None,
+    random_state: int,
+    panels: bool,
+) -> Recipe:
+    """Check the parameters that all records share.
+
+    Raises
+    ------
+    GenerationError, EngineError, SchemaError, HistoryError
+        If a value is wrong; all are ValueErrors.
+    """
+    if not isinstance(random_state, (int, np.integer)) or random_state < 0:
+        raise GenerationError(
+            f"random_state must be an int of at least 0, got {random_state!r}: without one a "
+            "call that was killed could not be taken up again."
+        )
+    chosen = _check_variants(variants)
+    blur = _check_edge(edge, chosen)
+    parsed = History.parse(history) if isinstance(history, str) else history
+    masks = _check_schemas(schemas)
+    made = _with_prompt(get_engine(engine), prompt)
+    if parsed.size is None and made.size is not None:
+        parsed = dataclasses.replace(parsed, size=made.size)
+    return Recipe(made, masks, chosen, blur, parsed, int(random_state), bool(panels))
+
+
+def _check_schemas(schemas: Sequence[str | MaskSchema] | str) -> tuple[MaskSchema, ...]:
+    wanted = (schemas,) if isinstance(schemas, str) else tuple(schemas)
+    made = tuple(get_schema(schema) for schema in wanted)
+    files = {file_part(schema.name).lower() for schema in made}
+    if not made or len(files) < len(made):
+        raise GenerationError(
+            f"schemas must be one or more with different names, got {[s.name for s in made]}."
+        )
+    return made
+
+
+def _check_variants(variants: Sequence[str] | str) -> tuple[str, ...]:
+    wanted = (variants,) if isinstance(variants, str) else tuple(variants)
+    chosen = VARIANTS[1:] if wanted == (BOTH,) else wanted
+    if not chosen or set(chosen) - set(VARIANTS[1:]) or len(set(chosen)) < len(chosen):
+        raise GenerationError(
+            f"variants must be {', '.join(VARIANTS[1:])}, or {BOTH}, got {variants!r}."
+        )
+    return tuple(sorted(chosen, reverse=True))  # spliced first: its files are made with the masks
+
+
+def _check_edge(edge: str, variants: tuple[str, ...]) -> float:
+    if edge == "hard":
+        return 0.0
+    found = _EDGE.fullmatch(edge)
+    if not found or not 0 < float(found[1]) <= _MAX_BLUR:
+        raise GenerationError(
+            f"edge must be 'hard' or 'blur:R', R the standard deviation of a Gaussian in pixels, "
+            f"above 0 and at most {_MAX_BLUR:g}; got {edge!r}. Write for example 'blur:4'."
+        )
+    if "spliced" not in variants:
+        raise GenerationError(
+            f"edge={edge!r} is for spliced fakes, and only {variants[0]} ones were asked for: "
+            "nothing is pasted in those. Leave edge out, or choose variants='both'."
+        )
+    return float(found[1])
+
+
+def _with_prompt(engine: Engine, prompt: str | None) -> Engine:
+    if prompt is None:
+        return engine
+    if engine.prompt is None:
+        raise GenerationError(
+            f"engine {engine.name!r} takes no prompt, got {prompt[:60]!r}. Leave the prompt out."
+        )
+    return dataclasses.replace(engine, prompt=prompt)
