@@ -4,13 +4,12 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from joblib import Parallel, delayed
 
 from cnnsvm.generation.engines import Engine
 from cnnsvm.generation.history import History
@@ -29,6 +28,7 @@ from cnnsvm.generation.store import (
     clear_partials,
     write_results,
 )
+from cnnsvm.generation.threads import map_in_threads
 from cnnsvm.images import ImageError
 from cnnsvm.records import make_manifest, write_manifest
 
@@ -146,9 +146,10 @@ def build(
     rows = _Rows(skip_bad, errors if part.index == 1 else [])  # bad files belong to no shard
     outcomes = _outcomes([*ready, *rest], root, recipe, n_jobs)
     try:
-        shown = show_progress(outcomes, len(own), "records", progress, ready=len(ready))
-        for source, outcome in shown:
-            rows.add(source, outcome)
+        with closing(outcomes):
+            shown = show_progress(outcomes, len(own), "records", progress, ready=len(ready))
+            for source, outcome in shown:
+                rows.add(source, outcome)
     except BaseException as error:
         _keep(rows.in_order(own), root / part.unfinished)
         raise _explained(error, root, rows.n_records, len(own)) from error
@@ -187,10 +188,10 @@ class _Rows:
 
 def _outcomes(
     sources: Sequence[Source], root: Path, recipe: Recipe, n_jobs: int | None
-) -> Iterator[tuple[Source, _Outcome]]:
-    jobs = (delayed(_try_record)(source, root, recipe) for source in sources)
-    made = Parallel(n_jobs=n_jobs or -1, prefer="threads", return_as="generator")(jobs)
-    yield from zip(sources, made, strict=True)
+) -> Generator[tuple[Source, _Outcome], None, None]:
+    made = map_in_threads(lambda source: _try_record(source, root, recipe), sources, n_jobs)
+    with closing(made):
+        yield from zip(sources, made, strict=True)
 
 
 def _try_record(source: Source, root: Path, recipe: Recipe) -> _Outcome:

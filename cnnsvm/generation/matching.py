@@ -1,10 +1,10 @@
 """Match histories: rewrite records made elsewhere so that originals and fakes share one history."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
-from joblib import Parallel, delayed
 
 from cnnsvm.generation.history import History
 from cnnsvm.generation.progress import show_progress
@@ -18,6 +18,7 @@ from cnnsvm.generation.store import (
     text_hash,
     write_results,
 )
+from cnnsvm.generation.threads import map_in_threads
 from cnnsvm.images import ImageError
 from cnnsvm.records import REQUIRED, make_manifest
 
@@ -75,20 +76,22 @@ def match_histories(
     root = Path(folder).absolute()
     claim_folder(root, {"made_by": "match_histories", "history": str(parsed)})
     clear_partials(root)
-    jobs = (delayed(rewrite_record)(rows, root / name, parsed) for name, rows in records.items())
-    outcomes = Parallel(n_jobs=n_jobs or -1, prefer="threads", return_as="generator")(jobs)
+    outcomes = map_in_threads(
+        lambda item: rewrite_record(item[1], root / item[0], parsed), list(records.items()), n_jobs
+    )
     made: dict[int, Row] = {}
     skipped: list[dict[str, str]] = []
     owners: dict[str, str] = {}
-    for done, bad in show_progress(outcomes, len(records), "records", progress):
-        for path, error in bad:
-            skip(skipped, path, error, skip_bad)
-        try:
-            check_owners(done.values(), owners)
-            made |= done
-        except ImageError as error:
-            for position in done:
-                skip(skipped, str(manifest["path"].iloc[position]), error, skip_bad)
+    with closing(outcomes):
+        for done, bad in show_progress(outcomes, len(records), "records", progress):
+            for path, error in bad:
+                skip(skipped, path, error, skip_bad)
+            try:
+                check_owners(done.values(), owners)
+                made |= done
+            except ImageError as error:
+                for position in done:
+                    skip(skipped, str(manifest["path"].iloc[position]), error, skip_bad)
     if not made:
         raise GenerationError(
             f"none of {len(manifest)} images can be used. First: {skipped[0]['reason']}"
