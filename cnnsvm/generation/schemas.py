@@ -3,12 +3,15 @@
 A schema is named ``kind`` or ``kind:argument``, where the argument holds options separated by
 commas; an option ``LOW-HIGH`` of two numbers in [0, 1] limits the share of the image that a mask
 may cover, as in ``strokes:0.1-0.5``. `SCHEMAS` maps each kind to a factory that turns the
-argument (empty if there is none) into a `MaskSchema`.
+argument (empty if there is none) into a `MaskSchema`. The order of the options is free; the name
+of the schema has them in one order and without those that are the default, so that equal schemas
+have equal names.
 """
 
 import functools
+import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,7 @@ from cnnsvm.generation.masks import MASK_SCHEMAS
 from cnnsvm.images import ImageError
 
 _N_DRAWS = 20
+_ANY = (0.0, 1.0)
 _LIMITS = re.compile(r"(\d*\.?\d+)-(\d*\.?\d+)")
 
 
@@ -71,7 +75,7 @@ class MaskSchema:
 
     name: str
     draw: Draw
-    coverage: tuple[float, float] = (0.0, 1.0)
+    coverage: tuple[float, float] = _ANY
     n_draws: int = _N_DRAWS
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
@@ -92,7 +96,6 @@ class MaskSchema:
         MaskError
             If none of ``n_draws`` masks is.
         """
-        low, high = self.coverage
         for _ in range(self.n_draws):
             mask = self.draw(scene, rng)
             if mask.dtype != np.bool_ or mask.shape != scene.shape:
@@ -100,14 +103,14 @@ class MaskSchema:
                     f"schema {self.name!r} must draw bool {scene.shape}, got {mask.dtype} "
                     f"{mask.shape}. Correct the schema."
                 )
-            share = float(mask.mean())
-            if low <= share <= high and share > 0 and (share < 1 or mask.size == 1):
+            if is_within(mask, self.coverage):
                 return mask
         tries = f"{self.n_draws} masks were drawn and the last" if self.n_draws > 1 else "its mask"
+        low, high = self.coverage
         raise MaskError(
-            f"{scene.path or 'image'}: {tries} covers {share:.1%}; schema {self.name!r} allows "
-            f"{low:.1%} to {high:.1%}, and a mask is neither all black nor all white. Change the "
-            "limits or leave this image out."
+            f"{scene.path or 'image'}: {tries} covers {mask.mean():.1%}; schema {self.name!r} "
+            f"allows {low:.1%} to {high:.1%}, and a mask is neither all black nor all white. "
+            "Change the limits or leave this image out."
         )
 
 
@@ -171,16 +174,77 @@ def split_argument(
     return options, (limits[0] if limits else coverage)
 
 
+def schema_name(
+    kind: str, options: Iterable[str], coverage: tuple[float, float], default: tuple[float, float]
+) -> str:
+    """Put a schema's name together: its kind, its own options, then its limits of coverage.
+
+    Parameters
+    ----------
+    kind : str
+    options : iterable of str
+        Those that differ from the default, in a fixed order.
+    coverage, default : tuple of float (low, high)
+        The limits are named if they differ from the default.
+
+    Returns
+    -------
+    str
+        What `get_schema` understands.
+    """
+    parts = list(options)
+    if coverage != default:
+        # never 1e-05, which would not be read back
+        parts.append("-".join(np.format_float_positional(limit, trim="-") for limit in coverage))
+    return f"{kind}:{','.join(parts)}" if parts else kind
+
+
+def is_within(mask: np.ndarray, coverage: tuple[float, float]) -> bool:
+    """Tell whether a mask covers a share within the limits and leaves some pixels, but not all.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (H, W)
+        That of a single pixel may be full.
+    coverage : tuple of float (low, high)
+        Both included.
+    """
+    share = float(mask.mean())
+    return coverage[0] <= share <= coverage[1] and share > 0 and (share < 1 or mask.size == 1)
+
+
 def _shape(kind: str, argument: str) -> MaskSchema:
-    options, limits = split_argument(kind, argument, (0.0, 1.0))
+    options, limits = split_argument(kind, argument, _ANY)
     if options:
-        raise SchemaError(f"{kind} takes limits of coverage only, got {options[0]!r}.")
+        raise SchemaError(
+            f"{kind} takes limits of coverage only, got {options[0]!r}. Write {kind} or {kind}:0-1."
+        )
     shape = MASK_SCHEMAS[kind]
-    name = f"{kind}:{argument}" if argument else kind
-    return MaskSchema(name, lambda scene, rng: shape(*scene.shape, rng), limits)
+    return MaskSchema(
+        schema_name(kind, [], limits, _ANY),
+        lambda scene, rng: shape(*scene.shape, rng),
+        limits,
+        _N_DRAWS if kind == "random_patches" else 1,  # the others are the same every time
+    )
 
 
-#: Factories of mask schemas by kind.
+def _elsewhere(module: str, factory: str, argument: str) -> MaskSchema:
+    """Call a factory of a module that is loaded only now."""
+    return getattr(importlib.import_module(module), factory)(argument)
+
+
+_ELSEWHERE = {
+    "rectangles": ("cnnsvm.generation.strokes", "rectangles_schema"),
+    "strokes": ("cnnsvm.generation.strokes", "strokes_schema"),
+    "object": ("cnnsvm.generation.objects", "object_schema"),
+    "file": ("cnnsvm.generation.mask_files", "file_schema"),
+}
+
+#: Factories of mask schemas by kind: those of `MASK_SCHEMAS`, which take limits of coverage only;
+#: ``rectangles[:N]`` and ``strokes``, drawn at random;
+#: ``object[:<model>][,box|instance][,weights=<file>][,score=<share>]``, found by a network;
+#: ``file[:<pattern>][,invert]``, mask files beside the images. All take ``LOW-HIGH`` too.
 SCHEMAS: dict[str, Callable[[str], MaskSchema]] = {
-    kind: functools.partial(_shape, kind) for kind in MASK_SCHEMAS
+    **{kind: functools.partial(_shape, kind) for kind in MASK_SCHEMAS},
+    **{kind: functools.partial(_elsewhere, *place) for kind, place in _ELSEWHERE.items()},
 }
