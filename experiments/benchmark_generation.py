@@ -48,7 +48,7 @@ def loop_mask(schema: str, height: int, width: int, rng: np.random.Generator) ->
         return np.asarray(image) > 0
     wanted = rng.uniform(0.4, 0.6) * width * height
     while sum(1 for value in image.tobytes() if value == 255) < wanted:
-        x, y = rng.integers(0, width), rng.integers(0, height)
+        x, y = int(rng.integers(0, width)), int(rng.integers(0, height))
         w, h = (int(rng.integers(max(s // 16, 1), max(s // 4, 1) + 1)) for s in (width, height))
         draw.rectangle((x, y, x + w, y + h), fill=255)
     return np.asarray(image) > 0
@@ -62,8 +62,9 @@ def loop_build(paths: list[Path], folder: Path) -> None:
         record.mkdir(parents=True)
         image = load_image(path)
         Image.fromarray(image).save(record / "original.png", compress_level=1)
+        height, width, _ = image.shape
         for schema in MISSION_SCHEMAS:
-            mask = loop_mask(schema, *image.shape[:2], rng)
+            mask = loop_mask(schema, height, width, rng)
             fake = cv2.inpaint(image, mask.astype(np.uint8), 3, cv2.INPAINT_TELEA)
             fake = np.where(mask[:, :, None], fake, image)
             panel = draw_panel([("original", image), ("mask", mask), ("inpainting", fake)])

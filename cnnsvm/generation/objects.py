@@ -4,18 +4,17 @@ Which objects an image holds does not depend on ``rng``: the network looks once,
 one of those whose masks are within the limits of coverage.
 """
 
-import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from cnnsvm.generation.object_networks import file_signature, load_network
 from cnnsvm.generation.schemas import (
     MaskError,
     MaskSchema,
@@ -40,11 +39,6 @@ _SEGMENTATION_SIDES = (520, 4 * 520)
 _LEAST_SIDE = 4  # pixels; a network that shrinks its input once more must not be left with none
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-#: Trained with an epsilon of 0 in their frozen batch norms; torchvision sets it for its own files.
-_WITHOUT_EPS = (
-    *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
-    *("keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn"),
-)
 
 
 @dataclass(frozen=True)
@@ -125,10 +119,10 @@ def object_schema(argument: str) -> MaskSchema:
             f"object:{argument}: {options.model} finds boxes only. Leave out 'instance', or choose "
             "a maskrcnn, fcn, deeplabv3 or lraspp network."
         )
-    network = _load_network(options)
+    network = load_network(options.model, options.weights)
     own = [options.model] * (options.model != DEFAULT_MODEL)
     own += ["box"] * (has_regions and extent == "box")
-    own += [f"weights={_signature(options.weights)}"] if options.weights else []
+    own += [f"weights={file_signature(options.weights)}"] if options.weights else []
     own += [f"score={options.score}"] * (options.score != DEFAULT_SCORE)
     name = schema_name("object", own, options.coverage, DEFAULT_COVERAGE)
     find = (_segmentation if is_segmentation else _detection)(network, options.score)
@@ -299,94 +293,3 @@ def _remember_last(find: Find) -> Find:
         return seen.objects
 
     return remembering
-
-
-def _load_network(options: _Options) -> "nn.Module":
-    import torch
-
-    from cnnsvm.devices import choose_device
-
-    with torch.random.fork_rng(devices=[]):  # networks begin with random weights
-        if options.weights is None:
-            network = _from_hub(options.model)
-        else:
-            network = _from_file(options.model, options.weights)
-    return network.to(choose_device("auto")).eval()
-
-
-def _from_hub(model: str) -> "nn.Module":
-    import torch
-    from torchvision import models
-
-    try:
-        return models.get_model(model, weights="DEFAULT", progress=False)
-    except Exception as error:
-        file = Path(models.get_model_weights(model).DEFAULT.url).name
-        raise SchemaError(
-            f"torchvision's weights for {model} cannot be downloaded ({error}). Either copy {file} "
-            f"to {Path(torch.hub.get_dir()) / 'checkpoints'} from a machine that has it, or name a "
-            f"file, as in object:{model},weights=/path/to/{file}."
-        ) from error
-
-
-def _from_file(model: str, file: str) -> "nn.Module":
-    from torchvision import models
-
-    # the auxiliary classifier serves training only
-    state = {k: v for k, v in _file_state(file).items() if not k.startswith("aux_classifier.")}
-    network = models.get_model(model, weights=None, weights_backbone=None)
-    try:
-        keys = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise _misfit(model, file, str(error).splitlines()[-1].strip()) from error
-    # frozen batch norms count no batches
-    missing = [key for key in keys.missing_keys if not key.endswith("num_batches_tracked")]
-    for what, wrong in (("missing", missing), ("unknown", keys.unexpected_keys)):
-        if wrong:
-            raise _misfit(model, file, f"{len(wrong)} parameter(s) {what}: {', '.join(wrong[:3])}")
-    if model in _WITHOUT_EPS and not any(key.endswith("num_batches_tracked") for key in state):
-        _drop_eps(network)
-    return network
-
-
-def _misfit(model: str, file: str, reason: str) -> SchemaError:
-    return SchemaError(
-        f"weights={file} do not fit {model} ({reason}). The file must hold torchvision's {model}; "
-        "without weights= its own are taken from the hub."
-    )
-
-
-def _drop_eps(network: "nn.Module") -> None:
-    from torch import nn
-
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = 0.0
-
-
-def _file_state(file: str) -> Mapping[str, Any]:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if Path(file).suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return dict(state.get("state_dict", state.get("model", state)))
-    except Exception as error:
-        raise SchemaError(
-            f"weights={file} cannot be read ({_first_sentence(error)}). Give an existing "
-            ".safetensors, .pth or .pt file with nothing but the network's parameters, or leave "
-            "weights= out to have torchvision's own from its hub."
-        ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    # what torch says next is how to load an unsafe file all the same
-    return str(error).partition(". ")[0] or type(error).__name__
-
-
-def _signature(file: str) -> str:
-    """Return the name of a file and the first 8 digits of its SHA-256."""
-    with Path(file).open("rb") as opened:
-        return f"{Path(file).name}@{hashlib.file_digest(opened, 'sha256').hexdigest()[:8]}"

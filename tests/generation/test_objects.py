@@ -17,7 +17,8 @@ from torchvision import models
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cnnsvm.generation import objects
+from cnnsvm.generation import object_networks, objects
+from cnnsvm.generation.object_networks import load_network
 from cnnsvm.generation.objects import FoundObject, pick_object
 from cnnsvm.generation.schemas import MaskError, Scene, SchemaError, get_schema
 
@@ -67,7 +68,7 @@ def use(monkeypatch):
     """Let a schema have this network in place of torchvision's."""
 
     def use(network):
-        monkeypatch.setattr(objects, "_load_network", lambda options: network.eval())
+        monkeypatch.setattr(objects, "load_network", lambda model, weights: network.eval())
         return network
 
     return use
@@ -336,7 +337,7 @@ def test_network_is_the_one_in_the_file(detector_file, tmp_path):
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "net.safetensors")
     for file in (detector_file, tmp_path / "net.safetensors"):
         options = objects._parse(f"{SMALL_DETECTOR},weights={file}")
-        network = objects._load_network(options)
+        network = load_network(options.model, options.weights)
         assert not network.training
         loaded = network.state_dict()
         assert loaded.keys() == state.keys()
@@ -397,7 +398,7 @@ def test_detector_without_masks_has_no_instances(model):
     ],
 )
 def test_wrong_argument_is_refused_before_a_network_is_loaded(monkeypatch, argument, message):
-    monkeypatch.setattr(objects, "_load_network", lambda options: pytest.fail("loaded"))
+    monkeypatch.setattr(objects, "load_network", lambda model, weights: pytest.fail("loaded"))
     with pytest.raises(SchemaError, match=message):
         get_schema(f"object:{argument}")
 
@@ -477,7 +478,7 @@ def test_auxiliary_classifier_and_counters_of_batches_do_not_matter(segmenter_fi
     state["aux_classifier.0.weight"] = torch.zeros(3)
     torch.save({"model": state, "epoch": 3}, tmp_path / "net.pth")
     options = objects._parse(f"{SMALL_SEGMENTER},weights={tmp_path / 'net.pth'}")
-    loaded = objects._load_network(options).state_dict()
+    loaded = load_network(options.model, options.weights).state_dict()
     assert all(torch.equal(loaded[key].cpu(), state[key]) for key in state if "aux" not in key)
 
 
@@ -490,7 +491,7 @@ def test_names_of_torchvisions_first_files_are_understood(tmp_path):
         for k, v in state.items()
     }
     torch.save(renamed, tmp_path / "net.pth")
-    loaded = objects._from_file(model, str(tmp_path / "net.pth")).state_dict()
+    loaded = object_networks._from_file(model, str(tmp_path / "net.pth")).state_dict()
     assert len(renamed.keys() - state.keys()) == 10
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
@@ -512,4 +513,4 @@ def test_frozen_batch_norms_get_the_epsilon_that_they_were_trained_with(
     if is_frozen:
         del state["1.num_batches_tracked"]
     torch.save(state, tmp_path / "net.pth")
-    assert objects._from_file(model, str(tmp_path / "net.pth"))[1].eps == eps
+    assert object_networks._from_file(model, str(tmp_path / "net.pth"))[1].eps == eps
