@@ -42,27 +42,53 @@ def make_tiny_pipeline(
     *,
     channels: int = 9,
     scheduler: str = "DDIMScheduler",
-    variant: str | None = None,
+    safety_checker: bool = False,
 ) -> Path:
-    """Save a pipeline with the shape of Stable Diffusion 2 inpainting, of 64x64 pixels."""
+    """Save a pipeline with the shape of Stable Diffusion 2 inpainting, of 64x64 pixels.
+
+    The safety checker withholds every picture.
+    """
     import diffusers
 
     folder = Path(folder)
     torch.manual_seed(seed)
+    own = {"clip_sample": False} if scheduler == "DDIMScheduler" else {"skip_prk_steps": True}
     pipeline = diffusers.StableDiffusionInpaintPipeline(
         vae=make_tiny_vae(folder / "vae", seed),
         text_encoder=_make_text_encoder(),
         tokenizer=make_tiny_tokenizer(folder / "tokenizer"),
         unet=_make_unet(channels),
         scheduler=getattr(diffusers, scheduler)(
-            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1,
-            **({"clip_sample": False} if scheduler == "DDIMScheduler" else {"skip_prk_steps": True}),
+            beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1, **own
         ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        safety_checker=_make_safety_checker() if safety_checker else None,
+        feature_extractor=_make_feature_extractor() if safety_checker else None,
+        requires_safety_checker=safety_checker,
     )  # fmt: skip
-    pipeline.save_pretrained(folder, safe_serialization=True, variant=variant)
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def make_tiny_xl_pipeline(folder: str | Path, seed: int = 0) -> Path:
+    """Save a pipeline with the shape of Stable Diffusion XL inpainting, of 64x64 pixels."""
+    import diffusers
+
+    folder = Path(folder)
+    torch.manual_seed(seed)
+    pipeline = diffusers.StableDiffusionXLInpaintPipeline(
+        vae=make_tiny_vae(folder / "vae", seed),
+        text_encoder=_make_text_encoder(num_hidden_layers=2),
+        text_encoder_2=_make_text_encoder("CLIPTextModelWithProjection", num_hidden_layers=2),
+        tokenizer=make_tiny_tokenizer(folder / "tokenizer"),
+        tokenizer_2=make_tiny_tokenizer(folder / "tokenizer_2"),
+        unet=_make_unet(
+            9, cross_attention_dim=32, addition_embed_type="text_time",
+            addition_time_embed_dim=8, projection_class_embeddings_input_dim=16 + 6 * 8,
+        ),
+        scheduler=diffusers.EulerAncestralDiscreteScheduler(beta_schedule="scaled_linear"),
+        add_watermarker=False,
+    )  # fmt: skip
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -90,29 +116,51 @@ def make_tiny_tokenizer(folder: str | Path) -> Any:
     return CLIPTokenizer.from_pretrained(str(folder), model_max_length=77)
 
 
-def _make_text_encoder() -> Any:
-    from transformers import CLIPTextConfig, CLIPTextModel
+def _make_text_encoder(kind: str = "CLIPTextModel", **changes: Any) -> Any:
+    import transformers
 
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=200, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=2, max_position_embeddings=77, projection_dim=16,
-        )
-    ).eval()  # fmt: skip
+    values = {"vocab_size": 200, "hidden_size": 16, "intermediate_size": 16, "projection_dim": 16}
+    values |= {"num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 77}
+    values |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    return getattr(transformers, kind)(transformers.CLIPTextConfig(**(values | changes))).eval()
 
 
-def _make_unet(channels: int) -> Any:
+def _make_unet(channels: int, **changes: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
-    unet = UNet2DConditionModel(
-        sample_size=8, in_channels=channels, out_channels=4, layers_per_block=1,
-        block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=(2, 4),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16, use_linear_projection=True,
-    )  # fmt: skip
+    values: dict[str, Any] = {
+        "sample_size": 8,
+        "in_channels": channels,
+        "out_channels": 4,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "attention_head_dim": (2, 4),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 16,
+        "use_linear_projection": True,
+    }
+    unet = UNet2DConditionModel(**(values | changes))
     _contrast(unet.conv_out)
     return unet.eval()
+
+
+def _make_safety_checker() -> Any:
+    from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+    from transformers import CLIPConfig
+
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "image_size": 32}
+    vision |= {"num_attention_heads": 2, "patch_size": 16, "projection_dim": 16}
+    checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=16))
+    checker.concept_embeds_weights.data.fill_(-2.0)  # no similarity is below this threshold
+    return checker.eval()
+
+
+def _make_feature_extractor() -> Any:
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
 
 
 def _contrast(layer: torch.nn.Conv2d) -> None:
