@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cnnsvm.datasets.archives import unpack_zip
+from cnnsvm.datasets.archives import is_archive, unpack_archive
+from cnnsvm.datasets.cifake import MANY, is_large_cifake
 from cnnsvm.datasets.deepfakeart import find_record_folders, find_role, read_originals, read_records
 from cnnsvm.datasets.errors import DatasetError, MissingDataError
 from cnnsvm.datasets.folder import find_class_folders, read_folder, read_sources
@@ -22,7 +23,7 @@ LAYOUTS = """Accepted are:
                     inpainting_<schema>.png, mask_<schema>.png
   a Real/Fake tree  <folder>/Train/Real/a.jpg, <folder>/Train/Fake/b.jpg (Train, Test optional)
   sources           <folder>/a.jpg: untouched images only
-  a .zip            of any of the folders"""
+  an archive        of any of the folders: .zip, .tar, .tar.gz, .tar.xz, .tar.bz2"""
 _MANIFESTS = ("manifest.parquet", "manifest.csv")
 
 
@@ -40,9 +41,11 @@ def open_dataset(
     Parameters
     ----------
     path : path
-        A manifest, a folder in one of the layouts of ``data/README.md``, or a zip of one.
+        A manifest, a folder in one of the layouts of ``data/README.md``, or an archive (.zip,
+        .tar, .tar.gz, .tar.xz, .tar.bz2) of one.
     workdir : path
-        Where a zip is unpacked, see `cnnsvm.datasets.archives.unpack_zip`; not used otherwise.
+        Where an archive is unpacked, see `cnnsvm.datasets.archives.unpack_archive`; not used
+        otherwise.
     groups : None, regular expression, or path of a CSV table
         What names the source of loose images, see `cnnsvm.datasets.groups.find_source_ids`.
         Manifests and records name their sources themselves.
@@ -61,21 +64,33 @@ def open_dataset(
     ------
     DatasetError
         If the layout is not recognised (the message lists those that are), or is recognised
-        and incomplete.
+        and incomplete, or an archive is damaged or unsafe, or holds CIFAKE: that is read straight
+        into memory (`cnnsvm.datasets.read_cifake`), not unpacked into 100,000 files.
     ManifestError
         If a manifest has bad rows.
     """
     place = Path(path).absolute()
     if not place.exists():
         raise MissingDataError(f"{place}: no such file or folder. Check the path.\n{LAYOUTS}")
-    if place.is_file() and place.suffix.lower() == ".zip":
-        place = unpack_zip(place, workdir)
+    if place.is_file() and is_archive(place):
+        place = _unpack(place, workdir)
     if place.is_file():
         if place.suffix not in (".csv", ".parquet"):
             raise DatasetError(f"{place}: not a data set that is read here.\n{LAYOUTS}")
         refuse_groups(groups, place)
         return read_manifest(place, check=not skip_bad)
     return _open_folder(place, groups, variant, engine, skip_bad)
+
+
+def _unpack(archive: Path, workdir: str | os.PathLike[str]) -> Path:
+    if is_large_cifake(archive):
+        raise DatasetError(
+            f"{archive}: holds more than {MANY:,} small images in CIFAKE's folders, so it is not "
+            f"unpacked here. Read it into memory with "
+            f"cnnsvm.datasets.read_cifake({str(archive)!r}), or unpack it yourself and give the "
+            "folder, or a part of it."
+        )
+    return unpack_archive(archive, workdir)
 
 
 def _open_folder(
@@ -104,6 +119,6 @@ def _has_inpainting(record: Path) -> bool:
 
 
 def _wrapped(folder: Path) -> list[Path]:
-    """Return the folder that a folder holds and nothing else, as a zip often wraps its content."""
+    """Return the folder that a folder holds and nothing else, as archives often wrap all."""
     visible = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
     return visible if len(visible) == 1 and visible[0].is_dir() else []

@@ -1,9 +1,10 @@
+import tarfile
 import zipfile
 
 import pytest
 from PIL import Image
 
-from cnnsvm.datasets import DatasetError, MissingDataError, open_dataset, read_records
+from cnnsvm.datasets import DatasetError, MissingDataError, cifake, open_dataset, read_records
 from cnnsvm.records import ManifestError, make_manifest, make_row, write_manifest
 
 RECORDS = ["1/original.png", "1/inpainting.png", "2/original.png", "2/inpainting.png"]
@@ -20,6 +21,12 @@ def write(root, names):
 
 
 def pack(root, archive):
+    if archive.suffix != ".zip":
+        with tarfile.open(
+            archive, "w:" + archive.suffix.lower().replace(".tar", "").strip(".")
+        ) as opened:
+            opened.add(root, ".")
+        return archive
     with zipfile.ZipFile(archive, "w") as opened:
         for path in sorted(root.rglob("*.*")):
             opened.write(path, path.relative_to(root))
@@ -44,12 +51,12 @@ def work(tmp_path):
         (["7/original.png", "8/original.png"], [(0, "7"), (0, "8")]),  # after delete.py
     ],
 )
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("packed", ["", "zip", "tar", "tar.xz", "TAR.GZ"])
 def test_every_layout_loose_and_packed(tmp_path, work, names, expected, packed):
     root = write(tmp_path / "data", names)
-    manifest = open_dataset(pack(root, tmp_path / "d.zip") if packed else root, work)
+    manifest = open_dataset(pack(root, tmp_path / f"d.{packed}") if packed else root, work)
     assert sorted(zip(manifest["label"], manifest["source_id"], strict=True)) == expected
-    assert work.exists() == packed
+    assert work.exists() == bool(packed)
     assert manifest["path"].str.startswith(str(work if packed else root)).all()
 
 
@@ -120,9 +127,32 @@ def test_anything_else_lists_the_layouts(tmp_path, work, kind):
         place.touch()
     with pytest.raises(DatasetError) as caught:
         open_dataset(place, work)
-    for layout in ("a manifest", "inpainting_<schema>.png", "Train/Fake/b.jpg", "a .zip"):
+    for layout in ("a manifest", "inpainting_<schema>.png", "Train/Fake/b.jpg", ".zip, .tar"):
         assert layout in str(caught.value)
     assert isinstance(caught.value, MissingDataError) == (kind == "missing")
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar.xz"])
+def test_cifake_is_not_unpacked_into_a_sea_of_files(tmp_path, work, monkeypatch, suffix):
+    names = [f"{kind}/{i}.png" for kind in ("train/REAL", "train/FAKE") for i in range(5)]
+    root = write(tmp_path / "data", names)
+    archive = pack(root, tmp_path / f"d.{suffix}")
+    monkeypatch.setattr(cifake, "MANY", 9)
+    with pytest.raises(DatasetError, match=r"Read it into memory with .*read_cifake\('.*d\."):
+        open_dataset(archive, work)
+    assert not work.exists()
+    assert len(open_dataset(root, work)) == 10  # what the user unpacked is read
+    monkeypatch.setattr(cifake, "MANY", 10)
+    assert len(open_dataset(archive, work)) == 10
+
+
+def test_an_unsafe_archive_is_refused(tmp_path, work):
+    with tarfile.open(tmp_path / "d.tar.gz", "w:gz") as opened:
+        link = tarfile.TarInfo("Real")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        opened.addfile(link)
+    with pytest.raises(DatasetError, match="'Real' is a link"):
+        open_dataset(tmp_path / "d.tar.gz", work)
 
 
 def test_half_a_tree_says_what_is_missing(tmp_path, work):
