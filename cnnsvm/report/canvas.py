@@ -54,6 +54,20 @@ def new_figure(rows: int = 1, height: float = 4.4, **grid: Any) -> tuple[Figure,
     return figure, axes
 
 
+def new_grid(n: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Make a figure of ``n`` square panels without ticks, row by row; as `new_figure` else."""
+    rows = -(-n // columns)
+    figure = Figure(figsize=(_WIDTH, 0.95 + 1.8 * rows), dpi=DPI)
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+    FigureCanvasAgg(figure)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in panels[n:]:
+        spare.set_axis_off()
+    for panel in panels[:n]:
+        panel.set(xticks=[], yticks=[], box_aspect=1)
+    return figure, panels[:n]
+
+
 def to_png(figure: Figure) -> bytes:
     """Encode a figure; the same figure gives the same bytes."""
     buffer = io.BytesIO()

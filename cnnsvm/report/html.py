@@ -9,24 +9,8 @@ from cnnsvm.images import load_image
 from cnnsvm.report import sections
 from cnnsvm.report.markup import Html, element, html, join, paragraph, section
 from cnnsvm.report.mistakes import Loader, mistakes_html
-from cnnsvm.report.style import CSS
+from cnnsvm.report.style import CSS, PAGE
 from cnnsvm.report.wording import format_seconds
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>{css}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 def render_html(
@@ -59,7 +43,7 @@ def render_html(
         section("Most confident mistakes", mistakes_html(predictions, loader)),
         sections.provenance(result),
     ]
-    return _PAGE.format(title=html(title), css=CSS, body=join(body))
+    return PAGE.format(title=html(title), css=CSS, body=join(body))
 
 
 def _header(result: Mapping[str, Any], title: str) -> Html:

@@ -1,4 +1,4 @@
-"""The look of the HTML report: one style sheet, light and dark, from phone to desk."""
+"""The look of the HTML reports: a page, and one style sheet, light and dark, phone to desk."""
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1c2430; --soft: #5a6675; --line: #d8dee6;
@@ -65,4 +65,40 @@ dt { color: var(--soft); overflow-wrap: anywhere; }
 dd { margin: 0; overflow-wrap: anywhere; }
 ul.plain { padding-left: 1.1rem; font-size: .9rem; overflow-wrap: anywhere; }
 @media print { body { max-width: none; } h2, figure, table { break-inside: avoid; } }
+"""
+
+#: A contact sheet: figures whose pictures stand side by side.
+SHEET_CSS = """
+.sheet { display: grid; gap: .8rem; align-items: start;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.sheet.single { grid-template-columns: repeat(auto-fill, minmax(9.6rem, 1fr)); }
+.sheet figure { background: var(--card); border-radius: .5rem; padding: .5rem; min-width: 0; }
+.strip { display: flex; gap: .3rem; }
+.strip div { flex: 1 1 0; min-width: 0; }
+.strip span { display: block; font-size: .8rem; color: var(--soft); }
+.strip img { display: block; width: 100%; max-height: 11rem; object-fit: contain; }
+/* the white of a mask is that of the page */
+.strip .mask img { outline: 1px solid var(--soft); background: #8b929b; }
+.strip p { margin: 0; padding: 1.5rem .3rem; text-align: center; border: 1px dashed var(--soft);
+  color: var(--soft); font-size: .8rem; }
+.sheet figcaption { overflow-wrap: anywhere; }
+details { margin: .5rem 0; }
+summary { cursor: pointer; }
+"""
+
+#: A page that may load nothing from elsewhere; to be formatted with ``title``, ``css``, ``body``.
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>{css}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
 """

@@ -1,0 +1,279 @@
+"""The plots of the exploratory report. Each function returns a Figure of its own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    MaxNLocator,
+    NullLocator,
+    PercentFormatter,
+)
+
+from cnnsvm.report.canvas import FAKE, GREY, REAL, new_figure, new_grid, show_message, wrap_name
+
+#: Column -> what its axis says, and whether it is drawn on a logarithmic scale.
+AXES = {
+    "aspect": ("width / height", True),
+    "megapixels": ("megapixels", True),
+    "bits_a_pixel": ("bits a pixel of the file", True),
+    "quality": ("estimated JPEG quality", False),
+    "brightness": ("brightness (mean luma, 0-255)", False),
+    "contrast": ("contrast (standard deviation of luma)", False),
+    "colourfulness": ("colourfulness (Hasler and Süsstrunk)", False),
+    "detail": ("detail (mean step between neighbours)", False),
+}
+MOST_SCHEMAS = 12
+_CLASSES = ((0, "real", REAL, "////"), (1, "fake", FAKE, ""))
+_LOG_FROM = 4  # largest by smallest value: below, a logarithmic axis has hardly a tick
+_MOST_DOTS = 200
+
+
+def balance_plot(balance: pd.DataFrame) -> Figure:
+    """Draw how many images of each class there are, overall and by split.
+
+    Parameters
+    ----------
+    balance : DataFrame
+        ``real`` and ``fake`` by split.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, (axes,) = new_figure(height=1.4 + 0.7 * len(balance))
+    rows = np.arange(len(balance))
+    for label, name, colour, hatch in _CLASSES:
+        fill = (*to_rgb(colour), 0.45)
+        place = rows + 0.4 * label - 0.2
+        bars = axes.barh(place, balance[name], 0.38, label=name, fc=fill, ec=colour, hatch=hatch)
+        axes.bar_label(bars, [f"{n:,}" for n in balance[name]], padding=3, fontsize=9)
+    axes.set_yticks(rows, [wrap_name(str(name)) for name in balance.index])
+    axes.set(xlabel="images", xlim=(0, 1.18 * max(balance[["real", "fake"]].max().max(), 1)))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.invert_yaxis()
+    _name(axes, "Classes")
+    return figure
+
+
+def sizes_plot(files: pd.DataFrame) -> Figure:
+    """Draw width against height on logarithmic scales, a mark a size.
+
+    Parameters
+    ----------
+    files : DataFrame
+        With ``width``, ``height`` and ``label``.
+
+    Returns
+    -------
+    Figure
+        A mark's area grows with the share of the class that has its size; the dotted lines are
+        squares and whole powers of ten of megapixels.
+    """
+    figure, (axes,) = new_figure(height=4.8)
+    low, high = _limits(files[["width", "height"]].to_numpy())
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+    _draw_guides(axes, low, high)
+    for label, name, colour, _ in _CLASSES:
+        sizes = files.loc[files["label"] == label, ["width", "height"]].value_counts()
+        if sizes.empty:
+            continue
+        area = 10 + 300 * sizes.to_numpy() / sizes.sum()
+        width, height = (sizes.index.get_level_values(i) for i in (0, 1))
+        look: dict[str, Any] = {
+            "edgecolors": colour,
+            "facecolors": ("none", (*to_rgb(FAKE), 0.45))[label],
+        }
+        axes.scatter(width, height, area, marker="oD"[label], zorder=3, **look)
+        axes.scatter([], [], 40, marker="oD"[label], label=name, **look)  # one size in the legend
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator(list(_pixel_ticks(low, high))))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
+    axes.set(xlabel="width (pixels)", ylabel="height (pixels)")
+    _name(axes, "Sizes")
+    return figure
+
+
+def histograms_plot(table: pd.DataFrame, columns: Sequence[str], title: str) -> Figure:
+    """Draw how each class is distributed over some columns.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``label`` and the columns, of those that ``AXES`` names.
+    columns : sequence of str
+    title : str
+
+    Returns
+    -------
+    Figure
+        Heights are shares of the class, so that the rarer one shows too.
+    """
+    figure, axes = new_figure(rows=len(columns), height=0.9 + 1.75 * len(columns))
+    for ax, column in zip(axes, columns, strict=True):
+        _draw_histograms(ax, table[["label", column]].dropna(), column)
+    _name(axes[0], title)
+    return figure
+
+
+def coverage_plot(masks: pd.DataFrame) -> Figure:
+    """Draw the share of white of the masks of each schema: a dot a mask, and a box.
+
+    Parameters
+    ----------
+    masks : DataFrame
+        With ``mask_schema`` and ``coverage`` in [0, 1].
+
+    Returns
+    -------
+    Figure
+        The largest schemas only, if there are more than ``MOST_SCHEMAS``, and at most 200 dots
+        each. The box spans the quartiles.
+    """
+    names = list(masks["mask_schema"].value_counts().index[:MOST_SCHEMAS])
+    figure, (axes,) = new_figure(height=1.4 + 0.6 * len(names))
+    rng = np.random.default_rng(0)  # of the jitter, so that a page is the same bytes twice
+    for row, name in enumerate(names):
+        values = masks.loc[masks["mask_schema"] == name, "coverage"].to_numpy()
+        shown = rng.permutation(values)[:_MOST_DOTS]
+        heights = row + rng.uniform(-0.28, 0.28, len(shown))
+        axes.scatter(shown, heights, s=9, color=FAKE, alpha=0.45, lw=0)
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        axes.barh(row, high - low, 0.5, left=low, fc="none", ec="black", lw=1.2)
+        axes.vlines(middle, row - 0.32, row + 0.32, color="black", lw=2)
+    axes.axvspan(0.4, 0.6, color=GREY, alpha=0.15, lw=0)
+    labels = [f"{wrap_name(n)}\n({(masks['mask_schema'] == n).sum()} masks)" for n in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=8)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.4, -0.6), xlabel="share of white pixels")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.set_title("Coverage (grey: 40-60 %)", loc="left", fontsize=11)
+    return figure
+
+
+def mean_masks_plot(means: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Figure:
+    """Draw where the masks of each schema lie.
+
+    Parameters
+    ----------
+    means : mapping of str to ndarray of float, shape (h, w), in [0, 1]
+        Schema -> share of its masks that cover a place.
+    counts : mapping of str to int
+        Schema -> number of masks.
+
+    Returns
+    -------
+    Figure
+        The largest schemas only, if there are more than ``MOST_SCHEMAS``.
+    """
+    names = sorted(means, key=lambda name: (-counts[name], name))[:MOST_SCHEMAS]
+    if not names:
+        figure, (axes,) = new_figure(height=1.5)
+        show_message(axes, "No mask could be read.")
+        return figure
+    figure, panels = new_grid(len(names))
+    for panel, name in zip(panels, names, strict=True):
+        shades = panel.imshow(
+            means[name], cmap="viridis", vmin=0, vmax=1, extent=(0, 1, 1, 0), aspect="auto"
+        )
+        panel.set_title(f"{wrap_name(name, 18)} ({counts[name]})", fontsize=8)
+    bar = figure.colorbar(
+        shades, ax=figure.axes, location="bottom", aspect=30, shrink=0.8, pad=0.02
+    )
+    bar.set_label("share of masks that repaint here", fontsize=9)
+    bar.ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    return figure
+
+
+def _name(axes: Axes, title: str) -> None:
+    """Write the title, and beside it what the colours mean."""
+    axes.set_title(title, loc="left", fontsize=11)
+    if axes.get_legend_handles_labels()[0]:
+        place = (1.02, 0.98)
+        axes.legend(
+            loc="lower right",
+            bbox_to_anchor=place,
+            ncols=2,
+            fontsize=9,
+            frameon=False,
+            borderaxespad=0.2,
+        )
+
+
+def _limits(sides: np.ndarray) -> tuple[float, float]:
+    """Leave room around the sizes, and show a factor of eight at least."""
+    low, high = max(float(sides.min()), 1.0), max(float(sides.max()), 1.0)
+    middle, span = np.sqrt(low * high), max(np.sqrt(high / low) * 1.35, np.sqrt(8))
+    return middle / span, middle * span
+
+
+def _pixel_ticks(low: float, high: float) -> np.ndarray:
+    """Return powers of two, of four where those would crowd the axis."""
+    powers = 2.0 ** np.arange(0, 17)
+    ticks = powers[(powers >= low) & (powers <= high)]
+    return ticks if len(ticks) <= 7 else ticks[::2]
+
+
+def _draw_guides(axes: Axes, low: float, high: float) -> None:
+    line: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1}
+    axes.plot([low, high], [low, high], **line)
+    for megapixels in (0.01, 0.1, 1, 10, 100):
+        width = np.geomspace(low, high, 3)
+        height = megapixels * 1e6 / width
+        axes.plot(width, height, **line)
+        right = min(0.97 * high, megapixels * 1e6 / (1.04 * low))
+        bottom = megapixels * 1e6 / right
+        if right > 2 * bottom:  # else it would stand on the diagonal, or outside
+            name = f"{megapixels:g} MP"
+            axes.text(right, bottom, name, fontsize=8, color=GREY, ha="right", va="bottom")
+
+
+def _draw_histograms(axes: Axes, table: pd.DataFrame, column: str) -> None:
+    label, log = AXES[column]
+    if table.empty:
+        show_message(axes, f"No values of: {label}.")
+        return
+    span = table[column].max() / max(table[column].min(), 1e-9)
+    log = log and span >= _LOG_FROM
+    n_bins = int(np.clip(2 * np.sqrt(table["label"].value_counts().min()), 12, 40))
+    edges = _edges(table[column].to_numpy(dtype=float), log, n_bins)
+    for value, name, colour, hatch in _CLASSES:
+        values = table.loc[table["label"] == value, column]
+        if len(values):
+            heights = np.histogram(values, edges)[0] / len(values)
+            fill = (*to_rgb(colour), 0.35)
+            axes.stairs(
+                heights, edges, fill=True, label=name, fc=fill, ec=colour, hatch=hatch, lw=1
+            )
+    axes.set(xlabel=label, ylabel="share of class", xlim=(edges[0], edges[-1]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=column == "quality"))
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(_log_ticks(edges[0], edges[-1])))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _edges(values: np.ndarray, log: bool, n_bins: int) -> np.ndarray:
+    """Return bin edges with some width even where all values are one."""
+    low, high = float(values.min()), float(values.max())
+    if log:
+        return np.geomspace(low / 1.03, high * 1.03, n_bins + 1)
+    spare = max(0.02 * (high - low), 0.1 * abs(high) if high == low else 0.0, 1e-9)
+    return np.linspace(low - spare, high + spare, n_bins + 1)
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 of each power of ten; 1 alone over more than three."""
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
+    return [tick for tick in ticks if low <= tick <= high]

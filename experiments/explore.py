@@ -1,0 +1,87 @@
+"""What is in a data set: one HTML page to look at before anything is fitted.
+
+    python experiments/explore.py                             the embedded samples
+    python experiments/explore.py --data records.zip          any layout that cv.py reads
+    python experiments/explore.py --data photos --out photos.html
+
+Headers are read of every image, pixels of a sample of whole sources. Bad images are listed on the
+page and stop nothing.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from cnnsvm.cli.errors import guard
+
+MAX_IMAGES = 1000
+MAX_MEGAPIXELS = 2000
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="manifest, records, Real/Fake tree, images, or a zip of one")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the page; a zip is unpacked beside it, in data/ [runs/NAME OF THE DATA/explore.html]",
+    )
+    parser.add_argument("--groups", help="what names the source: a pattern or a CSV table")
+    parser.add_argument(
+        "--sample", type=int, default=MAX_IMAGES, help="images to decode, at most [%(default)s]"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sample [%(default)s]")
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, explore, write the page."""
+    from cnnsvm.datasets import open_dataset, write_samples
+    from cnnsvm.evaluation.exploration import explore
+    from cnnsvm.report.explore import findings, render_exploration
+    from cnnsvm.report.files import write_atomically
+
+    started = time.perf_counter()
+    name = Path(args.data).resolve().name.removesuffix(".zip") if args.data else "samples"
+    out = args.out or RUNS / name / "explore.html"
+    work = out.parent / "data"
+    if args.data:
+        manifest = open_dataset(args.data, work / "unpacked", groups=args.groups, skip_bad=True)
+    else:
+        manifest = write_samples(work / "samples")
+    found = explore(
+        manifest,
+        max_images=args.sample,
+        max_megapixels=MAX_MEGAPIXELS,
+        random_state=args.seed,
+    )
+    facts = {
+        "title": f"Data set: {name}",
+        "command": shlex.join(["python", *sys.argv]),
+        "data": args.data or "embedded samples",
+        "seconds": time.perf_counter() - started,
+        "random_state": args.seed,
+    }
+    page = render_exploration(found, facts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page)
+    print("\n".join([*findings(found), f"Written to {out}"]))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    return guard("explore.py", lambda: run(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,276 @@
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cnnsvm.evaluation.exploration import explore
+from cnnsvm.images import ImageError
+from cnnsvm.records import make_manifest, make_row
+from cnnsvm.report.canvas import new_grid, to_png
+from cnnsvm.report.contact_sheet import choose_examples
+from cnnsvm.report.explore import findings, render_exploration
+from cnnsvm.report.explore_plots import (
+    AXES,
+    balance_plot,
+    coverage_plot,
+    histograms_plot,
+    mean_masks_plot,
+    sizes_plot,
+)
+
+HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
+VOID = {"meta", "img"}
+
+
+class Page(HTMLParser):
+    """Collect tags, attributes and text, and check that tags close in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def picture(path, seed=0, width=40, height=30):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    mask = folder / "mask.png"
+    Image.fromarray(np.arange(40)[None].repeat(30, axis=0) < 10).save(mask)
+    rows = []
+    for i in range(4):
+        rows.append(make_row(picture(folder / f"{i}.png", i), 0, f"s{i}"))
+        for j, schema in enumerate(("left", "top", "left")):
+            made = {"engine": "vae:a", "mask_schema": schema, "mask_path": str(mask)}
+            rows.append(make_row(picture(folder / f"{i}_{j}.jpg", 9 * i + j), 1, f"s{i}", **made))
+    return make_manifest(rows)
+
+
+@pytest.fixture(scope="module")
+def found(records):
+    return explore(records, progress=False)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Lay plots out but leave their pixels undrawn, which is what takes the time."""
+    monkeypatch.setattr("cnnsvm.report.explore.to_png", lambda figure: b"png")
+
+
+def text_of(figure):
+    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
+
+
+def is_drawn(figure):
+    return np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L")).std() > 5
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_page_needs_nothing_from_elsewhere(found):
+    page = render_exploration(found, {"title": "T"})
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "@import" not in page
+    parsed = Page(page)
+    assert parsed.open == []
+    assert not set(parsed.tags) & {"script", "link", "iframe", "object"}
+    sources = [value for name, value in parsed.attributes if name in ("src", "href", "srcset")]
+    assert len(sources) > 20
+    assert all(source.startswith("data:image/") for source in sources)
+    assert parsed.tags.count("img") == sum(name == "alt" for name, _ in parsed.attributes)
+
+
+@pytest.mark.usefixtures("quick")
+def test_numbers_and_sections_are_there(found):
+    facts = {"title": "My data", "data": "here", "command": "python x", "seconds": 75.0}
+    text = " ".join(Page(render_exploration(found, facts)).text)
+    for said in ("My data", "here · 1 min 15 s", "python x", "Fakes of a source: 3 (4 sources)."):
+        assert said in text
+    assert "regenerated, engine vae:a" in text
+    sections = ["What stands out", "Classes", "Sizes", "Files", "Masks", "Pixels"]
+    sections += ["What tells the classes apart", "Pictures", "What is odd"]
+    positions = [text.index(name) for name in sections]
+    assert positions == sorted(positions)
+    assert "25.0%" in text  # the masks' coverage
+    assert "nan" not in text.split()
+
+
+@pytest.mark.usefixtures("quick")
+def test_whatever_the_data_say_is_escaped(records, tmp_path):
+    hostile = records.copy()
+    hostile["source_id"] = [f"{name}{HOSTILE}" for name in hostile["source_id"]]
+    fake = hostile["label"] == 1
+    hostile.loc[fake, ["engine", "mask_schema"]] = HOSTILE
+    hostile["split"] = HOSTILE
+    hostile.loc[0, "path"] = f"{tmp_path}/{HOSTILE}.png"
+    hostile.attrs["skipped"] = [{"path": HOSTILE, "reason": HOSTILE}]
+    facts = dict.fromkeys(("title", "data", "command"), HOSTILE)
+    parsed = Page(render_exploration(explore(hostile, progress=False), facts))
+    assert "script" not in parsed.tags
+    assert not any(name.startswith("on") for name, _ in parsed.attributes)
+    assert "".join(parsed.text).count(HOSTILE) > 20
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_odd_is_listed_without_the_folders_that_all_share(records, tmp_path):
+    odd = records.copy()
+    gone = f"{records['path'][1].rpartition('/')[0]}/gone.png"
+    odd.loc[1, "path"] = gone
+    odd.loc[2, "mask_path"] = None
+    page = render_exploration(explore(odd, progress=False), {})
+    assert 'class="note alarm"' in page
+    assert "<code>gone.png</code>: no such file" in page
+    assert gone not in page
+    assert "⚠ 1" in page
+    many = explore(odd, progress=False)
+    many["odd"] = [many["odd"][0]] * 60
+    assert "and 10 more" in render_exploration(many, {})
+
+
+@pytest.mark.usefixtures("quick")
+def test_sources_alone_make_a_page(records):
+    found = explore(records[records["label"] == 0], progress=False)
+    page = Page(render_exploration(found, {}))
+    assert "These are sources only" in " ".join(page.text)
+    assert "Masks" not in page.text
+    assert page.text.count("original") == 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_fakes_alone_and_nothing_decodable_make_pages(records, tmp_path):
+    fakes = render_exploration(explore(records[records["label"] == 1], progress=False), {})
+    assert "There are no real images" in fakes
+    path = picture(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:500])
+    broken = explore(make_manifest([make_row(path, 0, "a")]), progress=False)
+    assert Page(render_exploration(broken, {})).open == []
+    assert len(broken["pixels"]) == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_page_is_the_same_twice(records, found):
+    again = explore(records, n_jobs=1, progress=False)
+    assert render_exploration(again, {}) == render_exploration(found, {})
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_image_that_fails_later_gets_a_placeholder(found):
+    def fail(path):
+        raise ImageError(f"{path}: truncated")
+
+    page = render_exploration(found, {}, fail)
+    assert "fake that cannot be read" in page
+    assert "data:image/jpeg" not in page
+
+
+def test_examples_show_each_kind_with_its_own_original_and_mask(found):
+    left, top = choose_examples(found, 1)
+    assert (left["kind"], left["total"]) == ("regenerated · engine vae:a · mask left", 8)
+    assert top["total"] == 4
+    for record in (*left["records"], *top["records"]):
+        number = record["source_id"].removeprefix("s")
+        assert record["original"].endswith(f"/{number}.png")
+        assert f"/{number}_" in record["fake"]
+        assert record["mask"].endswith("mask.png")
+    assert {record["source_id"] for record in left["records"][:4]} == {"s0", "s1", "s2", "s3"}
+    assert choose_examples(found, 1) == [left, top]
+
+
+def test_examples_are_few_however_many_kinds_there_are(found):
+    pixels = pd.concat([found["pixels"].assign(engine=f"e{i}") for i in range(30)])
+    examples = choose_examples({**found, "pixels": pixels.reset_index(drop=True)})
+    assert len(examples) == 24
+    assert all(len(example["records"]) == 1 for example in examples)
+
+
+def test_an_original_that_is_not_the_only_one_is_not_guessed(records):
+    twice = records.assign(source_id="one")
+    examples = choose_examples(explore(twice, progress=False))
+    assert {record["original"] for record in examples[0]["records"]} == {None}
+
+
+def test_the_first_sentences_warn_of_what_tells_the_classes(found):
+    said = " ".join(findings(found))
+    assert "3 fakes to one real" in said
+    assert "real files are PNG (100 %), fake ones JPEG (100 %)" in said
+    assert "The classes differ in bits a pixel" in said
+    assert "width" not in said
+    without = found["files"].assign(mask_path=None)
+    assert "No fake comes with a mask" in " ".join(findings({**found, "files": without}))
+
+
+def test_unpaired_classes_are_told_to_name_their_sources(records):
+    loose = records.assign(source_id=records["path"])
+    assert "--groups" in " ".join(findings(explore(loose, progress=False)))
+
+
+def test_plots_are_drawn(found):
+    for figure in (
+        balance_plot(found["balance"]),
+        sizes_plot(found["files"]),
+        coverage_plot(found["masks"]),
+        mean_masks_plot(found["mean_masks"], {"left": 3, "top": 1}),
+        histograms_plot(found["files"], ["aspect", "quality"], "Files"),
+    ):
+        assert is_drawn(figure)
+
+
+def test_plots_name_their_counts(found):
+    assert "12" in text_of(balance_plot(found["balance"]))
+    assert "(1 masks)" in text_of(coverage_plot(found["masks"]))
+    assert "left (3)" in text_of(mean_masks_plot(found["mean_masks"], {"left": 3, "top": 1}))
+
+
+def test_sizes_span_a_readable_scale():
+    sizes = pd.DataFrame({"width": [85, 6215], "height": [47, 5850], "label": [0, 1]})
+    (axes,) = sizes_plot(sizes).axes
+    low, high = axes.get_xlim()
+    assert low < 47
+    assert high > 6215
+    assert 3 <= len(axes.get_xticks()) <= 7
+    (axes,) = sizes_plot(sizes.assign(width=256, height=256)).axes
+    assert axes.get_xlim()[1] / axes.get_xlim()[0] == pytest.approx(8)
+
+
+def test_histograms_are_shares_and_logarithmic_only_over_a_wide_span():
+    table = pd.DataFrame({"label": [0] * 30 + [1] * 3, "megapixels": np.geomspace(0.01, 9, 33)})
+    (axes,) = histograms_plot(table, ["megapixels"], "x").axes
+    assert axes.get_xscale() == "log"
+    heights = [patch.get_data().values.sum() for patch in axes.patches]
+    np.testing.assert_allclose(heights, 1)
+    (axes,) = histograms_plot(table.assign(megapixels=2.0), ["megapixels"], "x").axes
+    assert axes.get_xscale() == "linear"
+
+
+def test_a_column_without_values_says_so():
+    table = pd.DataFrame({"label": [0], "quality": [np.nan]})
+    assert AXES["quality"][0] in text_of(histograms_plot(table, ["quality"], "x")).replace(
+        "\n", " "
+    )
+
+
+def test_a_grid_has_the_panels_asked_for():
+    figure, panels = new_grid(4)
+    assert len(panels) == 4
+    assert len(figure.axes) == 6
