@@ -22,6 +22,7 @@ KEEP = "keep"
 #: Two classes may differ by this share in how many of their files are of one kind.
 MOST_DIFFERENCE = 0.05
 LOSSY = {"JPEG", "WEBP"}
+LOSSLESS = {"png", "webp"}  # as histories say it
 JPEG_GRID = (
     "Sources were compressed before: the traces of that are still in the pixels of the originals "
     "and missing where an engine repainted, so part of what is detected may be their absence. "
@@ -94,6 +95,8 @@ def prepare(
     if generate is None:
         _match(prepared, work, codec, skip_bad)
         _check_classes(prepared.manifest, data)
+    if _shows_old_codecs(prepared.manifest) and not any(JPEG_GRID in w for w in prepared.warnings):
+        prepared.warnings.append(JPEG_GRID)
     return prepared
 
 
@@ -142,9 +145,6 @@ def _generate(
     settings = f"{engine}-{history}-{variants}-{random_state}"
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / safe_name(settings, text_hash(settings))
-    lossless = history in ("png", "webp")
-    if lossless and set(prepared.manifest["format"]) & LOSSY:
-        prepared.warnings.append(JPEG_GRID)
     made = build(
         prepared.manifest,
         folder,
@@ -190,6 +190,14 @@ def _match(prepared: Prepared, work: Path, codec: str | None, skip_bad: bool) ->
             f"Real and fake files differed ({'; '.join(differ)}); all were rewritten as {history}. "
             + JPEG_GRID
         )
+
+
+def _shows_old_codecs(manifest: pd.DataFrame) -> bool:
+    """Tell whether lossless originals were made of sources that a lossy codec had been through."""
+    if not {"history", "source_format"} <= set(manifest.columns):
+        return False
+    codecs = manifest["history"].astype(str).str.rpartition(",")[2]
+    return bool((manifest["source_format"].isin(LOSSY) & codecs.isin(LOSSLESS)).any())
 
 
 def _file_kind(path: str) -> str:

@@ -117,10 +117,10 @@ def build(
     Returns
     -------
     DataFrame
-        The manifest, with the columns ``seed``, ``history``, ``resized_from`` and ``record``
-        besides the standard ones, and what the engine tells of itself; ``attrs["skipped"]``
-        lists what failed as dicts of ``path`` and ``reason``. That of the shard alone, unless it
-        was the last.
+        The manifest. Besides the standard columns: ``seed``, ``history``, ``record``,
+        ``source_format`` (such as JPEG), ``resized_from`` (where the record has another size than
+        its source) and what the engine tells of itself. ``attrs["skipped"]`` lists what failed as
+        dicts of ``path`` and ``reason``. That of the shard alone, unless it was the last.
 
     Raises
     ------

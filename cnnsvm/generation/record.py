@@ -285,6 +285,7 @@ def _make_rows(
     facts = files[recipe.original]
     resized = source.size if (facts["width"], facts["height"]) != source.size else None
     shared = {"history": str(recipe.history), "record": folder.name, **source.carried}
+    shared["source_format"] = source.format
     shared["resized_from"] = "{}x{}".format(*resized) if resized else None
     shared |= dict.fromkeys(GENERATED_COLUMNS)
     rows = [row(recipe.original, 0, **shared)]

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 MIN_SIDE = 16  # pixels: below, half an image holds less than one block of a codec or an encoder
 
 SourceInput = pd.DataFrame | str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-_MADE_HERE = {*COLUMNS, *GENERATED_COLUMNS, "history", "record", "resized_from"} - {"split"}
+_OF_BUILD = {"history", "record", "resized_from", "source_format"}
+_MADE_HERE = {*COLUMNS, *GENERATED_COLUMNS, *_OF_BUILD} - {"split"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Source:
     source_id: str
     sha256: str
     size: tuple[int, int]  # width, height
+    format: str  # of the file that it was first known as
     prompt: str | None = None
     carried: Mapping[str, Any] = field(default_factory=dict)
 
@@ -91,7 +93,9 @@ def find_sources(
         name = source_id or f"{Path(path).stem}-{digest[:12]}"
         prompt = carried.pop("prompt", None)
         text = prompt if isinstance(prompt, str) and prompt.strip() else None
-        found[digest] = Source(path, name, digest, size, text, carried)
+        origin = carried.pop("source_format", None)
+        kind = origin if isinstance(origin, str) else facts["format"]
+        found[digest] = Source(path, name, digest, size, kind, text, carried)
     return list(found.values()), skipped
 
 
@@ -156,6 +160,6 @@ def _manifest_candidates(manifest: pd.DataFrame) -> list[tuple[str, str | None, 
             f"a manifest needs the columns {', '.join(REQUIRED)}; {', '.join(missing)} missing."
         )
     own = [column for column in manifest.columns if column not in _MADE_HERE]
-    own += ["prompt"] if "prompt" in manifest else []
+    own += [column for column in ("prompt", "source_format") if column in manifest]
     rows = manifest[manifest["label"] == 0].to_dict("records")
     return [(row["path"], str(row["source_id"]), {c: row[c] for c in own}) for row in rows]

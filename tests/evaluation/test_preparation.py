@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from cnnsvm.evaluation import preparation
-from cnnsvm.evaluation.preparation import prepare
+from cnnsvm.evaluation.preparation import JPEG_GRID, prepare
+from cnnsvm.generation import build
 from cnnsvm.images import ImageError, load_image
 from cnnsvm.records import ManifestError, make_manifest, make_row, write_manifest
 
@@ -193,3 +194,18 @@ def test_look_alikes_of_different_sizes_share_a_group_and_keep_their_sizes(tmp_p
     manifest = prepare(tmp_path / "records", tmp_path / "work").manifest
     assert manifest["source_id"].nunique() == 1
     assert sorted(manifest["width"]) == [32, 32, 48, 48]
+
+
+@pytest.mark.parametrize(
+    ("history", "codec", "warned"),
+    [("png", None, True), ("jpeg:90", None, False), ("png", "jpeg:80", False)],
+)
+def test_records_built_of_jpeg_sources_come_with_the_warning_too(history, codec, warned, tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.jpg", picture(i))
+    build([tmp_path / f"{i}.jpg" for i in range(3)], tmp_path / "records", history=history)
+    prepared = prepare(tmp_path / "records", tmp_path / "work", codec=codec)
+    assert prepared.warnings == ([JPEG_GRID] if warned else [])
+    assert set(prepared.manifest["source_format"]) == {"JPEG"}
+    again = build(prepared.manifest, tmp_path / "again")  # what was a JPEG once stays one
+    assert set(again["source_format"]) == {"JPEG"}
