@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
     from cnnsvm.datasets import open_dataset, write_samples
     from cnnsvm.evaluation.exploration import explore
-    from cnnsvm.report.explore import findings, render_exploration
+    from cnnsvm.report.explore import render_exploration
     from cnnsvm.report.files import write_atomically
+    from cnnsvm.report.findings import findings
 
     started = time.perf_counter()
     name = Path(args.data).resolve().name.removesuffix(".zip") if args.data else "samples"

@@ -1,7 +1,6 @@
 """The exploratory report of a data set: one HTML file that needs nothing from elsewhere."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from cnnsvm.images import load_image
 from cnnsvm.report import explore_plots as plots
 from cnnsvm.report.canvas import to_png
 from cnnsvm.report.contact_sheet import choose_examples, contact_sheet
+from cnnsvm.report.findings import differs, findings, format_findings, spaced
 from cnnsvm.report.markup import (
     Html,
     definitions,
@@ -30,9 +30,6 @@ from cnnsvm.report.mistakes import Loader
 from cnnsvm.report.style import CSS, PAGE, SHEET_CSS
 from cnnsvm.report.wording import format_number, format_seconds, percent
 
-#: Largest gap between the distributions of the classes from which on they differ, and much.
-DIFFERS, DIFFERS_MUCH = 0.1, 0.3
-_MOST_DIFFERENCE = 0.05  # in the share of a format between the classes
 _MAX_LISTED = 50
 _QUANTILES = {"min": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "max": 1.0}
 _CLASSES = ((0, "real"), (1, "fake"))
@@ -74,63 +71,6 @@ def render_exploration(
     return PAGE.format(title=html(title), css=CSS + SHEET_CSS, body=join(body))
 
 
-def findings(found: Mapping[str, Any]) -> list[str]:
-    """Say in plain words what a reader should know first.
-
-    Parameters
-    ----------
-    found : mapping
-        As :func:`render_exploration` takes it.
-
-    Returns
-    -------
-    list of str
-        Sentences, not escaped.
-    """
-    counts = Counter(entry["check"] for entry in found["odd"])
-    listed = ", ".join(f"{name} ({n:,})" for name, n in counts.items())
-    sentences = [_balance_finding(found), *_format_findings(found["files"])]
-    telling = [_spaced(k) for k, v in found["separation"].items() if _differs(v) > 1]
-    if telling:
-        named = ", ".join(telling)
-        sentences.append(f"The classes differ in {named}: a detector may find no more than that.")
-    if found["n_fake"] and found["files"]["mask_path"].isna().all():
-        sentences.append("No fake comes with a mask: where it was repainted is not known.")
-    if counts["one class only"] == found["n_sources"]:
-        sentences.append(
-            "No source has both classes. If fakes were made from these real images, say from "
-            "which (--groups), or they will be trained on one and tested on the other."
-        )
-    sentences.append(f"Odd, see the end: {listed}." if listed else "Nothing odd was found.")
-    return sentences
-
-
-def _balance_finding(found: Mapping[str, Any]) -> str:
-    n_real, n_fake = found["n_real"], found["n_fake"]
-    if not n_fake:
-        return "These are sources only: real images to make fakes from."
-    if not n_real:
-        return "There are no real images: a detector needs their originals too."
-    ratio = n_fake / n_real
-    if 2 / 3 < ratio < 1.5:
-        return "Both classes are about equally large."
-    larger = f"{ratio:.3g} fakes to one real" if ratio > 1 else f"{1 / ratio:.3g} reals to one fake"
-    return f"There are {larger} image: accuracy flatters, so read balanced accuracy."
-
-
-def _format_findings(files: pd.DataFrame) -> list[str]:
-    if files["label"].nunique() < 2:
-        return []
-    shares = pd.crosstab(files["format"], files["label"], normalize="columns")
-    if (shares[0] - shares[1]).abs().max() <= _MOST_DIFFERENCE:
-        return []
-    real, fake = (
-        ", ".join(f"{name} ({percent(share)})" for name, share in shares[label].items() if share)
-        for label in (0, 1)
-    )
-    return [f"The format of a file tells its class: real files are {real}, fake ones {fake}."]
-
-
 def _header(found: Mapping[str, Any], facts: Mapping[str, Any], title: str) -> Html:
     files, sample = found["files"], found["sample"]
     sides = files[["width", "height"]].to_numpy()
@@ -147,7 +87,7 @@ def _header(found: Mapping[str, Any], facts: Mapping[str, Any], title: str) -> H
     line = " · ".join(str(part) for part in (facts.get("data"), seconds) if part)
     command = facts.get("command")
     notes = element("ul", *(element("li", text) for text in findings(found)), class_="plain")
-    look = "note alarm" if found["odd"] or _format_findings(files) else "note"
+    look = "note alarm" if found["odd"] or format_findings(files) else "note"
     return join(
         [
             element("h1", title),
@@ -276,7 +216,7 @@ def _pixels(found: Mapping[str, Any]) -> Html:
 
 def _separation(separation: Mapping[str, Mapping[str, float]]) -> Html:
     rows = [
-        [_spaced(name), _verdict(entry)]
+        [spaced(name), _verdict(entry)]
         + [format_number(entry[key]) for key in ("gap", "roc_auc")]
         + [f"{entry[label]:.4g}" for _, label in _CLASSES]
         for name, entry in separation.items()
@@ -294,19 +234,12 @@ def _separation(separation: Mapping[str, Mapping[str, float]]) -> Html:
         "What tells the classes apart",
         paragraph(intro, class_="soft") if rows else "",
         table(headers, rows, words=["classes"]),
-        definitions({_spaced(name): meanings[name] for name in separation}),
+        definitions({spaced(name): meanings[name] for name in separation}),
     )
 
 
-def _differs(entry: Mapping[str, float]) -> int:
-    """Grade a difference: 0 none, or within chance; 1 some; 2 much."""
-    if entry["gap"] < max(DIFFERS, entry["chance"]):
-        return 0
-    return 2 if entry["gap"] >= DIFFERS_MUCH else 1
-
-
 def _verdict(entry: Mapping[str, float]) -> Html:
-    auc, grade = entry["roc_auc"], _differs(entry)
+    auc, grade = entry["roc_auc"], differs(entry)
     side = "differ" if abs(auc - 0.5) < 0.1 else ("fakes higher" if auc > 0.5 else "fakes lower")
     text = ("✓ alike", f"~ {side}", f"⚠ {side}")[grade]
     return element("span", text, class_=("good", None, "bad")[grade])
@@ -350,7 +283,3 @@ def _figure(figure: Figure, alt: str, note: str = "") -> Html:
 
 def _gallery(*figures: Html) -> Html:
     return element("div", *figures, class_="plots")
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")

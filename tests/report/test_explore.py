@@ -11,7 +11,7 @@ from cnnsvm.images import ImageError
 from cnnsvm.records import make_manifest, make_row
 from cnnsvm.report.canvas import new_grid, to_png
 from cnnsvm.report.contact_sheet import choose_examples
-from cnnsvm.report.explore import findings, render_exploration
+from cnnsvm.report.explore import render_exploration
 from cnnsvm.report.explore_plots import (
     AXES,
     balance_plot,
@@ -20,6 +20,7 @@ from cnnsvm.report.explore_plots import (
     mean_masks_plot,
     sizes_plot,
 )
+from cnnsvm.report.findings import findings
 
 HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
 VOID = {"meta", "img"}
