@@ -23,6 +23,7 @@ from cnnsvm.evaluation.image_facts import (
 )
 from cnnsvm.evaluation.oddities import (
     CHECKS,
+    UNSTATED,
     Odd,
     keep_readable,
     list_odd,
@@ -32,7 +33,6 @@ from cnnsvm.evaluation.oddities import (
 )
 from cnnsvm.images import ImageError
 
-UNSTATED = "not stated"
 #: Compared between the classes: column -> what it is.
 FILE_FEATURES = {
     "width": "width in pixels",

@@ -174,6 +174,14 @@ def test_bad_files_are_listed_and_stop_nothing(tmp_path):
     assert (found["n_images"], len(found["files"]), len(found["pixels"])) == (9, 7, 6)
 
 
+def test_a_whole_picture_that_an_engine_made_needs_no_mask(tmp_path):
+    rows = [row for i in range(3) for row in make_record(tmp_path, i)]
+    for variant, expected in (("regenerated", []), ("spliced", ["s1"])):
+        rows[5] |= {"variant": variant, "mask_schema": None, "mask_path": None}
+        found = explore(make_manifest(rows), progress=False)
+        assert [e["source_id"] for e in checks_of(found, "fakes without a mask")] == expected
+
+
 def test_odd_masks_and_sizes_are_found(tmp_path):
     rows = [row for i in range(3) for row in make_record(tmp_path, i)]
     save(tmp_path / "s0_left_mask.png", np.zeros((30, 40), dtype=bool))
