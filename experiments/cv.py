@@ -26,7 +26,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="manifest, records, Real/Fake tree, images, or a zip of one")
+    parser.add_argument(
+        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
+    )
     parser.add_argument("--out", type=Path, help="folder of the results [runs/NAME OF THE DATA]")
     parser.add_argument("--folds", type=int, default=3, help="outer folds [%(default)s]")
     parser.add_argument("--no-shuffled", action="store_true", help="no run on shuffled labels")
@@ -37,13 +39,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
+    from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.evaluation.study import describe_environment, run_study
     from cnnsvm.report import format_report, write_report
 
     detector = make_detector(args)
     describe_environment(args.device)
-    name = Path(args.data).resolve().name.removesuffix(".zip") if args.data else "samples"
+    name = data_name(args.data) if args.data else "samples"
     out = args.out or RUNS / name
     engine = args.generate or (None if args.data else SAMPLES_ENGINE)
     prepared = prepare(

@@ -27,11 +27,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", help="manifest, records, Real/Fake tree, images, or a zip of one")
+    parser.add_argument(
+        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
+    )
     parser.add_argument(
         "--out",
         type=Path,
-        help="the page; a zip is unpacked beside it, in data/ [runs/NAME OF THE DATA/explore.html]",
+        help="the page; archives are unpacked beside it [runs/NAME OF THE DATA/explore.html]",
     )
     parser.add_argument("--groups", help="what names the source: a pattern or a CSV table")
     parser.add_argument(
@@ -44,13 +46,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
     from cnnsvm.datasets import open_dataset, write_samples
+    from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.exploration import explore
     from cnnsvm.report.explore import render_exploration
     from cnnsvm.report.files import write_atomically
     from cnnsvm.report.findings import findings
 
     started = time.perf_counter()
-    name = Path(args.data).resolve().name.removesuffix(".zip") if args.data else "samples"
+    name = data_name(args.data) if args.data else "samples"
     out = args.out or RUNS / name / "explore.html"
     work = out.parent / "data"
     if args.data:

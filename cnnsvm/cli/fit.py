@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm fit``."""
-    parser.add_argument("data", help="manifest, records, Real/Fake tree, images, or a zip of one")
+    parser.add_argument("data", help="manifest, records, Real/Fake tree, images, or an archive")
     parser.add_argument("model", type=Path, help="folder that the detector is saved in")
     parser.add_argument("--work", type=Path, help="where files are made [MODEL.work]")
     add_data_flags(parser)

@@ -101,6 +101,13 @@ class _Limits:
         return plain
 
 
+def data_name(path: str | os.PathLike[str]) -> str:
+    """Return the name of a data set: that of its file or folder, without an archive's ending."""
+    name = Path(path).resolve().name
+    suffix = next((ending for ending in SUFFIXES if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(suffix)] or name
+
+
 def is_archive(path: str | os.PathLike[str]) -> bool:
     """Tell by its name, in any case, whether a file is an archive that is read here."""
     return Path(path).name.lower().endswith(SUFFIXES)
@@ -179,7 +186,7 @@ def unpack_archive(
         See `open_archive`; also if the content is larger than the free space.
     """
     file = Path(archive).absolute()
-    target = Path(workdir).absolute() / f"{_stem(file)}-{_fingerprint(file)}"
+    target = Path(workdir).absolute() / f"{data_name(file)}-{_fingerprint(file)}"
     if target.is_dir():
         logger.info("%s: unpacked before, using %s", file, target)
         return target
@@ -283,11 +290,6 @@ class _Forward:
             raise _DamagedError(str(error)) from error
         self._limits.add(len(self.last))
         return self.last
-
-
-def _stem(file: Path) -> str:
-    suffix = next((s for s in SUFFIXES if file.name.lower().endswith(s)), file.suffix)
-    return file.name.removesuffix(file.name[len(file.name) - len(suffix) :])
 
 
 def _fingerprint(file: Path) -> str:

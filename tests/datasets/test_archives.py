@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from cnnsvm.datasets import DatasetError, archives, unpack_archive, unpack_zip
-from cnnsvm.datasets.archives import is_archive, open_archive
+from cnnsvm.datasets.archives import data_name, is_archive, open_archive
 
 CONTENT = (("a/b.txt", b"b"), ("c.txt", b"c"))
 SUFFIXES = ("zip", "tar", "tar.gz", "tar.xz", "tar.bz2")
@@ -262,3 +262,17 @@ def test_members_may_be_passed_over_and_walking_may_stop(tmp_path):
 def test_archives_are_told_by_their_names():
     assert all(is_archive(f"X.{suffix}") for suffix in (*SUFFIXES, "TAR.XZ", "Zip", "tgz", "txz"))
     assert not any(is_archive(name) for name in ("a.gz", "a.xz", "zip", "a.zip.csv", "tar.csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.zip", "a"),
+        ("b.c.tar.XZ", "b.c"),
+        ("folder", "folder"),
+        ("x.csv", "x.csv"),
+        (".zip", ".zip"),
+    ],
+)
+def test_name_of_a_data_set_is_without_the_ending_of_an_archive(name, expected, tmp_path):
+    assert data_name(tmp_path / name) == expected
