@@ -25,6 +25,8 @@ COLUMNS = [*_IDENTITY, *_MAKING, *_FILE]
 GENERATED_COLUMNS = ("seed", "prompt", "model_id", "model_revision")
 REQUIRED = tuple(_IDENTITY)
 VARIANTS = ("original", "regenerated", "spliced")
+#: Formats, as `coding` names them, that leave traces of compression in the pixels.
+LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -52,6 +54,14 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
             return {"width": width, "height": height, "format": image.format, "sha256": digest}
     except Exception as error:
         raise ImageError(f"{os.fspath(path)}: {explain(error)}") from error
+
+
+def coding(path: str | os.PathLike[str], kind: str) -> str:
+    """Return the format of a file, with "lossless" added to that of a lossless WebP."""
+    if kind != "WEBP":
+        return kind
+    with open(path, "rb") as file:
+        return "WEBP lossless" if b"VP8L" in file.read(64) else kind
 
 
 def make_row(

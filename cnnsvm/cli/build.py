@@ -54,11 +54,14 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.generation import build
 
     _quieten()
-    work = args.work or args.folder.with_name(args.folder.name + ".work")
-    sources = open_dataset(args.sources, work, groups=args.groups, skip_bad=not args.strict)
+    folder = args.folder.absolute()
+    work = args.work or folder.with_name(folder.name + ".work")
+    sources = open_dataset(
+        args.sources, work, groups=args.groups, skip_bad=not args.strict, only_originals=True
+    )
     manifest = build(
         sources,
-        args.folder,
+        folder,
         engine=args.engine,
         schemas=_expand(args.schemas),
         variants=args.variants,
@@ -72,8 +75,7 @@ def main(args: argparse.Namespace) -> int:
         skip_bad=not args.strict,
         check_space=not args.no_space_check,
     )
-    unread = sources.attrs.get("skipped", [])
-    print(_summary(manifest, args.folder, len(manifest.attrs["skipped"]), unread))
+    print(_summary(manifest, folder, len(manifest.attrs["skipped"])))
     return 0
 
 
@@ -86,20 +88,21 @@ def _expand(names: list[str]) -> list[str]:
     from cnnsvm.generation import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
 
     sets = {"mission": MISSION_SCHEMAS, "sides": SIDE_SCHEMAS, "shapes": tuple(MASK_SCHEMAS)}
-    expanded = [name for given in names for name in sets.get(given, (given,))]
+    expanded = []
+    for given in names:
+        kind, colon, limits = given.partition(":")
+        expanded += [name + colon + limits for name in sets.get(kind, (kind,))]
     return list(dict.fromkeys(expanded))
 
 
-def _summary(manifest: Any, folder: Path, n_errors: int, unread: list[dict[str, str]]) -> str:
+def _summary(manifest: Any, folder: Path, n_errors: int) -> str:
     counts = manifest["variant"].value_counts()
     kinds = ", ".join(f"{counts[name]:,} {name}" for name in counts.index)
     lines = (
         [f"{manifest['record'].nunique():,} records in {folder}: {kinds}"] if len(counts) else []
     )
     if n_errors:
-        lines.append(f"{n_errors:,} could not be made: {folder / 'errors.csv'} says why.")
-    if unread:
-        lines.append(f"{len(unread):,} could not be read, the first: {unread[0]['reason']}")
+        lines.append(f"{n_errors:,} could not be made: errors.csv beside them says why.")
     if not (folder / "manifest.parquet").exists():
         lines.append("Other shards are missing; the last one writes manifest.parquet.")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ import pandas as pd
 from cnnsvm.datasets.deepfakeart import find_record_folders, read_originals
 from cnnsvm.datasets.errors import DatasetError, MissingDataError
 from cnnsvm.datasets.groups import Groups, find_source_ids, refuse_groups
+from cnnsvm.generation.sources import drop_records
 from cnnsvm.images import SUFFIXES, ImageError, list_images
 from cnnsvm.records import make_manifest, make_row
 
@@ -101,8 +102,9 @@ def read_sources(
     Raises
     ------
     DatasetError
-        If there are no images, a folder is named Fake, ``groups`` leaves an image without a
-        source, or ``groups`` is given for records, which name their sources themselves.
+        If there are no images, or none but records that were made here, a folder is named Fake,
+        ``groups`` leaves an image without a source, or ``groups`` is given for records, which
+        name their sources themselves.
     """
     folder = check_folder(root)
     if "fake" in find_class_folders(folder):
@@ -113,7 +115,12 @@ def read_sources(
     if find_record_folders(folder):  # else masks and inpaintings would pass for sources
         refuse_groups(groups, folder)
         return read_originals(folder)
-    files = _list_and_log(folder)
+    files = drop_records(_list_and_log(folder))
+    if not files:
+        raise DatasetError(
+            f"{folder}: all images in it are records that were made here. Give their manifest, or "
+            "a folder of untouched images."
+        )
     sources = find_source_ids(folder, files, groups)
     return _to_manifest([(f, 0, s, {}) for f, s in zip(files, sources, strict=True)], skip_bad)
 

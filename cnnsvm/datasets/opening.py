@@ -12,6 +12,7 @@ from cnnsvm.datasets.deepfakeart import find_record_folders, find_role, read_ori
 from cnnsvm.datasets.errors import DatasetError, MissingDataError
 from cnnsvm.datasets.folder import find_class_folders, read_folder, read_sources
 from cnnsvm.datasets.groups import Groups, refuse_groups
+from cnnsvm.generation.store import is_made_here
 from cnnsvm.images import list_images
 from cnnsvm.records import read_manifest
 
@@ -35,6 +36,7 @@ def open_dataset(
     variant: str = "regenerated",
     engine: str = "unknown",
     skip_bad: bool = False,
+    only_originals: bool = False,
 ) -> pd.DataFrame:
     """Read a data set as a manifest, whatever its layout.
 
@@ -54,6 +56,8 @@ def open_dataset(
     skip_bad : bool
         Leave out loose files that are no images (listed in ``attrs["skipped"]``), and do not
         check the rows of a manifest: `cnnsvm.records.find_bad_rows` tells which are bad.
+    only_originals : bool
+        Of records, read the originals alone, whatever is wrong with what was made of them.
 
     Returns
     -------
@@ -79,7 +83,7 @@ def open_dataset(
             raise DatasetError(f"{place}: not a data set that is read here.\n{LAYOUTS}")
         refuse_groups(groups, place)
         return read_manifest(place, check=not skip_bad)
-    return _open_folder(place, groups, variant, engine, skip_bad)
+    return _open_folder(place, groups, variant, engine, skip_bad, only_originals)
 
 
 def _unpack(archive: Path, workdir: str | os.PathLike[str]) -> Path:
@@ -94,17 +98,23 @@ def _unpack(archive: Path, workdir: str | os.PathLike[str]) -> Path:
 
 
 def _open_folder(
-    folder: Path, groups: Groups, variant: str, engine: str, skip_bad: bool
+    folder: Path,
+    groups: Groups,
+    variant: str,
+    engine: str,
+    skip_bad: bool,
+    only_originals: bool,
 ) -> pd.DataFrame:
     for place in (folder, *_wrapped(folder)):
         for manifest in (place / name for name in _MANIFESTS):
             if manifest.is_file():
                 refuse_groups(groups, manifest)
                 return read_manifest(manifest, check=not skip_bad)
+        _check_finished(place)
         records = find_record_folders(place)
         if records:
             refuse_groups(groups, place)
-            complete = any(_has_inpainting(record) for record in records)
+            complete = any(_has_inpainting(record) for record in records) and not only_originals
             return read_records(place, variant, engine) if complete else read_originals(place)
     if find_class_folders(folder):
         return read_folder(folder, groups, variant=variant, engine=engine, skip_bad=skip_bad)
@@ -112,6 +122,17 @@ def _open_folder(
         raise DatasetError(f"{folder}: no images and no manifest in it.\n{LAYOUTS}")
     logger.info("%s: read as a folder of untouched sources.", folder)
     return read_sources(folder, groups, skip_bad=skip_bad)
+
+
+def _check_finished(folder: Path) -> None:
+    # read by the names of its folders, it would lose its groups, variants and engines
+    if is_made_here(folder):
+        parts = sorted(path.name for path in folder.glob("manifest*.parquet"))
+        named = f" What is made so far is in {', '.join(parts)}." if parts else ""
+        raise DatasetError(
+            f"{folder}: its records are not finished: there is no {_MANIFESTS[0]} yet. Run the "
+            f"command that makes them again, or its other shards.{named}"
+        )
 
 
 def _has_inpainting(record: Path) -> bool:

@@ -130,7 +130,9 @@ def choose_sample(
 
 def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Odd]]:
     """Keep the rows that have a label, a path and a source; name what is not stated of fakes."""
-    rows = manifest.reset_index(drop=True)
+    # columns of one's own may have the names of what is found out here
+    known = [column for column in ("label", "record", *_TEXT) if column in manifest]
+    rows = manifest[known].reset_index(drop=True)
     for column in _TEXT:
         values = rows[column] if column in rows else [None] * len(rows)
         rows[column] = pd.Series([None if pd.isna(v) else str(v) for v in values], dtype=object)

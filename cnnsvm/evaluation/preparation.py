@@ -14,19 +14,27 @@ from cnnsvm.datasets import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.generation import build, match_histories
 from cnnsvm.generation.store import safe_name, text_hash
 from cnnsvm.images import FORMATS, ImageError, find_bad_images
-from cnnsvm.records import find_bad_rows
+from cnnsvm.records import LOSSY, find_bad_rows
 
 logger = logging.getLogger(__name__)
 
 KEEP = "keep"
 #: Two classes may differ by this share in how many of their files are of one kind.
 MOST_DIFFERENCE = 0.05
-LOSSY = {"JPEG", "WEBP"}
 LOSSLESS = {"png", "webp"}  # as histories say it
 JPEG_GRID = (
     "Sources were compressed before: the traces of that are still in the pixels of the originals "
     "and missing where an engine repainted, so part of what is detected may be their absence. "
     "Compare with a run that recompresses both classes, such as --codec jpeg:90."
+)
+
+LOSSY_FAKES = (
+    "The finished pictures that the fakes were made from had been through a lossy codec: its "
+    "traces are in the fakes alone, and part of what is detected may be those. Use lossless ones."
+)
+RESIZED = (
+    "{} record(s) have the size of finished pictures, to which their originals were resized: right "
+    "only if those were made from originals resized alike, else part of what is detected is that."
 )
 
 
@@ -83,7 +91,7 @@ def prepare(
         If images are bad (`ImageError`, unless they are skipped), or a class is missing.
     """
     work = Path(workdir)
-    prepared = _read(data, work, groups, skip_bad)
+    prepared = _read(data, work, groups, skip_bad, only_originals=generate is not None)
     _drop_unreadable(prepared, skip_bad)
     if generate is None and "record" not in prepared.manifest:
         # look-alikes share a group below, but each original keeps its own fakes and their size
@@ -95,17 +103,22 @@ def prepare(
     if generate is None:
         _match(prepared, work, codec, skip_bad)
         _check_classes(prepared.manifest, data)
-    if _shows_old_codecs(prepared.manifest) and not any(JPEG_GRID in w for w in prepared.warnings):
-        prepared.warnings.append(JPEG_GRID)
+    _warn_of_the_past(prepared)
     return prepared
 
 
 def _read(
-    data: str | os.PathLike[str] | None, work: Path, groups: str | None, skip_bad: bool
+    data: str | os.PathLike[str] | None,
+    work: Path,
+    groups: str | None,
+    skip_bad: bool,
+    only_originals: bool,
 ) -> Prepared:
     if data is None:
         return Prepared(write_samples(work / "samples"))
-    manifest = open_dataset(data, work / "unpacked", groups=groups, skip_bad=skip_bad)
+    manifest = open_dataset(
+        data, work / "unpacked", groups=groups, skip_bad=skip_bad, only_originals=only_originals
+    )
     prepared = Prepared(manifest, list(manifest.attrs.get("skipped", [])))
     if skip_bad:
         _drop(prepared, dict(reversed(find_bad_rows(manifest))))
@@ -145,6 +158,7 @@ def _generate(
     settings = f"{engine}-{history}-{variants}-{random_state}"
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / safe_name(settings, text_hash(settings))
+    prepared.manifest.attrs.clear()  # what was left out before is listed already
     made = build(
         prepared.manifest,
         folder,
@@ -192,12 +206,19 @@ def _match(prepared: Prepared, work: Path, codec: str | None, skip_bad: bool) ->
         )
 
 
-def _shows_old_codecs(manifest: pd.DataFrame) -> bool:
-    """Tell whether lossless originals were made of sources that a lossy codec had been through."""
-    if not {"history", "source_format"} <= set(manifest.columns):
-        return False
+def _warn_of_the_past(prepared: Prepared) -> None:
+    """Warn of what records went through before their common history."""
+    manifest = prepared.manifest
+    if "history" not in manifest:
+        return
     codecs = manifest["history"].astype(str).str.rpartition(",")[2]
-    return bool((manifest["source_format"].isin(LOSSY) & codecs.isin(LOSSLESS)).any())
+    for column, warning in (("source_format", JPEG_GRID), ("engine_format", LOSSY_FAKES)):
+        old = column in manifest and manifest[column].isin(LOSSY) & codecs.isin(LOSSLESS)
+        if np.any(old) and not any(warning in known for known in prepared.warnings):
+            prepared.warnings.append(warning)
+    if "resized_from" in manifest and manifest["resized_from"].notna().any():
+        n_records = manifest.loc[manifest["resized_from"].notna(), "record"].nunique()
+        prepared.warnings.append(RESIZED.format(n_records))
 
 
 def _file_kind(path: str) -> str:

@@ -18,14 +18,15 @@ from cnnsvm.generation.progress import show_progress
 from cnnsvm.generation.recipe import Recipe, make_recipe
 from cnnsvm.generation.record import make_record
 from cnnsvm.generation.schemas import MaskSchema
-from cnnsvm.generation.shards import Shard, merge_shards
+from cnnsvm.generation.shards import Shard, merge_shards, note_shard
 from cnnsvm.generation.sources import Source, SourceInput, check_owners, find_sources, skip
 from cnnsvm.generation.space import check_space as check_free_space
 from cnnsvm.generation.store import (
-    RECORD,
     GenerationError,
     claim_folder,
     clear_partials,
+    is_finished,
+    write_errors,
     write_results,
 )
 from cnnsvm.generation.threads import map_in_threads
@@ -133,14 +134,16 @@ def build(
     recipe = make_recipe(engine, schemas, variants, edge, history, prompt, random_state, panels)
     part = Shard.parse(shard)
     root = Path(folder).absolute()
-    found, errors = find_sources(sources, root, skip_bad=skip_bad)
+    finders = [recipe.engine.find_file, *(schema.find_file for schema in recipe.schemas)]
+    companions = [find for find in finders if find]
+    found, errors = find_sources(sources, root, skip_bad=skip_bad, companions=companions)
     own = [source for source in found if part.holds(source.sha256)]
+    ready = [source for source in own if is_finished(root / source.record)]
+    finished = {source.record for source in ready}
+    rest = [source for source in own if source.record not in finished]
     claim_folder(root, recipe.settings())
     if part.count == 1:
         clear_partials(root)
-    ready = [source for source in own if (root / source.record / RECORD).exists()]
-    started = {source.record for source in ready}
-    rest = [source for source in own if source.record not in started]
     if check_space:
         check_free_space(rest, root, recipe, len(ready))
     rows = _Rows(skip_bad, errors if part.index == 1 else [])  # bad files belong to no shard
@@ -150,10 +153,10 @@ def build(
             shown = show_progress(outcomes, len(own), "records", progress, ready=len(ready))
             for source, outcome in shown:
                 rows.add(source, outcome)
+        return _finish(rows, own, found, root, part)
     except BaseException as error:
         _keep(rows.in_order(own), root / part.unfinished)
         raise _explained(error, root, rows.n_records, len(own)) from error
-    return _finish(rows, own, root, part)
 
 
 class _Rows:
@@ -218,9 +221,12 @@ def _explained(error: BaseException, root: Path, n_made: int, total: int) -> Bas
     )
 
 
-def _finish(rows: _Rows, own: Sequence[Source], root: Path, part: Shard) -> pd.DataFrame:
+def _finish(
+    rows: _Rows, own: Sequence[Source], found: Sequence[Source], root: Path, part: Shard
+) -> pd.DataFrame:
     made = rows.in_order(own)
-    if not made and (part.count == 1 or own):
+    if not made and part.count == 1:
+        write_errors(root / part.names[1], rows.errors)
         raise GenerationError(
             f"none of {max(len(own), len(rows.errors))} sources can be used. First: "
             f"{rows.errors[0]['reason']}"
@@ -230,6 +236,7 @@ def _finish(rows: _Rows, own: Sequence[Source], root: Path, part: Shard) -> pd.D
     (root / part.unfinished).unlink(missing_ok=True)
     if part.count == 1:
         return manifest
+    note_shard(root, part, found)
     merged = merge_shards(root, part.count)
     if merged is None:
         logger.info("shard %d of %d is made; others are missing", part.index, part.count)

@@ -154,7 +154,15 @@ def diffusion_engine(
     details = _describe(painter, found)
     name = f"diffusion:{found.name}"
     logger.info("%s: %s on %s", name, details, place)
-    return Engine(name, painter.repaint, details, prompt, batch_size, size=_training_size(pipeline))
+    return Engine(
+        name,
+        painter.repaint,
+        details,
+        prompt,
+        batch_size,
+        size=_training_size(pipeline),
+        find_problem=painter.find_problem,
+    )
 
 
 @dataclass(frozen=True, repr=False)  # the pipeline would be printed too
@@ -174,11 +182,11 @@ class _Painter:
                 f"{steps} x {strength:g}, rounded down, must leave one. Change the steps."
             )
         for prompt in (self.prompt, self.negative_prompt):
-            if problem := self._prompt_problem(prompt or ""):
+            if problem := self.find_problem(prompt or ""):
                 raise EngineError(problem)
 
     def repaint(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        problems = [self._prompt_problem(self._prompt_of(task)) for task in tasks]
+        problems = [self.find_problem(self._prompt_of(task)) for task in tasks]
         good = [task for task, problem in zip(tasks, problems, strict=True) if not problem]
         painted = iter(run_in_halves(self._paint, good))
         return [ImageError(problem) if problem else next(painted) for problem in problems]
@@ -210,7 +218,8 @@ class _Painter:
     def _prompt_of(self, task: Task) -> str:
         return self.prompt if task.prompt is None else task.prompt
 
-    def _prompt_problem(self, prompt: str) -> str | None:
+    def find_problem(self, prompt: str) -> str | None:
+        """Say what is wrong with a prompt."""
         # the pipelines cut off what their text encoders cannot read and go on
         for name in ("tokenizer", "tokenizer_2"):
             tokenizer = getattr(self.pipeline, name, None)

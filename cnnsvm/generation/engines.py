@@ -11,6 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -81,9 +82,11 @@ class Engine:
         False if the output is the same whatever the mask, so that one run serves every mask.
     parallel : bool
         Whether several threads may call it at once.
-    find_size : callable ``(path, (width, height)) -> (width, height)``, or None
-        For an engine that can only make one size of a source, such as one that takes finished
-        files: the size that the whole record, original and all, is brought to first.
+    find_file : callable ``(path) -> path``, or None
+        For an engine that takes finished files: the one of a source. The whole record, original
+        and all, is brought to its size first.
+    find_problem : callable ``(prompt) -> str or None``, or None
+        Says what is wrong with a prompt.
     """
 
     name: str
@@ -94,7 +97,8 @@ class Engine:
     size: tuple[int, int] | None = None
     uses_mask: bool = True
     parallel: bool = False
-    find_size: Callable[[str, tuple[int, int]], tuple[int, int]] | None = None
+    find_file: Callable[[str], Path] | None = None
+    find_problem: Callable[[str], str | None] | None = None
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0, prompt: str | None = None

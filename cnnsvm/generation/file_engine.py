@@ -1,14 +1,13 @@
 """The engine ``file:<pattern>``: repainted images that are on disk already."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cnnsvm.generation.engines import Engine, EngineError, Task
 from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import describe_file
 
 
 def file_engine(pattern: str) -> Engine:
@@ -45,22 +44,28 @@ def file_engine(pattern: str) -> Engine:
             "for example file:inpainting.png."
         )
 
-    def find(path: str | None) -> Path:
-        if path is None:
-            raise ImageError("the engine 'file' repaints images that come from a file only.")
+    def find(path: str) -> Path:
         source = Path(path)
-        return source.parent / pattern.format(stem=source.stem, folder=source.parent.name)
-
-    def find_size(path: str, size: tuple[int, int]) -> tuple[int, int]:
-        facts = describe_file(find(path))
-        return facts["width"], facts["height"]
+        found = source.parent / pattern.format(stem=source.stem, folder=source.parent.name)
+        if os.path.normpath(found) == os.path.normpath(source):
+            raise ImageError(
+                f"{source}: by the pattern {pattern!r} it is its own repainted image. Name another "
+                "file."
+            )
+        return found
 
     def repaint(tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        return [_read(find(task.path), task.image.shape) for task in tasks]
+        return [_repaint(task, find) for task in tasks]
 
-    # slashes and dots of a pattern say where files lie on one machine, not what repainted
-    name = f"file:{os.path.basename(pattern)}"
-    return Engine(name, repaint, uses_mask=False, parallel=True, find_size=find_size)
+    # what leads to the folder says where files lie on one machine, not what repainted
+    name = "/".join(part for part in Path(pattern).parts[-2:] if part not in ("..", "/"))
+    return Engine(f"file:{name}", repaint, uses_mask=False, parallel=True, find_file=find)
+
+
+def _repaint(task: Task, find: Callable[[str], Path]) -> np.ndarray | ImageError:
+    if task.path is None:
+        return ImageError("the engine 'file' repaints images that come from a file only.")
+    return _read(find(task.path), task.image.shape)
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | ImageError:

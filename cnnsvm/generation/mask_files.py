@@ -60,7 +60,8 @@ def file_schema(argument: str) -> MaskSchema:
         return read_mask(scene, pattern) != invert
 
     own = [pattern] * (pattern != DEFAULT_PATTERN) + ["invert"] * invert
-    return MaskSchema(schema_name("file", own, coverage, _COVERAGE), draw, coverage, n_draws=1)
+    name = schema_name("file", own, coverage, _COVERAGE)
+    return MaskSchema(name, draw, coverage, n_draws=1, find_file=lambda path: _place(path, pattern))
 
 
 def read_mask(scene: Scene, pattern: str = DEFAULT_PATTERN) -> np.ndarray:
@@ -110,11 +111,16 @@ def _mask_path(scene: Scene, pattern: str) -> Path:
             "another mask schema."
         )
     image = Path(scene.path)
-    names = {"stem": image.stem, "name": image.name}
-    path = image.parent / _PLACEHOLDER.sub(lambda found: names[found[1]], pattern)
+    path = _place(scene.path, pattern)
     if os.path.normpath(path) == os.path.normpath(image):
         raise MaskError(
             f"{image}: by the pattern {pattern!r} it is its own mask. Name another file, as in "
             f"file:{DEFAULT_PATTERN}."
         )
     return path
+
+
+def _place(image: str, pattern: str) -> Path:
+    path = Path(image)
+    names = {"stem": path.stem, "name": path.name}
+    return path.parent / _PLACEHOLDER.sub(lambda found: names[found[1]], pattern)

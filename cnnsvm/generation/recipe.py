@@ -1,23 +1,27 @@
 """Recipes: what all records of a folder share, checked before anything is made."""
 
 import dataclasses
+import hashlib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnnsvm.generation.engines import Engine, get_engine
+from cnnsvm.generation.engines import Engine, EngineError, get_engine
 from cnnsvm.generation.history import History
 from cnnsvm.generation.schemas import MaskSchema, get_schema
+from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import GenerationError, text_hash
 from cnnsvm.records import VARIANTS
 
 BOTH = "both"
 _EDGE = re.compile(r"blur:(\d+(?:\.\d+)?)")
 _MAX_BLUR = 200.0  # pixels
+_LONGEST = 60  # characters of a schema in a file's name
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,13 @@ class Recipe:
         entropy = [self.random_state, int(source_sha256, 16), int(text_hash(schema), 16)]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
+    def made_of(self, source: Source) -> dict[str, Any]:
+        """Return what a record is made of besides what the settings say."""
+        prompt = None if self.engine.prompt is None else source.prompt or self.engine.prompt
+        finders = [self.engine.find_file, *(schema.find_file for schema in self.schemas)]
+        files = [_digest(find, source.path) for find in finders if find]
+        return {"source": source.sha256, "prompt": prompt, "files": files}
+
     @property
     def original(self) -> str:
         """Name of the original's file."""
@@ -98,7 +109,8 @@ class Recipe:
 
 def file_part(schema: str) -> str:
     """Return the name of a schema as a part of file names."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", schema).strip("-.")
+    part = re.sub(r"[^A-Za-z0-9._]+", "-", schema).strip("-.")
+    return part if len(part) <= _LONGEST else f"{part[:_LONGEST]}-{text_hash(schema)[:8]}"
 
 
 def make_recipe(
@@ -131,6 +143,13 @@ def make_recipe(
     if parsed.size is None and made.size is not None:
         parsed = dataclasses.replace(parsed, size=made.size)
     return Recipe(made, masks, chosen, blur, parsed, int(random_state), bool(panels))
+
+
+def _digest(find: Callable[[str], Path], path: str) -> str | None:
+    try:
+        return hashlib.sha256(find(path).read_bytes()).hexdigest()
+    except OSError:  # whoever needs the file says that it is missing
+        return None
 
 
 def _check_schemas(schemas: Sequence[str | MaskSchema] | str) -> tuple[MaskSchema, ...]:
@@ -178,4 +197,7 @@ def _with_prompt(engine: Engine, prompt: str | None) -> Engine:
         raise GenerationError(
             f"engine {engine.name!r} takes no prompt, got {prompt[:60]!r}. Leave the prompt out."
         )
+    problem = engine.find_problem(prompt) if engine.find_problem else None
+    if problem:
+        raise EngineError(problem)
     return dataclasses.replace(engine, prompt=prompt)

@@ -22,7 +22,7 @@ from cnnsvm.generation.store import (
     write_record,
 )
 from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import GENERATED_COLUMNS, describe_file, make_row
+from cnnsvm.records import GENERATED_COLUMNS, coding, describe_file, make_row
 
 Rows = list[dict[str, Any]]
 Key = str | None  # the name of a schema; None for what needs no mask
@@ -55,10 +55,12 @@ def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[
         If the source cannot be used or none of its fakes can be made.
     """
     folder = root / source.record
-    files = read_record(folder, source.sha256)
+    made_of = recipe.made_of(source)
+    files = read_record(folder, made_of)
     if files is not None:
         return _make_rows(source, folder, recipe, files, recipe.fakes), []
     clear_partials(folder)
+    write_record(folder, [], made_of)
     work = _Work(source, folder, recipe)
     problems = work.make()
     made = [fake for fake in recipe.fakes if not work.failed(fake)]
@@ -69,7 +71,7 @@ def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[
     if problems:
         files = {name: describe_file(folder / name) for name in names}
     else:
-        files = write_record(folder, names, source.sha256)
+        files = write_record(folder, names, made_of)
     return _make_rows(source, folder, recipe, files, made), problems
 
 
@@ -84,8 +86,10 @@ class _Work:
         self.source, self.folder, self.recipe = source, folder, recipe
         history, engine = recipe.history, recipe.engine
         image = load_image(source.path)
-        if engine.find_size is not None:
-            image = history.resize(image, engine.find_size(source.path, source.size))
+        self.scene = Scene(image, source.path)
+        if engine.find_file is not None:
+            facts = describe_file(engine.find_file(source.path))
+            image = history.resize(image, (facts["width"], facts["height"]))
         self.image = image
         self.original = history.apply(image)
         self._failed: set[Key] = set()
@@ -134,21 +138,25 @@ class _Work:
     def _draw(self, missing: dict[Key, list[Fake]]) -> tuple[list[str], Masks]:
         problems: list[str] = []
         masks: Masks = {}
-        scene = Scene(self.image, self.source.path)
         for name, fakes in missing.items():
             schema = fakes[0].schema
             try:
-                masks[name] = self._draw_one(schema, scene)
+                masks[name] = self._draw_one(schema)
             except ImageError as error:
                 self._failed.add(name)
                 problems.append(f"{name}: {error}")
         return problems, masks
 
-    def _draw_one(self, schema: MaskSchema | None, scene: Scene) -> np.ndarray:
+    def _draw_one(self, schema: MaskSchema | None) -> np.ndarray:
+        height, width, _ = self.image.shape
         if schema is None:
-            return np.ones(scene.shape, dtype=bool)
+            return np.ones((height, width), dtype=bool)
         seed = self.recipe.seed(self.source.sha256, schema.name)
-        return schema(scene, np.random.default_rng(seed))
+        mask = schema(self.scene, np.random.default_rng(seed))  # as the source is, not the record
+        if mask.shape != (height, width):
+            grey = Image.fromarray(mask.astype(np.uint8))
+            mask = np.asarray(grey.resize((width, height), Image.Resampling.NEAREST)) > 0
+        return mask
 
     def _repaint(self, masks: Masks) -> dict[Key, np.ndarray | ImageError]:
         """Return the engine's whole output for each mask, at the size of the image."""
@@ -263,6 +271,13 @@ def _resize_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(grey.resize((shape[1], shape[0]), Image.Resampling.BOX)) > 0
 
 
+def _format_of(path: Path) -> str | None:
+    try:
+        return coding(path, describe_file(path)["format"])
+    except ImageError:  # a record that is finished does not need the file any more
+        return None
+
+
 def _write_missing(path: Path, history: History, image: np.ndarray) -> None:
     if not _is_readable(path):
         write_bytes(path, history.encode(image))
@@ -286,6 +301,8 @@ def _make_rows(
     resized = source.size if (facts["width"], facts["height"]) != source.size else None
     shared = {"history": str(recipe.history), "record": folder.name, **source.carried}
     shared["source_format"] = source.format
+    if recipe.engine.find_file is not None:
+        shared["engine_format"] = _format_of(recipe.engine.find_file(source.path))
     shared["resized_from"] = "{}x{}".format(*resized) if resized else None
     shared |= dict.fromkeys(GENERATED_COLUMNS)
     rows = [row(recipe.original, 0, **shared)]

@@ -13,6 +13,7 @@ import importlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -71,12 +72,15 @@ class MaskSchema:
         Least and largest share of the image that a mask may cover.
     n_draws : int
         How often to draw before giving up; 1 for a schema that draws no random numbers.
+    find_file : callable ``(path) -> path``, or None
+        For a schema that takes finished masks: the file of an image.
     """
 
     name: str
     draw: Draw
     coverage: tuple[float, float] = _ANY
     n_draws: int = _N_DRAWS
+    find_file: Callable[[str], Path] | None = None
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
         """Draw until a mask is within the limits.

@@ -1,14 +1,23 @@
 """Shards: several processes or machines that share the making of one folder of records."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cnnsvm.generation.sources import check_owners
-from cnnsvm.generation.store import ERRORS, MANIFEST, GenerationError, write_results
+from cnnsvm.generation.sources import Source, check_owners
+from cnnsvm.generation.store import (
+    ERRORS,
+    MANIFEST,
+    GenerationError,
+    read_json,
+    text_hash,
+    write_json,
+    write_results,
+)
 from cnnsvm.images import ImageError
 from cnnsvm.records import read_manifest
 
@@ -58,9 +67,20 @@ class Shard:
         return tuple(_insert(name, part) for name in (MANIFEST, ERRORS))  # type: ignore[return-value]
 
     @property
+    def note(self) -> str:
+        """Name of the file that says which sources the shards were made of."""
+        return f"shard-{self.index}-of-{self.count}.json"
+
+    @property
     def unfinished(self) -> str:
         """Name of the manifest of what was made when a call had to stop."""
         return _insert(self.names[0], "-unfinished")
+
+
+def note_shard(folder: Path, shard: Shard, sources: Sequence[Source]) -> None:
+    """Note that a shard is made, and of which sources all of them have to be."""
+    known = sorted(f"{source.sha256} {source.source_id}" for source in sources)
+    write_json(folder / shard.note, {"sources": text_hash("\n".join(known))})
 
 
 def merge_shards(folder: Path, count: int) -> pd.DataFrame | None:
@@ -69,10 +89,12 @@ def merge_shards(folder: Path, count: int) -> pd.DataFrame | None:
     Returns
     -------
     DataFrame or None
-        What is then ``manifest.parquet``, in the order of the shards; None while one is missing.
+        What is then ``manifest.parquet``, in the order of the shards; None while one is missing,
+        or was made of other sources.
     """
     shards = [Shard(index, count) for index in range(1, count + 1)]
-    if not all((folder / shard.names[0]).exists() for shard in shards):
+    notes = [read_json(folder / shard.note) for shard in shards]
+    if not all(notes) or any(note != notes[0] for note in notes):
         return None
     errors: list[dict[str, str]] = []
     tables = []
@@ -93,6 +115,7 @@ def merge_shards(folder: Path, count: int) -> pd.DataFrame | None:
     if not tables:
         raise GenerationError(f"{folder}: none of the sources in {count} shards can be used.")
     manifest = pd.concat(tables, ignore_index=True)
+    manifest["seed"] = manifest["seed"].astype("Int64")
     write_results(folder, manifest, errors)
     return manifest
 

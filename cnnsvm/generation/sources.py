@@ -2,23 +2,31 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cnnsvm.generation.store import GenerationError, safe_name
+from cnnsvm.generation.store import GenerationError, is_made_here, safe_name
 from cnnsvm.images import ImageError, list_images
-from cnnsvm.records import COLUMNS, GENERATED_COLUMNS, REQUIRED, describe_file
+from cnnsvm.records import (
+    COLUMNS,
+    GENERATED_COLUMNS,
+    REQUIRED,
+    coding,
+    describe_file,
+    read_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
 MIN_SIDE = 16  # pixels: below, half an image holds less than one block of a codec or an encoder
 
 SourceInput = pd.DataFrame | str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
-_OF_BUILD = {"history", "record", "resized_from", "source_format"}
+_OF_BUILD = {"history", "record", "resized_from", "source_format", "engine_format"}
 _MADE_HERE = {*COLUMNS, *GENERATED_COLUMNS, *_OF_BUILD} - {"split"}
 
 
@@ -33,15 +41,23 @@ class Source:
     format: str  # of the file that it was first known as
     prompt: str | None = None
     carried: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
 
     @property
     def record(self) -> str:
-        """Name of the record's folder: the group, made safe, and a digest of the content."""
-        return safe_name(self.source_id, self.sha256)
+        """Name of the record's folder: the group, made safe, and a digest of the content.
+
+        A record that was made before keeps its folder, though its group has another name now.
+        """
+        return self.folder or safe_name(self.source_id, self.sha256)
 
 
 def find_sources(
-    sources: SourceInput, outside: Path, *, skip_bad: bool = True
+    sources: SourceInput,
+    outside: Path,
+    *,
+    skip_bad: bool = True,
+    companions: Sequence[Callable[[str], Path]] = (),
 ) -> tuple[list[Source], list[dict[str, str]]]:
     """List the sources among images, and what had to be skipped.
 
@@ -57,6 +73,8 @@ def find_sources(
     skip_bad : bool
         Report a file that is no image, is smaller than 16 pixels a side, or the same as an
         earlier one, instead of raising.
+    companions : sequence of callables ``(path) -> path``
+        What finds the mask or the finished repainting of a source; such files are no sources.
 
     Returns
     -------
@@ -72,9 +90,17 @@ def find_sources(
         If a file is bad and ``skip_bad`` is False.
     """
     found: dict[str, Source] = {}
-    skipped: list[dict[str, str]] = []
-    for path, source_id, carried in _candidates(sources, outside):
+    folders = _known_folders(outside)
+    skipped: list[dict[str, str]] = _skipped_before(sources, skip_bad)
+    candidates = _candidates(sources, outside, skipped)
+    beside = _companions((path for path, _, _ in candidates), companions)
+    for path, source_id, carried in candidates:
+        if os.path.normpath(path) in beside:
+            logger.info("%s belongs to another image and is no source", path)
+            continue
         try:
+            if source_id == "":
+                raise ImageError(f"{path}: its source_id is empty. Name the untouched source.")
             facts = describe_file(path)
             digest, size = facts["sha256"], (facts["width"], facts["height"])
             if min(size) < MIN_SIDE:
@@ -94,8 +120,9 @@ def find_sources(
         prompt = carried.pop("prompt", None)
         text = prompt if isinstance(prompt, str) and prompt.strip() else None
         origin = carried.pop("source_format", None)
-        kind = origin if isinstance(origin, str) else facts["format"]
-        found[digest] = Source(path, name, digest, size, kind, text, carried)
+        kind = origin if isinstance(origin, str) else coding(path, facts["format"])
+        folder = folders.get(digest[:12])
+        found[digest] = Source(path, name, digest, size, kind, text, carried, folder)
     return list(found.values()), skipped
 
 
@@ -133,27 +160,64 @@ def check_owners(rows: Iterable[Mapping[str, Any]], owners: dict[str, str]) -> N
     owners.update((row["sha256"], row["source_id"]) for row in rows)
 
 
+def drop_records(paths: Sequence[Path]) -> list[Path]:
+    """Leave out the files of records that were made here: they are no untouched images."""
+    made = {folder: is_made_here(folder) for folder in {path.parent for path in paths}}
+    kept = [path for path in paths if not made[path.parent]]
+    if len(kept) < len(paths):
+        logger.info("left out %d files of records that were made here", len(paths) - len(kept))
+    return kept
+
+
+def _known_folders(root: Path) -> dict[str, str]:
+    """Return the records in a folder by the digest that their names end in."""
+    places = root.iterdir() if root.is_dir() else ()
+    return {place.name[-12:]: place.name for place in places if place.is_dir()}
+
+
+def _skipped_before(sources: SourceInput, skip_bad: bool) -> list[dict[str, str]]:
+    skipped = list(sources.attrs.get("skipped", [])) if isinstance(sources, pd.DataFrame) else []
+    if skipped and not skip_bad:
+        raise ImageError(skipped[0]["reason"])
+    return skipped
+
+
+def _companions(paths: Iterable[str], finders: Sequence[Callable[[str], Path]]) -> set[str]:
+    found = set()
+    for path in paths if finders else ():
+        for find in finders:
+            with suppress(ImageError):  # of a file that is its own, the engine says so
+                place = os.path.normpath(find(path))
+                found |= {place} - {os.path.normpath(path)}
+    return found
+
+
 def _candidates(
-    sources: SourceInput, outside: Path
+    sources: SourceInput, outside: Path, skipped: list[dict[str, str]]
 ) -> list[tuple[str, str | None, dict[str, Any]]]:
+    if isinstance(sources, (str, os.PathLike)):
+        place = Path(sources)
+        if place.suffix in (".parquet", ".csv"):
+            sources = read_manifest(place)
+        else:
+            sources = drop_records(list_images(place)) if place.is_dir() else [place]
     if isinstance(sources, pd.DataFrame):
-        candidates = _manifest_candidates(sources)
-    elif isinstance(sources, (str, os.PathLike)) and not Path(sources).is_dir():
-        candidates = [(os.fspath(sources), None, {})]
+        candidates = _manifest_candidates(sources, skipped)
     else:
-        is_folder = isinstance(sources, (str, os.PathLike))
-        paths = list_images(sources) if is_folder else sources  # type: ignore[arg-type]
-        candidates = [(os.fspath(path), None, {}) for path in paths]  # type: ignore[union-attr]
+        candidates = [(os.fspath(path), None, {}) for path in sources]
     kept = [c for c in candidates if not Path(c[0]).absolute().is_relative_to(outside)]
     if not kept:
+        first = f" First problem: {skipped[0]['reason']}" if skipped else ""
         raise GenerationError(
-            f"no source among {len(candidates)} images. Pass a folder or paths of untouched "
-            f"images outside {outside}, or a manifest with rows of label 0."
+            f"no source among {len(candidates) + len(skipped)} images. Pass a folder or paths of "
+            f"untouched images outside {outside}, or a manifest with rows of label 0.{first}"
         )
     return kept
 
 
-def _manifest_candidates(manifest: pd.DataFrame) -> list[tuple[str, str | None, dict[str, Any]]]:
+def _manifest_candidates(
+    manifest: pd.DataFrame, skipped: list[dict[str, str]]
+) -> list[tuple[str, str | None, dict[str, Any]]]:
     missing = [column for column in REQUIRED if column not in manifest]
     if missing:
         raise GenerationError(
@@ -161,5 +225,14 @@ def _manifest_candidates(manifest: pd.DataFrame) -> list[tuple[str, str | None, 
         )
     own = [column for column in manifest.columns if column not in _MADE_HERE]
     own += [column for column in ("prompt", "source_format") if column in manifest]
-    rows = manifest[manifest["label"] == 0].to_dict("records")
-    return [(row["path"], str(row["source_id"]), {c: row[c] for c in own}) for row in rows]
+    candidates: list[tuple[str, str | None, dict[str, Any]]] = []
+    for number, row in enumerate(manifest.to_dict("records"), start=1):
+        if row["label"] != 0:
+            continue
+        if not isinstance(row["path"], (str, os.PathLike)):
+            reason = f"row {number} of the manifest has no path. Fill it in or drop the row."
+            skipped.append({"path": "", "reason": reason})
+            continue
+        name = "" if pd.isna(row["source_id"]) else str(row["source_id"]).strip()
+        candidates.append((os.fspath(row["path"]), name, {c: row[c] for c in own}))
+    return candidates

@@ -12,10 +12,12 @@ from cnnsvm.generation.recipe import Recipe
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import GenerationError
 from cnnsvm.images import ImageError, load_image
+from cnnsvm.records import describe_file
 
 logger = logging.getLogger(__name__)
 
 N_SAMPLES = 8
+_BLEND_SHARE = 0.1  # the same of the weights of a soft edge
 _MASK_SHARE = 0.005  # bytes a pixel of a mask as PNG; measured: 0.001 (halves) to 0.004 (strokes)
 
 
@@ -65,7 +67,7 @@ def estimate_bytes(sources: Sequence[Source], recipe: Recipe) -> int:
     sampled, n_pixels = 0.0, 0
     for source in sources[::step][:N_SAMPLES]:
         try:
-            sampled += _record_bytes(load_image(source.path), recipe)
+            sampled += _record_bytes(_at_size(load_image(source.path), source, recipe), recipe)
         except ImageError:
             continue
         n_pixels += source.size[0] * source.size[1]
@@ -82,9 +84,17 @@ def format_bytes(n_bytes: float) -> str:
     return f"{n_bytes:.1f} TB"
 
 
+def _at_size(image: np.ndarray, source: Source, recipe: Recipe) -> np.ndarray:
+    if recipe.engine.find_file is None:
+        return image
+    facts = describe_file(recipe.engine.find_file(source.path))
+    return recipe.history.resize(image, (facts["width"], facts["height"]))
+
+
 def _record_bytes(image: np.ndarray, recipe: Recipe) -> float:
     fakes = recipe.fakes
-    masks = len({fake.mask for fake in fakes} - {None}) * _MASK_SHARE * image[:, :, 0].size
+    share = _MASK_SHARE + (_BLEND_SHARE if recipe.blur else 0.0)
+    masks = len({fake.mask for fake in fakes} - {None}) * share * image[:, :, 0].size
     n_bytes = len(recipe.history.encode(image)) * (1 + len(fakes)) + masks
     if recipe.panels:
         shown = [("", image)] * (1 + len(recipe.variants))

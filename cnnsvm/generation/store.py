@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ SETTINGS = "settings.json"
 MANIFEST = "manifest.parquet"
 ERRORS = "errors.csv"
 RECORD = "record.json"
+_LONGEST = 120  # characters of a setting in a message
 
 Facts = dict[str, Any]
 
@@ -52,7 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, names: Sequence[str], made_of: Any) -> dict[str, Facts]:
-    """Mark a record as finished: what its images are, and what they were made of."""
+    """Note what a record is made of and what its images are; of an unfinished one, none."""
     files = {name: _describe(folder / name) for name in names}
     write_json(folder / RECORD, {"files": files, "made_of": made_of})
     return files
@@ -67,17 +69,31 @@ def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
     Returns
     -------
     dict of name to facts, or None
-        Width, height, format and sha256 of each image. None if the record is not finished, or was
-        made of something else, or a file has changed; what is left of it is taken away then.
+        Width, height, format and sha256 of each image. None if the record is not finished, or a
+        file of it has changed, which is taken away then. All files of a record that was made of
+        something else are.
     """
     kept = read_json(folder / RECORD)
     files: dict[str, Facts] = kept.get("files", {})
-    as_written = (_is_unchanged(folder / name, facts) for name, facts in files.items())
-    if files and kept.get("made_of") == made_of and all(as_written):
+    if kept.get("made_of") != made_of:
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    changed = [name for name, facts in files.items() if not _is_unchanged(folder / name, facts)]
+    if files and not changed:
         return files
-    for name in (RECORD, *files):
+    for name in (RECORD, *files) if changed else ():
         (folder / name).unlink(missing_ok=True)
     return None
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a record is marked as finished, without a look at its images."""
+    return bool(read_json(folder / RECORD).get("files"))
+
+
+def is_made_here(folder: Path) -> bool:
+    """Tell whether a folder is a record that was made here, or holds such records."""
+    return "made_of" in read_json(folder / RECORD) or "made_by" in read_json(folder / SETTINGS)
 
 
 def clear_partials(folder: Path) -> None:
@@ -111,9 +127,11 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         If the folder holds records of other settings, or a manifest of unknown settings.
     """
     kept = read_json(folder / SETTINGS)
-    if kept and kept != dict(settings):
+    if kept and kept != dict(settings) and _holds_records(folder):
         names = sorted(k for k in kept.keys() | settings.keys() if kept.get(k) != settings.get(k))
-        changes = ", ".join(f"{k}: {kept.get(k)!r}, not {settings.get(k)!r}" for k in names)
+        changes = ", ".join(
+            f"{k}: {_shown(kept.get(k))}, not {_shown(settings.get(k))}" for k in names
+        )
         raise GenerationError(
             f"{folder} holds records made with other settings ({changes}). "
             "Choose another folder, the same settings, or delete this folder."
@@ -123,8 +141,17 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} holds a manifest but no {SETTINGS}, so how its records were made is "
             "unknown. Choose another folder."
         )
-    if not kept:
+    if kept != dict(settings):
         write_json(folder / SETTINGS, settings)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _holds_records(folder: Path) -> bool:
+    return (folder / MANIFEST).exists() or next(folder.glob(f"*/{RECORD}"), None) is not None
 
 
 def write_results(
@@ -135,11 +162,16 @@ def write_results(
 ) -> None:
     """Write the manifest and the list of what failed, and hang that list on the manifest."""
     write_manifest(manifest, folder / names[0])
-    if errors:
-        write_bytes(folder / names[1], pd.DataFrame(errors).to_csv(index=False).encode())
-    else:
-        (folder / names[1]).unlink(missing_ok=True)
+    write_errors(folder / names[1], errors)
     manifest.attrs["skipped"] = errors
+
+
+def write_errors(path: Path, errors: list[dict[str, str]]) -> None:
+    """List what failed; without errors there is no such file."""
+    if errors:
+        write_bytes(path, pd.DataFrame(errors).to_csv(index=False).encode())
+    else:
+        path.unlink(missing_ok=True)
 
 
 def safe_name(text: str, digest: str) -> str:

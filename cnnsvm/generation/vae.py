@@ -182,7 +182,7 @@ def as_output(values: np.ndarray, image: np.ndarray) -> np.ndarray | ImageError:
 
 
 def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-    """Run a batch, and where the GPU's memory does not hold it, its halves one after the other.
+    """Run a batch, and where the memory does not hold it, its halves one after the other.
 
     A single picture that does not fit is an `ImageError` in place of its output.
 
@@ -196,28 +196,34 @@ def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | Imag
     height, width = tasks[0].image.shape[:2]
     try:
         return list(run(tasks))
-    except torch.OutOfMemoryError:
-        pass  # only after this block has let go of the tensors can they be given back
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise EngineError(
-            f"the model fails on {width}x{height} pixels ({shorten(error)}). Check that its parts "
-            "belong together, or name another model."
-        ) from error
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise EngineError(
+                f"the model fails on {width}x{height} pixels ({shorten(error)}). Check that its "
+                "parts belong together, or name another model."
+            ) from error
+    # only after that block has let go of the tensors can they be given back
     torch.cuda.empty_cache()
     if len(tasks) == 1:
         return [
             ImageError(
-                f"one picture of {width}x{height} pixels does not fit into the GPU's memory. Name "
-                "a smaller working size in the history, such as '512x512,png', free the GPU, or "
-                "use device='cpu'."
+                f"one picture of {width}x{height} pixels does not fit into the memory. Name a "
+                "smaller working size in the history, such as '512x512,png', free some memory, or "
+                "use device='cpu' where it was the GPU's."
             )
         ]
     half = len(tasks) // 2
     logger.warning(
-        "%d pictures of %dx%d do not fit into the GPU's memory; trying %d. A smaller batch_size "
+        "%d pictures of %dx%d do not fit into the memory; trying %d. A smaller batch_size "
         "saves the attempt.", len(tasks), width, height, half
     )  # fmt: skip
     return run_in_halves(run, tasks[:half]) + run_in_halves(run, tasks[half:])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # the CPU's allocator has no exception of its own
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, repr=False)  # the network would be printed too

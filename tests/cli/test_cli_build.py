@@ -28,7 +28,7 @@ def test_folder_in_records_out(photos, tmp_path, capsys):
     assert main(["build", str(photos), str(out), *flags]) == 0
     said = capsys.readouterr().out
     assert f"4 records in {out}: 24 spliced, 24 regenerated, 4 original" in said
-    assert "1 could not be read" in said
+    assert "1 could not be made" in said
     manifest = read_manifest(out / "manifest.parquet")
     assert set(manifest["history"]) == {"jpeg:90"}
     assert manifest["mask_schema"].nunique() == 6

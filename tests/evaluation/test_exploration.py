@@ -174,6 +174,15 @@ def test_bad_files_are_listed_and_stop_nothing(tmp_path):
     assert (found["n_images"], len(found["files"]), len(found["pixels"])) == (9, 7, 6)
 
 
+def test_columns_of_ones_own_do_no_harm(tmp_path):
+    rows = [row for i in range(3) for row in make_record(tmp_path, i)]
+    plain = explore(make_manifest(rows), progress=False)
+    own = make_manifest(rows).assign(problem="x", brightness=-1, mask_width=7, megapixels=0)
+    found = explore(own, progress=False)
+    assert found["odd"] == plain["odd"]
+    assert found["separation"] == plain["separation"]
+
+
 def test_a_whole_picture_that_an_engine_made_needs_no_mask(tmp_path):
     rows = [row for i in range(3) for row in make_record(tmp_path, i)]
     for variant, expected in (("regenerated", []), ("spliced", ["s1"])):
