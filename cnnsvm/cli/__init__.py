@@ -3,10 +3,10 @@
 import argparse
 import logging
 
-from cnnsvm.cli import build, fit, predict
+from cnnsvm.cli import audit, build, download, fit, predict
 from cnnsvm.cli.errors import guard
 
-SUBCOMMANDS = {"build": build, "fit": fit, "predict": predict}
+SUBCOMMANDS = {"audit": audit, "build": build, "download": download, "fit": fit, "predict": predict}
 
 
 def main(argv: list[str] | None = None) -> int:

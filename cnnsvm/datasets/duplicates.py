@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import imagehash
 import numpy as np
@@ -57,20 +58,77 @@ def merge_near_duplicates(
     ImageError
         If an image cannot be read.
     """
-    if not 0 <= max_distance <= 64:
-        raise ValueError(f"max_distance must lie between 0 and 64 bits, got {max_distance!r}.")
     merged = manifest.copy()
     if merged.empty:
+        _check_distance(max_distance)
         return merged
     sources = list(dict.fromkeys(manifest["source_id"]))
-    hashes, usable = _hash_all(_pick_paths(manifest, sources), n_jobs)
-    pairs = [*_near_pairs(hashes, usable, max_distance), *_identical_pairs(manifest, sources)]
+    number = {source: i for i, source in enumerate(sources)}
+    found = find_near_duplicates(manifest, max_distance, n_jobs=n_jobs)
+    pairs = [(number[pair.first], number[pair.second]) for pair in found]
     component = _components(len(sources), pairs)
     first = {c: sources[i] for i, c in reversed(list(enumerate(component)))}
     names = {source: first[c] for source, c in zip(sources, component, strict=True)}
     merged["source_id"] = [names[source] for source in manifest["source_id"]]
     _log_merged(sources, names)
     return merged
+
+
+@dataclass(frozen=True)
+class DuplicatePair:
+    """Two sources that look alike.
+
+    Parameters
+    ----------
+    first, second : hashable
+        Their ``source_id``, in the order of the table.
+    identical : bool
+        They share a file by ``sha256``; else their perceptual hashes are close.
+    distance : int
+        Bits in which the hashes differ, 0 for identical files.
+    """
+
+    first: Hashable
+    second: Hashable
+    identical: bool
+    distance: int
+
+
+def find_near_duplicates(
+    manifest: pd.DataFrame, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
+) -> list[DuplicatePair]:
+    """Find the sources that `merge_near_duplicates` would join, pair by pair.
+
+    Parameters
+    ----------
+    manifest, max_distance, n_jobs
+        As in `merge_near_duplicates`.
+
+    Returns
+    -------
+    list of DuplicatePair
+        Identical ones first. Not transitive; a pair that is identical is not listed as near too.
+
+    Raises
+    ------
+    ValueError, ImageError
+        As in `merge_near_duplicates`.
+    """
+    _check_distance(max_distance)
+    sources = list(dict.fromkeys(manifest["source_id"]))
+    if not sources:
+        return []
+    hashes, usable = _hash_all(pick_paths(manifest), n_jobs)
+    identical = sorted({(min(i, j), max(i, j)) for i, j in _identical_pairs(manifest, sources)})
+    near = sorted(set(_near_pairs(hashes, usable, max_distance)) - set(identical))
+    bits = np.bitwise_count(hashes[[i for i, _ in near]] ^ hashes[[j for _, j in near]])
+    return [
+        *(DuplicatePair(sources[i], sources[j], True, 0) for i, j in identical),
+        *(
+            DuplicatePair(sources[i], sources[j], False, int(n))
+            for (i, j), n in zip(near, bits, strict=True)
+        ),
+    ]
 
 
 def perceptual_hash(path: str) -> tuple[int, bool]:
@@ -88,10 +146,17 @@ def perceptual_hash(path: str) -> tuple[int, bool]:
     return int.from_bytes(bits.tobytes(), "big"), bool(np.std(np.asarray(small)) >= MIN_CONTRAST)
 
 
-def _pick_paths(manifest: pd.DataFrame, sources: Sequence[Hashable]) -> list[str]:
+def pick_paths(manifest: pd.DataFrame) -> list[str]:
+    """Return the file that stands for each source, in their order: an original if there is one."""
+    sources = dict.fromkeys(manifest["source_id"])
     by_source = manifest.sort_values("label", kind="stable").drop_duplicates("source_id")
     paths = dict(zip(by_source["source_id"], by_source["path"], strict=True))
     return [str(paths[source]) for source in sources]
+
+
+def _check_distance(max_distance: int) -> None:
+    if not 0 <= max_distance <= 64:
+        raise ValueError(f"max_distance must lie between 0 and 64 bits, got {max_distance!r}.")
 
 
 def _hash_all(paths: Sequence[str], n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
