@@ -10,6 +10,8 @@ Interrupted or killed and called again, it goes on where it was.
 
 import argparse
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,35 +55,42 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.datasets import open_dataset
     from cnnsvm.generation import build
 
-    _quieten()
     folder = args.folder.absolute()
     work = args.work or folder.with_name(folder.name + ".work")
     sources = open_dataset(
         args.sources, work, groups=args.groups, skip_bad=not args.strict, only_originals=True
     )
-    manifest = build(
-        sources,
-        folder,
-        engine=args.engine,
-        schemas=_expand(args.schemas),
-        variants=args.variants,
-        edge=args.edge,
-        history=args.history,
-        prompt=args.prompt,
-        shard=args.shard,
-        panels=not args.no_panels,
-        random_state=args.seed,
-        n_jobs=args.jobs,
-        skip_bad=not args.strict,
-        check_space=not args.no_space_check,
-    )
+    with _quiet():
+        manifest = build(
+            sources,
+            folder,
+            engine=args.engine,
+            schemas=_expand(args.schemas),
+            variants=args.variants,
+            edge=args.edge,
+            history=args.history,
+            prompt=args.prompt,
+            shard=args.shard,
+            panels=not args.no_panels,
+            random_state=args.seed,
+            n_jobs=args.jobs,
+            skip_bad=not args.strict,
+            check_space=not args.no_space_check,
+        )
     print(_summary(manifest, folder, len(manifest.attrs["skipped"])))
     return 0
 
 
-def _quieten() -> None:
+@contextmanager
+def _quiet() -> Iterator[None]:
     # one line a bad source is in errors.csv; of thousands the log shows too much
-    logging.getLogger("cnnsvm.generation.sources").setLevel(logging.ERROR)
+    logger = logging.getLogger("cnnsvm.generation.sources")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _expand(names: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from cnnsvm.datasets.deepfakeart import find_record_folders, find_role, read_ori
 from cnnsvm.datasets.errors import DatasetError, MissingDataError
 from cnnsvm.datasets.folder import find_class_folders, read_folder, read_sources
 from cnnsvm.datasets.groups import Groups, refuse_groups
-from cnnsvm.generation.store import is_made_here
+from cnnsvm.generation.store import holds_records
 from cnnsvm.images import list_images
 from cnnsvm.records import read_manifest
 
@@ -126,7 +126,7 @@ def _open_folder(
 
 def _check_finished(folder: Path) -> None:
     # read by the names of its folders, it would lose its groups, variants and engines
-    if is_made_here(folder):
+    if holds_records(folder):
         parts = sorted(path.name for path in folder.glob("manifest*.parquet"))
         named = f" What is made so far is in {', '.join(parts)}." if parts else ""
         raise DatasetError(

@@ -31,6 +31,7 @@ _N_PERMUTATIONS = 999
 _MOST_VALUES = 30
 _SHOWN = 3
 _FEW_VALUES = 4
+_LEAST_SOURCES = 5  # a class; of fewer, values that differ throughout may do so by chance
 _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0"}
 _IN_EVERY_JPEG = ("jfif_version", "jfif_unit", "jfif_density", "jfif")
 
@@ -129,7 +130,9 @@ def check_histories(manifest: pd.DataFrame, headers: pd.DataFrame) -> Check:
     labels, sources = manifest["label"].to_numpy(dtype=int), manifest["source_id"].to_numpy()
     most_p = MOST_P / facts.shape[1]
     compared = {
-        str(name): _compare(values.astype(str).to_numpy(), labels, sources, most_p)
+        str(name): _compare(
+            values.astype(str).to_numpy(), labels, sources, most_p, str(name) != "multiple_of_8"
+        )
         for name, values in facts.items()
     }
     differ = {name: entry for name, entry in compared.items() if entry["differs"]}
@@ -145,7 +148,8 @@ def check_histories(manifest: pd.DataFrame, headers: pd.DataFrame) -> Check:
 
 def _all_alike(headers: pd.DataFrame) -> str:
     kinds = ", ".join(headers["format"].value_counts().index[:_SHOWN])
-    return f"formats, quantisation, header entries and sizes are alike in both classes ({kinds})."
+    what = "formats, quantisation, names of header entries and sizes"
+    return f"{what} are alike in both classes ({kinds})."
 
 
 def _multiples(manifest: pd.DataFrame) -> pd.Series:
@@ -162,9 +166,13 @@ def _told(entry: dict[str, Any]) -> str:
 
 
 def _compare(
-    values: np.ndarray, labels: np.ndarray, sources: np.ndarray, most_p: float
+    values: np.ndarray, labels: np.ndarray, sources: np.ndarray, most_p: float, certain: bool
 ) -> dict[str, Any]:
-    """Compare the shares of values between the classes, each source counting once a class."""
+    """Compare the shares of values between the classes, each source counting once a class.
+
+    Facts that follow from how a file was written are ``certain``: where no value is in both
+    classes, a few sources are enough.
+    """
     names, codes = np.unique(values, return_inverse=True)
     common = np.argsort(-np.bincount(codes), kind="stable")[:_MOST_VALUES]
     hot = codes[:, None] == common
@@ -187,8 +195,15 @@ def _compare(
         for label, name in enumerate(("real", "fake"))
     }
     # of a handful of sources no test is sure, but JPEG against PNG throughout needs none
-    disjoint = distance >= 1 - MOST_DIFFERENCE and len(names) <= _FEW_VALUES
-    return {**told, "distance": distance, "p": p, "differs": bool(p <= most_p or disjoint)}
+    disjoint = certain and distance >= 1 - MOST_DIFFERENCE and len(names) <= _FEW_VALUES
+    differs = p <= most_p or (disjoint and _is_enough(unit_source, unit_label))
+    return {**told, "distance": distance, "p": p, "differs": bool(differs)}
+
+
+def _is_enough(sources: np.ndarray, labels: np.ndarray) -> bool:
+    """Tell whether there are two sources with both classes, or five a class."""
+    both = set(sources[labels == 0]) & set(sources[labels == 1])
+    return len(both) >= 2 or min(np.sum(labels == label) for label in (0, 1)) >= _LEAST_SOURCES
 
 
 def _mean(shares: np.ndarray, labels: np.ndarray, label: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Read a data set for an audit: as it is, with what is wrong in it left for the audit to say."""
 
 import os
+from pathlib import Path
 
 import pandas as pd
 
@@ -56,11 +57,20 @@ def read_for_audit(
         good = [i for i in range(len(manifest)) if i not in bad]
         failed = find_bad_images(manifest["path"].iloc[good].tolist())
         bad |= {good[position]: reason for position, reason in failed}
+        left_out += _blank_bad_masks(manifest)
     left_out += [{"path": str(manifest["path"].iloc[i]), "reason": bad[i]} for i in sorted(bad)]
     kept = manifest.drop(index=manifest.index[sorted(bad)]).reset_index(drop=True)
     if kept.empty:
         raise ManifestError(_told(path, len(manifest), [item["reason"] for item in left_out]))
     return kept, left_out
+
+
+def _blank_bad_masks(manifest: pd.DataFrame) -> list[dict[str, str]]:
+    """Take out the masks that cannot be read, not their rows, and list them."""
+    paths = [path for path in manifest["mask_path"].dropna().unique() if Path(path).is_file()]
+    bad = {paths[position]: reason for position, reason in find_bad_images(paths)}
+    manifest["mask_path"] = manifest["mask_path"].mask(manifest["mask_path"].isin(bad), None)
+    return [{"path": path, "reason": reason} for path, reason in bad.items()]
 
 
 def _bad_rows(manifest: pd.DataFrame) -> dict[int, str]:

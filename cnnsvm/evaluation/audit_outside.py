@@ -79,7 +79,10 @@ class Outside:
 
 
 def find_pairs(sample: pd.DataFrame, variant: str) -> list[Pair]:
-    """Pair the fakes of a variant that have a mask with an original of their record and size.
+    """Pair the fakes of a variant that have a mask with the original of their record and size.
+
+    Where a record has several originals of that size, which one a fake was made of is not known,
+    and it has no pair.
 
     Parameters
     ----------
@@ -87,9 +90,9 @@ def find_pairs(sample: pd.DataFrame, variant: str) -> list[Pair]:
         Manifest rows with the columns ``unit`` (record) and ``lossy``.
     variant : {"spliced", "regenerated"}
     """
-    reals = {
-        (row.unit, row.width, row.height): row for row in sample[sample["label"] == 0].itertuples()
-    }
+    originals = sample[sample["label"] == 0]
+    alone = originals[~originals.duplicated(["unit", "width", "height"], keep=False)]
+    reals = {(row.unit, row.width, row.height): row for row in alone.itertuples()}
     fakes = sample[(sample["label"] == 1) & (sample["variant"] == variant)]
     pairs = []
     for fake in fakes.itertuples():

@@ -28,6 +28,7 @@ from cnnsvm.evaluation.audit_check import (
 from cnnsvm.evaluation.audit_headers import FACTS, SAME_PATH
 from cnnsvm.evaluation.audit_resampling import (
     ANYWHERE,
+    BY_ONE_FACTOR,
     Hypotheses,
     judge_lines,
     predict_lines,
@@ -141,6 +142,9 @@ def _judge_resampling(
         return Check("resampling", WARNING, summary, _RESIZE_ALIKE, **kept, details=details)
     if not hypotheses.clear[best] and auc["value"] < WELL_ABOVE_HONEST:
         summary += " Its lines lie next to multiples of 1/8, where an engine may have some too."
+        return Check("resampling", WARNING, summary, _RESIZE, **kept, details=details)
+    if name.startswith(BY_ONE_FACTOR) and auc["value"] < WELL_ABOVE_HONEST:
+        summary += " No size bears witness to it, so that it may be the engine's own trace."
         return Check("resampling", WARNING, summary, _RESIZE, **kept, details=details)
     if name == ANYWHERE:
         summary += " No common size explains them; an engine with a period of its own would."

@@ -30,6 +30,7 @@ _AS_GOOD = 0.03
 _LEAST_GAIN = 0.05  # such as strong lines along one axis of a tenth of the fakes; else none is held
 
 ANYWHERE = "a line anywhere"
+BY_ONE_FACTOR = "by one factor"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Hypotheses:
     names: list[str]
     heights: np.ndarray
     clear: np.ndarray
+
+
+_LEAST_FACTOR = 0.1  # cycles a pixel; below, the edge of a smooth filling is taken for a line
 
 
 def predict_lines(spectra: np.ndarray, sizes: np.ndarray) -> Hypotheses:
@@ -120,7 +124,7 @@ def _gain(scaled: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def _ratios(sizes: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Return the hypotheses and old by new size, shape (n_images, 2, n_hypotheses)."""
     long, short = sizes.max(axis=1), sizes.min(axis=1)
-    factors = np.arange(0.06, 0.5, _STEP)
+    factors = np.arange(_LEAST_FACTOR, 0.5, _STEP)
     factors = factors[_is_clear(factors)]  # of these, no second size could bear witness
     oblong = np.array(_OBLONG)
     upright = np.where((sizes[:, 1] > sizes[:, 0])[:, None, None], oblong[:, ::-1], oblong)
@@ -136,6 +140,6 @@ def _ratios(sizes: np.ndarray) -> tuple[list[str], np.ndarray]:
         *(f"from or by way of {width}x{height}" for width, height in _OBLONG),
         *(f"from or by way of a long side of {side}" for side in _SIDES),
         *(f"from or by way of a short side of {side}" for side in _SIDES),
-        *(f"by one factor, with a line at {factor:.3f} cycles a pixel" for factor in factors),
+        *(f"{BY_ONE_FACTOR}, with a line at {factor:.3f} cycles a pixel" for factor in factors),
     ]
     return names, np.concatenate(ratios, axis=2)

@@ -74,6 +74,7 @@ def match_histories(
     parsed = History.parse(history) if isinstance(history, str) else history
     records = _split_records(manifest)
     root = Path(folder).absolute()
+    _check_elsewhere(manifest, root)
     claim_folder(root, {"made_by": "match_histories", "history": str(parsed)})
     clear_partials(root)
     outcomes = map_in_threads(
@@ -101,6 +102,15 @@ def match_histories(
     table = table.astype(kept)
     write_results(root, table, skipped)
     return table
+
+
+def _check_elsewhere(manifest: pd.DataFrame, root: Path) -> None:
+    inside = [p for p in manifest["path"].map(str) if Path(p).absolute().is_relative_to(root)]
+    if inside:
+        raise GenerationError(
+            f"{len(inside)} of {len(manifest)} images lie in {root}, where they would be written "
+            f"over, the first is {inside[0]}. Choose another folder."
+        )
 
 
 def _split_records(manifest: pd.DataFrame) -> dict[str, dict[int, Row]]:

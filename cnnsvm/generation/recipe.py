@@ -84,6 +84,21 @@ class Recipe:
         return f"original{self.history.suffix}"
 
     @property
+    def names(self) -> list[str]:
+        """Names of all images of a record."""
+        names = [name for fake in self.fakes for name in self.files_of(fake)]
+        return [self.original, *dict.fromkeys(names)]
+
+    def files_of(self, fake: Fake) -> list[str]:
+        """Return the names of a fake's file and of those that go with it."""
+        names = [fake.name, *([fake.mask] if fake.mask else [])]
+        if fake.variant == "spliced" and self.blur:
+            names.append(beside(fake, "blend"))
+        if self.panels:
+            names.append(beside(fake, "group"))
+        return names
+
+    @property
     def fakes(self) -> list[Fake]:
         """Return what is made of every source, in the order of the manifest."""
         return [
@@ -105,6 +120,11 @@ class Recipe:
         stem = "inpainting" if alone or variant == "spliced" else variant
         part = file_part(schema.name)
         return Fake(variant, schema, f"{stem}_{part}{self.history.suffix}", f"mask_{part}.png")
+
+
+def beside(fake: Fake, role: str) -> str:
+    """Return the name of a file that goes with a fake, such as its group image."""
+    return f"{role}_{file_part(fake.schema.name)}.png" if fake.schema else f"{role}.png"
 
 
 def file_part(schema: str) -> str:

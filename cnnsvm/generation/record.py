@@ -11,13 +11,14 @@ from PIL import Image
 from cnnsvm.generation.engines import Task
 from cnnsvm.generation.history import History
 from cnnsvm.generation.panel import draw_panel
-from cnnsvm.generation.recipe import Fake, Recipe, file_part
+from cnnsvm.generation.recipe import Fake, Recipe, beside
 from cnnsvm.generation.schemas import MaskSchema, Scene
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import (
     Facts,
     clear_partials,
     read_record,
+    start_record,
     write_bytes,
     write_record,
 )
@@ -60,7 +61,7 @@ def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[
     if files is not None:
         return _make_rows(source, folder, recipe, files, recipe.fakes), []
     clear_partials(folder)
-    write_record(folder, [], made_of)
+    start_record(folder, recipe.names, made_of)
     work = _Work(source, folder, recipe)
     problems = work.make()
     made = [fake for fake in recipe.fakes if not work.failed(fake)]
@@ -124,16 +125,8 @@ class _Work:
             yield {key: masks[key] for key in keys[start : start + size]}
 
     def _is_done(self, fakes: list[Fake]) -> bool:
-        paths = [self.folder / name for fake in fakes for name in self._names(fake)]
+        paths = [self.folder / name for fake in fakes for name in self.recipe.files_of(fake)]
         return all(_is_readable(path) for path in paths)
-
-    def _names(self, fake: Fake) -> list[str]:
-        names = [fake.name, *([fake.mask] if fake.mask else [])]
-        if fake.variant == "spliced" and self.recipe.blur:
-            names.append(_beside(fake, "blend"))
-        if self.recipe.panels:
-            names.append(_beside(fake, "group"))
-        return names
 
     def _draw(self, missing: dict[Key, list[Fake]]) -> tuple[list[str], Masks]:
         problems: list[str] = []
@@ -203,14 +196,14 @@ class _Work:
             write_bytes(self.folder / fake.name, history.encode(pixels))
         fake = fakes[0]
         if fake.variant == "spliced" and self.recipe.blur:
-            write_bytes(self.folder / _beside(fake, "blend"), _PNG.encode(alpha))
+            write_bytes(self.folder / beside(fake, "blend"), _PNG.encode(alpha))
         if fake.mask:
             grey = np.where(core, 255, 0).astype(np.uint8)
             write_bytes(self.folder / fake.mask, _PNG.encode(grey))
         else:
             pictures.pop(1)
         if self.recipe.panels:
-            write_bytes(self.folder / _beside(fake, "group"), _PNG.encode(draw_panel(pictures)))
+            write_bytes(self.folder / beside(fake, "group"), _PNG.encode(draw_panel(pictures)))
 
 
 def blend_weights(mask: np.ndarray, blur: float) -> np.ndarray:
@@ -255,12 +248,6 @@ def blend(original: np.ndarray, output: np.ndarray, alpha: np.ndarray) -> np.nda
 
 def _key(fake: Fake) -> Key:
     return fake.schema.name if fake.schema else None
-
-
-def _beside(fake: Fake, role: str) -> str:
-    if fake.schema is None:
-        return f"{role}.png"
-    return f"{role}_{file_part(fake.schema.name)}.png"
 
 
 def _resize_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cnnsvm.generation.history import History
-from cnnsvm.generation.store import RECORD, clear_partials, read_record, write_bytes, write_record
+from cnnsvm.generation.store import (
+    RECORD,
+    clear_partials,
+    read_record,
+    start_record,
+    write_bytes,
+    write_record,
+)
 from cnnsvm.images import ImageError, load_image
 from cnnsvm.records import describe_file
 
@@ -136,6 +143,8 @@ def _rewrite(
     done = items
     if read_record(folder, made_of) is None:
         clear_partials(folder)
+        planned = [file.new.name for item in items for file in (item.image, item.mask) if file]
+        start_record(folder, planned, made_of)
         try:
             done = [item for item in items if _rewrite_item(item, size, history, bad)]
         except ImageError:

@@ -162,8 +162,9 @@ def check_owners(rows: Iterable[Mapping[str, Any]], owners: dict[str, str]) -> N
 
 def drop_records(paths: Sequence[Path]) -> list[Path]:
     """Leave out the files of records that were made here: they are no untouched images."""
-    made = {folder: is_made_here(folder) for folder in {path.parent for path in paths}}
-    kept = [path for path in paths if not made[path.parent]]
+    folders = {folder for path in paths for folder in (path.parent, path.parent.parent)}
+    made = {folder: is_made_here(folder) for folder in folders}
+    kept = [path for path in paths if not (made[path.parent] or made[path.parent.parent])]
     if len(kept) < len(paths):
         logger.info("left out %d files of records that were made here", len(paths) - len(kept))
     return kept

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
-import shutil
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +14,14 @@ import pandas as pd
 
 from cnnsvm.records import describe_file, write_manifest
 
+logger = logging.getLogger(__name__)
+
 SETTINGS = "settings.json"
 MANIFEST = "manifest.parquet"
 ERRORS = "errors.csv"
 RECORD = "record.json"
+#: What ``settings.json`` says of the function that made the records beside it.
+MAKERS = ("build", "match_histories")
 _LONGEST = 120  # characters of a setting in a message
 
 Facts = dict[str, Any]
@@ -45,19 +49,30 @@ def write_json(path: Path, values: Mapping[str, Any]) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote; empty if there is no such file or it is damaged."""
+    """Read what `write_json` wrote; empty if there is no such file or it is damaged.
+
+    Raises
+    ------
+    OSError
+        If the file is there and cannot be read: what it says is not known then.
+    """
     try:
         values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def write_record(folder: Path, names: Sequence[str], made_of: Any) -> dict[str, Facts]:
-    """Note what a record is made of and what its images are; of an unfinished one, none."""
+    """Mark a record as finished: what it is made of and what its images are."""
     files = {name: _describe(folder / name) for name in names}
     write_json(folder / RECORD, {"files": files, "made_of": made_of})
     return files
+
+
+def start_record(folder: Path, names: Sequence[str], made_of: Any) -> None:
+    """Note what a record is made of and what its images will be called."""
+    write_json(folder / RECORD, {"files": {}, "planned": list(names), "made_of": made_of})
 
 
 def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
@@ -70,18 +85,19 @@ def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
     -------
     dict of name to facts, or None
         Width, height, format and sha256 of each image. None if the record is not finished, or a
-        file of it has changed, which is taken away then. All files of a record that was made of
-        something else are.
+        file of it has changed or it was made of something else: its images are taken away then,
+        and nothing but those.
     """
     kept = read_json(folder / RECORD)
-    files: dict[str, Facts] = kept.get("files", {})
-    if kept.get("made_of") != made_of:
-        shutil.rmtree(folder, ignore_errors=True)
+    if not kept:
         return None
-    changed = [name for name, facts in files.items() if not _is_unchanged(folder / name, facts)]
-    if files and not changed:
-        return files
-    for name in (RECORD, *files) if changed else ():
+    files: dict[str, Facts] = kept.get("files", {})
+    known = _is_made_of(kept.get("made_of"), made_of)
+    if not known:
+        logger.info("%s was made of something else and is made again", folder)
+    if known and all(_is_unchanged(folder / name, facts) for name, facts in files.items()):
+        return files or None
+    for name in (RECORD, *files, *kept.get("planned", [])):
         (folder / name).unlink(missing_ok=True)
     return None
 
@@ -93,13 +109,29 @@ def is_finished(folder: Path) -> bool:
 
 def is_made_here(folder: Path) -> bool:
     """Tell whether a folder is a record that was made here, or holds such records."""
-    return "made_of" in read_json(folder / RECORD) or "made_by" in read_json(folder / SETTINGS)
+    return {"files", "made_of"} <= set(read_json(folder / RECORD)) or holds_records(folder)
+
+
+def holds_records(folder: Path) -> bool:
+    """Tell whether a folder is one that records were or are being made in."""
+    return read_json(folder / SETTINGS).get("made_by") in MAKERS
 
 
 def clear_partials(folder: Path) -> None:
     """Remove the half-written files that a killed process left in a folder."""
     for partial in folder.glob(".*.partial"):
         partial.unlink(missing_ok=True)
+
+
+def _is_made_of(kept: Any, wanted: Any) -> bool:
+    """Compare what records are made of; what is not known now (None) is taken for unchanged."""
+    if isinstance(kept, dict) and isinstance(wanted, dict):
+        same = kept.keys() == wanted.keys()
+        return same and all(_is_made_of(kept[key], value) for key, value in wanted.items())
+    if isinstance(kept, list) and isinstance(wanted, list):
+        pairs = zip(kept, wanted, strict=False)
+        return len(kept) == len(wanted) and all(_is_made_of(a, b) for a, b in pairs)
+    return wanted is None or bool(kept == wanted)
 
 
 def _describe(path: Path) -> Facts:

@@ -100,3 +100,14 @@ def test_headers_are_read(tmp_path):
     assert (grey["pixel_mode"], grey["subsampling"]) == ("L", "grey")
     with pytest.raises(ImageError, match=r"none\.png"):
         read_header(str(tmp_path / "none.png"))
+
+
+def test_sizes_of_one_picture_a_class_are_chance(tmp_path):
+    paths = [
+        write(tmp_path / name, [PICTURES[0][:height, :width]])[0]
+        for name, height, width in (("real", 72, 64), ("fake", 71, 63))
+    ]
+    manifest = manifest_of(paths[:1], paths[1:]).assign(source_id=["one", "other"])
+    check = histories(manifest)
+    assert check.details["facts"]["multiple_of_8"]["distance"] == 1
+    assert check.verdict == "pass"

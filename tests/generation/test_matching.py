@@ -196,7 +196,7 @@ def test_nothing_left_is_an_error(manifest, tmp_path):
         match(manifest, tmp_path / "out")
 
 
-@pytest.mark.parametrize("k", range(1, 15))
+@pytest.mark.parametrize("k", range(1, 17))
 def test_killed_at_any_write_completes_when_run_again(k, manifest, tmp_path, monkeypatch):
     part = manifest.iloc[:6]
     real = os.replace
@@ -204,7 +204,8 @@ def test_killed_at_any_write_completes_when_run_again(k, manifest, tmp_path, mon
     counter = Replace(real)
     monkeypatch.setattr(os, "replace", counter)
     match(part, whole)
-    assert len(counter.targets) == 14  # settings, twice (3 images, 2 masks, record), manifest
+    # settings, twice (start, 3 images, 2 masks, record), manifest
+    assert len(counter.targets) == 16
     monkeypatch.setattr(os, "replace", Replace(real, last=k))
     with pytest.raises(Kill):
         match(part, killed)

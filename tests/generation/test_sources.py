@@ -1,6 +1,8 @@
 """What may be a source, what a record is made of, and what happens when either changes."""
 
+import errno
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from PIL import Image
 from cnnsvm.cli import main
 from cnnsvm.datasets import DatasetError, open_dataset
 from cnnsvm.evaluation.preparation import LOSSY_FAKES, RESIZED, prepare
-from cnnsvm.generation import EngineError, GenerationError, build
+from cnnsvm.generation import EngineError, GenerationError, build, match_histories
 from cnnsvm.generation.engines import Engine, one_by_one
 from cnnsvm.images import load_image
 from cnnsvm.records import make_manifest, make_row, read_manifest, write_manifest
@@ -308,3 +310,70 @@ def test_manifest_on_disk_and_records_moved_elsewhere(photos, tmp_path):
     write_manifest(make_manifest(rows), photos / "manifest.csv")
     again = make(photos / "manifest.csv", tmp_path / "again")
     assert originals(again) == originals(made)
+
+
+def test_finished_records_outlive_what_they_were_made_of(tree, tmp_path):
+    values = {"engine": "file:../fakes/{stem}.png", "variants": "regenerated"}
+    first = make(tree / "photos", tmp_path / "out", **values)
+    (tree / "fakes").rename(tmp_path / "elsewhere")
+    again = make(tree / "photos", tmp_path / "out", **values)
+    assert list(again["sha256"]) == list(first["sha256"])
+    for path in first["path"]:
+        load_image(path)
+
+
+def test_a_record_that_is_made_again_loses_nothing_but_its_images(tree, tmp_path, caplog):
+    values = {"engine": "file:../fakes/{stem}.png", "variants": "regenerated"}
+    first = make(tree / "photos", tmp_path / "out", **values)
+    notes = [tmp_path / "out" / record / "notes.txt" for record in first["record"].unique()]
+    for note in notes:
+        note.write_text("mine")
+    for i in range(3):
+        save(tree / "fakes" / f"{i}.png", picture(40 + i))
+    with caplog.at_level("INFO"):
+        second = make(tree / "photos", tmp_path / "out", **values)
+    assert set(first["sha256"]) & set(second["sha256"]) == set(originals(first))
+    assert all(note.read_text() == "mine" for note in notes)
+    assert "made of something else" in caplog.text
+
+
+def test_record_that_cannot_be_read_is_not_taken_for_none(photos, tmp_path, monkeypatch):
+    first = make(photos, tmp_path / "out")
+    real = Path.read_bytes
+
+    def fail(self):
+        if self.name == "record.json":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            make(photos, tmp_path / "out")
+    for path in first["path"]:
+        load_image(path)
+
+
+def test_matching_does_not_write_over_its_input(photos, tmp_path):
+    made = make(photos, tmp_path / "in")
+    matched = match_histories(made, tmp_path / "out", "jpeg:90", n_jobs=1)
+    with pytest.raises(GenerationError, match=r"6 of 6 images lie in .*Choose another folder"):
+        match_histories(matched, tmp_path / "out", "jpeg:90", n_jobs=1)
+    for path in matched["path"]:
+        load_image(path)
+
+
+def test_records_that_were_being_matched_are_no_sources(photos, tmp_path):
+    made = make(photos, tmp_path / "in")
+    match_histories(made, tmp_path / "data" / "out", "png", n_jobs=1)
+    for path in (tmp_path / "data").rglob("record.json"):
+        path.unlink()
+    save(tmp_path / "data" / "mine.png", picture(50))
+    again = make(tmp_path / "data", tmp_path / "again")
+    assert again["record"].nunique() == 1
+
+
+def test_foreign_settings_do_not_make_records(photos, tmp_path):
+    (photos / "settings.json").write_text('{"made_by": "CameraApp"}')
+    assert make(photos, tmp_path / "out")["record"].nunique() == 3
+    assert len(open_dataset(photos, tmp_path / "work")) == 3
