@@ -3,7 +3,6 @@
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from cnnsvm.generation.store import (
     GenerationError,
     claim_folder,
     clear_partials,
+    forget_record,
     is_finished,
     write_errors,
     write_results,
@@ -156,7 +156,13 @@ def build(
         return _finish(rows, own, found, root, part)
     except BaseException as error:
         _keep(rows.in_order(own), root / part.unfinished)
-        raise _explained(error, root, rows.n_records, len(own)) from error
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise GenerationError(
+                f"the disk of {root} is full after {rows.n_records} of {len(own)} records "
+                f"({error}). Free some space and run the same again: finished records are kept "
+                "and taken up."
+            ) from error
+        raise
 
 
 class _Rows:
@@ -202,7 +208,7 @@ def _try_record(source: Source, root: Path, recipe: Recipe) -> _Outcome:
     try:
         return make_record(source, root, recipe)
     except ImageError as error:
-        shutil.rmtree(root / source.record, ignore_errors=True)  # no original without its fakes
+        forget_record(root / source.record)  # no original without its fakes
         return error
 
 
@@ -210,15 +216,6 @@ def _keep(rows: list[dict[str, Any]], path: Path) -> None:
     if rows:
         with suppress(OSError):  # on a full disk there may be no room even for this
             write_manifest(_to_manifest(rows), path)
-
-
-def _explained(error: BaseException, root: Path, n_made: int, total: int) -> BaseException:
-    if not isinstance(error, OSError) or error.errno not in _FULL:
-        return error
-    return GenerationError(
-        f"the disk of {root} is full after {n_made} of {total} records ({error}). Free some space "
-        "and run the same again: finished records are kept and taken up."
-    )
 
 
 def _finish(

@@ -1,7 +1,6 @@
 """Rewrite the files of one record through one history."""
 
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from cnnsvm.generation.history import History
 from cnnsvm.generation.store import (
     RECORD,
     clear_partials,
+    forget_record,
     read_record,
     start_record,
     write_bytes,
@@ -148,7 +148,7 @@ def _rewrite(
         try:
             done = [item for item in items if _rewrite_item(item, size, history, bad)]
         except ImageError:
-            shutil.rmtree(folder, ignore_errors=True)  # no fakes without their original
+            forget_record(folder)  # no fakes without their original
             raise
         if not bad:  # what was bad is tried, and reported, again
             new = {file.new.name for item in done for file in (item.image, item.mask) if file}

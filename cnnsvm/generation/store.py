@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,18 @@ def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
         logger.info("%s was made of something else and is made again", folder)
     if known and all(_is_unchanged(folder / name, facts) for name, facts in files.items()):
         return files or None
-    for name in (RECORD, *files, *kept.get("planned", [])):
-        (folder / name).unlink(missing_ok=True)
+    forget_record(folder)
     return None
+
+
+def forget_record(folder: Path) -> None:
+    """Remove the images of a record, and its folder unless something else is in it."""
+    kept = read_json(folder / RECORD)
+    clear_partials(folder)
+    for name in (*kept.get("files", {}), *kept.get("planned", []), RECORD):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # not empty, or not there
+        folder.rmdir()
 
 
 def is_finished(folder: Path) -> bool:
