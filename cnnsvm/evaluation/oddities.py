@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SMALLEST_SIDE = 16
+from cnnsvm.generation.sources import MIN_SIDE
+
 UNSTATED = "not stated"
 #: What is looked for -> what it means. "(sample)" marks what only decoded images can show.
 CHECKS = {
     "unusable rows": "the label is neither 0 nor 1, or the path or the source is missing",
     "left out on reading": "what the reader of the layout could not use",
     "unreadable images": "no such file, no image, or (sample) pixels that cannot be decoded",
-    "tiny images": f"a side of less than {SMALLEST_SIDE} pixels",
+    "tiny images": f"a side of less than {MIN_SIDE} pixels",
     "leaking copies": "one content under two sources or classes: no split keeps it apart",
     "identical files": "one content in several rows of one source and class",
     "sizes within a record": "a fake is not as large as its original: size tells the class",
@@ -51,7 +52,7 @@ def odd_files(files: pd.DataFrame) -> list[Odd]:
     """List images that are tiny, copies, or not as large as the original of their record."""
     sizes = files["width"].astype(str) + "x" + files["height"].astype(str)
     files = files.assign(size=sizes)
-    tiny = files[files[["width", "height"]].min(axis=1) < SMALLEST_SIDE]
+    tiny = files[files[["width", "height"]].min(axis=1) < MIN_SIDE]
     originals = files[files["label"] == 0].drop_duplicates("record").set_index("record")
     files["wanted"] = files["record"].map(originals["size"])
     other = files[

@@ -46,7 +46,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _with_bar(items: Iterable[Any], total: int, what: str, ready: int) -> Iterator[Any]:
-    bar = tqdm(total=total, desc=what, initial=0)
+    bar = tqdm(total=total, desc=what)
     for number, item in enumerate(items, start=1):
         yield item
         if number == ready:  # a bar that starts here tells the time left from what is made now

@@ -17,7 +17,6 @@ from generation_helpers import picture, tree
 from PIL import Image
 
 from cnnsvm.generation import GenerationError, build
-from cnnsvm.generation import build as build_module
 from cnnsvm.generation.engines import Engine, one_by_one
 from cnnsvm.generation.progress import format_duration, show_progress
 from cnnsvm.generation.recipe import make_recipe
@@ -292,7 +291,3 @@ def test_amounts_are_written_for_people():
         "1 min 5 s",
         "30 h 2 min",
     ]
-
-
-def test_build_is_still_a_function():
-    assert build_module is build  # the package exports the function, not its module
