@@ -9,7 +9,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import BACKBONES, as_preprocessing
+from cnnsvm.features.backbones import BACKBONES, STEMS
+from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.features.embeddings import POOLINGS
 from cnnsvm.features.finetuning import MODES
 from cnnsvm.images import as_image_list

@@ -1,4 +1,4 @@
-"""Random crops and mild degradations for training, the same for a source and its fakes.
+"""Random crops and degradations for training, the same for a source and its fakes.
 
 A plan is drawn first, from a generator that the caller seeds by source, and then applied. Since
 the draws do not depend on the pixels, a source and its fakes that share a plan get the same crop,
@@ -6,12 +6,21 @@ turn, codec and noise, and only the trace of the repainting tells them apart.
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from PIL import Image
 
 from cnnsvm.features.transforms import wrap_to
+
+#: Places that a plan names for its crop; see `choose_place`.
+N_PLACES = 6
+#: Least image side after a random reduction of a whole image, in pixels.
+MIN_SIDE = 16
+#: Grey levels by which a repainted pixel differs from what was there; less is rounding.
+CHANGED = 2
 
 
 @dataclass(frozen=True)
@@ -22,14 +31,17 @@ class Augmentation:
     ----------
     turn : bool
         Flips and right-angle turns, which move no pixel off its grid.
-    resize, blur, noise, codec : float
-        Probability of each degradation.
+    resize, blur, noise, codec, second_codec : float
+        Probability of each degradation, in their order. The second codec follows the first on
+        another 8-pixel grid, as when a screenshot is shared.
     resize_range : (float, float)
-        Scale factors, log-uniform.
+        Scale factors, log-uniform; the kernel is drawn as well.
     blur_sigma, noise_sigma : float
         Largest Gaussian blur in pixels, and largest Gaussian noise in grey levels.
-    quality : (int, int)
+    quality, webp_quality : (int, int)
         Range of JPEG and WebP quality; the codec is JPEG three times in four.
+    encoders : tuple of str
+        Keys of `ENCODERS` that write the JPEGs.
     """
 
     turn: bool = True
@@ -37,23 +49,44 @@ class Augmentation:
     blur: float = 0.0
     noise: float = 0.0
     codec: float = 0.0
+    second_codec: float = 0.0
     resize_range: tuple[float, float] = (0.75, 1.33)
     blur_sigma: float = 0.8
     noise_sigma: float = 2.0
     quality: tuple[int, int] = (60, 100)
+    webp_quality: tuple[int, int] = (60, 100)
+    encoders: tuple[str, ...] = ("jpeg",)
 
 
-#: What ``augmentation=`` accepts. "full" is the default; "geometric" keeps every pixel value.
+#: What ``augmentation=`` accepts. "geometric" keeps every pixel value; "full" is mild; "robust"
+#: is for detectors that must stand what happens to pictures on their way through the world.
 AUGMENTATIONS = {
     "none": Augmentation(turn=False),
     "geometric": Augmentation(),
     "full": Augmentation(resize=0.1, blur=0.1, noise=0.1, codec=0.3),
+    "robust": Augmentation(
+        resize=0.25,
+        blur=0.1,
+        noise=0.1,
+        codec=0.65,
+        second_codec=0.15,
+        resize_range=(0.5, 2.0),
+        blur_sigma=1.0,
+        noise_sigma=4.0,
+        quality=(30, 100),
+        webp_quality=(50, 100),
+        encoders=("jpeg", "jpeg", "jpeg-444", "jpeg-opencv"),
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One draw: where to crop (fractions 0-1) and what to do to the crop (None: nothing)."""
+    """One draw: where to crop (fractions 0-1) and what to do to the crop (None: nothing).
+
+    ``codec`` and ``second_codec`` are an encoder and a quality, ``places`` are more fractions for
+    a crop whose first place shows nothing of the repainting.
+    """
 
     top: float
     left: float
@@ -64,33 +97,37 @@ class Plan:
     noise: float | None
     codec: tuple[str, int] | None
     noise_seed: int
+    second_codec: tuple[str, int] | None = None
+    kernel: int = 0
+    places: tuple[tuple[float, float], ...] = ()
 
 
 def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
     """Draw one plan; the number of draws is fixed, so plans of one seed agree."""
-    happens = rng.random(4) < [
-        augmentation.resize,
-        augmentation.blur,
-        augmentation.noise,
-        augmentation.codec,
+    wanted = augmentation
+    happens = rng.random(5) < [
+        *(wanted.resize, wanted.blur, wanted.noise),
+        *(wanted.codec, wanted.second_codec),
     ]
-    top, left = rng.random(2)
+    places = rng.random((N_PLACES, 2)).tolist()
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    scale = float(np.exp(rng.uniform(*np.log(augmentation.resize_range))))
-    blur = float(rng.uniform(0.2, augmentation.blur_sigma))
-    noise = float(rng.uniform(0.2, augmentation.noise_sigma))
-    codec = "JPEG" if rng.random() < 0.75 else "WEBP"
-    quality = int(rng.integers(augmentation.quality[0], augmentation.quality[1] + 1))
+    scale = float(np.exp(rng.uniform(*np.log(wanted.resize_range))))
+    blur = float(rng.uniform(0.2, wanted.blur_sigma))
+    noise = float(rng.uniform(0.2, wanted.noise_sigma))
+    first, second = _draw_codec(wanted, rng), _draw_codec(wanted, rng)
     return Plan(
-        top=float(top),
-        left=float(left),
-        turns=turns if augmentation.turn else 0,
-        flip=flip and augmentation.turn,
+        top=places[0][0],
+        left=places[0][1],
+        turns=turns if wanted.turn else 0,
+        flip=flip and wanted.turn,
         scale=scale if happens[0] else None,
         blur=blur if happens[1] else None,
         noise=noise if happens[2] else None,
-        codec=(codec, quality) if happens[3] else None,
+        codec=first if happens[3] else None,
         noise_seed=int(rng.integers(2**32)),
+        second_codec=second if happens[3] and happens[4] else None,
+        kernel=int(rng.integers(len(KERNELS))),
+        places=tuple((top, left) for top, left in places[1:]),
     )
 
 
@@ -109,37 +146,151 @@ def apply_plan(image: np.ndarray, plan: Plan, size: int) -> np.ndarray:
     ndarray of uint8, shape (size, size, 3)
         A new array; the image is not changed.
     """
-    crop = _random_crop(image, plan, size)
+    side = _side(plan, size)
+    crop = _cut(image, plan.top, plan.left, side)
+    if side != size:
+        crop = np.asarray(Image.fromarray(crop).resize((size, size), KERNELS[plan.kernel]))
     crop = np.rot90(crop, plan.turns)
-    crop = np.ascontiguousarray(crop[:, ::-1] if plan.flip else crop)
+    return _degrade(np.ascontiguousarray(crop[:, ::-1] if plan.flip else crop), plan)
+
+
+def apply_to_whole(image: np.ndarray, plan: Plan) -> np.ndarray:
+    """Degrade a whole image by a plan: resize, blur, noise and codecs, but no turn and no crop.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+    plan : Plan
+
+    Returns
+    -------
+    ndarray of uint8, shape (h, w, 3)
+        Up to 7 pixels are cut off at the top and left, so that the grids of codecs before and
+        after do not meet.
+    """
+    off_grid = (int(8 * plan.top), int(8 * plan.left))
+    height, width = image.shape[:2]
+    if plan.codec is not None and min(height, width) > 2 * MIN_SIDE:
+        image = image[off_grid[0] :, off_grid[1] :]
+    if plan.scale is not None:
+        sides = [max(MIN_SIDE, round(side * plan.scale)) for side in image.shape[1::-1]]
+        pixels = Image.fromarray(np.ascontiguousarray(image))
+        image = np.asarray(pixels.resize((sides[0], sides[1]), KERNELS[plan.kernel]))
+    return _degrade(np.ascontiguousarray(image), plan)
+
+
+def choose_place(images: Sequence[np.ndarray], plan: Plan, size: int) -> Plan:
+    """Move a plan's crop to where the members of a pair differ.
+
+    Outside its mask a spliced fake is the untouched original: a crop from there would be an
+    original that is called a fake.
+
+    Parameters
+    ----------
+    images : sequence of ndarray of uint8, shape (H, W, 3)
+        The members. Of unequal sizes nothing is compared.
+    plan : Plan
+    size : int
+        Side of the crop in pixels.
+
+    Returns
+    -------
+    Plan
+        At the first of its places where every member differs from the first at a share of pixels
+        at least half of that over the whole image; failing that, where it comes closest.
+    """
+    if len({image.shape for image in images}) > 1 or len(images) < 2:
+        return plan
+    first, side = images[0], _side(plan, size)
+    sparse = tuple(slice(None, None, max(1, length // 256)) for length in first.shape[:2])
+    wanted = [_share_changed(first[sparse], other[sparse]) / 2 for other in images[1:]]
+    found = []
+    for place in ((plan.top, plan.left), *plan.places):
+        here = _cut(first, *place, side)
+        shares = [_share_changed(here, _cut(other, *place, side)) for other in images[1:]]
+        found.append(min(a / b if b else 1.0 for a, b in zip(shares, wanted, strict=True)))
+        if found[-1] >= 1:
+            break
+    top, left = ((plan.top, plan.left), *plan.places)[int(np.argmax(found))]
+    return replace(plan, top=top, left=left)
+
+
+def _share_changed(a: np.ndarray, b: np.ndarray) -> float:
+    return float((cv2.absdiff(np.ascontiguousarray(a), np.ascontiguousarray(b)) > CHANGED).mean())
+
+
+def _side(plan: Plan, size: int) -> int:
+    return size if plan.scale is None else max(1, round(size / plan.scale))
+
+
+def _cut(image: np.ndarray, top: float, left: float, side: int) -> np.ndarray:
+    large = wrap_to(image, side)
+    y, x = round(top * (large.shape[0] - side)), round(left * (large.shape[1] - side))
+    return large[y : y + side, x : x + side]
+
+
+def _degrade(crop: np.ndarray, plan: Plan) -> np.ndarray:
     if plan.blur is not None:
-        crop = _blur(crop, plan.blur)
+        crop = cv2.GaussianBlur(crop, (0, 0), plan.blur)
     if plan.noise is not None:
         noise = np.random.default_rng(plan.noise_seed).normal(0, plan.noise, crop.shape)
         crop = np.clip(np.rint(crop + noise), 0, 255).astype(np.uint8)
-    return crop if plan.codec is None else _recompress(crop, *plan.codec)
+    if plan.codec is not None:
+        crop = recompress(crop, *plan.codec)
+    if plan.second_codec is not None:
+        # the picture is moved by 3 pixels for the second grid, and back
+        moved = np.roll(crop, (3, 3), axis=(0, 1))
+        crop = np.roll(recompress(moved, *plan.second_codec), (-3, -3), axis=(0, 1))
+    return crop
 
 
-def _random_crop(image: np.ndarray, plan: Plan, size: int) -> np.ndarray:
-    side = size if plan.scale is None else max(1, round(size / plan.scale))
-    large = wrap_to(image, side)
-    top = round(plan.top * (large.shape[0] - side))
-    left = round(plan.left * (large.shape[1] - side))
-    crop = large[top : top + side, left : left + side]
-    if side == size:
-        return crop
-    resized = Image.fromarray(crop).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
+def recompress(image: np.ndarray, encoder: str, quality: int) -> np.ndarray:
+    """Encode an image and decode it again.
 
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3), RGB
+    encoder : str
+        A key of `ENCODERS`.
+    quality : int in 1-100
 
-def _blur(crop: np.ndarray, sigma: float) -> np.ndarray:
-    import cv2
-
-    return cv2.GaussianBlur(crop, (0, 0), sigma)
-
-
-def _recompress(crop: np.ndarray, codec: str, quality: int) -> np.ndarray:
-    buffer = io.BytesIO()
-    Image.fromarray(crop).save(buffer, codec, quality=quality)
-    with Image.open(buffer) as decoded:
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    with Image.open(io.BytesIO(ENCODERS[encoder](image, quality))) as decoded:
         return np.asarray(decoded.convert("RGB"))
+
+
+def _pillow(image: np.ndarray, quality: int, codec: str, **options: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, codec, quality=quality, **options)
+    return buffer.getvalue()
+
+
+def _opencv_jpeg(image: np.ndarray, quality: int) -> bytes:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _draw_codec(wanted: Augmentation, rng: np.random.Generator) -> tuple[str, int]:
+    is_jpeg, share = rng.random() < 0.75, rng.random()
+    encoder = wanted.encoders[int(rng.integers(len(wanted.encoders)))]
+    low, high = wanted.quality if is_jpeg else wanted.webp_quality
+    return (encoder if is_jpeg else "webp"), low + int(share * (high - low + 1))
+
+
+#: Encoders by name: Pillow's JPEG with its usual 4:2:0 chroma and with whole chroma, OpenCV's JPEG
+#: and Pillow's WebP.
+ENCODERS: dict[str, Callable[[np.ndarray, int], bytes]] = {
+    "jpeg": lambda image, quality: _pillow(image, quality, "JPEG"),
+    "jpeg-444": lambda image, quality: _pillow(image, quality, "JPEG", subsampling="4:4:4"),
+    "jpeg-opencv": _opencv_jpeg,
+    "webp": lambda image, quality: _pillow(image, quality, "WEBP"),
+}
+KERNELS = (
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BOX,
+)

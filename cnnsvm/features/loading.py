@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from cnnsvm.features.augmentation import Augmentation, apply_plan, draw_plan
+from cnnsvm.features.augmentation import (
+    Augmentation,
+    apply_plan,
+    apply_to_whole,
+    choose_place,
+    draw_plan,
+)
 from cnnsvm.features.transforms import fixed_crops
 from cnnsvm.images import load_image
 
@@ -61,10 +67,14 @@ class FixedCrops(Dataset):
 
 @dataclass(frozen=True)
 class Draw:
-    """One training crop: which image, and the seed of its plan (shared by a source's fakes)."""
+    """One training crop: which image, and the seed of its plan (shared by a source's fakes).
+
+    ``members`` are the images of its pair, one of each class of the source.
+    """
 
     index: int
     plan_seed: tuple[int, ...]
+    members: tuple[int, ...] = ()
 
 
 class DrawnCrops(Dataset):
@@ -87,11 +97,42 @@ class DrawnCrops(Dataset):
     def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
         draw = self.draws[position]
         plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
+        plan = choose_place([self.images[i] for i in draw.members], plan, self.size)
         crop = apply_plan(self.images[draw.index], plan, self.size)
         return _to_tensor(crop[None])[0], int(self.codes[draw.index])
 
 
-def paired_draws(codes: np.ndarray, groups: np.ndarray, seed: int, epoch: int) -> list[Draw]:
+class DegradedViews(Dataset):
+    """Item i: the deterministic crops of the image of draw i, degraded whole by its plan.
+
+    The first draw of each source and class is left as it is.
+    """
+
+    def __init__(
+        self,
+        images: Decoded,
+        draws: Sequence[Draw],
+        size: int,
+        n_crops: int,
+        augmentation: Augmentation,
+    ) -> None:
+        self.images, self.draws = images, draws
+        self.size, self.n_crops, self.augmentation = size, n_crops, augmentation
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, position: int) -> torch.Tensor:
+        draw, image = self.draws[position], self.images[self.draws[position].index]
+        if draw.plan_seed[-1] > 0:
+            plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
+            image = apply_to_whole(image, plan)
+        return _to_tensor(fixed_crops(image, self.size, self.n_crops))
+
+
+def paired_draws(
+    codes: np.ndarray, groups: np.ndarray, seed: int, epoch: int, most: int | None = None
+) -> list[Draw]:
     """List the crops of one epoch, a source beside its fakes and as often as them.
 
     Within each group every class is repeated to the size of the group's largest class, and the
@@ -102,6 +143,8 @@ def paired_draws(codes: np.ndarray, groups: np.ndarray, seed: int, epoch: int) -
     codes, groups : ndarray of int, shape (n_samples,)
         Class and group of each image.
     seed, epoch : int
+    most : int or None
+        Pairs of a group at most, drawn anew for each epoch; None takes them all.
 
     Returns
     -------
@@ -114,9 +157,11 @@ def paired_draws(codes: np.ndarray, groups: np.ndarray, seed: int, epoch: int) -
         members = np.flatnonzero(groups == group)
         classes = [members[codes[members] == code] for code in np.unique(codes[members])]
         n_pairs = max(map(len, classes))
-        for k in range(n_pairs):
-            plan_seed = (seed, epoch, int(group), k)
-            pairs.append([Draw(int(c[k * len(c) // n_pairs]), plan_seed) for c in classes])
+        taken = np.arange(n_pairs) if most is None else rng.permutation(n_pairs)[:most]
+        for place, k in enumerate(taken.tolist()):
+            pair = tuple(int(c[k * len(c) // n_pairs]) for c in classes)
+            plan_seed = (seed, epoch, int(group), place)
+            pairs.append([Draw(index, plan_seed, pair) for index in pair])
     return [draw for i in rng.permutation(len(pairs)) for draw in pairs[i]]
 
 

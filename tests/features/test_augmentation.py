@@ -3,10 +3,14 @@ import pytest
 
 from cnnsvm.features.augmentation import (
     AUGMENTATIONS,
+    ENCODERS,
     Augmentation,
     Plan,
     apply_plan,
+    apply_to_whole,
+    choose_place,
     draw_plan,
+    recompress,
 )
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
@@ -56,7 +60,7 @@ def test_none_is_a_plain_crop():
     "change",
     [
         *({"scale": 1.2}, {"scale": 0.8}, {"blur": 0.7}, {"noise": 2.0}),
-        *({"codec": ("JPEG", 70)}, {"codec": ("WEBP", 70)}),
+        *({"codec": ("jpeg", 70)}, {"codec": ("webp", 70)}),
     ],
 )
 def test_each_degradation_changes_pixels_a_little(change):
@@ -78,6 +82,68 @@ def test_probabilities_are_kept():
 
 def test_the_image_is_not_changed():
     before = IMAGE.copy()
-    plan = Plan(0.5, 0.5, 1, True, 1.1, 0.5, 1.0, ("JPEG", 80), 0)
+    plan = Plan(0.5, 0.5, 1, True, 1.1, 0.5, 1.0, ("jpeg", 80), 0)
     apply_plan(IMAGE, plan, 32)
     np.testing.assert_array_equal(IMAGE, before)
+
+
+def test_a_crop_of_a_spliced_fake_shows_the_splice():
+    photo = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    spliced = photo.copy()
+    spliced[:60, :60] = 255 - spliced[:60, :60]
+    shown, moved = [], 0
+    for seed in range(40):
+        plan = draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed))
+        chosen = choose_place([photo, spliced], plan, 48)
+        moved += chosen != plan
+        crops = [apply_plan(image, chosen, 48) for image in (photo, spliced)]
+        shown.append((crops[0] != crops[1]).mean())
+        assert choose_place([photo, spliced], plan, 48) == chosen
+    assert moved > 10
+    assert np.mean(np.array(shown) > 0.04) > 0.5  # half of the share over the whole image
+    plain = [
+        draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed)) for seed in range(40)
+    ]
+    crops = [[apply_plan(image, plan, 48) for image in (photo, spliced)] for plan in plain]
+    assert np.mean([(a != b).mean() > 0.04 for a, b in crops]) < np.mean(np.array(shown) > 0.04)
+
+
+def test_a_wholly_regenerated_fake_leaves_the_crop_where_it_was():
+    plan = draw_plan(AUGMENTATIONS["full"], np.random.default_rng(3))
+    assert choose_place([IMAGE, 255 - IMAGE], plan, 32) == plan
+    assert choose_place([IMAGE, IMAGE.copy()], plan, 32) == plan
+    assert choose_place([IMAGE, IMAGE[:40]], plan, 32) == plan
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_each_encoder_loses_more_at_lower_quality(encoder):
+    smooth = np.cumsum(np.cumsum(IMAGE.astype(float) - IMAGE.mean(), axis=0), axis=1)
+    picture = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+    losses = [
+        np.abs(recompress(picture, encoder, quality).astype(int) - picture).mean()
+        for quality in (30, 95)
+    ]
+    assert losses[0] > 1.5 * losses[1] > 0
+
+
+def test_whole_images_are_degraded_without_crop_or_turn():
+    still = Plan(**{**vars(STILL), "turns": 1, "flip": True})
+    np.testing.assert_array_equal(apply_to_whole(IMAGE, still), IMAGE)
+    half = Plan(**{**vars(STILL), "scale": 0.5})
+    assert apply_to_whole(IMAGE, half).shape == (30, 35, 3)
+    off_grid = Plan(**{**vars(STILL), "top": 0.5, "left": 0.9, "codec": ("jpeg", 90)})
+    expected = recompress(np.ascontiguousarray(IMAGE[4:, 7:]), "jpeg", 90)
+    np.testing.assert_array_equal(apply_to_whole(IMAGE, off_grid), expected)
+
+
+def test_a_tiny_image_is_not_reduced_to_nothing():
+    plan = Plan(**{**vars(STILL), "scale": 0.5, "codec": ("webp", 60), "top": 0.9, "left": 0.9})
+    assert apply_to_whole(IMAGE[:1, :3], plan).shape == (16, 16, 3)
+
+
+def test_a_second_codec_needs_a_first():
+    rng = np.random.default_rng(0)
+    plans = [draw_plan(Augmentation(codec=0.5, second_codec=0.5), rng) for _ in range(500)]
+    seconds = [plan for plan in plans if plan.second_codec is not None]
+    assert 80 < len(seconds) < 170
+    assert all(plan.codec is not None for plan in seconds)

@@ -6,15 +6,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cnnsvm.features.backbones import (
-    BACKBONES,
-    PREPROCESSING,
-    WeightsError,
-    as_preprocessing,
-    build_backbone,
-    embedding_dim,
-    high_pass,
-)
+from cnnsvm.features.backbones import BACKBONES, build_backbone, embedding_dim
+from cnnsvm.features.preprocessing import PREPROCESSING, as_preprocessing
+from cnnsvm.features.residuals import FILTERS, high_pass
+from cnnsvm.features.weights import WeightsError
 
 DIMS = {
     **{"vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512},
@@ -178,3 +173,59 @@ def test_densenet_files_with_their_old_names_load(tmp_path):
     name = "denseblock2.denselayer3.conv2.weight"
     loaded = dict(network.body[0].named_parameters())[name]
     assert torch.equal(loaded, state[f"features.{name}"])
+
+
+@pytest.mark.parametrize(("stem", "factor"), [("native", 8), ("nopool", 4), ("nodown", 2)])
+def test_a_stem_says_how_much_is_lost_before_the_second_stage(stem, factor):
+    network = build_backbone("resnet18", stem=stem, truncate_at="layer2").eval()
+    stages = network.body[:-1]
+    with torch.inference_mode():
+        assert stages(torch.zeros(1, 3, 64, 64)).shape == (1, 128, 64 // factor, 64 // factor)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "channels"),
+    [("resnet18", "layer1", 64), ("vgg11", "5", 128), ("densenet121", "transition1", 128)],
+)
+def test_a_truncated_network_gives_mean_and_deviation_of_its_last_map(name, stage, channels):
+    network = build_backbone(name, truncate_at=stage).eval()
+    with torch.inference_mode():
+        embedding = network(CROPS)
+        last = network.body[:-1](network.enter(CROPS))
+    assert embedding.shape == (2, 2 * channels)
+    torch.testing.assert_close(embedding[:, :channels], last.mean(dim=(2, 3)))
+    deviation = last.flatten(2).std(dim=2, unbiased=False)
+    torch.testing.assert_close(embedding[:, channels:], deviation, atol=2e-3, rtol=1e-3)
+
+
+def test_truncation_keeps_the_weights_of_what_it_keeps(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    torch.save(state, tmp_path / "whole.pth")
+    network = build_backbone("resnet18", tmp_path / "whole.pth", truncate_at="layer1")
+    assert torch.equal(network.body.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
+    assert not hasattr(network.body, "layer2")
+
+
+def test_an_unknown_stem_or_stage_lists_the_known():
+    with pytest.raises(ValueError, match=r"stem must be one of native, nopool, nodown, got 'flat'"):
+        build_backbone("resnet18", stem="flat")
+    with pytest.raises(ValueError, match=r"truncate_at .* got 'layer9'.*layer1, layer2"):
+        build_backbone("resnet18", truncate_at="layer9")
+
+
+def test_a_bank_gives_every_channel_every_filter():
+    network = build_backbone("resnet18", preprocessing="residual_bank", truncate_at="layer1").eval()
+    assert network.body.conv1.in_channels == 3 * len(FILTERS)
+    with torch.inference_mode():
+        values = network.enter(CROPS)
+        one = high_pass(CROPS[:, 1:2].float(), 8.0, ("down",)) / 4
+    torch.testing.assert_close(values[:, len(FILTERS) + list(FILTERS).index("down")], one[:, 0])
+
+
+def test_filters_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match=r"filters must name some of across.*got \('round',\)"):
+        as_preprocessing({"residual": 8.0, "filters": ["round"]})
+
+
+def test_every_kernel_ignores_a_flat_picture():
+    assert high_pass(torch.full((1, 3, 8, 8), 77.0), 8.0, tuple(FILTERS)).abs().max() == 0

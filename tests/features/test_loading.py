@@ -2,7 +2,14 @@ import numpy as np
 import torch
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.loading import Decoded, DrawnCrops, FixedCrops, iterate_crops, paired_draws
+from cnnsvm.features.loading import (
+    Decoded,
+    DegradedViews,
+    DrawnCrops,
+    FixedCrops,
+    iterate_crops,
+    paired_draws,
+)
 
 CODES = np.array([0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
@@ -80,3 +87,35 @@ def test_decoded_images_are_kept_while_memory_lasts(monkeypatch):
     for _ in range(2):
         assert [decoded[i][0, 0, 0] for i in range(3)] == [0, 1, 2]
     assert reads == [0, 1, 2, 2]
+
+
+def test_a_limit_of_pairs_draws_other_ones_each_epoch():
+    codes, groups = np.array([0, *[1] * 12]), np.zeros(13, int)
+    epochs = [paired_draws(codes, groups, 0, epoch, most=4) for epoch in range(12)]
+    for draws in epochs:
+        assert [codes[d.index] for d in draws].count(0) == 4
+        assert [codes[d.index] for d in draws].count(1) == 4
+        assert all(len(d.members) == 2 and d.index in d.members for d in draws)
+    assert {d.index for draws in epochs for d in draws} == set(range(13))
+
+
+def test_views_begin_with_the_image_itself_and_repeat():
+    images = [np.random.default_rng(i).integers(0, 256, (50, 60, 3), np.uint8) for i in range(4)]
+    codes, groups = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    draws = paired_draws(codes.repeat(3), groups.repeat(3), 0, 0, most=3)
+    views = DegradedViews(
+        Decoded([x for x in images for _ in range(3)]), draws, 32, 4, AUGMENTATIONS["robust"]
+    )
+    plain = FixedCrops(Decoded([x for x in images for _ in range(3)]), 32, 4)
+    untouched = [
+        bool(views[k].equal(plain[d.index])) for k, d in enumerate(draws) if d.plan_seed[-1] == 0
+    ]
+    changed = [
+        not views[k].equal(plain[d.index])
+        for k, d in enumerate(draws)
+        if d.plan_seed[-1] > 0 and views[k].shape == plain[d.index].shape
+    ]
+    assert untouched == [True] * 4
+    assert len(changed) >= 2
+    assert sum(changed) > len(changed) / 2
+    assert all(views[k].equal(views[k]) for k in range(len(draws)))

@@ -1,0 +1,354 @@
+"""What is left of a detector's skill when pictures are degraded before it sees them.
+
+The detector and its threshold are frozen: nothing is fitted, calibrated or chosen on degraded
+pictures. Every picture of a source goes through the same degradation with the same seed.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL
+from scipy.special import expit, logit
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from cnnsvm.evaluation.crossval import CARRIED, RunMismatchError, outer_folds
+from cnnsvm.evaluation.degradations import CLEAN, DEGRADATIONS, check_degradations, degrade
+from cnnsvm.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
+from cnnsvm.features.extractor import network_arrays
+from cnnsvm.folds import grouped_folds
+from cnnsvm.generation.progress import show_progress
+from cnnsvm.persistence import CONFIG, library_versions
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+#: Column of the summary -> what it is in `cnnsvm.evaluation.metrics`.
+SUMMARY_METRICS = {
+    "roc_auc": "roc_auc",
+    "balanced_accuracy": "balanced_accuracy",
+    "detection_rate": "recall",
+    "ece": "ece",
+}
+CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one picture more
+_SEES_BY = ("backbone", "crop_size", "n_crops", "pooling", "precision")
+_MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs")
+_NOT_PART_OF_THE_RESULT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
+
+
+def measure_robustness(
+    detector: Any,
+    manifest: pd.DataFrame,
+    degradations: Sequence[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Let a fitted detector judge pictures that it was not trained on, degraded in each way.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Fitted and calibrated. With two classes, the second is fake; with more, the first is
+        real and all others are fake.
+    manifest : DataFrame
+        See `cnnsvm.records`; none of its sources may be among the detector's training images.
+    degradations : sequence of str or None
+        Keys of `cnnsvm.evaluation.degradations.DEGRADATIONS`; None takes all.
+    folder : path or None
+        Keeps each finished degradation; a second call with the same detector and data goes on
+        there.
+    random_state : int
+        Seed of the degradations, together with the source.
+
+    Returns
+    -------
+    DataFrame
+        One row an image and degradation, degradations in the order given and images in the
+        manifest's: path, source_id, label (1 unless the variant is "original"), variant, engine,
+        mask_schema, degradation, score (log-odds of fake above the threshold's), probability (of
+        fake), prediction (1 where the score is positive).
+
+    Raises
+    ------
+    ValueError
+        If a degradation is unknown, or there are no images or no probabilities.
+    RunMismatchError
+        If the folder holds results of another detector, other data, or another seed.
+    ImageError
+        If an image cannot be read, or a codec cannot hold it.
+    """
+    names = list(DEGRADATIONS if degradations is None else degradations)
+    check_degradations(names)
+    if not len(manifest):
+        raise ValueError("the manifest has no rows: there are no images to judge.")
+    check_is_fitted(detector)
+    _check_calibrates(detector)
+    frame = manifest[list(CARRIED)].reset_index(drop=True)
+    frame["label"] = (frame["variant"] != "original").astype(int)
+    keep = None if folder is None else Path(folder)
+    if keep is not None:
+        digest = _digest(_identity(detector), (PIL.__version__, random_state), manifest)
+        _claim(keep, digest, "*.parquet")
+    seeds = [_seed(random_state, source) for source in frame["source_id"]]
+    parts = []
+    for number, name in enumerate(names, start=1):
+        file = None if keep is None else keep / f"{name}.parquet"
+        if file is not None and file.is_file():
+            scores = pd.read_parquet(file)
+        else:
+            started = time.perf_counter()
+            scores = _judge(detector, frame["path"].tolist(), seeds, name)
+            _store(scores, file)
+            seconds = time.perf_counter() - started
+            logger.info("%s (%d of %d) judged, %.0f s", name, number, len(names), seconds)
+        parts.append(pd.concat([frame.assign(degradation=name), scores], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_by_folds(
+    detector: Any,
+    manifest: pd.DataFrame,
+    degradations: Sequence[str] | None = None,
+    *,
+    n_splits: int = 3,
+    folder: str | os.PathLike[str] | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Fit on all folds but one, judge that one in each degradation, and so on round.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Unfitted; it must calibrate.
+    manifest, degradations, random_state
+        As for `measure_robustness`; the seed is also that of the folds.
+    n_splits : int
+        Number of outer folds, which separate no source.
+    folder : path or None
+        Keeps the detector of each fold and what it judged; a second call with the same data and
+        settings goes on there.
+
+    Returns
+    -------
+    DataFrame
+        As `measure_robustness` returns it, with the column ``fold``.
+
+    Raises
+    ------
+    ValueError
+        As `measure_robustness`, or if there are fewer sources than folds.
+    RunMismatchError
+        If the folder holds detectors of other data or settings.
+    """
+    names = list(DEGRADATIONS if degradations is None else degradations)
+    check_degradations(names)
+    _check_calibrates(detector)
+    splits = outer_folds(manifest, n_splits, random_state)
+    labels, sources = (manifest[name].to_numpy() for name in ("label", "source_id"))
+    for train, _ in splits:  # better now than after the first fine-tuning
+        grouped_folds(labels[train], sources[train], detector.cv)
+    keep = None if folder is None else Path(folder)
+    if keep is not None:
+        digest = _digest(_settings(detector), (n_splits, random_state), manifest)
+        _claim(keep, digest, f"fold_*/model/{CONFIG}")
+    parts = []
+    for k, (train, test) in enumerate(splits):
+        place = None if keep is None else keep / f"fold_{k}"
+        model = _fold_model(detector, manifest.iloc[train], place)
+        logger.info("fold %d of %d judges %d images", k + 1, n_splits, len(test))
+        judged = None if place is None else place / "judged"
+        part = measure_robustness(
+            model, manifest.iloc[test], names, folder=judged, random_state=random_state
+        )
+        parts.append(part.assign(fold=k).set_axis(np.tile(test, len(names))))
+    whole = pd.concat(parts)
+    ordered = [whole[whole["degradation"] == name].sort_index() for name in names]
+    return pd.concat(ordered, ignore_index=True)
+
+
+def summarise_robustness(
+    predictions: pd.DataFrame, n_resamples: int = 1000, random_state: int = 0
+) -> pd.DataFrame:
+    """Score each degradation, for all fakes and for those of each variant, and against clean.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As `measure_robustness` or `measure_by_folds` returns it.
+    n_resamples, random_state : int
+        Of the bootstrap over sources, see `cnnsvm.evaluation.intervals`.
+
+    Returns
+    -------
+    DataFrame
+        One row a degradation and variant ("all" first): degradation, variant, n_originals,
+        n_fakes, n_sources; ``roc_auc``, ``roc_auc_change`` (from "clean", nan if that was not
+        judged), ``balanced_accuracy``, ``detection_rate`` (share of the fakes called fake),
+        ``false_alarm_rate`` (share of the originals called fake) and ``ece``, each followed by
+        the ends of its 95 % interval, such as ``roc_auc_low`` and ``roc_auc_high``. A variant is
+        set against all originals.
+    """
+    options = {"n_resamples": n_resamples, "random_state": random_state}
+    variants = sorted(predictions.loc[predictions["label"] == 1, "variant"].unique())
+    clean = predictions[predictions["degradation"] == CLEAN]
+    rows: list[dict[str, Any]] = []
+    for name, table in predictions.groupby("degradation", sort=False):
+        originals = table[table["label"] == 0]
+        alarms = bootstrap_metrics(originals.assign(label=1), **options)["recall"]
+        for variant in (ALL, *variants):
+            if variant != ALL and len(variants) == 1:  # the numbers are those of "all"
+                rows.append(rows[-1] | {"variant": variant})
+                continue
+            found = _compare(_against_originals(table, variant), clean, variant, options)
+            scores = found | {"false_alarm_rate": alarms}
+            rows.append({"degradation": name, **_counts(table, variant), **_spread(scores)})
+    return pd.DataFrame(rows)
+
+
+def _compare(
+    part: pd.DataFrame, clean: pd.DataFrame, variant: str, options: dict[str, Any]
+) -> dict[str, Interval]:
+    metrics = bootstrap_metrics(part, **options)
+    found = {column: metrics[name] for column, name in SUMMARY_METRICS.items()}
+    change = dict.fromkeys(("value", "low", "high"), float("nan"))
+    if len(clean):
+        change = paired_difference(part, _against_originals(clean, variant), "roc_auc", **options)
+    return {"roc_auc": found.pop("roc_auc"), "roc_auc_change": change, **found}
+
+
+def _against_originals(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    return table if variant == ALL else table[table["variant"].isin(["original", variant])]
+
+
+def _counts(table: pd.DataFrame, variant: str) -> dict[str, Any]:
+    part = _against_originals(table, variant)
+    n_fakes = int(part["label"].sum())
+    counts = {"n_originals": len(part) - n_fakes, "n_fakes": n_fakes}
+    return {"variant": variant, **counts, "n_sources": int(part["source_id"].nunique())}
+
+
+def _spread(scores: dict[str, Interval]) -> dict[str, float]:
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {f"{k}{end}": score[key] for k, score in scores.items() for key, end in ends.items()}
+
+
+def _check_calibrates(detector: Any) -> None:
+    if not detector.calibrate:
+        raise ValueError(
+            "a detector with calibrate=False gives no probabilities, so that what becomes of them "
+            "cannot be measured. Fit it with calibrate=True."
+        )
+
+
+def _judge(detector: Any, paths: list[str], seeds: list[int], name: str) -> pd.DataFrame:
+    """Score images in one degradation; probability and prediction follow from the score."""
+    score = np.concatenate([_score(detector, chunk) for chunk in _chunks(paths, seeds, name)])
+    offset = logit(detector.threshold_) if len(detector.classes_) == 2 else 0.0
+    decided = {"probability": expit(score + offset), "prediction": (score > 0).astype(int)}
+    return pd.DataFrame({"score": score, **decided})
+
+
+def _score(detector: Any, images: list[np.ndarray]) -> np.ndarray:
+    if len(detector.classes_) == 2:
+        return detector.decision_function(images)
+    real = detector.predict_proba(images)[:, 0]
+    return -logit(np.clip(real, 1e-15, 1 - 1e-15))
+
+
+def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.ndarray]]:
+    """Degrade images and yield them in their order, about ``CHUNK`` bytes at a time."""
+    degraded = (degrade(path, name, seed) for path, seed in zip(paths, seeds, strict=True))
+    chunk: list[np.ndarray] = []
+    free = CHUNK
+    for image in show_progress(degraded, len(paths), name):
+        chunk.append(image)
+        free -= image.nbytes
+        if free <= 0:
+            yield chunk
+            chunk, free = [], CHUNK
+    if chunk:
+        yield chunk
+
+
+def _seed(random_state: int, source: Any) -> int:
+    """Make one seed for all pictures of a source, in every degradation and whatever the order."""
+    return int.from_bytes(hashlib.sha256(f"{random_state} {source}".encode()).digest()[:8])
+
+
+def _fold_model(detector: Any, seen: pd.DataFrame, place: Path | None) -> Any:
+    """Fit the detector of a fold, or take up the one that an earlier call saved."""
+    model = clone(detector)
+    if place is None or not (place / "model" / CONFIG).is_file():
+        if place is not None:
+            model.set_params(cache_dir=place / "cache")
+        labels, sources = seen["label"].to_numpy(), seen["source_id"].to_numpy()
+        model.fit(seen["path"].tolist(), labels, groups=sources)
+        if place is None:
+            return model
+        model.save(place / "model")
+        shutil.rmtree(place / "cache", ignore_errors=True)
+    loaded = type(detector).load(place / "model")  # now too: every call judges by the same
+    return loaded.set_params(**{name: getattr(detector, name) for name in _MACHINE})
+
+
+def _store(scores: pd.DataFrame, file: Path | None) -> None:
+    if file is not None:
+        partial = file.with_suffix(".partial")
+        scores.to_parquet(partial, index=False)
+        os.replace(partial, file)
+
+
+def _claim(folder: Path, fingerprint: str, results: str) -> None:
+    file = folder / "run.json"
+    claimed = file.read_text(encoding="utf-8") if file.is_file() else None
+    if claimed != fingerprint and any(folder.glob(results)):
+        raise RunMismatchError(
+            f"{folder} holds results of another detector, other data, settings or versions; "
+            "nothing of it is mixed in. Choose another output folder, or delete this one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".partial").write_text(fingerprint, encoding="utf-8")
+    os.replace(file.with_suffix(".partial"), file)
+
+
+def _identity(detector: Any) -> bytes:
+    """Hash what a fitted detector's judgement depends on; the same after saving and loading."""
+    config, arrays = detector.svm_.to_state()
+    params = [getattr(detector, name) for name in _SEES_BY]
+    known = [params, float(detector.threshold_), detector.classes_.tolist(), config["models"]]
+    digest = hashlib.sha256(json.dumps(known).encode())
+    network = getattr(detector, "network_", None)
+    if network is not None:
+        digest.update(repr(network.preprocessing).encode())
+        arrays = arrays | network_arrays(network)
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.digest()
+
+
+def _settings(detector: Any) -> bytes:
+    """Hash the parameters of an unfitted detector and the content of its weights."""
+    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
+    digest = hashlib.sha256(repr(sorted(params.items())).encode())
+    weights = params.get("weights")
+    if weights not in (None, "imagenet") and Path(weights).is_file():
+        digest.update(Path(weights).read_bytes())
+    return digest.digest()
+
+
+def _digest(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFrame) -> str:
+    digest = hashlib.sha256(model + repr((settings, sorted(library_versions().items()))).encode())
+    columns = [manifest["sha256"].fillna("").astype(str), *(manifest[name] for name in CARRIED)]
+    for row in zip(*columns, strict=True):
+        digest.update(repr(tuple(map(str, row))).encode())
+    return digest.hexdigest()

@@ -1,0 +1,102 @@
+"""How pixels become a network's input."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnnsvm.features.residuals import FILTERS, high_pass
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels 0-255 become a network's input: ``(pixels * scale - mean) / std``.
+
+    Parameters
+    ----------
+    mean, std : tuple of 3 floats
+        In the network's own channel order and scale; not used on residuals.
+    scale : float
+    channels : {"rgb", "bgr"}
+    residual : float or None
+        If given, each channel is first replaced by its high-pass residuals, clamped to plus or
+        minus this many grey levels: what a picture shows goes, what made it stays.
+    filters : tuple of str
+        Kernels of the residual, keys of `cnnsvm.features.residuals.FILTERS`; the input then has
+        three channels for each.
+    """
+
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    scale: float = 1 / 255
+    channels: str = "rgb"
+    residual: float | None = None
+    filters: tuple[str, ...] = ("square",)
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.filters if name not in FILTERS]
+        if unknown or not self.filters:
+            raise ValueError(
+                f"filters must name some of {', '.join(FILTERS)}, got {self.filters!r}."
+            )
+
+    @property
+    def n_channels(self) -> int:
+        """Channels of the network's input."""
+        return 3 if self.residual is None else 3 * len(self.filters)
+
+
+#: "imagenet" is torchvision's; "caffe" is that of networks converted from Caffe. The others are for
+#: networks that are trained from scratch, as no pretrained one has seen residuals: "residual" of
+#: one kernel, "residual_bank" of six, which tells more at little more cost.
+PREPROCESSING = {
+    "imagenet": Preprocessing(),
+    "caffe": Preprocessing((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), 1.0, "bgr"),
+    "residual": Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 4, residual=8.0),
+    "residual_bank": Preprocessing(
+        (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1 / 4, residual=8.0, filters=tuple(FILTERS)
+    ),
+}
+
+
+def as_preprocessing(value: str | dict[str, Any] | Preprocessing) -> Preprocessing:
+    """Look up a `Preprocessing` by name, or make one of its fields."""
+    if isinstance(value, Preprocessing):
+        return value
+    if isinstance(value, dict):
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
+        }
+        return Preprocessing(**fields)
+    if value not in PREPROCESSING:
+        raise ValueError(
+            f"preprocessing {value!r} is not known. Choose one of {', '.join(PREPROCESSING)}, or "
+            f"give a dict with {', '.join(asdict(Preprocessing()))}."
+        )
+    return PREPROCESSING[value]
+
+
+class InputLayer(nn.Module):
+    """The first, fixed layer of a backbone: applies a `Preprocessing`."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.preprocessing = preprocessing
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(shape), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn a uint8 batch of shape (N, 3, H, W), RGB, into float (N, n_channels, H, W)."""
+        settings = self.preprocessing
+        values = pixels.float()
+        if settings.residual is not None:
+            return high_pass(values, settings.residual, settings.filters) * settings.scale
+        scaled = values * settings.scale
+        if settings.channels == "bgr":
+            scaled = scaled.flip(1)
+        return (scaled - self.mean) / self.std

@@ -1,0 +1,90 @@
+"""Weights of torchvision's networks: from its hub or from a file."""
+
+import logging
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+#: torchvision's DenseNet files still have the names of 2017: ``norm.1`` for today's ``norm1``.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+class WeightsError(OSError, ValueError):
+    """Weights that cannot be had or do not fit; the message names the remedies."""
+
+
+def load_weights(network: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
+    """Load torchvision's parameters into its network ``name``.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Changed in place. Parameters of its classifier may be missing in the file.
+    name : str
+    weights : "imagenet" or path
+
+    Raises
+    ------
+    WeightsError
+    """
+    found = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in found.items()}
+    own = network.state_dict()
+    head = ("fc.", "classifier.")
+    fitting = {key: value for key, value in state.items() if key in own}
+    wrong = [k for k, v in fitting.items() if v.shape != own[k].shape and not k.startswith(head)]
+    optional = (*head, "num_batches_tracked")  # files older than torch 0.4.1 lack the latter
+    missing = [k for k in own if k not in state and not k.startswith(head)]
+    missing = [k for k in missing if not k.endswith(optional)]
+    if wrong or missing:
+        raise WeightsError(
+            f"weights {os.fspath(weights)!r} do not fit {name}: {len(missing)} parameter(s) "
+            f"missing ({', '.join(missing[:3])}), {len(wrong)} of another shape "
+            f"({', '.join(wrong[:3])}). The file must hold torchvision's {name}."
+        )
+    unknown = [key for key in state if key not in own]
+    if unknown:
+        logger.warning(
+            "weights: %d unknown parameter(s) ignored, such as %s", len(unknown), unknown[0]
+        )
+    shaped = {k: v for k, v in fitting.items() if v.shape == own[k].shape}
+    network.load_state_dict(shaped, strict=False)
+
+
+def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
+    choice = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        return choice.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(choice.url).name
+        raise WeightsError(
+            f"weights='imagenet' for {name} cannot be downloaded ({error}). Either copy "
+            f"{Path(choice.url).name} to {file.parent} from a machine that has it, or pass "
+            "weights='/path/to/file.safetensors' (or .pth). weights=None starts from random ones."
+        ) from error
+
+
+def _file_state(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise WeightsError(
+            f"weights {str(file)!r}: no such file. Give 'imagenet', an existing .safetensors, .pth "
+            "or .pt file, or None for random weights."
+        )
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return state.get("state_dict", state)
+    except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"weights {str(file)!r} cannot be read: {error}") from error
+    except Exception as error:  # safetensors raises a class of its own
+        raise WeightsError(f"weights {str(file)!r} are not a weights file: {error}") from error

@@ -1,0 +1,162 @@
+"""Train the small generators of `cnnsvm.generation.decoders` on pictures of one's own."""
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from cnnsvm.devices import autocast
+from cnnsvm.generation.decoders import Autoencoder, DecoderSpec, Denoiser
+
+logger = logging.getLogger(__name__)
+
+CROP = 64
+BATCH = 16
+LEARNING_RATE = 2e-3
+ADVERSARIAL_WEIGHT = 0.02
+PYRAMID_LEVELS = 3
+
+
+def train_autoencoder(
+    spec: DecoderSpec,
+    images: Sequence[np.ndarray],
+    *,
+    n_steps: int = 2000,
+    random_state: int = 0,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Autoencoder:
+    """Train an autoencoder to give pictures back.
+
+    Parameters
+    ----------
+    spec : DecoderSpec
+    images : sequence of ndarray of uint8, shape (H, W, 3), RGB
+        At least 64 pixels a side; random crops of them are seen.
+    n_steps : int
+        Batches of 16 crops.
+    random_state : int
+        Seed of the weights and the crops.
+    device, dtype : torch.device, torch.dtype
+        Where, and in which precision the forward pass runs.
+
+    Returns
+    -------
+    Autoencoder
+        On the CPU, for evaluation.
+    """
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(random_state)
+        model = _place(Autoencoder(spec), device)
+        critic = _place(_critic(), device) if spec.loss == "adversarial" else None
+        optimiser, schedule = _optimiser(model, n_steps)
+        judge = torch.optim.AdamW(critic.parameters(), 5e-4, (0.5, 0.9)) if critic else None
+        for step, crops in _steps(images, n_steps, random_state, device, spec.name):
+            with autocast(device, dtype):
+                made, penalty = model(crops)
+                loss = _reconstruction(spec, made.float(), crops) + penalty
+                if critic is not None and step > n_steps // 4:
+                    loss = loss - ADVERSARIAL_WEIGHT * critic(made).float().mean()
+            _update(optimiser, loss)
+            schedule.step()
+            if critic is not None and judge is not None:
+                with autocast(device, dtype):
+                    real, fake = critic(crops).float(), critic(made.detach()).float()
+                _update(judge, (1 - real).relu().mean() + (1 + fake).relu().mean())
+    return model.cpu().eval().requires_grad_(False)
+
+
+def train_denoiser(
+    images: Sequence[np.ndarray],
+    *,
+    n_steps: int = 2000,
+    random_state: int = 0,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> Denoiser:
+    """Train a denoiser to tell the noise from the picture; parameters as `train_autoencoder`."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(random_state)
+        model = _place(Denoiser(), device)
+        optimiser, schedule = _optimiser(model, n_steps)
+        for _, crops in _steps(images, n_steps, random_state, device, "denoiser"):
+            level = torch.rand(len(crops), device=device) ** 2  # mostly fine detail
+            noise = torch.randn_like(crops)
+            signal, sigma = signal_and_noise(level)
+            with autocast(device, dtype):
+                found = model(signal * crops + sigma * noise, level).float()
+            _update(optimiser, nn.functional.mse_loss(found, noise))
+            schedule.step()
+    return model.cpu().eval().requires_grad_(False)
+
+
+def signal_and_noise(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn levels (N,) in [0, 1] into the shares of picture and noise, shape (N, 1, 1, 1).
+
+    The cosine schedule of Nichol and Dhariwal, "Improved denoising diffusion probabilistic
+    models", ICML 2021: their squares sum to 1.
+    """
+    angle = level.view(-1, 1, 1, 1) * torch.pi / 2
+    return angle.cos(), angle.sin()
+
+
+def _place(model: nn.Module, device: torch.device) -> "nn.Module":
+    return model.to(device=device, memory_format=torch.channels_last).train()
+
+
+def _optimiser(
+    model: nn.Module, n_steps: int
+) -> tuple[torch.optim.Optimizer, "torch.optim.lr_scheduler.LRScheduler"]:
+    optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, (0.9, 0.98))
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    return optimiser, one_cycle(optimiser, LEARNING_RATE, total_steps=n_steps + 1, pct_start=0.1)
+
+
+def _update(optimiser: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for g in optimiser.param_groups for p in g["params"]], 1.0)
+    optimiser.step()
+
+
+def _steps(
+    images: Sequence[np.ndarray], n_steps: int, seed: int, device: torch.device, what: str
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yield (step, crops in [-1, 1]) with a progress bar."""
+    rng = np.random.default_rng(seed)
+    for step in tqdm(range(n_steps), what, unit="step", disable=not sys.stderr.isatty()):
+        crops = np.stack([_crop(images[i], rng) for i in rng.integers(len(images), size=BATCH)])
+        values = torch.from_numpy(crops).permute(0, 3, 1, 2).to(device).float() / 127.5 - 1
+        yield step, values.contiguous(memory_format=torch.channels_last)
+
+
+def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    top = rng.integers(image.shape[0] - CROP + 1)
+    left = rng.integers(image.shape[1] - CROP + 1)
+    crop = image[top : top + CROP, left : left + CROP]
+    return crop[:, ::-1] if rng.integers(2) else crop
+
+
+def _reconstruction(spec: DecoderSpec, made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    loss = (made - wanted).abs().mean()
+    if spec.loss != "pyramid":
+        return loss
+    gap = made - wanted
+    for _ in range(PYRAMID_LEVELS):
+        coarse = nn.functional.avg_pool2d(gap, 2)
+        detail = gap - nn.functional.interpolate(coarse, scale_factor=2, mode="nearest")
+        loss = loss + detail.abs().mean()
+        gap = coarse
+    return loss
+
+
+def _critic() -> nn.Sequential:
+    """Patch discriminator: (N, 3, H, W) -> (N, 1, h, w)."""
+    layers: list[nn.Module] = []
+    for before, after in ((3, 32), (32, 64), (64, 64)):
+        layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(64, 1, 3, padding=1))

@@ -1,0 +1,139 @@
+"""What is left of a detector's skill after JPEG, WebP, resizing, blur, noise, crops, screenshots.
+
+    python experiments/robustness.py                          the embedded samples
+    python experiments/robustness.py --data records --folds 5
+    python experiments/robustness.py --data others --model model --degradations jpeg-75 crop
+
+Each fold's detector, its threshold frozen, judges its held-out sources clean and degraded; all
+folds together make the table. With --model a saved detector judges all the data, which it must
+not have been trained on. Run again with the same --out, it goes on where it was.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cnnsvm.cli.errors import guard
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+
+SAMPLES_ENGINE = "opencv-telea"
+N_FOLDS = 3
+N_RESAMPLES = 1000
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+
+logger = logging.getLogger(__name__)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder of the results [runs/NAME OF THE DATA/robustness]"
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="saved detector, trained on none of the data; --seed draws the degradations, and of "
+        "the other flags of a detector those of the machine alone have a meaning then",
+    )
+    parser.add_argument("--folds", type=int, default=N_FOLDS, help="outer folds [%(default)s]")
+    parser.add_argument("--degradations", nargs="+", metavar="NAME", help="such as jpeg-75 [all]")
+    add_data_flags(parser)
+    add_detector_flags(parser)
+    return parser.parse_args(argv)
+
+
+def choose_degradations(names: list[str] | None) -> list[str]:
+    """List what is asked for in the usual order, clean first since all is set against it."""
+    from cnnsvm.evaluation.degradations import CLEAN, DEGRADATIONS, check_degradations
+
+    check_degradations(names or [CLEAN])
+    return [name for name in DEGRADATIONS if names is None or name in (CLEAN, *names)]
+
+
+def load_detector(args: argparse.Namespace) -> Any:
+    """Read a saved detector and set it up for this machine."""
+    from cnnsvm import InpaintDetector
+
+    machine = ("device", "precision", "gpu_memory_fraction", "batch_size")
+    values = {name: getattr(args, name) for name in machine}
+    return InpaintDetector.load(args.model).set_params(**values, n_jobs=args.jobs)
+
+
+def judge(args: argparse.Namespace, detector: Any, manifest: Any, out: Path) -> Any:
+    """Judge all data by a saved detector, or each fold by one that was fitted on the others."""
+    from cnnsvm.evaluation.robustness import measure_by_folds, measure_robustness
+
+    names, options = choose_degradations(args.degradations), {"random_state": args.seed}
+    if args.model:
+        return measure_robustness(detector, manifest, names, folder=out / "judged", **options)
+    place = {"n_splits": args.folds, "folder": out / "folds"}
+    return measure_by_folds(detector, manifest, names, **place, **options)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare, judge, report."""
+    from cnnsvm.datasets.archives import data_name
+    from cnnsvm.evaluation.preparation import prepare
+    from cnnsvm.evaluation.robustness import summarise_robustness
+    from cnnsvm.evaluation.study import describe_environment
+    from cnnsvm.report.robustness import UNSEEN, format_robustness, write_robustness
+
+    started = time.perf_counter()
+    choose_degradations(args.degradations)  # a misspelt one is told before anything is made
+    detector = load_detector(args) if args.model else make_detector(args)
+    environment = describe_environment(args.device)
+    name = data_name(args.data) if args.data else "samples"
+    out = args.out or RUNS / name / "robustness"
+    if args.model:
+        logger.warning("ATTENTION: %s", UNSEEN.format(args.model))
+    prepared = prepare(
+        args.data,
+        out / "data",
+        generate=args.generate or (None if args.data else SAMPLES_ENGINE),
+        codec=args.codec,
+        groups=args.groups,
+        skip_bad=args.skip_bad,
+        variants=args.variants,
+        random_state=args.seed,
+    )
+    predictions = judge(args, detector, prepared.manifest, out)
+    summary = summarise_robustness(predictions, N_RESAMPLES, args.seed)
+    facts = {
+        "title": f"Robustness: {name}",
+        "command": shlex.join(["python", *sys.argv]),
+        "data": args.data or "embedded samples",
+        "model": args.model,
+        "n_images": len(prepared.manifest),
+        "n_sources": prepared.manifest["source_id"].nunique(),
+        "n_folds": None if args.model else args.folds,
+        "seconds": time.perf_counter() - started,
+        "skipped": prepared.skipped,
+        "warnings": prepared.warnings,
+        "settings": {key: str(value) for key, value in detector.get_params().items()},
+        "environment": environment,
+    }
+    files = write_robustness(out, predictions, summary, facts)
+    print(format_robustness(summary, facts, files.values()))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("cnnsvm.features.finetuning").setLevel(logging.WARNING)
+    return guard("robustness.py", lambda: run(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
