@@ -22,6 +22,7 @@ def save(detector: Any, folder: str | os.PathLike[str]) -> Path:
         "params": _plain_params(detector),
         "classes": detector.classes_.tolist(),
         "threshold": detector.threshold_,
+        "confidence": detector.confidence_,
         "svm": svm_config,
         "n_features_in": getattr(detector, "n_features_in_", None),
         "feature_names_in": np.asarray(getattr(detector, "feature_names_in_", [])).tolist(),
@@ -53,6 +54,7 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
     detector.svm_ = TunedSVC.from_state(config["svm"], arrays["svm"])
     detector.classes_ = detector.svm_.classes_
     detector.threshold_ = float(config["threshold"])
+    detector.confidence_ = float(config.get("confidence", 0.0))
     if config["n_features_in"] is not None:
         detector.n_features_in_ = config["n_features_in"]
     if config["feature_names_in"]:
@@ -61,7 +63,12 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
         detector.history_ = config["history"]
         projection = detector.finetune == "head"
         detector.network_ = build_backbone(
-            detector.backbone, None, config["preprocessing"], projection=projection
+            detector.backbone,
+            None,
+            config["preprocessing"],
+            projection=projection,
+            stem=detector.stem,
+            truncate_at=detector.truncate_at,
         )
         load_network(detector.network_, arrays["network"])
     return detector

@@ -9,22 +9,25 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import BACKBONES, STEMS
-from cnnsvm.features.preprocessing import as_preprocessing
+from cnnsvm.features.backbones import BACKBONES, STATISTICS, STEMS
 from cnnsvm.features.embeddings import POOLINGS
 from cnnsvm.features.finetuning import MODES
+from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.images import as_image_list
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_params
 
 PRECOMPUTED = "precomputed"
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "backbone": (*sorted(BACKBONES), PRECOMPUTED),
+    "backbone": (*sorted(BACKBONES), STATISTICS, PRECOMPUTED),
+    "stem": STEMS,
     "finetune": MODES,
     "augmentation": tuple(AUGMENTATIONS),
-    "pooling": POOLINGS,
+    "pooling": tuple(POOLINGS),
 }
 _AT_LEAST = {"epochs": 1, "patience": 1, "crop_size": 16, "n_crops": 1, "batch_size": 2}
+
+_NONE_OR_AT_LEAST = {"n_jobs": 0, "pairs_per_source": 1, "n_views": 1}
 
 
 def check_detector_params(params: dict[str, Any]) -> None:
@@ -41,20 +44,22 @@ def check_detector_params(params: dict[str, Any]) -> None:
     for name, least in _AT_LEAST.items():
         if not isinstance(params[name], Integral) or params[name] < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {params[name]!r}.")
-    rate, n_jobs = params["learning_rate"], params["n_jobs"]
+    for name, least in _NONE_OR_AT_LEAST.items():
+        value = params[name]
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            raise ValueError(f"{name} must be None or a whole number >= {least}, got {value!r}.")
+    rate = params["learning_rate"]
     if rate is not None and not rate > 0:
         raise ValueError(f"learning_rate must be None or above 0, got {rate!r}.")
-    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs < 0):
-        raise ValueError(f"n_jobs must be None or a whole number >= 0, got {n_jobs!r}.")
+    _check_combinations(params)
     if not 0 < params["validation_fraction"] <= 0.5:
         value = params["validation_fraction"]
         raise ValueError(f"validation_fraction must lie in (0, 0.5], got {value!r}.")
     _check_share("gpu_memory_fraction", params["gpu_memory_fraction"])
     _check_threshold(params["threshold"], params["calibrate"])
+    _check_max_error(params["max_error"], params["calibrate"])
     names = TunedSVC().get_params()
     check_params({name: params.get(name, default) for name, default in names.items()})
-    if params["preprocessing"] != "auto":
-        as_preprocessing(params["preprocessing"])
 
 
 def check_labelled_images(
@@ -117,4 +122,29 @@ def _check_threshold(threshold: Any, calibrate: bool) -> None:
         raise ValueError(
             f"threshold={threshold!r} is a probability, which calibrate=False does not give. Use "
             "calibrate=True or threshold='balanced_accuracy'."
+        )
+
+
+def _check_max_error(max_error: Any, calibrate: bool) -> None:
+    if max_error is None:
+        return
+    if not isinstance(max_error, float) or not 0 < max_error < 1:
+        raise ValueError(f"max_error must be None or lie in (0, 1), got {max_error!r}.")
+    if not calibrate:
+        raise ValueError("max_error needs probabilities; use calibrate=True.")
+
+
+def _check_combinations(params: dict[str, Any]) -> None:
+    """Refuse what does not go together, and preprocessing that is none."""
+    if params["preprocessing"] != "auto":
+        as_preprocessing(params["preprocessing"])
+    backbone, mode, pooling = (params[name] for name in ("backbone", "finetune", "pooling"))
+    if backbone != PRECOMPUTED and mode == "none" and "top" in POOLINGS[pooling]:
+        raise ValueError(
+            f"pooling={pooling!r} ranks crops by the classifier that fine-tuning trains, and "
+            "finetune='none' trains none. Use finetune='full' or 'head', or another pooling."
+        )
+    if backbone == STATISTICS and mode == "full":
+        raise ValueError(
+            "backbone='statistics' has nothing to fine-tune. Use finetune='none' or 'head'."
         )

@@ -20,13 +20,21 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cnnsvm import bundle
 from cnnsvm.checks import PRECOMPUTED, check_detector_params, check_images, check_labelled_images
 from cnnsvm.devices import choose_device, choose_precision
+from cnnsvm.explanation import heatmap
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, build_backbone, embedding_dim
 from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
+from cnnsvm.features.finetuning import validation_split
+from cnnsvm.features.loading import view_draws
 from cnnsvm.features.trainer import Training
-from cnnsvm.folds import grouped_folds
+from cnnsvm.folds import encode_groups, grouped_folds
 from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.checks import check_finite
+from cnnsvm.svm.calibration import log_odds_to_proba
+from cnnsvm.svm.checks import calibration_rows, check_finite
+from cnnsvm.verdicts import choose_confidence, with_unsure
+
+#: Sources of early stopping from which their scores alone calibrate.
+MIN_HELD_OUT = 10
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -52,11 +60,17 @@ class InpaintDetector(
         embeddings and only the SVM is used.
     weights : None, "imagenet" or path, default="imagenet"
         Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones.
+    stem : {"native", "nopool", "nodown"}, default="native"
+        How the network begins: as published, without its first max pool, or with its first
+        convolution and max pool at stride 1 (see `cnnsvm.features.backbones.STEMS`).
+    truncate_at : str or None, default=None
+        Last stage that is kept, such as "layer2" of a ResNet; low-level traces need no deep ones.
     preprocessing : str or dict, default="auto"
         How pixels become the network's input: a key of
-        `cnnsvm.features.backbones.PREPROCESSING` ("imagenet", "caffe", "residual") or the fields
-        of a `Preprocessing`. "auto" is "residual" for a network that starts from random weights,
-        which then sees high-pass residuals rather than pictures, and else "imagenet".
+        `cnnsvm.features.preprocessing.PREPROCESSING` ("imagenet", "caffe", "residual",
+        "residual_bank") or the fields of a `Preprocessing`. "auto" is "residual" for a network
+        that starts from random weights, which then sees high-pass residuals rather than pictures,
+        and else "imagenet".
     finetune : {"none", "head", "full"}, default="full"
         What is trained before the SVM: nothing, a 256-feature projection on the frozen backbone,
         or the whole backbone.
@@ -67,14 +81,23 @@ class InpaintDetector(
     weight_decay : float, default=0.01
     validation_fraction : float in (0, 0.5], default=0.2
         Share of the training sources that early stopping watches.
-    augmentation : {"none", "geometric", "full"}, default="full"
-        See `cnnsvm.features.augmentation.AUGMENTATIONS`.
+    augmentation : {"none", "geometric", "full", "robust"}, default="full"
+        See `cnnsvm.features.augmentation.AUGMENTATIONS`. A source and its fakes get the same.
+    pairs_per_source : int or None, default=None
+        Crops of each class that a source gives in an epoch, at most; None takes every image.
     crop_size : int, default=128
         Side of a crop in pixels; nothing is resized, smaller images are wrapped.
     n_crops : int, default=4
         Crops of an image at most, when embedding.
-    pooling : {"mean", "mean_max", "mean_std"}, default="mean_std"
-        How the embeddings of an image's crops become one.
+    pooling : {"mean", "mean_max", "mean_std", "mean_top", "mean_std_top"}, default="mean_std"
+        How the embeddings of an image's crops become one; "top" is the mean of the quarter of the
+        crops that look the most fake, for images that were repainted in part.
+    statistics : bool, default=False
+        Put hand-made residual statistics (`cnnsvm.features.statistics`) behind the embedding.
+    n_views : int or None, default=None
+        None fits the SVM on the images as they are. A number fits it on so many views of each
+        class of each source: the first as it is, the others degraded by the augmentation, so that
+        the SVM knows what a codec does to the embedding and the classes are balanced.
     kernel : str or tuple of str, default="rbf"
         Kernels of `cnnsvm.svm.TunedSVC`.
     voting : None or "soft", default=None
@@ -86,6 +109,8 @@ class InpaintDetector(
     threshold : float in (0, 1) or "balanced_accuracy", default=0.5
         Probability of ``classes_[1]`` from which an image is called that, for two classes.
         "balanced_accuracy" chooses it on the grouped out-of-fold scores of the training images.
+    max_error : float in (0, 1) or None, default=None
+        Share of verdicts that may be wrong; `verdict` says "unsure" where that cannot be kept.
     device, precision : str, default="auto"
         "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
         where the hardware has them.
@@ -115,16 +140,19 @@ class InpaintDetector(
         The tuned classifier.
     threshold_ : float
         Probability from which ``classes_[1]`` is predicted (two classes).
+    confidence_ : float
+        Probability of the predicted class above which `verdict` commits itself (0 without
+        ``max_error``), chosen on the grouped out-of-fold scores that calibrate.
     n_features_in_ : int
         Length of a precomputed embedding; absent for images.
 
     Notes
     -----
-    The inner folds that tune, calibrate and choose the threshold separate sources for the SVM,
-    but a fine-tuned network has seen the labels of all of them but those of early stopping.
-    Probabilities of a network that has learnt its training images by heart are therefore too
-    sure; the outer folds of
-    `cnnsvm.evaluation.study.run_study` show by how much (Brier score, ECE).
+    The inner folds separate sources for the SVM, but a fine-tuned network has learnt from all of
+    them but those of early stopping. If these are at least 10 sources, only their out-of-fold
+    scores calibrate and choose the threshold and the confidence; with fewer, all scores do, and
+    the probabilities of a network that has learnt its training images by heart are too sure. The
+    outer folds of `cnnsvm.evaluation.study.run_study` show by how much (Brier score, ECE).
 
     Examples
     --------
@@ -138,6 +166,8 @@ class InpaintDetector(
         backbone: str = "resnet18",
         *,
         weights: str | os.PathLike[str] | None = "imagenet",
+        stem: str = "native",
+        truncate_at: str | None = None,
         preprocessing: str | dict[str, Any] = "auto",
         finetune: str = "full",
         epochs: int = 20,
@@ -146,15 +176,19 @@ class InpaintDetector(
         weight_decay: float = 0.01,
         validation_fraction: float = 0.2,
         augmentation: str = "full",
+        pairs_per_source: int | None = None,
         crop_size: int = 128,
         n_crops: int = 4,
         pooling: str = "mean_std",
+        statistics: bool = False,
+        n_views: int | None = None,
         kernel: str | tuple[str, ...] = "rbf",
         voting: str | None = None,
         n_trials: int = 30,
         cv: int = 3,
         calibrate: bool = True,
         threshold: float | str = 0.5,
+        max_error: float | None = None,
         device: str = "auto",
         precision: str = "auto",
         gpu_memory_fraction: float | None = None,
@@ -166,6 +200,8 @@ class InpaintDetector(
     ) -> None:
         self.backbone = backbone
         self.weights = weights
+        self.stem = stem
+        self.truncate_at = truncate_at
         self.preprocessing = preprocessing
         self.finetune = finetune
         self.epochs = epochs
@@ -174,15 +210,19 @@ class InpaintDetector(
         self.weight_decay = weight_decay
         self.validation_fraction = validation_fraction
         self.augmentation = augmentation
+        self.pairs_per_source = pairs_per_source
         self.crop_size = crop_size
         self.n_crops = n_crops
         self.pooling = pooling
+        self.statistics = statistics
+        self.n_views = n_views
         self.kernel = kernel
         self.voting = voting
         self.n_trials = n_trials
         self.cv = cv
         self.calibrate = calibrate
         self.threshold = threshold
+        self.max_error = max_error
         self.device = device
         self.precision = precision
         self.gpu_memory_fraction = gpu_memory_fraction
@@ -220,7 +260,7 @@ class InpaintDetector(
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
-            return self._fit_svm(embeddings, labels, groups, seed, None)
+            return self._fit_svm(embeddings, labels, groups, None, seed, None)
         images, labels, groups = check_labelled_images(X, y, groups)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         if groups is not None:
@@ -228,11 +268,11 @@ class InpaintDetector(
         self.network_ = self._build_network(seed)
         embedding_dim(self.network_, self.crop_size)
         training, embedding = self._training(seed), self._embedding()
-        settings = [self.backbone, self.classes_.tolist(), training, embedding]
+        shape = [self.backbone, self.stem, self.truncate_at, self.n_views]
+        settings = [*shape, self.classes_.tolist(), training, embedding]
         cache = task_folder(self.cache_dir, self.network_, images, codes, groups, settings)
         self.history_ = fit_network(self.network_, images, codes, groups, training, cache)
-        embeddings = fit_embeddings(self.network_, images, embedding, cache)
-        return self._fit_svm(embeddings, labels, groups, seed, cache)
+        return self._fit_on_images(images, labels, codes, groups, seed, cache)
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed images.
@@ -271,9 +311,48 @@ class InpaintDetector(
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
-        scores = self.decision_function(X)
-        codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(axis=1)
-        return self.classes_[codes]
+        return self._name(self.svm_.decision_function(self.transform(X)))
+
+    def verdict(self, X: Any) -> np.ndarray:
+        """Name the class of each image, or say that it cannot be told.
+
+        Returns
+        -------
+        ndarray of object, shape (n_samples,)
+            Labels of ``classes_``, and "unsure" where the probability of the predicted class is
+            not above ``confidence_``.
+        """
+        if not self.calibrate:
+            raise ValueError("verdict compares probabilities; use calibrate=True.")
+        embeddings = self.transform(X)
+        probabilities = self.svm_.predict_proba(embeddings)
+        labels = self._name(self.svm_.decision_function(embeddings))
+        return with_unsure(labels, probabilities, self.classes_, self.confidence_)
+
+    def explain(self, image: Any) -> np.ndarray:
+        """Show where a picture looks repainted.
+
+        A crop slides over the picture, the classifier that fine-tuning trained judges each place,
+        and each pixel averages the windows that it lies in. The map says where the evidence of
+        `predict_proba` comes from; its values are those of single crops and not calibrated.
+
+        Parameters
+        ----------
+        image : path, bytes, PIL image or uint8 array
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W), in [0, 1]
+            1 where crops look the least like ``classes_[0]``, in the image's own pixels: of the
+            size and orientation in which it is stored, before any EXIF rotation.
+
+        Raises
+        ------
+        ValueError
+            If the detector was not fine-tuned, or the image cannot be read (`ImageError`).
+        """
+        check_is_fitted(self, "svm_")
+        return heatmap(self, image)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write the fitted detector to a folder of safetensors and JSON (no pickle)."""
@@ -301,8 +380,41 @@ class InpaintDetector(
         tags.input_tags.string = self.backbone != PRECOMPUTED
         return tags
 
+    def _fit_on_images(
+        self,
+        images: Sequence[Any],
+        y: np.ndarray,
+        codes: np.ndarray,
+        groups: np.ndarray | None,
+        seed: int,
+        cache: Path | None,
+    ) -> Self:
+        """Embed the images, or views of them, and fit the SVM on that."""
+        training, embedding, network = self._training(seed), self._embedding(), self.network_
+        sources = encode_groups(groups, len(y))
+        held_out = np.zeros(len(y), dtype=bool)
+        if training.mode != "none":
+            held_out[validation_split(codes, sources, training)[1]] = True
+        trusted = held_out if len(np.unique(sources[held_out])) >= MIN_HELD_OUT else None
+        if self.n_views is None:
+            embeddings = fit_embeddings(lambda: embedding(network, images), cache)
+            return self._fit_svm(embeddings, y, groups, trusted, seed, cache)
+        draws = view_draws(codes, sources, seed, self.n_views)
+        embeddings = fit_embeddings(
+            lambda: embedding.embed_views(network, images, draws, training.augmentation), cache
+        )
+        rows = np.array([draw.index for draw in draws])
+        trusted = None if trusted is None else trusted[rows]
+        return self._fit_svm(embeddings, y[rows], sources[rows], trusted, seed, cache)
+
     def _fit_svm(
-        self, embeddings: np.ndarray, y: np.ndarray, groups: Any, seed: int, cache: Path | None
+        self,
+        embeddings: np.ndarray,
+        y: np.ndarray,
+        groups: Any,
+        trusted: np.ndarray | None,
+        seed: int,
+        cache: Path | None,
     ) -> Self:
         self.svm_ = TunedSVC(
             self.kernel,
@@ -313,21 +425,37 @@ class InpaintDetector(
             storage=None if cache is None else cache / f"studies-{self.cv}.journal",
             verbose=self.verbose,
             random_state=seed,
-        ).fit(embeddings, y, groups)
+        ).fit(embeddings, y, groups, trusted)
         self.classes_ = self.svm_.classes_
-        self.threshold_ = self._choose_threshold(y)
+        codes = np.searchsorted(self.classes_, y)
+        rows = calibration_rows(trusted, codes)
+        scores = self.svm_.oof_decision_
+        rows = rows & np.isfinite(scores if scores.ndim == 1 else scores.sum(axis=1))
+        self.threshold_ = self._choose_threshold(scores[rows], codes[rows])
+        self.confidence_ = self._choose_confidence(scores[rows], codes[rows])
         return self
 
-    def _choose_threshold(self, y: np.ndarray) -> float:
-        scores = self.svm_.oof_decision_
-        if self.threshold != "balanced_accuracy" or scores.ndim == 2:
+    def _choose_threshold(self, scores: np.ndarray, codes: np.ndarray) -> float:
+        if self.threshold != "balanced_accuracy" or scores.ndim == 2 or len(scores) == 0:
             return 0.5 if isinstance(self.threshold, str) else float(self.threshold)
-        known = np.isfinite(scores)
-        false_rate, true_rate, cuts = roc_curve(y[known] == self.classes_[1], scores[known])
+        false_rate, true_rate, cuts = roc_curve(codes == 1, scores)
         best = int(np.argmax(true_rate - false_rate))
-        below = scores[known][scores[known] < cuts[best]]
+        below = scores[scores < cuts[best]]
         cut = cuts[best] if len(below) == 0 else (cuts[best] + below.max()) / 2
         return float(1 / (1 + np.exp(-np.clip(cut, -30, 30))))
+
+    def _choose_confidence(self, scores: np.ndarray, codes: np.ndarray) -> float:
+        if self.max_error is None:
+            return 0.0
+        probabilities = log_odds_to_proba(scores.reshape(len(scores), -1))
+        two = len(self.classes_) == 2
+        named = (scores > self._offset()).astype(int) if two else scores.argmax(axis=1)
+        return choose_confidence(probabilities, named, codes, float(self.max_error))
+
+    def _name(self, decisions: np.ndarray) -> np.ndarray:
+        two = decisions.ndim == 1
+        codes = (decisions - self._offset() > 0).astype(int) if two else decisions.argmax(axis=1)
+        return self.classes_[codes]
 
     def _offset(self) -> float:
         return float(np.log(self.threshold_ / (1 - self.threshold_)))
@@ -340,6 +468,8 @@ class InpaintDetector(
             usual if self.preprocessing == "auto" else self.preprocessing,
             random_state=seed,
             projection=self.finetune == "head",
+            stem=self.stem,
+            truncate_at=self.truncate_at,
         )
 
     def _place(self) -> dict[str, Any]:
@@ -354,7 +484,7 @@ class InpaintDetector(
         }
 
     def _embedding(self) -> Embedding:
-        return Embedding(pooling=self.pooling, **self._place())
+        return Embedding(pooling=self.pooling, statistics=bool(self.statistics), **self._place())
 
     def _training(self, seed: int) -> Training:
         whole_pretrained = self.finetune == "full" and self.weights is not None
@@ -366,6 +496,7 @@ class InpaintDetector(
             weight_decay=self.weight_decay,
             validation_fraction=self.validation_fraction,
             augmentation=AUGMENTATIONS[self.augmentation],
+            pairs=self.pairs_per_source,
             random_state=seed,
             **self._place(),
         )

@@ -8,10 +8,12 @@ import torch
 import torchvision
 from torch import nn
 
-from cnnsvm.features.preprocessing import InputLayer, Preprocessing, as_preprocessing
+from cnnsvm.features.preprocessing import RAW, InputLayer, Preprocessing, as_preprocessing
+from cnnsvm.features.statistics import residual_statistics
 from cnnsvm.features.weights import load_weights
 
 PROJECTION_DIM = 256
+STATISTICS = "statistics"
 #: How a network begins. "native" is as published. "nopool" goes without the first max pool.
 #: "nodown" has the first convolution and max pool at stride 1, so that nothing is lost before the
 #: first stage (Gragnaniello et al., "Are GAN generated images easy to detect?", ICME 2021), at four
@@ -48,6 +50,14 @@ BACKBONES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+class Statistics(nn.Module):
+    """The residual statistics of `cnnsvm.features.statistics`, as a body that learns nothing."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Describe crops of grey levels 0-255, float (N, 3, H, W), as float32 (N, d)."""
+        return residual_statistics(values.round().to(torch.uint8).contiguous())
+
+
 class MeanAndDeviation(nn.Module):
     """Pool a map of shape (N, C, H, W) to the mean and standard deviation of its channels."""
 
@@ -73,6 +83,8 @@ class Backbone(nn.Module):
         self.enter = InputLayer(preprocessing)
         self.body = body
         self.projection: nn.Module = nn.Identity()
+        #: What fine-tuning trained on top, from the embedding to one logit a class.
+        self.classifier: nn.Linear | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -83,6 +95,20 @@ class Backbone(nn.Module):
         """Embed a uint8 batch of shape (N, 3, H, W), RGB, 0-255, as float (N, d)."""
         values = self.enter(pixels).contiguous(memory_format=torch.channels_last)
         return self.projection(self.body(values))
+
+    def logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Classify crops by the fine-tuned classifier, float (N, n_classes)."""
+        return self._classify(self(pixels))
+
+    def fake_score(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the log-odds (N,) that crops of these embeddings are not of the first class."""
+        logits = self._classify(embeddings)
+        return logits[:, 1:].logsumexp(dim=1) - logits[:, 0]
+
+    def _classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        if self.classifier is None:
+            raise RuntimeError("this backbone was not fine-tuned, so it has no classifier.")
+        return self.classifier(embeddings.float()).float()
 
 
 def build_backbone(
@@ -100,7 +126,8 @@ def build_backbone(
     Parameters
     ----------
     name : str
-        A key of `BACKBONES`.
+        A key of `BACKBONES`, or "statistics", which is no network at all: the embedding is that of
+        `cnnsvm.features.statistics`, and the other parameters have no meaning.
     weights : None, "imagenet" or path
         None draws random weights from ``random_state``; "imagenet" loads torchvision's; a path
         names a .safetensors, .pth or .pt file with torchvision's parameter names. Parameters of
@@ -132,19 +159,23 @@ def build_backbone(
     WeightsError
         If the weights cannot be had or do not fit the network.
     """
-    if name not in BACKBONES:
+    if name not in (*BACKBONES, STATISTICS):
         raise ValueError(
-            f"backbone {name!r} is not known. Choose one of {', '.join(sorted(BACKBONES))}."
+            f"backbone {name!r} is not known. Choose one of "
+            f"{', '.join((*sorted(BACKBONES), STATISTICS))}."
         )
-    settings = as_preprocessing(preprocessing)
+    settings = RAW if name == STATISTICS else as_preprocessing(preprocessing)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
-        network = torchvision.models.get_model(name, weights=None)
-        _set_channels(network, settings.n_channels)
-        if weights is not None:
-            load_weights(network, name, weights)
-        _set_stem(network, stem)
-        backbone = Backbone(_cut(network, name, truncate_at), settings)
+        if name == STATISTICS:
+            backbone = Backbone(Statistics(), settings)
+        else:
+            network = torchvision.models.get_model(name, weights=None)
+            _set_channels(network, settings.n_channels)
+            if weights is not None:
+                load_weights(network, name, weights)
+            _set_stem(network, stem)
+            backbone = Backbone(_cut(network, name, truncate_at), settings)
         if projection:
             dim = embedding_dim(backbone)
             backbone.projection = nn.Sequential(nn.Linear(dim, PROJECTION_DIM), nn.ReLU())

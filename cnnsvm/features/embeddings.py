@@ -1,51 +1,70 @@
 """One embedding an image: its crops through the network, pooled."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.devices import autocast
-from cnnsvm.features.loading import Decoded, FixedCrops, iterate_crops
+from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.loading import iterate_crops
+from cnnsvm.features.statistics import residual_statistics
 
-POOLINGS = ("mean", "mean_max", "mean_std")
+#: Pooling -> the parts that are put one after the other.
+POOLINGS = {
+    "mean": ("mean",),
+    "mean_max": ("mean", "max"),
+    "mean_std": ("mean", "std"),
+    "mean_top": ("mean", "top"),
+    "mean_std_top": ("mean", "std", "top"),
+}
+#: Share of an image's crops that "top" takes, at least one.
+TOP_SHARE = 0.25
 
 
-def pool_crops(crops: np.ndarray, pooling: str) -> np.ndarray:
+def pool_crops(crops: np.ndarray, pooling: str, scores: np.ndarray | None = None) -> np.ndarray:
     """Pool the embeddings of one image's crops.
+
+    A half-repainted image has crops of both kinds, which the mean alone blurs.
 
     Parameters
     ----------
     crops : ndarray of float32, shape (k, d)
-    pooling : {"mean", "mean_max", "mean_std"}
-        The mean alone, or followed by the largest value or the standard deviation over the crops.
-        A half-repainted image has crops of both kinds, which the second part keeps apart.
+    pooling : str
+        A key of `POOLINGS`: the mean, the largest value, the standard deviation over the crops,
+        and "top", the mean of the quarter of the crops with the highest scores.
+    scores : ndarray of float32, shape (k,), or None
+        How fake each crop looks; "top" needs it.
 
     Returns
     -------
-    ndarray of float32, shape (d,) or (2 * d,)
+    ndarray of float32, shape (d * number of parts,)
     """
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
-    parts = [crops.mean(axis=0)]
-    if pooling == "mean_max":
-        parts.append(crops.max(axis=0))
-    elif pooling == "mean_std":
-        parts.append(crops.std(axis=0))
+    parts = []
+    for part in POOLINGS[pooling]:
+        if part != "top":
+            parts.append(getattr(crops, part)(axis=0))
+        elif scores is None:
+            raise ValueError(
+                f"pooling={pooling!r} ranks crops by a fine-tuned classifier. Use finetune='full' "
+                "or 'head', or another pooling."
+            )
+        else:
+            n_top = max(1, round(TOP_SHARE * len(crops)))
+            parts.append(crops[np.argsort(-scores, kind="stable")[:n_top]].mean(axis=0))
     return np.concatenate(parts)
 
 
-def embed_images(
-    network: nn.Module,
-    images: Sequence[Any],
+def embed_crops(
+    network: Backbone,
+    dataset: Any,
     *,
-    crop_size: int,
-    n_crops: int,
     pooling: str = "mean",
+    statistics: bool = False,
     batch_size: int = 8,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
@@ -56,13 +75,14 @@ def embed_images(
 
     Parameters
     ----------
-    network : nn.Module
-        From uint8 (N, 3, crop_size, crop_size) to (N, d). It is run in evaluation mode.
-    images : sequence of image inputs (see `cnnsvm.images.load_image`)
-    crop_size, n_crops : int
-        Side of a crop in pixels, and crops an image at most.
+    network : Backbone
+        It is run in evaluation mode.
+    dataset : FixedCrops or DegradedViews
+        The crops of each image.
     pooling : str
         See `pool_crops`.
+    statistics : bool
+        Put the residual statistics of a crop (`cnnsvm.features.statistics`) behind its embedding.
     batch_size : int
         Crops in one forward pass.
     device : torch.device
@@ -75,7 +95,7 @@ def embed_images(
 
     Returns
     -------
-    ndarray of float32, shape (len(images), d) or (len(images), 2 * d)
+    ndarray of float32, shape (len(dataset), d * number of parts)
 
     Raises
     ------
@@ -86,16 +106,54 @@ def embed_images(
     """
     network.to(device).eval()
     rows = []
-    dataset = FixedCrops(Decoded(images, memory=0), crop_size, n_crops)
-    progress = tqdm(total=len(images), desc=label, unit="image", disable=not sys.stderr.isatty())
+    total = len(dataset)
+    progress = tqdm(total=total, desc=label, unit="image", disable=not sys.stderr.isatty())
     with torch.inference_mode(), progress:
         for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
-            with autocast(device, dtype):
-                output = network(crops.to(device, non_blocking=True))
-            parts = np.split(output.float().cpu().numpy(), np.cumsum(counts)[:-1])
-            rows += [pool_crops(part, pooling) for part in parts]
+            placed = crops.to(device, non_blocking=True)
+            features, scores = _describe(network, placed, dtype, statistics)
+            cuts = np.cumsum(counts)[:-1]
+            ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
+            for part, rank in zip(np.split(features, cuts), ranks, strict=True):
+                rows.append(pool_crops(part, pooling, rank))
             progress.update(len(counts))
     return _check_finite(np.stack(rows))
+
+
+def score_crops(
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, batch_size: int
+) -> np.ndarray:
+    """Return the log-odds that each crop is not of the first class, float32 (n,).
+
+    Parameters
+    ----------
+    network : Backbone
+        Fine-tuned, on the device where it is to run.
+    crops : uint8 tensor, shape (n, 3, size, size)
+    dtype : torch.dtype
+    batch_size : int
+    """
+    network.eval()
+    place = next(network.parameters()).device
+    found = []
+    with torch.inference_mode():
+        for part in crops.split(batch_size):
+            with autocast(place, dtype):
+                embeddings = network(part.to(place))
+            found.append(network.fake_score(embeddings).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _describe(
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, statistics: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    with autocast(crops.device, dtype):
+        embeddings = network(crops)
+    scores = None if network.classifier is None else network.fake_score(embeddings).cpu().numpy()
+    features = embeddings.float()
+    if statistics:
+        features = torch.cat([features, residual_statistics(crops)], dim=1)
+    return features.cpu().numpy(), scores
 
 
 def _check_finite(embeddings: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import cnnsvm
+from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone
-from cnnsvm.features.embeddings import embed_images
+from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.features.finetuning import finetune
+from cnnsvm.features.loading import Decoded, DegradedViews, Draw, FixedCrops
 from cnnsvm.features.trainer import Training
 from cnnsvm.folds import encode_groups
 from cnnsvm.images import load_image
@@ -26,11 +28,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Embedding:
-    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled."""
+    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled.
+
+    With ``statistics`` the residual statistics of a crop stand behind its embedding.
+    """
 
     crop_size: int
     n_crops: int
     pooling: str
+    statistics: bool
     batch_size: int
     device: torch.device
     dtype: torch.dtype
@@ -38,8 +44,24 @@ class Embedding:
 
     def __call__(self, network: Backbone, images: Sequence[Any]) -> np.ndarray:
         """Embed images in their order, float32 of shape (n, d); the network ends on the CPU."""
-        settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        embeddings = embed_images(network, images, **settings)
+        dataset = FixedCrops(Decoded(images, memory=0), self.crop_size, self.n_crops)
+        return self._embed(network, dataset)
+
+    def embed_views(
+        self,
+        network: Backbone,
+        images: Sequence[Any],
+        draws: Sequence[Draw],
+        augmentation: Augmentation,
+    ) -> np.ndarray:
+        """Embed the views that the draws ask for (see `DegradedViews`), float32 (n_draws, d)."""
+        decoded = Decoded(images)
+        dataset = DegradedViews(decoded, draws, self.crop_size, self.n_crops, augmentation)
+        return self._embed(network, dataset)
+
+    def _embed(self, network: Backbone, dataset: FixedCrops | DegradedViews) -> np.ndarray:
+        own = ("pooling", "statistics", "batch_size", "device", "dtype", "n_jobs")
+        embeddings = embed_crops(network, dataset, **{name: getattr(self, name) for name in own})
         network.cpu()
         return embeddings
 
@@ -88,17 +110,15 @@ def fit_network(
     return history
 
 
-def fit_embeddings(
-    network: Backbone, images: Sequence[Any], embedding: Embedding, cache: Path | None
-) -> np.ndarray:
-    """Embed the training images, or take their embeddings out of the cache."""
+def fit_embeddings(embed: Callable[[], np.ndarray], cache: Path | None) -> np.ndarray:
+    """Call what embeds the training images, or take its result out of the cache."""
     if cache is None:
-        return embedding(network, images)
+        return embed()
     file = cache / "embeddings.safetensors"
     if not file.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        save_file({"embeddings": embedding(network, images)}, partial)
+        save_file({"embeddings": embed()}, partial)
         os.replace(partial, file)
     return load_file(file)["embeddings"]
 
@@ -110,6 +130,9 @@ def network_arrays(network: Backbone) -> dict[str, np.ndarray]:
 
 def load_network(network: Backbone, arrays: dict[str, np.ndarray]) -> None:
     """Put saved parameters into a network of the same make, ready for embedding."""
+    if "classifier.weight" in arrays and network.classifier is None:
+        n_classes, dim = arrays["classifier.weight"].shape
+        network.classifier = torch.nn.Linear(dim, n_classes)
     network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     network.eval().requires_grad_(False)
 

@@ -52,7 +52,7 @@ def finetune(
         If the loss is no longer finite.
     """
     group_codes = encode_groups(groups, len(codes))
-    fit, valid = _validation_split(codes, group_codes, training)
+    fit, valid = validation_split(codes, group_codes, training)
     trainer = Trainer(network, images, codes, group_codes, fit, valid, training)
     trainer.resume(checkpoint)
     remaining = range(len(trainer.history), training.epochs)
@@ -72,9 +72,21 @@ def finetune(
     return trainer.history
 
 
-def _validation_split(
+def validation_split(
     codes: np.ndarray, groups: np.ndarray, training: Training
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Split images into those that train and those that tell when to stop, by whole groups.
+
+    Parameters
+    ----------
+    codes, groups : ndarray of int, shape (n_samples,)
+    training : Training
+
+    Returns
+    -------
+    fit, valid : ndarray of int
+        ``valid`` is empty if there are too few groups.
+    """
     fewest = min(len(np.unique(groups[codes == code])) for code in np.unique(codes))
     n_splits = min(round(1 / training.validation_fraction), fewest)
     if n_splits >= 2:

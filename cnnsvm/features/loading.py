@@ -165,8 +165,37 @@ def paired_draws(
     return [draw for i in rng.permutation(len(pairs)) for draw in pairs[i]]
 
 
+def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -> list[Draw]:
+    """List the views that a classifier is fitted on: ``n_views`` of each class of each source.
+
+    The k-th view of each class gets the same plan; the first of them shows the image as it is
+    (see `DegradedViews`). A class with fewer images gives some of them several times.
+
+    Parameters
+    ----------
+    codes, groups : ndarray of int, shape (n_samples,)
+        Class and group of each image.
+    seed, n_views : int
+
+    Returns
+    -------
+    list of Draw
+    """
+    rng = np.random.default_rng([seed, n_views])
+    draws = []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        classes = [members[codes[members] == code] for code in np.unique(codes[members])]
+        n_pairs = max(map(len, classes))
+        taken = np.resize(rng.permutation(n_pairs), n_views)
+        for view, k in enumerate(taken.tolist()):
+            pair = tuple(int(c[k * len(c) // n_pairs]) for c in classes)
+            draws += [Draw(index, (seed, n_views, int(group), view), pair) for index in pair]
+    return draws
+
+
 def iterate_crops(
-    dataset: FixedCrops, batch_size: int, n_jobs: int
+    dataset: "FixedCrops | DegradedViews", batch_size: int, n_jobs: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
     images_per_batch = max(1, batch_size // dataset.n_crops)

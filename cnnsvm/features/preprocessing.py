@@ -60,6 +60,10 @@ PREPROCESSING = {
 }
 
 
+#: Grey levels as they are.
+RAW = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0)
+
+
 def as_preprocessing(value: str | dict[str, Any] | Preprocessing) -> Preprocessing:
     """Look up a `Preprocessing` by name, or make one of its fields."""
     if isinstance(value, Preprocessing):

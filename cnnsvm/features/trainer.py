@@ -53,6 +53,8 @@ class Training:
     validation_fraction : float in (0, 0.5]
         Share of the sources kept for early stopping.
     augmentation : Augmentation
+    pairs : int or None
+        Crops of each class that a source gives in an epoch, at most; None takes every image.
     random_state, n_jobs : int
         Seed, and processes that decode images (0: this one).
     device, dtype : torch.device, torch.dtype
@@ -73,6 +75,7 @@ class Training:
     n_jobs: int
     device: torch.device
     dtype: torch.dtype
+    pairs: int | None = None
 
 
 def best_epoch(history: Sequence[dict[str, float]]) -> int | None:
@@ -116,7 +119,8 @@ class Trainer:
         self.valid_images = self.images.part(valid)
         self.training = training
         self.n_classes = int(codes.max()) + 1
-        self.model = _with_classifier(network, training, self.n_classes).to(training.device)
+        _prepare(network, training, self.n_classes)
+        self.model = network.to(training.device)
         rate = training.learning_rate
         self.optimiser = torch.optim.AdamW(
             [p for p in self.model.parameters() if p.requires_grad],
@@ -200,8 +204,13 @@ class Trainer:
 
     def _draws(self, epoch: int) -> list[Draw]:
         seed = self.training.random_state
-        draws = paired_draws(self.codes[self.fit], self.groups[self.fit], seed, epoch)
-        return [Draw(int(self.fit[draw.index]), draw.plan_seed) for draw in draws]
+        draws = paired_draws(
+            self.codes[self.fit], self.groups[self.fit], seed, epoch, self.training.pairs
+        )
+        return [
+            Draw(int(self.fit[d.index]), d.plan_seed, tuple(self.fit[list(d.members)].tolist()))
+            for d in draws
+        ]
 
     def _batches(self, draws: list[Draw]) -> DataLoader:
         training = self.training
@@ -226,12 +235,12 @@ class Trainer:
 
     def _logits(self, crops: torch.Tensor) -> torch.Tensor:
         with autocast(self.training.device, self.training.dtype):
-            return self.model(crops.to(self.training.device, non_blocking=True)).float()
+            return self.model.logits(crops.to(self.training.device, non_blocking=True)).float()
 
     def _training_mode(self) -> None:
         self.model.train()
         if self.training.mode == "head":
-            self.model.backbone.body.eval()  # frozen: its batch statistics stay as they are
+            self.model.body.eval()  # frozen: its batch statistics stay as they are
 
     def _class_weights(self, codes: np.ndarray) -> torch.Tensor:
         counts = np.bincount(codes, minlength=self.n_classes).clip(min=1)
@@ -247,23 +256,14 @@ class Trainer:
         return loss
 
 
-class _Classifier(nn.Module):
-    def __init__(self, backbone: Backbone, dim: int, n_classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(dim, n_classes)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(pixels))
-
-
-def _with_classifier(network: Backbone, training: Training, n_classes: int) -> _Classifier:
+def _prepare(network: Backbone, training: Training, n_classes: int) -> None:
+    """Give a network a new classifier and say which of its parameters learn."""
+    dim = embedding_dim(network, training.crop_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.random_state)
-        model = _Classifier(network, embedding_dim(network, training.crop_size), n_classes)
+        network.classifier = nn.Linear(dim, n_classes)
     network.requires_grad_(True)
     network.body.requires_grad_(training.mode == "full")
-    return model
 
 
 def _auc(targets: np.ndarray, probabilities: np.ndarray) -> float:

@@ -51,8 +51,11 @@ def train_autoencoder(
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(random_state)
-        model = _place(Autoencoder(spec), device)
-        critic = _place(_critic(), device) if spec.loss == "adversarial" else None
+        model = Autoencoder(spec)
+        critic = _critic() if spec.loss == "adversarial" else None
+        for network in (model, critic):
+            if network is not None:
+                _place(network, device)
         optimiser, schedule = _optimiser(model, n_steps)
         judge = torch.optim.AdamW(critic.parameters(), 5e-4, (0.5, 0.9)) if critic else None
         for step, crops in _steps(images, n_steps, random_state, device, spec.name):
@@ -81,7 +84,8 @@ def train_denoiser(
     """Train a denoiser to tell the noise from the picture; parameters as `train_autoencoder`."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(random_state)
-        model = _place(Denoiser(), device)
+        model = Denoiser()
+        _place(model, device)
         optimiser, schedule = _optimiser(model, n_steps)
         for _, crops in _steps(images, n_steps, random_state, device, "denoiser"):
             level = torch.rand(len(crops), device=device) ** 2  # mostly fine detail
@@ -104,8 +108,9 @@ def signal_and_noise(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return angle.cos(), angle.sin()
 
 
-def _place(model: nn.Module, device: torch.device) -> "nn.Module":
-    return model.to(device=device, memory_format=torch.channels_last).train()
+def _place(model: nn.Module, device: torch.device) -> None:
+    """Move a model, in place, to where it is trained."""
+    model.to(device=device).to(memory_format=torch.channels_last).train()
 
 
 def _optimiser(

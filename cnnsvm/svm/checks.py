@@ -122,3 +122,34 @@ def check_classes(classes: np.ndarray) -> None:
             f"y contains only one class, {classes.tolist()[0]!r}, but a classifier needs at "
             "least 2 classes. Add rows of another class."
         )
+
+
+def calibration_rows(calibration: np.ndarray | None, codes: np.ndarray) -> np.ndarray:
+    """Find the rows to calibrate on: the wanted ones if every class is among them, else all.
+
+    Parameters
+    ----------
+    calibration : array-like of bool, shape (n_samples,), or None
+    codes : ndarray of int, shape (n_samples,)
+        Class of each row.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_samples,)
+
+    Raises
+    ------
+    ValueError
+        If it is not one boolean a row.
+    """
+    if calibration is None:
+        return np.ones(len(codes), dtype=bool)
+    rows = np.asarray(calibration)
+    if rows.dtype != np.bool_ or rows.shape != codes.shape:
+        raise ValueError(
+            f"calibration must be bool of shape {codes.shape}, one a row, got {rows.dtype} "
+            f"{rows.shape}. Pass None to calibrate on all rows."
+        )
+    if len(np.unique(codes[rows])) < len(np.unique(codes)):
+        return np.ones(len(codes), dtype=bool)
+    return rows

@@ -15,7 +15,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm.svm import state
 from cnnsvm.svm.calibration import log_odds_to_proba, soft_vote
-from cnnsvm.svm.checks import check_classes, check_finite, check_params, kernel_names
+from cnnsvm.svm.checks import (
+    calibration_rows,
+    check_classes,
+    check_finite,
+    check_params,
+    kernel_names,
+)
 from cnnsvm.svm.inner_cv import inner_folds
 from cnnsvm.svm.kernels import fit_scaler
 from cnnsvm.svm.model import one_vs_rest
@@ -149,7 +155,11 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, groups: Sequence[Any] | np.ndarray | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: Sequence[Any] | np.ndarray | None = None,
+        calibration: np.ndarray | None = None,
     ) -> Self:
         """Tune, fit and calibrate.
 
@@ -161,6 +171,10 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
             Class labels, at least two different ones.
         groups : array-like of shape (n_samples,), optional
             Rows that no inner fold may separate, such as the images made from one source.
+        calibration : array-like of bool, shape (n_samples,), optional
+            Rows whose out-of-fold scores calibrate, such as those that whatever made the
+            embeddings has not learnt from; None takes all. Rows of every class must be among
+            them, or they are all taken.
 
         Raises
         ------
@@ -180,7 +194,8 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         seed = self._seed(store)
         folds = inner_folds(labels, groups, self.cv, seed)
         targets = one_vs_rest(codes, len(self.classes_))
-        task = Task(rows, labels, groups, targets, folds, self.scale, self.cache_size)
+        trusted = calibration_rows(calibration, codes)
+        task = Task(rows, labels, groups, targets, folds, self.scale, self.cache_size, trusted)
         self.n_splits_ = len(folds)
         self._keep_models(task, self._search(task, store, seed))
         return self

@@ -35,6 +35,8 @@ class Task:
         Whether features are standardised.
     cache_size : float
         Memory for kernel matrices, in MB.
+    calibration : ndarray of bool, shape (n_samples,)
+        Rows whose out-of-fold scores Platt scaling is fitted on.
     """
 
     X: np.ndarray
@@ -44,6 +46,7 @@ class Task:
     folds: list[Fold]
     scale: bool
     cache_size: float
+    calibration: np.ndarray
 
     def inner_cv(self, kernel: str) -> InnerCV:
         """Return the cross-validation of a kernel."""
@@ -97,7 +100,8 @@ def fit_model(
     held_out = task.inner_cv(search.kernel).out_of_fold(search.params, as_distances=calibrate)
     if not calibrate:
         return KernelModel(machines, np.ones(len(duals)), np.zeros(len(duals))), held_out
-    slope, offset = platt_columns(held_out, task.targets)
+    rows = task.calibration
+    slope, offset = platt_columns(held_out[rows], task.targets[rows])
     decisions = slope * held_out + offset
     slope = slope / [dual.norm for dual in duals]
     offset = offset - slope * [dual.centre for dual in duals]
