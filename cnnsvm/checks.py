@@ -26,7 +26,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "pooling": tuple(POOLINGS),
 }
 _AT_LEAST = {"epochs": 1, "patience": 1, "crop_size": 16, "n_crops": 1, "batch_size": 2}
-
 _NONE_OR_AT_LEAST = {"n_jobs": 0, "pairs_per_source": 1, "n_views": 1}
 
 
@@ -48,6 +47,8 @@ def check_detector_params(params: dict[str, Any]) -> None:
         value = params[name]
         if value is not None and (not isinstance(value, Integral) or value < least):
             raise ValueError(f"{name} must be None or a whole number >= {least}, got {value!r}.")
+    if not isinstance(params["statistics"], bool | np.bool_):
+        raise ValueError(f"statistics must be True or False, got {params['statistics']!r}.")
     rate = params["learning_rate"]
     if rate is not None and not rate > 0:
         raise ValueError(f"learning_rate must be None or above 0, got {rate!r}.")
@@ -125,13 +126,19 @@ def _check_threshold(threshold: Any, calibrate: bool) -> None:
         )
 
 
-def _check_max_error(max_error: Any, calibrate: bool) -> None:
+def _check_max_error(max_error: float | None, calibrate: bool) -> None:
     if max_error is None:
         return
-    if not isinstance(max_error, float) or not 0 < max_error < 1:
-        raise ValueError(f"max_error must be None or lie in (0, 1), got {max_error!r}.")
+    if not isinstance(max_error, Real) or not 0 < max_error < 1:
+        raise ValueError(
+            f"max_error is the share of verdicts that may be wrong: None or in (0, 1), such as "
+            f"0.05; got {max_error!r}."
+        )
     if not calibrate:
-        raise ValueError("max_error needs probabilities; use calibrate=True.")
+        raise ValueError(
+            f"max_error={max_error!r} needs probabilities, which calibrate=False does not give. "
+            "Use calibrate=True or max_error=None."
+        )
 
 
 def _check_combinations(params: dict[str, Any]) -> None:

@@ -12,29 +12,16 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.metrics import roc_curve
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm import bundle
 from cnnsvm.checks import PRECOMPUTED, check_detector_params, check_images, check_labelled_images
-from cnnsvm.devices import choose_device, choose_precision
 from cnnsvm.explanation import heatmap
-from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import Backbone, build_backbone, embedding_dim
-from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
-from cnnsvm.features.finetuning import validation_split
-from cnnsvm.features.loading import view_draws
-from cnnsvm.features.trainer import Training
-from cnnsvm.folds import encode_groups, grouped_folds
-from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.calibration import log_odds_to_proba
-from cnnsvm.svm.checks import calibration_rows, check_finite
-from cnnsvm.verdicts import choose_confidence, with_unsure
-
-#: Sources of early stopping from which their scores alone calibrate.
-MIN_HELD_OUT = 10
+from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm
+from cnnsvm.svm.checks import check_finite
+from cnnsvm.verdicts import offset, predicted_codes, with_unsure
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -260,19 +247,10 @@ class InpaintDetector(
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
-            return self._fit_svm(embeddings, labels, groups, None, seed, None)
-        images, labels, groups = check_labelled_images(X, y, groups)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        if groups is not None:
-            grouped_folds(labels, groups, self.cv)  # better now than after the fine-tuning
-        self.network_ = self._build_network(seed)
-        embedding_dim(self.network_, self.crop_size)
-        training, embedding = self._training(seed), self._embedding()
-        shape = [self.backbone, self.stem, self.truncate_at, self.n_views]
-        settings = [*shape, self.classes_.tolist(), training, embedding]
-        cache = task_folder(self.cache_dir, self.network_, images, codes, groups, settings)
-        self.history_ = fit_network(self.network_, images, codes, groups, training, cache)
-        return self._fit_on_images(images, labels, codes, groups, seed, cache)
+            fit_svm(self, embeddings, labels, groups, seed)
+        else:
+            fit_on_images(self, *check_labelled_images(X, y, groups), seed)
+        return self
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed images.
@@ -287,7 +265,7 @@ class InpaintDetector(
             embeddings = validate_data(self, X, reset=False, ensure_all_finite=False)
             check_finite(embeddings)
             return embeddings
-        return self._embedding()(self.network_, check_images(X))
+        return embedding_of(self)(self.network_, check_images(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score images.
@@ -301,7 +279,7 @@ class InpaintDetector(
         """
         embeddings = self.transform(X)
         scores = self.svm_.decision_function(embeddings)
-        return scores if scores.ndim == 2 else scores - self._offset()
+        return scores if scores.ndim == 2 else scores - offset(self.threshold_)
 
     @available_if(_calibrates)
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -311,7 +289,9 @@ class InpaintDetector(
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
-        return self._name(self.svm_.decision_function(self.transform(X)))
+        embeddings = self.transform(X)
+        decisions = self.svm_.decision_function(embeddings)
+        return self.classes_[predicted_codes(decisions, self.threshold_)]
 
     def verdict(self, X: Any) -> np.ndarray:
         """Name the class of each image, or say that it cannot be told.
@@ -326,8 +306,8 @@ class InpaintDetector(
             raise ValueError("verdict compares probabilities; use calibrate=True.")
         embeddings = self.transform(X)
         probabilities = self.svm_.predict_proba(embeddings)
-        labels = self._name(self.svm_.decision_function(embeddings))
-        return with_unsure(labels, probabilities, self.classes_, self.confidence_)
+        codes = predicted_codes(self.svm_.decision_function(embeddings), self.threshold_)
+        return with_unsure(codes, probabilities, self.classes_, self.confidence_)
 
     def explain(self, image: Any) -> np.ndarray:
         """Show where a picture looks repainted.
@@ -379,124 +359,3 @@ class InpaintDetector(
         tags.input_tags.two_d_array = self.backbone == PRECOMPUTED
         tags.input_tags.string = self.backbone != PRECOMPUTED
         return tags
-
-    def _fit_on_images(
-        self,
-        images: Sequence[Any],
-        y: np.ndarray,
-        codes: np.ndarray,
-        groups: np.ndarray | None,
-        seed: int,
-        cache: Path | None,
-    ) -> Self:
-        """Embed the images, or views of them, and fit the SVM on that."""
-        training, embedding, network = self._training(seed), self._embedding(), self.network_
-        sources = encode_groups(groups, len(y))
-        held_out = np.zeros(len(y), dtype=bool)
-        if training.mode != "none":
-            held_out[validation_split(codes, sources, training)[1]] = True
-        trusted = held_out if len(np.unique(sources[held_out])) >= MIN_HELD_OUT else None
-        if self.n_views is None:
-            embeddings = fit_embeddings(lambda: embedding(network, images), cache)
-            return self._fit_svm(embeddings, y, groups, trusted, seed, cache)
-        draws = view_draws(codes, sources, seed, self.n_views)
-        embeddings = fit_embeddings(
-            lambda: embedding.embed_views(network, images, draws, training.augmentation), cache
-        )
-        rows = np.array([draw.index for draw in draws])
-        trusted = None if trusted is None else trusted[rows]
-        return self._fit_svm(embeddings, y[rows], sources[rows], trusted, seed, cache)
-
-    def _fit_svm(
-        self,
-        embeddings: np.ndarray,
-        y: np.ndarray,
-        groups: Any,
-        trusted: np.ndarray | None,
-        seed: int,
-        cache: Path | None,
-    ) -> Self:
-        self.svm_ = TunedSVC(
-            self.kernel,
-            voting=self.voting,
-            n_trials=self.n_trials,
-            cv=self.cv,
-            calibrate=self.calibrate,
-            storage=None if cache is None else cache / f"studies-{self.cv}.journal",
-            verbose=self.verbose,
-            random_state=seed,
-        ).fit(embeddings, y, groups, trusted)
-        self.classes_ = self.svm_.classes_
-        codes = np.searchsorted(self.classes_, y)
-        rows = calibration_rows(trusted, codes)
-        scores = self.svm_.oof_decision_
-        rows = rows & np.isfinite(scores if scores.ndim == 1 else scores.sum(axis=1))
-        self.threshold_ = self._choose_threshold(scores[rows], codes[rows])
-        self.confidence_ = self._choose_confidence(scores[rows], codes[rows])
-        return self
-
-    def _choose_threshold(self, scores: np.ndarray, codes: np.ndarray) -> float:
-        if self.threshold != "balanced_accuracy" or scores.ndim == 2 or len(scores) == 0:
-            return 0.5 if isinstance(self.threshold, str) else float(self.threshold)
-        false_rate, true_rate, cuts = roc_curve(codes == 1, scores)
-        best = int(np.argmax(true_rate - false_rate))
-        below = scores[scores < cuts[best]]
-        cut = cuts[best] if len(below) == 0 else (cuts[best] + below.max()) / 2
-        return float(1 / (1 + np.exp(-np.clip(cut, -30, 30))))
-
-    def _choose_confidence(self, scores: np.ndarray, codes: np.ndarray) -> float:
-        if self.max_error is None:
-            return 0.0
-        probabilities = log_odds_to_proba(scores.reshape(len(scores), -1))
-        two = len(self.classes_) == 2
-        named = (scores > self._offset()).astype(int) if two else scores.argmax(axis=1)
-        return choose_confidence(probabilities, named, codes, float(self.max_error))
-
-    def _name(self, decisions: np.ndarray) -> np.ndarray:
-        two = decisions.ndim == 1
-        codes = (decisions - self._offset() > 0).astype(int) if two else decisions.argmax(axis=1)
-        return self.classes_[codes]
-
-    def _offset(self) -> float:
-        return float(np.log(self.threshold_ / (1 - self.threshold_)))
-
-    def _build_network(self, seed: int) -> Backbone:
-        usual = "residual" if self.weights is None else "imagenet"
-        return build_backbone(
-            self.backbone,
-            self.weights,
-            usual if self.preprocessing == "auto" else self.preprocessing,
-            random_state=seed,
-            projection=self.finetune == "head",
-            stem=self.stem,
-            truncate_at=self.truncate_at,
-        )
-
-    def _place(self) -> dict[str, Any]:
-        device = choose_device(self.device, self.gpu_memory_fraction)
-        return {
-            "crop_size": int(self.crop_size),
-            "n_crops": int(self.n_crops),
-            "batch_size": int(self.batch_size),
-            "device": device,
-            "dtype": choose_precision(self.precision, device),
-            "n_jobs": int(self.n_jobs or 0),
-        }
-
-    def _embedding(self) -> Embedding:
-        return Embedding(pooling=self.pooling, statistics=bool(self.statistics), **self._place())
-
-    def _training(self, seed: int) -> Training:
-        whole_pretrained = self.finetune == "full" and self.weights is not None
-        return Training(
-            mode=self.finetune,
-            epochs=self.epochs,
-            patience=self.patience,
-            learning_rate=self.learning_rate or (1e-4 if whole_pretrained else 1e-3),
-            weight_decay=self.weight_decay,
-            validation_fraction=self.validation_fraction,
-            augmentation=AUGMENTATIONS[self.augmentation],
-            pairs=self.pairs_per_source,
-            random_state=seed,
-            **self._place(),
-        )

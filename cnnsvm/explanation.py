@@ -1,7 +1,6 @@
 """Heatmaps: where in a picture the crops look repainted."""
 
 import io
-import os
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy.special import expit
 from cnnsvm.devices import choose_device, choose_precision
 from cnnsvm.features.embeddings import score_crops
 from cnnsvm.features.transforms import wrap_to
-from cnnsvm.images import load_image
+from cnnsvm.images import FORMATS, load_image
 
 #: Windows of a heatmap at most; larger pictures get a wider stride, up to a crop's side.
 MAX_WINDOWS = 1024
@@ -108,7 +107,6 @@ def blend_windows(
 
 def _as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
     """Turn a map of the upright picture back to how the file stores its pixels."""
-    code = _orientation(image)
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -117,18 +115,18 @@ def _as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
         6: Image.Transpose.ROTATE_90,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
-    }.get(code)
+    }.get(_orientation(image))
     if undo is None:
         return upright
-    return np.asarray(Image.fromarray(upright).transpose(undo))
+    return np.array(Image.fromarray(upright).transpose(undo))
 
 
-def _orientation(image: Any) -> int:
-    """Read the EXIF orientation, 1 (as stored) to 8."""
+def _orientation(image: Any) -> Any:
+    """Read the EXIF orientation, 1 (as stored) to 8; files may also hold nonsense there."""
     if isinstance(image, np.ndarray):
         return 1
     if isinstance(image, Image.Image):
-        return int(image.getexif().get(_ORIENTATION, 1))
-    source = io.BytesIO(image) if isinstance(image, bytes) else os.fspath(image)
-    with Image.open(source) as opened:
-        return int(opened.getexif().get(_ORIENTATION, 1))
+        return image.getexif().get(_ORIENTATION)
+    source = io.BytesIO(image) if isinstance(image, bytes) else image
+    with Image.open(source, formats=FORMATS) as opened:
+        return opened.getexif().get(_ORIENTATION)

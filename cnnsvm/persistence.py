@@ -5,15 +5,19 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CONFIG = "config.json"
+ARRAYS = ".safetensors"
 _LIBRARIES = ("cnnsvm", "torch", "torchvision", "scikit-learn", "numpy", "optuna", "safetensors")
+_NO_HASH = "0" * 64  # stands where the description's own hash will be
+_COPY_AGAIN = "Copy the whole folder again from its origin."
 
 
 class BundleError(ValueError, OSError):
@@ -26,10 +30,15 @@ def library_versions() -> dict[str, str]:
     return versions | {name: metadata.version(name) for name in _LIBRARIES}
 
 
+def holds_model(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder describes a saved model, sound or not."""
+    return (Path(folder) / CONFIG).is_file()
+
+
 def check_target(folder: str | os.PathLike[str]) -> Path:
     """Refuse a folder that a bundle may not be written to (`BundleError`)."""
     target = Path(folder).absolute()
-    if target.exists() and not (target / CONFIG).is_file():
+    if target.exists() and not holds_model(target):
         raise BundleError(
             f"{target} exists and holds no saved model; it is not overwritten. Choose a new folder."
         )
@@ -40,6 +49,7 @@ def write_bundle(
     folder: str | os.PathLike[str],
     config: dict[str, Any],
     arrays: dict[str, dict[str, np.ndarray]],
+    texts: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a model, all or nothing.
 
@@ -51,6 +61,9 @@ def write_bundle(
         Plain JSON values. The schema version, library versions and hashes are added.
     arrays : dict of dict of ndarray
         Name of each safetensors file (without suffix) -> its arrays.
+    texts : dict of str, optional
+        Name of each further file, such as "README.md" -> its content. They are hashed as the
+        others are and not read again.
 
     Raises
     ------
@@ -63,16 +76,14 @@ def write_bundle(
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    hashes = {}
     for name, tensors in arrays.items():
-        file = partial / f"{name}.safetensors"
-        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, file)
-        hashes[file.name] = _sha256(file)
+        plain = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+        save_file(plain, partial / f"{name}{ARRAYS}")
+    for name, text in (texts or {}).items():
+        (partial / name).write_bytes(text.encode())
+    hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
     head = {"schema_version": SCHEMA_VERSION, "versions": library_versions(), "files": hashes}
-    whole = head | config
-    whole["sha256"] = _config_hash(whole)
-    text = json.dumps(whole, indent=2, allow_nan=False)
-    (partial / CONFIG).write_text(text, encoding="utf-8")
+    (partial / CONFIG).write_bytes(_sealed(head | config))
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     if target.exists():
         os.replace(target, old)
@@ -89,7 +100,8 @@ def read_bundle(
     Returns
     -------
     (config, arrays)
-        As they were given to `write_bundle`.
+        As they were given to `write_bundle`. Files that the description does not name are none of
+        its business.
 
     Raises
     ------
@@ -98,25 +110,34 @@ def read_bundle(
         folder, or anything is malformed.
     """
     root = Path(folder)
-    config = _read_config(root)
+    config = read_config(root)
     arrays = {}
     for name, digest in config["files"].items():
         file = _file_inside(root, name)
         if _sha256(file) != digest:
             raise BundleError(
                 f"{file} has changed since it was saved (its SHA-256 is not the recorded one). "
-                "Copy the whole folder again from its origin."
+                f"{_COPY_AGAIN}"
             )
-        arrays[file.stem] = _read_arrays(file)
+        if file.suffix == ARRAYS:
+            arrays[file.stem] = _read_arrays(file)
     return config, arrays
 
 
-def _read_config(root: Path) -> dict[str, Any]:
-    file = root / CONFIG
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the description of a model alone; the other files may be missing.
+
+    Raises
+    ------
+    BundleError
+        If there is none, its schema is newer than this library's, or a byte of it has changed.
+    """
+    file = Path(folder) / CONFIG
     if not file.is_file():
-        raise BundleError(f"{root} holds no saved model: {CONFIG} is missing. Check the path.")
+        raise BundleError(f"{folder} holds no saved model: {CONFIG} is missing. Check the path.")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        raw = file.read_bytes()
+        config = json.loads(raw.decode("utf-8"))
         version = int(config["schema_version"])
         named = isinstance(config["files"], dict)
     except (ValueError, KeyError, TypeError) as error:
@@ -126,26 +147,44 @@ def _read_config(root: Path) -> dict[str, Any]:
             f"{file} has schema version {version}; this cnnsvm reads up to {SCHEMA_VERSION}. "
             "Install a newer cnnsvm."
         )
-    if config.get("sha256") != _config_hash(config):
-        raise BundleError(
-            f"{file} has changed since it was saved. Copy the whole folder again from its origin."
-        )
+    found = _hash_of_values(config) if version == 1 else _hash_of_text(raw, config.get("sha256"))
+    if config.get("sha256") != found:
+        raise BundleError(f"{file} has changed since it was saved. {_COPY_AGAIN}")
     return config
 
 
-def _config_hash(config: dict[str, Any]) -> str:
-    """Hash all of a description but the hash itself, however it is laid out."""
+def _sealed(config: dict[str, Any]) -> bytes:
+    """Write a description that ends in the hash of its own text."""
+    text = json.dumps(config | {"sha256": _NO_HASH}, indent=2, allow_nan=False)
+    start, _, end = text.rpartition(_NO_HASH)
+    return f"{start}{hashlib.sha256(text.encode()).hexdigest()}{end}".encode()
+
+
+def _hash_of_text(raw: bytes, digest: Any) -> str:
+    """Hash a description to the byte, but for its own hash."""
+    return hashlib.sha256(raw.replace(str(digest).encode(), _NO_HASH.encode())).hexdigest()
+
+
+def _hash_of_values(config: dict[str, Any]) -> str:
+    """Hash what a description says, however it is laid out: schema version 1."""
     rest = {key: value for key, value in config.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _file_inside(root: Path, name: str) -> Path:
     file = root / name
-    if Path(name).name != name or file.resolve().parent != root.resolve():
+    if Path(name).name != name or file.resolve().parent not in (root.resolve(), _blobs(root)):
         raise BundleError(f"{root / CONFIG} names {name!r}, which leaves the folder; refused.")
     if not file.is_file():
-        raise BundleError(f"{file} is missing. Copy the whole folder again from its origin.")
+        raise BundleError(f"{file} is missing. {_COPY_AGAIN}")
     return file
+
+
+def _blobs(root: Path) -> Path | None:
+    """Return where the hub's cache keeps the content that a snapshot's links lead to."""
+    parts = root.resolve().parts[-3:]
+    in_cache = len(parts) == 3 and parts[0].startswith("models--") and parts[1] == "snapshots"
+    return root.resolve().parent.parent / "blobs" if in_cache else None
 
 
 def _read_arrays(file: Path) -> dict[str, np.ndarray]:

@@ -5,6 +5,30 @@ import numpy as np
 UNSURE = "unsure"
 
 
+def offset(threshold: float) -> float:
+    """Return the log-odds of a probability in (0, 1)."""
+    return float(np.log(threshold / (1 - threshold)))
+
+
+def predicted_codes(decisions: np.ndarray, threshold: float) -> np.ndarray:
+    """Name the class of each row by its decision.
+
+    Parameters
+    ----------
+    decisions : ndarray of float, shape (n,) or (n, n_classes)
+        Of two classes the log-odds of the second, else one column a class.
+    threshold : float in (0, 1)
+        Probability of the second of two classes from which a row is called that.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    if decisions.ndim == 2:
+        return decisions.argmax(axis=1)
+    return (decisions - offset(threshold) > 0).astype(int)
+
+
 def choose_confidence(
     probabilities: np.ndarray, predicted: np.ndarray, codes: np.ndarray, max_error: float
 ) -> float:
@@ -36,30 +60,30 @@ def choose_confidence(
     fine = np.flatnonzero((rate <= max_error) & last_of_its_value)
     if len(fine) == 0:
         return 1.0
-    n_sure = fine[-1] + 1
-    below = ranked[n_sure] if n_sure < len(ranked) else 0.0
-    return float((ranked[n_sure - 1] + below) / 2) if below < ranked[n_sure - 1] else float(below)
+    lowest = ranked[fine[-1]]
+    below = ranked[fine[-1] + 1] if fine[-1] + 1 < len(ranked) else 0.0
+    middle = float((lowest + below) / 2)
+    return middle if middle < lowest else float(below)  # neighbouring numbers have no middle
 
 
 def with_unsure(
-    labels: np.ndarray, probabilities: np.ndarray, classes: np.ndarray, confidence: float
+    codes: np.ndarray, probabilities: np.ndarray, classes: np.ndarray, confidence: float
 ) -> np.ndarray:
-    """Replace the labels that are not sure enough by "unsure".
+    """Name the classes, but say "unsure" where that is not sure enough.
 
     Parameters
     ----------
-    labels : ndarray, shape (n,)
-        Predicted labels.
+    codes : ndarray of int, shape (n,)
+        Predicted class of each row.
     probabilities : ndarray of float, shape (n, n_classes)
     classes : ndarray, shape (n_classes,)
-        Sorted.
     confidence : float
+        Probability of the predicted class above which the verdict stands.
 
     Returns
     -------
     ndarray of object, shape (n,)
     """
-    of_label = probabilities[np.arange(len(labels)), np.searchsorted(classes, labels)]
-    verdicts = labels.astype(object)
-    verdicts[of_label <= confidence] = UNSURE
+    verdicts = classes[codes].astype(object)
+    verdicts[probabilities[np.arange(len(codes)), codes] <= confidence] = UNSURE
     return verdicts

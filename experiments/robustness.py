@@ -80,6 +80,22 @@ def judge(args: argparse.Namespace, detector: Any, manifest: Any, out: Path) -> 
     return measure_by_folds(detector, manifest, names, **place, **options)
 
 
+def describe(args: argparse.Namespace, name: str, detector: Any, prepared: Any) -> dict[str, Any]:
+    """Collect what the report says of a run besides its numbers."""
+    return {
+        "title": f"Robustness: {name}",
+        "command": shlex.join(["python", *sys.argv]),
+        "data": args.data or "embedded samples",
+        "model": args.model,
+        "n_images": len(prepared.manifest),
+        "n_sources": prepared.manifest["source_id"].nunique(),
+        "n_folds": None if args.model else args.folds,
+        "skipped": prepared.skipped,
+        "warnings": prepared.warnings,
+        "settings": {key: str(value) for key, value in detector.get_params().items()},
+    }
+
+
 def run(args: argparse.Namespace) -> int:
     """Prepare, judge, report."""
     from cnnsvm.datasets.archives import data_name
@@ -108,20 +124,8 @@ def run(args: argparse.Namespace) -> int:
     )
     predictions = judge(args, detector, prepared.manifest, out)
     summary = summarise_robustness(predictions, N_RESAMPLES, args.seed)
-    facts = {
-        "title": f"Robustness: {name}",
-        "command": shlex.join(["python", *sys.argv]),
-        "data": args.data or "embedded samples",
-        "model": args.model,
-        "n_images": len(prepared.manifest),
-        "n_sources": prepared.manifest["source_id"].nunique(),
-        "n_folds": None if args.model else args.folds,
-        "seconds": time.perf_counter() - started,
-        "skipped": prepared.skipped,
-        "warnings": prepared.warnings,
-        "settings": {key: str(value) for key, value in detector.get_params().items()},
-        "environment": environment,
-    }
+    facts = describe(args, name, detector, prepared)
+    facts |= {"seconds": time.perf_counter() - started, "environment": environment}
     files = write_robustness(out, predictions, summary, facts)
     print(format_robustness(summary, facts, files.values()))
     return 0

@@ -4,12 +4,16 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cnnsvm import InpaintDetector
+from cnnsvm import bundle as bundle_module
+from cnnsvm.features.backbones import build_backbone
 from cnnsvm.persistence import (
     SCHEMA_VERSION,
     BundleError,
-    _config_hash,
+    _hash_of_values,
+    _sealed,
     read_bundle,
     write_bundle,
 )
@@ -73,7 +77,7 @@ def edit(bundle, **changes):
     """Change the description and its hash, as somebody with a purpose would."""
     file = bundle / "config.json"
     config = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps(config | {"sha256": _config_hash(config)}))
+    file.write_bytes(_sealed(config))
 
 
 def test_a_changed_description_is_refused(bundle):
@@ -85,8 +89,56 @@ def test_a_changed_description_is_refused(bundle):
 
 def test_a_newer_schema_is_refused(bundle):
     edit(bundle, schema_version=SCHEMA_VERSION + 1)
-    with pytest.raises(BundleError, match=r"schema version 2; this cnnsvm reads up to 1"):
+    with pytest.raises(BundleError, match=r"schema version 3; this cnnsvm reads up to 2"):
         read_bundle(bundle)
+
+
+def test_a_bundle_of_the_first_schema_is_read(bundle):
+    file = bundle / "config.json"
+    config = json.loads(file.read_text()) | {"schema_version": 1}
+    file.write_text(json.dumps(config | {"sha256": _hash_of_values(config)}, indent=4))
+    assert read_bundle(bundle)[0]["kind"] == "test"
+    file.write_text(file.read_text().replace("1.5", "1.6"))
+    with pytest.raises(BundleError, match="has changed"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x2A, 0x80])  # 0x2A makes a line break of a space
+def test_every_byte_of_the_description_counts(bundle, mask):
+    file = bundle / "config.json"
+    whole = file.read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= mask
+        file.write_bytes(changed)
+        with pytest.raises(BundleError):
+            read_bundle(bundle)
+    for changed in (whole[:-1], whole + b"\n", whole.replace(b"\n", b"\r\n")):
+        file.write_bytes(changed)
+        with pytest.raises(BundleError):
+            read_bundle(bundle)
+    file.write_bytes(whole)
+    read_bundle(bundle)
+
+
+def test_a_hash_elsewhere_in_the_description_does_no_harm(tmp_path):
+    config = {"kind": "test", "zeros": "0" * 70}
+    folder = write_bundle(tmp_path / "model", config, {})
+    assert read_bundle(folder)[0]["zeros"] == "0" * 70
+    again = write_bundle(tmp_path / "again", read_bundle(folder)[0], {})
+    assert read_bundle(again)[0]["zeros"] == "0" * 70
+
+
+def test_a_text_is_protected_and_other_files_are_nobodys_business(tmp_path):
+    texts = {"README.md": "# Grüße\n"}
+    folder = write_bundle(tmp_path / "model", {"kind": "test"}, ARRAYS, texts)
+    (folder / ".gitattributes").write_text("*.safetensors filter=lfs")
+    config, arrays = read_bundle(folder)
+    assert set(config["files"]) == {"README.md", "svm.safetensors", "network.safetensors"}
+    assert set(arrays) == set(ARRAYS)
+    (folder / "README.md").write_text("# Grüsse\n")
+    with pytest.raises(BundleError, match=r"README\.md has changed since it was saved"):
+        read_bundle(folder)
 
 
 def test_a_changed_file_is_refused(bundle):
@@ -113,6 +165,22 @@ def test_a_link_out_of_the_folder_is_refused(bundle, tmp_path):
         read_bundle(bundle)
 
 
+def test_links_of_the_hubs_cache_are_followed(bundle, tmp_path):
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
+    blobs = tmp_path / "models--owner--name" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for file in bundle.iterdir():
+        shutil.move(file, blobs / f"hash of {file.name}")
+        (snapshot / file.name).symlink_to(f"../../blobs/hash of {file.name}")
+    assert read_bundle(snapshot)[0]["kind"] == "test"
+    moved = shutil.move(blobs / "hash of svm.safetensors", tmp_path)
+    (snapshot / "svm.safetensors").unlink()
+    (snapshot / "svm.safetensors").symlink_to(moved)
+    with pytest.raises(BundleError, match="leaves the folder"):
+        read_bundle(snapshot)
+
+
 def test_missing_parts_are_named(bundle, tmp_path):
     (bundle / "svm.safetensors").unlink()
     with pytest.raises(BundleError, match=r"svm\.safetensors is missing"):
@@ -133,6 +201,98 @@ def test_a_loaded_detector_judges_alike(detectors, pictures, tmp_path, name):
     np.testing.assert_array_equal(again.classes_, detector.classes_)
     assert again.threshold_ == detector.threshold_
     assert again.get_params() == detector.get_params() | {"device": "auto", "precision": "auto"}
+
+
+@pytest.mark.parametrize("name", ["plain", "head", "classes"])
+def test_half_precision_halves_the_files_and_hardly_changes_a_decision(
+    detectors, pictures, tmp_path, name
+):
+    detector, images = detectors[name], pictures[0]
+    whole = bundle_module.save(detector, tmp_path / "whole")
+    half = bundle_module.save(detector, tmp_path / "half", half=True)
+    assert json.loads((half / "config.json").read_text())["half"] is True
+    assert size_of(half) < 0.55 * size_of(whole)
+    before, after = (  # bfloat16 would round more than the weights were rounded
+        InpaintDetector.load(folder).set_params(precision="float32") for folder in (whole, half)
+    )
+    stated = before.predict_proba(images)
+    np.testing.assert_allclose(after.predict_proba(images), stated, atol=5e-3)
+    sure = np.ptp(np.sort(stated)[:, -2:], axis=1) > 1e-2
+    if stated.shape[1] == 2:
+        sure &= np.abs(stated[:, 1] - before.threshold_) > 5e-3
+    assert sure.sum() > len(images) / 2
+    np.testing.assert_array_equal(after.predict(images)[sure], before.predict(images)[sure])
+
+
+def size_of(folder):
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def test_half_precision_spares_what_it_would_harm(detectors, tmp_path):
+    detector = detectors["head"]
+    half = bundle_module.save(detector, tmp_path / "half", half=True)
+    arrays = read_bundle(half)[1]
+    for name, value in detector.network_.state_dict().items():
+        stored = arrays["network"][name]
+        if value.ndim > 1:
+            assert stored.dtype == np.float16
+        else:
+            np.testing.assert_array_equal(stored, value.numpy())
+            assert stored.dtype == value.numpy().dtype
+    halved = {name for name, array in arrays["svm"].items() if array.dtype == np.float16}
+    assert halved == {"model.0.machine.0.vectors"}  # the second machine is linear
+    for name, array in detector.svm_.to_state()[1].items():
+        if name not in halved:
+            np.testing.assert_array_equal(arrays["svm"][name], array)
+            assert arrays["svm"][name].dtype == array.dtype
+
+
+def test_running_statistics_are_spared(tmp_path):
+    network = build_backbone("resnet18", truncate_at="layer1")
+    statistics = {name for name, _ in network.named_buffers()}
+    learnt = {name for name, value in network.named_parameters() if value.ndim > 1}
+    assert any(name.endswith("running_var") for name in statistics)
+    assert not statistics & learnt
+
+
+def test_half_precision_is_loaded_in_full_and_saved_alike(detectors, tmp_path):
+    half = bundle_module.save(detectors["classes"], tmp_path / "half", half=True)
+    again = InpaintDetector.load(half)
+    assert {value.dtype for value in again.network_.parameters()} == {torch.float32}
+    machines = [machine for model in again.svm_.models_ for machine in model.machines]
+    assert {machine.vectors.dtype for machine in machines} == {np.dtype(float)}
+    second = bundle_module.save(again, tmp_path / "second", half=True)
+    assert (second / "config.json").read_bytes() == (half / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (np.array([[1.0, -3.1], [0.0, 0.0]]), np.float16),
+        (np.array([[1.0, 1e-9], [1e3, 6e-8]]), np.float16),  # small beside what counts
+        (np.array([[1.0, 2.0], [1e5, 1.0]]), np.float64),  # above the largest
+        (np.array([[1.0, 2.0], [1e-7, 2e-7]]), np.float64),  # a row of nothing but subnormals
+        (np.array([[1.0, np.nan]]), np.float64),
+        (np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32), np.float16),
+    ],
+)
+def test_an_array_is_rounded_only_if_every_row_survives(array, expected):
+    rounded = bundle_module._round(array)
+    assert rounded.dtype == expected
+    assert rounded.shape == array.shape
+
+
+def test_what_a_detector_has_seen_is_saved_with_it(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 2
+    detector = InpaintDetector("precomputed", n_trials=1).fit(X, y)
+    folder = detector.save(tmp_path / "svm")
+    assert not hasattr(InpaintDetector.load(folder), "trained_on_")
+    detector.trained_on_ = np.array([0, 1, 2**64 - 1], dtype=np.uint64)
+    again = InpaintDetector.load(detector.save(folder))
+    np.testing.assert_array_equal(again.trained_on_, detector.trained_on_)
+    assert again.trained_on_.dtype == np.uint64
+    once_more = InpaintDetector.load(again.save(tmp_path / "copy"))
+    np.testing.assert_array_equal(once_more.trained_on_, detector.trained_on_)
 
 
 def test_precomputed_embeddings_keep_their_column_names(tmp_path):

@@ -1,32 +1,71 @@
-"""Judge images with a saved detector."""
+"""Judge images with the detector that ships with cnnsvm, or another one."""
 
 import argparse
 import csv
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ORIENTATION = 0x0112  # EXIF
+_STRENGTH = 0.6  # of the colour where a heatmap is 1
+_COLOUR = (255, 0, 0)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm predict``."""
-    parser.add_argument("model", type=Path, help="folder of a saved detector")
-    parser.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="image files, or folders of them; the first may be the folder of a saved detector",
+    )
+    parser.add_argument(
+        "--model",
+        help="folder of a saved detector, or owner/name on the Hugging Face hub [the one that "
+        "ships with cnnsvm]",
+    )
+    parser.add_argument("--revision", help="commit, tag or branch of a model on the hub")
+    parser.add_argument(
+        "--heatmaps",
+        type=Path,
+        metavar="DIR",
+        help="write there where each image looks repainted: NAME.heatmap.png, NAME.overlay.jpg",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write one CSV row an image to standard output; status 1 if an image cannot be read."""
+    """Write one CSV row an image to standard output; status 1 if an image cannot be judged."""
     from cnnsvm import InpaintDetector
+    from cnnsvm.images import ImageError
+    from cnnsvm.pretrained import load_pretrained
 
-    detector = InpaintDetector.load(args.model).set_params(device=args.device)
+    model, places = _split(args)
+    _check_places(places, args.heatmaps)
+    detector = load_pretrained(InpaintDetector, model, revision=args.revision)
+    detector.set_params(device=args.device)
+    _check_detector(detector, args.heatmaps)
     names = class_names(detector)
-    fields = ["path", "prediction", *(f"probability_{name}" for name in names), "error"]
+    fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
+    fields += ["error"] if args.heatmaps is None else ["heatmap", "error"]
     writer = csv.DictWriter(sys.stdout, fields, restval="")
     writer.writeheader()
-    n_bad = 0
-    for path in _list(args.images):
-        row = _judge(detector, path, names)
+    n_bad, taken = 0, Counter[Path]()
+    for path, name in list(_list(places, args.heatmaps)):  # before anything is written
+        row: dict[str, Any] = {"path": path}
+        try:
+            row |= _judge(detector, path, names)
+            if args.heatmaps is not None:
+                target = _free_name(args.heatmaps / name, taken)
+                row["heatmap"] = write_heatmap(detector, path, target)
+        except ImageError as error:
+            row["error"] = str(error)
         n_bad += "error" in row
         writer.writerow(row)
     return 1 if n_bad else 0
@@ -38,22 +77,138 @@ def class_names(detector: Any) -> list[str]:
     return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
 
 
-def _list(places: list[Path]) -> Iterator[Path]:
+def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
+    """Write where an image looks repainted, as a map and as the image with the map on it.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Fine-tuned.
+    path : Path
+        The image.
+    target : Path
+        Without suffix; its folder is made.
+
+    Returns
+    -------
+    Path
+        ``TARGET.heatmap.png``, 8-bit grey (0-255 for 0-1) and pixel for pixel as the image is
+        stored, with the same EXIF orientation. ``TARGET.overlay.jpg`` beside it is upright.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be read, or what is made of it not written.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from cnnsvm.images import FORMATS, ImageError, load_image
+
+    stored = Image.fromarray(np.round(255 * detector.explain(path)).astype(np.uint8))
+    exif = Image.Exif()
+    with Image.open(path, formats=FORMATS) as opened:
+        orientation = opened.getexif().get(_ORIENTATION)
+    exif[_ORIENTATION] = orientation if orientation in range(1, 9) else 1
+    heatmap = target.with_name(f"{target.name}.heatmap.png")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stored.save(heatmap, exif=exif)
+        upright = load_image(heatmap)[:, :, 0]
+        overlay = Image.fromarray(_blend(load_image(path), upright))
+        overlay.save(target.with_name(f"{target.name}.overlay.jpg"), quality=90)
+    except OSError as error:
+        raise ImageError(f"{path}: its heatmap cannot be written ({error}).") from error
+    return heatmap
+
+
+def _split(args: argparse.Namespace) -> tuple[str | Path | None, list[Path]]:
+    """Tell the model from the images: ``predict MODEL IMAGE...`` is how it used to be called."""
+    from cnnsvm.images import SUFFIXES
+    from cnnsvm.persistence import holds_model
+
+    first, *rest = args.images
+    if args.model is not None:
+        return args.model, args.images
+    if holds_model(first):
+        if not rest:
+            raise ValueError(f"{first} is a saved detector. Name the images after it.")
+        return first, rest
+    if not first.exists() and first.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"{first} is no image or folder, and it holds no saved model. Check the path; a model "
+            "on the hub is named by --model."
+        )
+    return None, args.images
+
+
+def _check_places(places: list[Path], heatmaps: Path | None) -> None:
+    inside = [place for place in places if _is_in(place, heatmaps)]
+    if inside:
+        raise ValueError(
+            f"{inside[0]} is to be judged and lies in --heatmaps {heatmaps}; heatmaps are not "
+            "images to judge. Choose another folder for them."
+        )
+
+
+def _is_in(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.resolve().is_relative_to(folder.resolve())
+
+
+def _check_detector(detector: Any, heatmaps: Path | None) -> None:
+    if not detector.calibrate:
+        raise ValueError(
+            "this detector was fitted with calibrate=False and states no probabilities. Fit one "
+            "with calibrate=True."
+        )
+    network = getattr(detector, "network_", None)
+    if heatmaps is not None and getattr(network, "classifier", None) is None:
+        raise ValueError(
+            "--heatmaps needs the classifier that fine-tuning trains, which this detector does "
+            "not have. Leave the flag out, or fit with --finetune full or head."
+        )
+
+
+def _list(places: list[Path], heatmaps: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Give each image with the name that it has below the folder of heatmaps."""
     from cnnsvm.images import list_images
 
     for place in places:
-        yield from list_images(place) if place.is_dir() else [place]
+        if not place.is_dir():
+            yield place, Path(place.name)
+            continue
+        found = [path for path in list_images(place) if not _is_in(path, heatmaps)]
+        yield from ((path, path.relative_to(place)) for path in found or [place])
 
 
 def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
-    from cnnsvm.images import ImageError, load_image
+    import numpy as np
 
-    try:
-        pixels = load_image(path)
-    except ImageError as error:
-        return {"path": path, "error": str(error)}
-    probabilities = detector.predict_proba([pixels])[0]
+    from cnnsvm.images import ImageError, load_image
+    from cnnsvm.verdicts import with_unsure
+
+    if path.is_dir():
+        raise ImageError(f"{path}: no images in this folder. Check the path.")
+    probabilities = detector.predict_proba([load_image(path)])[0]
     two = len(names) == 2
     best = int(probabilities[1] > detector.threshold_) if two else int(probabilities.argmax())
+    classes = np.array(names, dtype=object)
+    verdict = with_unsure(np.array([best]), probabilities[None], classes, detector.confidence_)[0]
     stated = {f"probability_{n}": f"{p:.4f}" for n, p in zip(names, probabilities, strict=True)}
-    return {"path": path, "prediction": names[best]} | stated
+    return {"prediction": names[best], "verdict": verdict} | stated
+
+
+def _free_name(target: Path, taken: Counter[Path]) -> Path:
+    """Number the names that images of several folders share."""
+    taken[target] += 1
+    return target if taken[target] == 1 else target.with_name(f"{target.name}-{taken[target]}")
+
+
+def _blend(pixels: "np.ndarray", heat: "np.ndarray") -> "np.ndarray":
+    """Colour a picture, made grey so that its own red is not taken for heat."""
+    import numpy as np
+    from PIL import Image
+
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    weight = _STRENGTH * heat[:, :, None] / 255
+    return np.round((1 - weight) * grey + weight * np.array(_COLOUR)).astype(np.uint8)

@@ -1,6 +1,5 @@
 """Grouped nested cross-validation of a detector, fold by fold and resumable."""
 
-import hashlib
 import json
 import logging
 import os
@@ -13,22 +12,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
 from sklearn.base import clone
 
+from cnnsvm.evaluation.judging import judge_images
+from cnnsvm.evaluation.keeping import CARRIED, claim, fingerprint_of, settings_of
 from cnnsvm.evaluation.metrics import binary_metrics
 from cnnsvm.features.trainer import best_epoch
 from cnnsvm.folds import Fold, grouped_folds
-from cnnsvm.persistence import library_versions
 
 logger = logging.getLogger(__name__)
-
-CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
-_NOT_PART_OF_THE_RESULT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
-
-
-class RunMismatchError(ValueError):
-    """A folder that holds the results of another run."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,9 @@ def cross_validate_detector(
         grouped_folds(frame["label"].to_numpy()[train], sources[train], detector.cv)
     keep = None if folder is None else Path(folder)
     if keep is not None:
-        _claim(keep, _fingerprint(detector, manifest, frame["label"], n_splits, random_state))
+        judged = manifest.assign(label=frame["label"].to_numpy())
+        run = fingerprint_of(settings_of(detector), (n_splits, random_state), judged)
+        claim(keep, run, "fold_*/fold.json")
     parts, folds, curves = [], [], []
     for k, (train, test) in enumerate(splits):
         fold_folder = None if keep is None else keep / f"fold_{k}"
@@ -158,21 +152,13 @@ def _run_fold(
         model.set_params(cache_dir=folder / "cache")
     seen = frame.iloc[train]
     model.fit(seen["path"].tolist(), seen["label"].to_numpy(), groups=seen["source_id"].to_numpy())
-    scores = _judge(model, frame["path"].iloc[test].tolist())
+    scores = judge_images(model, frame["path"].iloc[test].tolist())
     part = pd.concat([frame.iloc[test], scores.set_index(frame.index[test])], axis=1)
     summary = _summarise(model, seen, part) | {"seconds": time.perf_counter() - started}
     history = getattr(model, "history_", [])
     if folder is not None:
         _store(folder, scores, {"summary": summary, "history": history})
     return part, summary, history
-
-
-def _judge(model: Any, images: list[Any]) -> pd.DataFrame:
-    """Score images in one pass; probability and prediction follow from the score exactly."""
-    score = model.decision_function(images)
-    probability = expit(score + logit(model.threshold_))
-    prediction = (score > 0).astype(int)
-    return pd.DataFrame({"score": score, "probability": probability, "prediction": prediction})
 
 
 def _summarise(model: Any, seen: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
@@ -196,31 +182,3 @@ def _store(folder: Path, scores: pd.DataFrame, summary: dict[str, Any]) -> None:
     partial.write_text(json.dumps(summary), encoding="utf-8")
     os.replace(partial, folder / "fold.json")  # last: marks the fold as finished
     shutil.rmtree(folder / "cache", ignore_errors=True)
-
-
-def _claim(folder: Path, fingerprint: str) -> None:
-    file = folder / "run.json"
-    claimed = file.read_text(encoding="utf-8") if file.is_file() else fingerprint
-    if claimed != fingerprint and any(folder.glob("fold_*/fold.json")):
-        raise RunMismatchError(
-            f"{folder} holds results of other data, settings or versions; nothing of it is mixed "
-            "in. Choose another output folder, or delete this one."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    file.with_suffix(".partial").write_text(fingerprint, encoding="utf-8")
-    os.replace(file.with_suffix(".partial"), file)
-
-
-def _fingerprint(
-    detector: Any, manifest: pd.DataFrame, labels: pd.Series, n_splits: int, random_state: int
-) -> str:
-    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
-    digest = hashlib.sha256(repr(sorted(params.items())).encode())
-    digest.update(repr((n_splits, random_state, sorted(library_versions().items()))).encode())
-    weights = params.get("weights")
-    if weights not in (None, "imagenet") and Path(weights).is_file():
-        digest.update(Path(weights).read_bytes())
-    content = manifest["sha256"].fillna("").astype(str).tolist()
-    for row in zip(content, manifest["path"], manifest["source_id"], labels, strict=True):
-        digest.update(repr(tuple(map(str, row))).encode())
-    return digest.hexdigest()

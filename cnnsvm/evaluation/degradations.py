@@ -67,7 +67,7 @@ def check_degradations(names: list[str]) -> None:
 
 
 def _keep(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image.copy()
+    return image  # `degrade` has loaded, and so copied it
 
 
 def _recompress(

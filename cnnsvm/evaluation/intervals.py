@@ -11,7 +11,7 @@ A table of predictions has one row an image and the columns ``path``, ``source_i
 ``probability`` (of fake) and ``prediction`` (0 or 1); each function reads those it names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -158,6 +158,12 @@ def paired_difference(
     )
     interval = _interval(value, resampled, confidence)
     return {**interval, "p": _two_sided_p(resampled) if np.isfinite(interval["low"]) else np.nan}
+
+
+def as_columns(scores: Mapping[str, Interval]) -> dict[str, float]:
+    """Spread intervals over the columns of a table: ``roc_auc``, ``roc_auc_low``, ..."""
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    return {f"{k}{end}": score[key] for k, score in scores.items() for key, end in ends.items()}
 
 
 def _scored(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

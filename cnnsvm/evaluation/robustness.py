@@ -5,10 +5,8 @@ pictures. Every picture of a source goes through the same degradation with the s
 """
 
 import hashlib
-import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,17 +15,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import PIL
-from scipy.special import expit, logit
-from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.evaluation.crossval import CARRIED, RunMismatchError, outer_folds
+from cnnsvm.evaluation.crossval import outer_folds
 from cnnsvm.evaluation.degradations import CLEAN, DEGRADATIONS, check_degradations, degrade
-from cnnsvm.evaluation.intervals import Interval, bootstrap_metrics, paired_difference
-from cnnsvm.features.extractor import network_arrays
+from cnnsvm.evaluation.intervals import (
+    Interval,
+    as_columns,
+    bootstrap_metrics,
+    paired_difference,
+)
+from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
+from cnnsvm.evaluation.keeping import (
+    CARRIED,
+    claim,
+    fingerprint_of,
+    fitted,
+    identity_of,
+    settings_of,
+    store,
+)
 from cnnsvm.folds import grouped_folds
 from cnnsvm.generation.progress import show_progress
-from cnnsvm.persistence import CONFIG, library_versions
+from cnnsvm.persistence import CONFIG
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +50,6 @@ SUMMARY_METRICS = {
     "ece": "ece",
 }
 CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one picture more
-_SEES_BY = ("backbone", "crop_size", "n_crops", "pooling", "precision")
-_MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs")
-_NOT_PART_OF_THE_RESULT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
 
 
 def measure_robustness(
@@ -92,13 +99,13 @@ def measure_robustness(
     if not len(manifest):
         raise ValueError("the manifest has no rows: there are no images to judge.")
     check_is_fitted(detector)
-    _check_calibrates(detector)
+    check_calibrates(detector)
     frame = manifest[list(CARRIED)].reset_index(drop=True)
     frame["label"] = (frame["variant"] != "original").astype(int)
     keep = None if folder is None else Path(folder)
     if keep is not None:
-        digest = _digest(_identity(detector), (PIL.__version__, random_state), manifest)
-        _claim(keep, digest, "*.parquet")
+        settings = (PIL.__version__, random_state)
+        claim(keep, fingerprint_of(identity_of(detector), settings, manifest), "*.parquet")
     seeds = [_seed(random_state, source) for source in frame["source_id"]]
     parts = []
     for number, name in enumerate(names, start=1):
@@ -108,7 +115,8 @@ def measure_robustness(
         else:
             started = time.perf_counter()
             scores = _judge(detector, frame["path"].tolist(), seeds, name)
-            _store(scores, file)
+            if file is not None:
+                store(scores, file)
             seconds = time.perf_counter() - started
             logger.info("%s (%d of %d) judged, %.0f s", name, number, len(names), seconds)
         parts.append(pd.concat([frame.assign(degradation=name), scores], axis=1))
@@ -121,6 +129,7 @@ def measure_by_folds(
     degradations: Sequence[str] | None = None,
     *,
     n_splits: int = 3,
+    target: str = "label",
     folder: str | os.PathLike[str] | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
@@ -134,6 +143,8 @@ def measure_by_folds(
         As for `measure_robustness`; the seed is also that of the folds.
     n_splits : int
         Number of outer folds, which separate no source.
+    target : str
+        Column that the detectors are fitted on; "variant" makes a class of each kind of fake.
     folder : path or None
         Keeps the detector of each fold and what it judged; a second call with the same data and
         settings goes on there.
@@ -146,25 +157,28 @@ def measure_by_folds(
     Raises
     ------
     ValueError
-        As `measure_robustness`, or if there are fewer sources than folds.
+        As `measure_robustness`, or if there are fewer sources than folds, or the first class of
+        the target is not that of the originals alone.
     RunMismatchError
         If the folder holds detectors of other data or settings.
     """
     names = list(DEGRADATIONS if degradations is None else degradations)
     check_degradations(names)
-    _check_calibrates(detector)
+    check_calibrates(detector)
+    check_target(manifest, target)
     splits = outer_folds(manifest, n_splits, random_state)
-    labels, sources = (manifest[name].to_numpy() for name in ("label", "source_id"))
+    labels, sources = (manifest[name].to_numpy() for name in (target, "source_id"))
     for train, _ in splits:  # better now than after the first fine-tuning
         grouped_folds(labels[train], sources[train], detector.cv)
     keep = None if folder is None else Path(folder)
     if keep is not None:
-        digest = _digest(_settings(detector), (n_splits, random_state), manifest)
-        _claim(keep, digest, f"fold_*/model/{CONFIG}")
+        settings = (n_splits, random_state, target)
+        digest = fingerprint_of(settings_of(detector), settings, manifest)
+        claim(keep, digest, f"fold_*/model/{CONFIG}")
     parts = []
     for k, (train, test) in enumerate(splits):
         place = None if keep is None else keep / f"fold_{k}"
-        model = _fold_model(detector, manifest.iloc[train], place)
+        model = fitted(detector, manifest.iloc[train], place, target)
         logger.info("fold %d of %d judges %d images", k + 1, n_splits, len(test))
         judged = None if place is None else place / "judged"
         part = measure_robustness(
@@ -211,7 +225,7 @@ def summarise_robustness(
                 continue
             found = _compare(_against_originals(table, variant), clean, variant, options)
             scores = found | {"false_alarm_rate": alarms}
-            rows.append({"degradation": name, **_counts(table, variant), **_spread(scores)})
+            rows.append({"degradation": name, **_counts(table, variant), **as_columns(scores)})
     return pd.DataFrame(rows)
 
 
@@ -237,32 +251,10 @@ def _counts(table: pd.DataFrame, variant: str) -> dict[str, Any]:
     return {"variant": variant, **counts, "n_sources": int(part["source_id"].nunique())}
 
 
-def _spread(scores: dict[str, Interval]) -> dict[str, float]:
-    ends = {"value": "", "low": "_low", "high": "_high"}
-    return {f"{k}{end}": score[key] for k, score in scores.items() for key, end in ends.items()}
-
-
-def _check_calibrates(detector: Any) -> None:
-    if not detector.calibrate:
-        raise ValueError(
-            "a detector with calibrate=False gives no probabilities, so that what becomes of them "
-            "cannot be measured. Fit it with calibrate=True."
-        )
-
-
 def _judge(detector: Any, paths: list[str], seeds: list[int], name: str) -> pd.DataFrame:
-    """Score images in one degradation; probability and prediction follow from the score."""
-    score = np.concatenate([_score(detector, chunk) for chunk in _chunks(paths, seeds, name)])
-    offset = logit(detector.threshold_) if len(detector.classes_) == 2 else 0.0
-    decided = {"probability": expit(score + offset), "prediction": (score > 0).astype(int)}
-    return pd.DataFrame({"score": score, **decided})
-
-
-def _score(detector: Any, images: list[np.ndarray]) -> np.ndarray:
-    if len(detector.classes_) == 2:
-        return detector.decision_function(images)
-    real = detector.predict_proba(images)[:, 0]
-    return -logit(np.clip(real, 1e-15, 1 - 1e-15))
+    """Score images in one degradation."""
+    parts = [judge_images(detector, chunk) for chunk in _chunks(paths, seeds, name)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.ndarray]]:
@@ -283,72 +275,3 @@ def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.n
 def _seed(random_state: int, source: Any) -> int:
     """Make one seed for all pictures of a source, in every degradation and whatever the order."""
     return int.from_bytes(hashlib.sha256(f"{random_state} {source}".encode()).digest()[:8])
-
-
-def _fold_model(detector: Any, seen: pd.DataFrame, place: Path | None) -> Any:
-    """Fit the detector of a fold, or take up the one that an earlier call saved."""
-    model = clone(detector)
-    if place is None or not (place / "model" / CONFIG).is_file():
-        if place is not None:
-            model.set_params(cache_dir=place / "cache")
-        labels, sources = seen["label"].to_numpy(), seen["source_id"].to_numpy()
-        model.fit(seen["path"].tolist(), labels, groups=sources)
-        if place is None:
-            return model
-        model.save(place / "model")
-        shutil.rmtree(place / "cache", ignore_errors=True)
-    loaded = type(detector).load(place / "model")  # now too: every call judges by the same
-    return loaded.set_params(**{name: getattr(detector, name) for name in _MACHINE})
-
-
-def _store(scores: pd.DataFrame, file: Path | None) -> None:
-    if file is not None:
-        partial = file.with_suffix(".partial")
-        scores.to_parquet(partial, index=False)
-        os.replace(partial, file)
-
-
-def _claim(folder: Path, fingerprint: str, results: str) -> None:
-    file = folder / "run.json"
-    claimed = file.read_text(encoding="utf-8") if file.is_file() else None
-    if claimed != fingerprint and any(folder.glob(results)):
-        raise RunMismatchError(
-            f"{folder} holds results of another detector, other data, settings or versions; "
-            "nothing of it is mixed in. Choose another output folder, or delete this one."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    file.with_suffix(".partial").write_text(fingerprint, encoding="utf-8")
-    os.replace(file.with_suffix(".partial"), file)
-
-
-def _identity(detector: Any) -> bytes:
-    """Hash what a fitted detector's judgement depends on; the same after saving and loading."""
-    config, arrays = detector.svm_.to_state()
-    params = [getattr(detector, name) for name in _SEES_BY]
-    known = [params, float(detector.threshold_), detector.classes_.tolist(), config["models"]]
-    digest = hashlib.sha256(json.dumps(known).encode())
-    network = getattr(detector, "network_", None)
-    if network is not None:
-        digest.update(repr(network.preprocessing).encode())
-        arrays = arrays | network_arrays(network)
-    for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return digest.digest()
-
-
-def _settings(detector: Any) -> bytes:
-    """Hash the parameters of an unfitted detector and the content of its weights."""
-    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
-    digest = hashlib.sha256(repr(sorted(params.items())).encode())
-    weights = params.get("weights")
-    if weights not in (None, "imagenet") and Path(weights).is_file():
-        digest.update(Path(weights).read_bytes())
-    return digest.digest()
-
-
-def _digest(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFrame) -> str:
-    digest = hashlib.sha256(model + repr((settings, sorted(library_versions().items()))).encode())
-    columns = [manifest["sha256"].fillna("").astype(str), *(manifest[name] for name in CARRIED)]
-    for row in zip(*columns, strict=True):
-        digest.update(repr(tuple(map(str, row))).encode())
-    return digest.hexdigest()

@@ -19,7 +19,6 @@ from cnnsvm.features.transforms import fixed_crops
 from cnnsvm.images import load_image
 
 #: Bytes of decoded images that a fine-tuning run keeps.
-
 MEMORY = 2**29
 
 

@@ -1,8 +1,10 @@
 """Train the small generators of `cnnsvm.generation.decoders` on pictures of one's own."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from tqdm import tqdm
 
 from cnnsvm.devices import autocast
 from cnnsvm.generation.decoders import Autoencoder, DecoderSpec, Denoiser
+from cnnsvm.images import load_image
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +22,9 @@ BATCH = 16
 LEARNING_RATE = 2e-3
 ADVERSARIAL_WEIGHT = 0.02
 PYRAMID_LEVELS = 3
+MAX_PICTURES = 2000
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def train_autoencoder(
@@ -36,7 +42,7 @@ def train_autoencoder(
     ----------
     spec : DecoderSpec
     images : sequence of ndarray of uint8, shape (H, W, 3), RGB
-        At least 64 pixels a side; random crops of them are seen.
+        At least 64 pixels a side; random crops of them are seen, see `read_pictures`.
     n_steps : int
         Batches of 16 crops.
     random_state : int
@@ -48,6 +54,11 @@ def train_autoencoder(
     -------
     Autoencoder
         On the CPU, for evaluation.
+
+    Raises
+    ------
+    ValueError
+        If there is no image, or one is too small.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(random_state)
@@ -70,32 +81,78 @@ def train_autoencoder(
                 with autocast(device, dtype):
                     real, fake = critic(crops).float(), critic(made.detach()).float()
                 _update(judge, (1 - real).relu().mean() + (1 + fake).relu().mean())
-    return model.cpu().eval().requires_grad_(False)
+        logger.info("%s: loss %.4f after %d steps", spec.name, loss.item(), n_steps)
+    return _finished(model)
 
 
 def train_denoiser(
     images: Sequence[np.ndarray],
     *,
+    width: int = 24,
     n_steps: int = 2000,
     random_state: int = 0,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Denoiser:
-    """Train a denoiser to tell the noise from the picture; parameters as `train_autoencoder`."""
+    """Train a denoiser to tell the noise from the picture.
+
+    ``width`` is that of `Denoiser`, the other parameters are those of `train_autoencoder`.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(random_state)
-        model = Denoiser()
+        model = Denoiser(width)
         _place(model, device)
         optimiser, schedule = _optimiser(model, n_steps)
-        for _, crops in _steps(images, n_steps, random_state, device, "denoiser"):
+        for _, crops in _steps(images, n_steps, random_state, device, Denoiser.name):
             level = torch.rand(len(crops), device=device) ** 2  # mostly fine detail
             noise = torch.randn_like(crops)
             signal, sigma = signal_and_noise(level)
             with autocast(device, dtype):
                 found = model(signal * crops + sigma * noise, level).float()
-            _update(optimiser, nn.functional.mse_loss(found, noise))
+            loss = nn.functional.mse_loss(found, noise)
+            _update(optimiser, loss)
             schedule.step()
-    return model.cpu().eval().requires_grad_(False)
+        logger.info("%s: loss %.4f after %d steps", model.name, loss.item(), n_steps)
+    return _finished(model)
+
+
+def read_pictures(
+    paths: Sequence[str | os.PathLike[str]], *, at_most: int = MAX_PICTURES, random_state: int = 0
+) -> list[np.ndarray]:
+    """Read pictures to train on, those with a side below 64 pixels left out.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+    at_most : int
+        Of more, as many are drawn, since all are held in memory.
+    random_state : int
+
+    Returns
+    -------
+    list of ndarray of uint8, shape (H, W, 3), RGB
+        In the order of the paths.
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read.
+    ValueError
+        If none is large enough.
+    """
+    chosen: Sequence[int] = range(len(paths))
+    if len(paths) > at_most:
+        rng = np.random.default_rng(random_state)
+        chosen = sorted(rng.choice(len(paths), at_most, replace=False).tolist())
+        logger.info("training on %d of %d pictures", at_most, len(paths))
+    images = [image for i in chosen if min((image := load_image(paths[i])).shape[:2]) >= CROP]
+    if not images:
+        raise ValueError(
+            f"none of {len(paths)} pictures has at least {CROP} pixels a side. Give larger ones."
+        )
+    if len(images) < len(chosen):
+        logger.info("left out %d pictures below %d pixels", len(chosen) - len(images), CROP)
+    return images
 
 
 def signal_and_noise(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,6 +168,11 @@ def signal_and_noise(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _place(model: nn.Module, device: torch.device) -> None:
     """Move a model, in place, to where it is trained."""
     model.to(device=device).to(memory_format=torch.channels_last).train()
+
+
+def _finished(model: Network) -> Network:
+    # laid out as one that was loaded, so that both compute the same to the bit
+    return model.cpu().to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
 def _optimiser(
@@ -132,6 +194,15 @@ def _steps(
     images: Sequence[np.ndarray], n_steps: int, seed: int, device: torch.device, what: str
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield (step, crops in [-1, 1]) with a progress bar."""
+    if n_steps < 1:
+        raise ValueError(f"n_steps must be at least 1, got {n_steps!r}.")
+    smallest = min((min(image.shape[:2]) for image in images), default=0)
+    if smallest < CROP:
+        what_is_there = f"one has {smallest}" if len(images) else "there is none"
+        raise ValueError(
+            f"training takes images of at least {CROP} pixels a side, and {what_is_there}. Leave "
+            "small ones out, as read_pictures does."
+        )
     rng = np.random.default_rng(seed)
     for step in tqdm(range(n_steps), what, unit="step", disable=not sys.stderr.isatty()):
         crops = np.stack([_crop(images[i], rng) for i in rng.integers(len(images), size=BATCH)])

@@ -19,6 +19,8 @@ FACTORS = (4, 8)
 LATENT_CHANNELS = {4: 8, 8: 32}
 N_CODES = 256
 CODE_DIM = 4
+_NORM_GROUPS = 8
+_MAX_WIDTH = 512
 _HEIGHT_OF_A_LOG = 30.0
 
 
@@ -40,7 +42,12 @@ class DecoderSpec:
         Mean absolute error, alone or with that of three levels of a Laplacian pyramid, or with a
         patch discriminator (Isola et al., CVPR 2017).
     width : int
-        Channels at the finest level.
+        Channels at the finest level, a multiple of 8 from 8 to 512.
+
+    Raises
+    ------
+    ValueError
+        If a value is none of these.
     """
 
     upsampling: str
@@ -59,6 +66,7 @@ class DecoderSpec:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+        check_width(self.width)
 
     @property
     def name(self) -> str:
@@ -72,7 +80,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.GroupNorm(8, width),
+            nn.GroupNorm(_NORM_GROUPS, width),
             nn.SiLU(),
             nn.Conv2d(width, width, 3, padding=1),
             nn.SiLU(),
@@ -103,7 +111,10 @@ class KlBottleneck(nn.Module):
 
 
 class VqBottleneck(nn.Module):
-    """Each group of 4 channels becomes the nearest of 256 learnt vectors, straight through."""
+    """Each group of 4 channels becomes the nearest of 256 learnt vectors.
+
+    In training the gradient goes straight through.
+    """
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -123,7 +134,9 @@ class VqBottleneck(nn.Module):
         quantised = found.reshape(latent.shape)
         gap = (quantised - latent.detach()).pow(2).mean()
         commitment = (latent - quantised.detach()).pow(2).mean()
-        return self.outwards(latent + (quantised - latent).detach()), gap + 0.25 * commitment
+        if self.training:  # the gradient of what was quantised; its rounding is no matter here
+            quantised = latent + (quantised - latent).detach()
+        return self.outwards(quantised), gap + 0.25 * commitment
 
 
 class Autoencoder(nn.Module):
@@ -134,6 +147,8 @@ class Autoencoder(nn.Module):
 
     def __init__(self, spec: DecoderSpec) -> None:
         super().__init__()
+        self.spec = spec
+        self.name = spec.name
         widths = [spec.width * min(2**i, 4) for i in range({4: 2, 8: 3}[spec.factor])]
         deepest, channels = widths[-1], LATENT_CHANNELS[spec.factor]
         down: list[nn.Module] = []
@@ -159,11 +174,16 @@ class Denoiser(nn.Module):
     """Small U-Net that predicts the noise in an image, for pixel-space diffusion.
 
     Ho, Jain and Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020. Values are RGB
-    in [-1, 1]; sides are multiples of 4. The noise level enters as a constant channel.
+    in [-1, 1]; sides are multiples of 4. The noise level enters as a constant channel. ``width``
+    is that of a `DecoderSpec`.
     """
+
+    name = "denoiser"
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
+        check_width(width)
+        self.width = width
         self.enter = nn.Conv2d(4, width, 3, padding=1)
         self.fine = ResidualBlock(width)
         self.down1 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
@@ -185,6 +205,16 @@ class Denoiser(nn.Module):
         coarse = self.coarse(self.down2(middle))
         back = self.middle_back(middle + self.up2(coarse))
         return self.leave(fine + self.up1(back))
+
+
+def check_width(width: object) -> None:
+    """Refuse a width that the normalisation cannot split into its groups (`ValueError`)."""
+    whole = isinstance(width, int) and not isinstance(width, bool)
+    if not whole or width % _NORM_GROUPS or not _NORM_GROUPS <= width <= _MAX_WIDTH:  # type: ignore[operator]
+        raise ValueError(
+            f"width must be a multiple of {_NORM_GROUPS} from {_NORM_GROUPS} to {_MAX_WIDTH}, "
+            f"got {width!r}."
+        )
 
 
 def _enlarge(upsampling: str, before: int, after: int) -> nn.Module:

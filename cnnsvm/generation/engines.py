@@ -270,11 +270,14 @@ _ELSEWHERE = {
     "diffusion": ("cnnsvm.generation.diffusion", "diffusion_engine_from_text"),
     "vae": ("cnnsvm.generation.vae", "vae_engine_from_text"),
     "file": ("cnnsvm.generation.file_engine", "file_engine"),
+    "decoder": ("cnnsvm.generation.decoder_engine", "decoder_engine_from_text"),
+    "self-blend": ("cnnsvm.generation.self_blend", "self_blend_engine"),
 }
 
 #: Factories of engines by kind. ``opencv-telea[:radius]`` and ``opencv-ns[:radius]``, the radius
 #: in pixels (default 3), the width of the rim that each new pixel is computed from;
-#: ``diffusion[:<model>]`` and ``vae:<model>``, an id or folder; ``file:<pattern>``, finished files.
+#: ``diffusion[:<model>]`` and ``vae:<model>``, an id or folder; ``file:<pattern>``, finished files;
+#: ``decoder:<folder>``, a small generator of one's own; ``self-blend``, the picture itself, warped.
 ENGINES: dict[str, Callable[[str], Engine]] = {
     **{kind: functools.partial(_opencv, kind, method) for kind, method in _OPENCV.items()},
     **{kind: functools.partial(_elsewhere, *place) for kind, place in _ELSEWHERE.items()},

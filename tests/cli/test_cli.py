@@ -1,15 +1,18 @@
 import csv
 import io
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cnnsvm import InpaintDetector
+from cnnsvm import InpaintDetector, pretrained
 from cnnsvm.cli import main
 from cnnsvm.cli.errors import guard
+from cnnsvm.images import load_image
 
 QUICK = [
     *("--finetune", "none", "--crop-size", "48", "--crops", "2"),
@@ -31,6 +34,31 @@ def model(photos, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "detector"
     assert main(["fit", str(photos), str(folder), "--generate", "opencv-telea", *QUICK]) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def finetuned(pictures, tmp_path_factory):
+    images, y, groups = pictures
+    detector = InpaintDetector(
+        "squeezenet1_1",
+        weights=None,
+        finetune="head",
+        epochs=1,
+        crop_size=48,
+        n_crops=2,
+        n_trials=1,
+        cv=2,
+        max_error=0.45,
+        random_state=0,
+    ).fit(images, y, groups)
+    detector.confidence_ = float(np.median(detector.predict_proba(images).max(axis=1)))
+    return detector.save(tmp_path_factory.mktemp("finetuned") / "detector")
+
+
+@pytest.fixture
+def shipped(finetuned, monkeypatch):
+    monkeypatch.setattr(pretrained, "SHIPPED", finetuned)
+    return InpaintDetector.load(finetuned)
 
 
 def judged(capsys):
@@ -58,9 +86,167 @@ def test_an_unreadable_image_is_a_row_and_status_1(model, photos, tmp_path, caps
     assert rows[1]["error"] == ""
 
 
-def test_a_missing_model_is_one_message(tmp_path, capsys):
-    assert main(["predict", str(tmp_path / "none"), "x.png"]) == 2
-    assert "holds no saved model" in capsys.readouterr().err
+@pytest.mark.parametrize("flag", [[], ["--model"]])
+def test_a_model_is_named_first_or_by_a_flag(model, photos, capsys, flag):
+    assert main(["predict", *flag, str(model), str(photos)]) == 0
+    assert len(judged(capsys)) == 5
+
+
+def test_without_a_model_the_shipped_one_judges(shipped, photos, capsys):
+    assert main(["predict", str(photos / "3.png"), str(photos)]) == 0
+    rows = judged(capsys)
+    assert len(rows) == 6
+    for row in rows:
+        probability = shipped.predict_proba([row["path"]])[0, 1]
+        assert float(row["probability_fake"]) == pytest.approx(probability, abs=1e-3)
+
+
+def test_the_verdict_is_the_detectors(shipped, pictures, tmp_path, capsys):
+    for i, image in enumerate(pictures[0]):
+        Image.fromarray(image).save(tmp_path / f"{i:02d}.png")
+    assert main(["predict", str(tmp_path)]) == 0
+    rows = judged(capsys)
+    paths = [row["path"] for row in rows]
+    names = {0: "real", 1: "fake", "unsure": "unsure"}
+    assert [row["verdict"] for row in rows] == [names[v] for v in shipped.verdict(paths)]
+    assert [row["prediction"] for row in rows] == [names[v] for v in shipped.predict(paths)]
+    verdicts = {row["verdict"] for row in rows}
+    assert "unsure" in verdicts
+    assert len(verdicts) > 1
+
+
+def test_a_detector_without_a_rate_of_errors_is_never_unsure(model, photos, capsys):
+    assert main(["predict", str(model), str(photos)]) == 0
+    rows = judged(capsys)
+    assert [row["verdict"] for row in rows] == [row["prediction"] for row in rows]
+
+
+@pytest.mark.parametrize("flag", [[], ["--model"]])
+def test_a_missing_model_is_one_message(tmp_path, capsys, flag):
+    assert main(["predict", *flag, str(tmp_path / "none"), "x.png"]) == 2
+    error = capsys.readouterr().err
+    assert "holds no saved model" in error or "no folder of this machine" in error
+    assert "none" in error
+
+
+def test_without_a_shipped_model_the_message_says_what_to_do(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    assert main(["predict", str(photos)]) == 2
+    assert "no pretrained detector ships with this cnnsvm" in capsys.readouterr().err
+
+
+def test_a_model_alone_is_no_call(model, capsys):
+    assert main(["predict", str(model)]) == 2
+    assert "Name the images after it" in capsys.readouterr().err
+
+
+def test_a_damaged_model_is_not_passed_over_for_another(shipped, model, photos, tmp_path, capsys):
+    copy = shutil.copytree(model, tmp_path / "copy")
+    (copy / "config.json").write_text("{}")
+    assert main(["predict", str(copy), str(photos)]) == 2
+    assert "not a model's description" in capsys.readouterr().err
+
+
+def test_missing_images_and_empty_folders_are_rows(shipped, photos, tmp_path, capsys):
+    gone, empty = str(tmp_path / "gone.png"), tmp_path / "empty"
+    empty.mkdir()
+    assert main(["predict", gone, str(empty), str(photos / "0.png")]) == 1
+    rows = judged(capsys)
+    assert "no such file" in rows[0]["error"]
+    assert "no images in this folder" in rows[1]["error"]
+    assert rows[2]["verdict"] in ("real", "fake", "unsure")
+
+
+def test_a_revision_is_for_the_hub(model, photos, capsys):
+    call = ["predict", "--model", str(model), "--revision", "main", str(photos)]
+    assert main(call) == 2
+    assert "has no revisions" in capsys.readouterr().err
+
+
+def test_a_detector_without_probabilities_is_refused(photos, tmp_path, capsys):
+    X, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 2
+    detector = InpaintDetector("precomputed", n_trials=1, calibrate=False).fit(X, y)
+    assert main(["predict", str(detector.save(tmp_path / "m")), str(photos)]) == 2
+    assert "calibrate=False" in capsys.readouterr().err
+
+
+def test_heatmaps_are_those_of_the_detector(shipped, photos, tmp_path, capsys):
+    target = tmp_path / "new" / "maps"
+    assert main(["predict", str(photos), "--heatmaps", str(target)]) == 0
+    for row in judged(capsys):
+        name = row["path"].rsplit("/", 1)[1]
+        assert row["heatmap"] == str(target / f"{name}.heatmap.png")
+        with Image.open(row["heatmap"]) as heatmap:
+            assert (heatmap.mode, heatmap.size) == ("L", (64, 64))
+            values = np.asarray(heatmap) / 255
+        np.testing.assert_allclose(values, shipped.explain(row["path"]), atol=0.01)
+        with Image.open(target / f"{name}.overlay.jpg") as overlay:
+            assert (overlay.mode, overlay.size) == ("RGB", (64, 64))
+            red = np.asarray(overlay).astype(float)
+        assert red[..., 0].mean() > red[..., 2].mean() + 20 * values.mean()
+    assert len(list(target.iterdir())) == 10
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 8, 5])
+def test_heatmaps_of_a_turned_photograph(shipped, tmp_path, capsys, orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    target = tmp_path / "maps"
+    assert main(["predict", str(tmp_path / "turned.jpg"), "--heatmaps", str(target)]) == 0
+    with Image.open(target / "turned.jpg.heatmap.png") as heatmap:
+        assert heatmap.size == (100, 60)  # as stored
+        expected = shipped.explain(tmp_path / "turned.jpg")
+        np.testing.assert_allclose(np.asarray(heatmap) / 255, expected, atol=0.01)
+    seen = load_image(tmp_path / "turned.jpg")
+    assert load_image(target / "turned.jpg.heatmap.png").shape == seen.shape  # as shown
+    assert load_image(target / "turned.jpg.overlay.jpg").shape == seen.shape
+
+
+def test_images_of_one_name_keep_their_heatmaps(shipped, photos, tmp_path, capsys):
+    for place in ("a/sub", "b"):
+        (tmp_path / place).mkdir(parents=True)
+        shutil.copy(photos / "0.png", tmp_path / place / "0.png")
+    target = tmp_path / "maps"
+    places = [str(tmp_path / "a"), str(tmp_path / "b"), str(photos / "0.png")]
+    assert main(["predict", *places, "--heatmaps", str(target)]) == 0
+    found = [row["heatmap"] for row in judged(capsys)]
+    names = ["sub/0.png.heatmap.png", "0.png.heatmap.png", "0.png-2.heatmap.png"]
+    assert found == [str(target / name) for name in names]
+    assert all(Path(name).is_file() for name in found)
+
+
+def test_one_bad_image_does_not_stop_the_heatmaps(shipped, photos, tmp_path, capsys):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    target = tmp_path / "maps"
+    target.mkdir()
+    (target / "0.png.heatmap.png").mkdir()  # in the way
+    images = [str(tmp_path / "bad.png"), str(photos / "0.png"), str(photos / "1.png")]
+    assert main(["predict", *images, "--heatmaps", str(target)]) == 1
+    bad, blocked, good = judged(capsys)
+    assert "not an image" in bad["error"]
+    assert "cannot be written" in blocked["error"]
+    assert blocked["prediction"] in ("real", "fake")
+    assert good["error"] == ""
+    assert Path(good["heatmap"]).is_file()
+
+
+def test_heatmaps_are_not_judged_by_the_next_call(shipped, photos, tmp_path, capsys):
+    place = tmp_path / "photos"
+    shutil.copytree(photos, place)
+    target = place / "maps"
+    for _ in range(2):
+        assert main(["predict", str(place), "--heatmaps", str(target)]) == 0
+        assert len(judged(capsys)) == 5
+    assert main(["predict", str(place), "--heatmaps", str(place)]) == 2
+    assert "Choose another folder" in capsys.readouterr().err
+
+
+def test_heatmaps_need_a_classifier(model, photos, tmp_path, capsys):
+    assert main(["predict", str(model), str(photos), "--heatmaps", str(tmp_path / "maps")]) == 2
+    assert "needs the classifier that fine-tuning trains" in capsys.readouterr().err
+    assert not (tmp_path / "maps").exists()
 
 
 def test_help_lists_the_subcommands():

@@ -9,11 +9,11 @@ from scipy.special import expit, logit
 from cnnsvm import InpaintDetector
 from cnnsvm.evaluation import crossval
 from cnnsvm.evaluation.crossval import (
-    RunMismatchError,
     cross_validate_detector,
     outer_folds,
     shuffled_labels,
 )
+from cnnsvm.evaluation.keeping import RunMismatchError
 from cnnsvm.records import make_manifest, make_row
 
 DETECTOR = InpaintDetector(
@@ -83,7 +83,7 @@ def test_scores_are_those_of_a_detector_fitted_by_hand(found, manifest):
 
 
 def test_an_interrupted_run_goes_on(manifest, found, tmp_path, monkeypatch):
-    run_fold, calls = crossval._judge, []
+    run_fold, calls = crossval.judge_images, []
 
     def interrupted(model, images):
         calls.append(len(images))
@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on(manifest, found, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run_fold(model, images)
 
-    monkeypatch.setattr(crossval, "_judge", interrupted)
+    monkeypatch.setattr(crossval, "judge_images", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cross_validate_detector(DETECTOR, manifest, n_splits=3, folder=tmp_path)
     assert (tmp_path / "fold_0" / "fold.json").is_file()

@@ -204,19 +204,22 @@ def test_a_screenshot_is_resized_and_loses_the_grid(picture):
     assert blockiness(degrade(blocked, "screenshot", 0), 0) < 0.8 * blockiness(blocked, 0)
 
 
-def test_a_screenshot_ends_as_jpeg_or_webp(picture, monkeypatch):
-    seen = []
-    recompress = degradations._recompress
+def test_a_screenshot_is_compressed_twice_on_two_grids(picture, monkeypatch):
+    codecs, cuts = [], []
+    recompress, written = degradations._recompress, [picture]
 
     def watch(image, rng, *, codec, quality):
-        seen.append((codec, quality))
-        return recompress(image, rng, codec=codec, quality=quality)
+        codecs.append((codec, quality))
+        cuts.append(np.subtract(written[-1].shape, image.shape)[:2])
+        written.append(recompress(image, rng, codec=codec, quality=quality))
+        return written[-1]
 
     monkeypatch.setattr(degradations, "_recompress", watch)
-    for seed in range(20):
+    for seed in range(40):
         degrade(picture, "screenshot", seed)
-    assert set(seen[::2]) == {("jpeg", 85)}
-    assert set(seen[1::2]) == {("jpeg", 75), ("webp", 80)}
+    assert set(codecs[::2]) == {("jpeg", 85)}
+    assert set(codecs[1::2]) == {("jpeg", 75), ("webp", 80)}
+    assert set(np.ravel(cuts[1::2])) == set(range(1, 8))
 
 
 def test_what_can_be_loaded_can_be_degraded(picture, tmp_path):

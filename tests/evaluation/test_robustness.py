@@ -8,9 +8,10 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from cnnsvm import InpaintDetector
 from cnnsvm.evaluation import robustness
-from cnnsvm.evaluation.crossval import RunMismatchError, outer_folds
+from cnnsvm.evaluation.crossval import outer_folds
 from cnnsvm.evaluation.degradations import DEGRADATIONS, degrade
 from cnnsvm.evaluation.intervals import bootstrap_metrics, paired_difference
+from cnnsvm.evaluation.keeping import RunMismatchError, identity_of
 from cnnsvm.evaluation.metrics import expected_calibration_error
 from cnnsvm.evaluation.robustness import (
     measure_by_folds,
@@ -162,6 +163,7 @@ def test_both_classes_of_a_source_get_one_seed(detector, manifest, monkeypatch):
 def test_neither_company_nor_order_nor_label_matter(detector, manifest, predictions):
     part = manifest.iloc[[20, 3, 11]].assign(label=[1, 0, 0], variant="original")
     alone = measure_robustness(detector, part, ["noise-5", "crop"])
+    assert (alone["label"] == 0).all()  # that of the variant
     for row in alone.to_dict("records"):
         known = predictions["degradation"].eq(row["degradation"]) & predictions["path"].eq(
             row["path"]
@@ -236,11 +238,13 @@ def test_the_network_is_part_of_what_a_detector_is(pictures):
     images, y, groups = pictures
     options = {"weights": None, "finetune": "none", "crop_size": 48, "n_trials": 1, "cv": 2}
     model = InpaintDetector("squeezenet1_1", **options, random_state=0).fit(images, y, groups)
-    before = robustness._identity(model)
-    assert robustness._identity(model) == before
+    before = identity_of(model)
+    assert identity_of(model.set_params(device="cpu", n_jobs=0)) == before
+    assert identity_of(model.set_params(n_crops=2)) != before
+    model.set_params(n_crops=4)
     weight = next(model.network_.parameters())
     weight.data[0] += 1e-3
-    assert robustness._identity(model) != before
+    assert identity_of(model) != before
 
 
 @pytest.mark.parametrize(
@@ -320,6 +324,29 @@ def test_folds_of_another_run_are_refused(manifest, tmp_path, monkeypatch):
         arguments = {"detector": DETECTOR, "manifest": manifest, "n_splits": 2} | change
         with pytest.raises(RunMismatchError, match="Choose another output folder"):
             measure_by_folds(degradations=["clean"], folder=tmp_path, **arguments)
+
+
+def test_folds_may_be_fitted_on_the_kind_of_fake(manifest, tmp_path, monkeypatch):
+    options = {"n_splits": 3, "target": "variant"}
+    found = measure_by_folds(DETECTOR, manifest, ["clean"], **options, folder=tmp_path)
+    train, test = outer_folds(manifest, 3, 0)[1]
+    model = fitted(DETECTOR, manifest.iloc[train], manifest["variant"].iloc[train])
+    chance = 1 - model.predict_proba(manifest["path"].iloc[test])[:, 0]
+    np.testing.assert_allclose(found.loc[found["fold"] == 1, "probability"], chance)
+    assert found["label"].tolist() == manifest["label"].tolist()
+    forbid_fitting(monkeypatch)
+    with pytest.raises(RunMismatchError, match="Choose another output folder"):
+        measure_by_folds(DETECTOR, manifest, ["clean"], n_splits=3, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("kind", "must name a column"), ("engine", "empty in some rows"), ("path", "all originals")],
+)
+def test_a_target_must_tell_originals_from_fakes(manifest, monkeypatch, target, message):
+    forbid_fitting(monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        measure_by_folds(DETECTOR, manifest, target=target)
 
 
 def test_inner_folds_are_checked_before_anything_is_fitted(manifest, monkeypatch):

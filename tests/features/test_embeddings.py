@@ -3,22 +3,39 @@ import pytest
 import torch
 from torch import nn
 
-from cnnsvm.features.embeddings import embed_images, pool_crops
+from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.embeddings import embed_crops, pool_crops, score_crops
+from cnnsvm.features.loading import Decoded, DegradedViews, FixedCrops, view_draws
+from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
+from cnnsvm.features.transforms import fixed_crops
 from cnnsvm.images import ImageError
 
 CPU = torch.device("cpu")
 
 
 class MeanColour(nn.Module):
+    classifier = None
+
     def forward(self, pixels):
         assert not torch.is_grad_enabled()
         assert not self.training
         return pixels.float().mean(dim=(2, 3))
 
 
-def embed(images, **options):
-    settings = {"crop_size": 16, "n_crops": 4, "batch_size": 8, "device": CPU} | options
-    return embed_images(MeanColour(), images, **settings)
+class Ranked(MeanColour):
+    """Finds the darkest crops the most fake."""
+
+    classifier = "not None"
+
+    def fake_score(self, embeddings):
+        return -embeddings.mean(dim=1)
+
+
+def embed(images, network=None, n_crops=4, **options):
+    settings = {"batch_size": 8, "device": CPU} | options
+    dataset = FixedCrops(Decoded(images), 16, n_crops)
+    return embed_crops(network or MeanColour(), dataset, **settings)
 
 
 def random_images(n):
@@ -59,7 +76,7 @@ def test_an_unreadable_image_is_named():
         embed([np.zeros((20, 20, 3), np.uint8), "missing.png"])
 
 
-class _OnlySecond(nn.Module):
+class _OnlySecond(MeanColour):
     def forward(self, pixels):
         values = torch.zeros(len(pixels), 3)
         values[1:] = float("nan")
@@ -69,4 +86,82 @@ class _OnlySecond(nn.Module):
 def test_a_network_that_overflows_is_an_error():
     images = [np.zeros((20, 20, 3), np.uint8)] * 2
     with pytest.raises(ValueError, match=r"1 embedding\(s\) hold NaN.*of image 1.*(?s:.*)float32"):
-        embed_images(_OnlySecond(), images, crop_size=16, n_crops=1, device=CPU)
+        embed(images, _OnlySecond(), n_crops=1)
+
+
+def test_the_top_crops_are_those_of_the_highest_scores():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 4, 8, 9, 16):
+        crops = rng.normal(size=(n, 5)).astype(np.float32)
+        scores = rng.permutation(n).astype(np.float32)
+        n_top = max(1, round(n / 4))
+        top = np.mean([crops[i] for i in range(n) if scores[i] >= n - n_top], axis=0)
+        pooled = pool_crops(crops, "mean_top", scores)
+        np.testing.assert_allclose(pooled, np.concatenate([crops.mean(axis=0), top]), rtol=1e-5)
+        whole = pool_crops(crops, "mean_std_top", scores)
+        parts = [crops.mean(axis=0), crops.std(axis=0), top]
+        np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-5)
+
+
+def test_top_needs_scores():
+    with pytest.raises(ValueError, match=r"'mean_top' ranks crops .* Use finetune='full' or"):
+        pool_crops(np.zeros((4, 2), np.float32), "mean_top")
+    with pytest.raises(ValueError, match="'mean_std_top' ranks crops"):
+        embed(random_images(2), pooling="mean_std_top")
+
+
+@pytest.mark.parametrize("batch_size", [2, 8, 64])
+def test_each_image_ranks_its_own_crops(batch_size):
+    images = random_images(7)
+    pooled = embed(images, Ranked(), n_crops=8, pooling="mean_top", batch_size=batch_size)
+    for row, image in zip(pooled, images, strict=True):
+        means = fixed_crops(image, 16, 8).mean(axis=(1, 2))
+        darkest = means[np.argsort(means.mean(axis=1))[: max(1, round(len(means) / 4))]]
+        np.testing.assert_allclose(row[:3], means.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(row[3:], darkest.mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_statistics_stand_behind_the_embedding(batch_size):
+    images = random_images(5)
+    options = {"pooling": "mean_std", "batch_size": batch_size}
+    with_statistics = embed(images, statistics=True, **options)
+    assert with_statistics.shape == (5, 2 * (3 + STATISTICS_DIM))
+    mean, deviation = np.split(with_statistics, 2, axis=1)
+    plain = embed(images, **options)
+    np.testing.assert_array_equal(np.hstack([mean[:, :3], deviation[:, :3]]), plain)
+    for i, image in enumerate(images):
+        crops = torch.from_numpy(fixed_crops(image, 16, 4).transpose(0, 3, 1, 2).copy())
+        expected = residual_statistics(crops).numpy()
+        np.testing.assert_allclose(mean[i, 3:], expected.mean(axis=0), atol=1e-3)
+        np.testing.assert_allclose(deviation[i, 3:], expected.std(axis=0), atol=1e-3)
+
+
+def test_the_statistics_backbone_is_the_statistics():
+    images = random_images(4)
+    backbone = embed(images, build_backbone("statistics"), dtype=torch.bfloat16)
+    appended = embed(images, statistics=True)
+    np.testing.assert_array_equal(backbone, appended[:, 3:])
+
+
+def test_views_are_embedded_in_the_order_of_their_draws():
+    images = random_images(4)
+    draws = view_draws(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), 0, 3)
+    views = DegradedViews(Decoded(images), draws, 16, 4, AUGMENTATIONS["robust"])
+    together = embed_crops(MeanColour(), views, device=CPU, batch_size=64)
+    assert together.shape == (12, 3)
+    for row, crops in zip(together, [views[i] for i in range(12)], strict=True):
+        np.testing.assert_allclose(row, crops.float().mean(dim=(0, 2, 3)), rtol=1e-5)
+
+
+def test_crops_are_scored_in_their_order_whatever_the_batch():
+    network = build_backbone("resnet18", truncate_at="layer1")
+    network.classifier = nn.Linear(128, 3)
+    crops = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
+    )
+    scores = score_crops(network, crops, torch.float32, 7)
+    np.testing.assert_allclose(score_crops(network, crops, torch.float32, 2), scores, atol=1e-4)
+    with torch.inference_mode():
+        probabilities = network.eval().logits(crops).softmax(dim=1).numpy()
+    np.testing.assert_allclose(1 / (1 + np.exp(scores)), probabilities[:, 0], atol=1e-5)

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
@@ -50,6 +51,66 @@ def test_training_lowers_the_loss_on_unseen_sources(pictures):
     best = history[best_epoch(history)]
     assert best["valid_loss"] < 0.5  # guessing gives 0.69
     assert best["valid_auc"] > 0.9
+    images, codes, _ = pictures  # the classifier that is kept is the one that was so good
+    crops = torch.from_numpy(np.stack([x[:32, :32].transpose(2, 0, 1) for x in images]))
+    with torch.inference_mode():
+        scores = network.fake_score(network(crops)).numpy()
+    assert roc_auc_score(codes, scores) > 0.9
+
+
+def test_the_best_epochs_classifier_is_kept(pictures, monkeypatch):
+    kept = []
+
+    def validate(self):
+        kept.append(self.model.classifier.weight.detach().clone())
+        return {"valid_loss": float(len(kept))}  # the first is the best
+
+    monkeypatch.setattr(trainer.Trainer, "validate", validate)
+    network, _ = run(pictures, epochs=2)
+    assert torch.equal(network.classifier.weight, kept[0])
+    assert not torch.equal(kept[0], kept[1])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_fake_score_is_the_log_odds_against_the_first_class(n_classes):
+    network = build_backbone("squeezenet1_1").eval()
+    network.classifier = torch.nn.Linear(512, n_classes)
+    crops = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
+    with torch.inference_mode():
+        embeddings = network(crops)
+        first = network.logits(crops).double().softmax(dim=1)[:, 0]
+        scores = network.fake_score(embeddings).double()
+    torch.testing.assert_close(scores, torch.log((1 - first) / first), atol=1e-5, rtol=1e-4)
+
+
+def test_without_fine_tuning_there_is_no_classifier():
+    network = build_backbone("squeezenet1_1").eval()
+    for judge in (network.fake_score, network.logits):
+        with pytest.raises(RuntimeError, match="was not fine-tuned"):
+            judge(torch.zeros(1, 3, 48, 48, dtype=torch.uint8))
+
+
+def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
+    epochs = []
+    draws = trainer.Trainer._draws
+
+    def watch(self, epoch):
+        epochs.append(draws(self, epoch))
+        assert set(self.codes[[d.index for d in epochs[-1]]]) == {0, 1}
+        return epochs[-1]
+
+    monkeypatch.setattr(trainer.Trainer, "_draws", watch)
+    run(pictures, epochs=1, pairs=1)
+    groups = pictures[2]
+    for drawn in epochs:
+        counts = np.unique([groups[d.index] for d in drawn], return_counts=True)[1]
+        assert set(counts) == {2}
+
+
+def test_a_head_learns_on_residual_statistics(pictures):
+    network = build_backbone("statistics", projection=True)
+    _, history = run(pictures, network, mode="head", epochs=4, learning_rate=3e-3)
+    assert history[best_epoch(history)]["valid_auc"] > 0.8
 
 
 def test_history_has_one_entry_an_epoch(pictures):
@@ -63,7 +124,7 @@ def test_the_best_epoch_is_kept(pictures, monkeypatch):
     kept = []
 
     def validate(self):
-        kept.append(weights(self.model.backbone))
+        kept.append(weights(self.model))
         return {"valid_loss": next(losses)}
 
     monkeypatch.setattr(trainer.Trainer, "validate", validate)
@@ -106,11 +167,10 @@ def test_head_mode_leaves_the_body_alone(pictures):
     network = build_backbone("resnet18", projection=True)
     before = weights(network)
     run(pictures, network, mode="head", epochs=1)
-    changed = {
-        name for name, value in weights(network).items() if not torch.equal(value, before[name])
-    }
-    assert changed
-    assert all(name.startswith("projection.") for name in changed)
+    after = weights(network)
+    changed = {name for name in before if not torch.equal(after[name], before[name])}
+    assert changed == {"projection.0.weight", "projection.0.bias"}
+    assert set(after) - set(before) == {"classifier.weight", "classifier.bias"}
 
 
 def test_full_mode_trains_every_parameter(pictures):

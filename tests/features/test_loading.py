@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -9,6 +11,7 @@ from cnnsvm.features.loading import (
     FixedCrops,
     iterate_crops,
     paired_draws,
+    view_draws,
 )
 
 CODES = np.array([0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
@@ -119,3 +122,53 @@ def test_views_begin_with_the_image_itself_and_repeat():
     assert len(changed) >= 2
     assert sum(changed) > len(changed) / 2
     assert all(views[k].equal(views[k]) for k in range(len(draws)))
+
+
+def test_views_are_balanced_within_each_source():
+    for n_views in (1, 2, 5):
+        draws = view_draws(CODES, GROUPS, 0, n_views)
+        for group in range(4):
+            there = set(CODES[group == GROUPS])
+            drawn = [CODES[d.index] for d in draws if GROUPS[d.index] == group]
+            assert [drawn.count(code) for code in there] == [n_views] * len(there)
+            assert set(drawn) == there
+
+
+def test_enough_views_show_every_image():
+    for seed in range(5):
+        assert {d.index for d in view_draws(CODES, GROUPS, seed, 3)} == set(range(len(CODES)))
+
+
+def test_the_views_of_a_source_and_its_fakes_get_the_same_plan():
+    draws = view_draws(CODES, GROUPS, 0, 4)
+    plans = {}
+    for draw in draws:
+        plans.setdefault(draw.plan_seed, []).append(draw)
+    assert len(plans) == 4 * 4
+    for members in plans.values():
+        assert len({GROUPS[d.index] for d in members}) == 1
+        assert [CODES[d.index] for d in members] == sorted({CODES[d.index] for d in members})
+        assert all(d.members == tuple(m.index for m in members) for d in members)
+
+
+def test_views_repeat_by_seed_and_differ_without():
+    def listed(seed):
+        return [(d.index, d.plan_seed) for d in view_draws(CODES, GROUPS, seed, 4)]
+
+    assert listed(0) == listed(0)
+    assert listed(0) != listed(1)
+    assert listed(0)[0][1] != listed(1)[0][1]
+
+
+def test_the_first_view_is_the_image_and_the_others_are_degraded():
+    images = [np.random.default_rng(i).integers(0, 256, (50, 60, 3), np.uint8) for i in range(10)]
+    always = dataclasses.replace(AUGMENTATIONS["full"], noise=1.0, codec=1.0)
+    draws = view_draws(CODES, GROUPS, 0, 3)
+    views = DegradedViews(Decoded(images), draws, 32, 2, always)
+    plain = FixedCrops(Decoded(images), 32, 2)
+    n_plain = 0
+    for position, draw in enumerate(draws):
+        is_plain = torch.equal(views[position], plain[draw.index])
+        assert is_plain == (draw.plan_seed[-1] == 0)
+        n_plain += is_plain
+    assert n_plain == 6  # one of each class of each source

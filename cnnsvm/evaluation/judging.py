@@ -1,0 +1,70 @@
+"""What a fitted detector says of images, in one scale whatever its classes are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, logit
+
+
+def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
+    """Score images in one pass; probability and prediction follow from the score exactly.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Fitted and calibrated. With two classes, the second is fake; with more, the first is real
+        and all others are fake.
+    images : sequence of images
+
+    Returns
+    -------
+    DataFrame
+        One row an image: score (log-odds of fake above the threshold's), probability (of fake),
+        prediction (1 where the score is positive).
+    """
+    score = fake_log_odds(detector, images)
+    offset = logit(detector.threshold_) if len(detector.classes_) == 2 else 0.0
+    decided = {"probability": expit(score + offset), "prediction": (score > 0).astype(int)}
+    return pd.DataFrame({"score": score, **decided})
+
+
+def fake_log_odds(detector: Any, images: Sequence[Any]) -> np.ndarray:
+    """Return the log-odds of not being real, above the threshold's; float64 (n_images,)."""
+    if len(detector.classes_) == 2:
+        return detector.decision_function(images)
+    real = detector.predict_proba(images)[:, 0]
+    return -logit(np.clip(real, 1e-15, 1 - 1e-15))
+
+
+def check_calibrates(detector: Any) -> None:
+    """Refuse a detector without probabilities (`ValueError`)."""
+    if not detector.calibrate:
+        raise ValueError(
+            "a detector with calibrate=False gives no probabilities, so that what becomes of them "
+            "cannot be measured. Fit it with calibrate=True."
+        )
+
+
+def check_target(manifest: pd.DataFrame, target: str) -> None:
+    """Refuse a column to fit on whose first class is not that of the originals, and no other's.
+
+    Raises
+    ------
+    ValueError
+        If the column is missing or empty in a row, or its classes do not tell real from fake.
+    """
+    if target not in manifest:
+        raise ValueError(
+            f"target must name a column of the manifest, such as label or variant; got {target!r}."
+        )
+    if manifest[target].isna().any():
+        raise ValueError(f"target={target!r} is empty in some rows; use label or variant.")
+    real = manifest["variant"] == "original"
+    first = min(manifest[target])
+    if not ((manifest[target] == first) == real).all():
+        raise ValueError(
+            f"target={target!r} must put all originals, and nothing else, into the class that "
+            f"sorts first, which is {first!r}. Use label or variant."
+        )

@@ -1,0 +1,217 @@
+"""One run, one table, the same folds: the naive design, the seed project's, ours and its parts.
+
+    python experiments/benchmark.py                                  the embedded samples
+    python experiments/benchmark.py --data records.zip --codec png jpeg:75
+    python experiments/benchmark.py --data records.zip --ablation    what each part brings
+    python experiments/benchmark.py --data records.zip --only seed detector
+
+Each design is fitted in each training fold and judged on the held-out sources; the differences
+are tested by resampling sources. Run again with the same --out, it goes on where it was, and a
+design that both tables have is fitted once.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cnnsvm.cli.errors import guard
+from cnnsvm.cli.flags import add_data_flags
+
+SAMPLES_ENGINE = "opencv-telea"
+N_FOLDS = 5
+N_RESAMPLES = 1000
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+
+#: What is no part of a design: the same search, inner folds and rule for the threshold for all.
+SHARED: dict[str, Any] = {"n_trials": 4, "cv": 3, "threshold": "balanced_accuracy"}
+NAIVE: dict[str, Any] = {"backbone": "resnet50", "weights": "imagenet"}
+SEED: dict[str, Any] = {"epochs": 10}
+DETECTOR: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": None,
+    "stem": "nopool",
+    "truncate_at": "layer2",
+    "preprocessing": "residual_bank",
+    "augmentation": "robust",
+    "crop_size": 96,
+    "n_crops": 9,
+    "pooling": "mean_std_top",
+    "statistics": True,
+    "n_views": 6,
+    "pairs_per_source": 2,
+    "epochs": 14,
+    "patience": 14,
+    "learning_rate": 2e-3,
+}
+#: "top" ranks crops by a network, and here is none; the rest is as in the full detector.
+STATISTICS: dict[str, Any] = {
+    name: DETECTOR[name] for name in ("augmentation", "crop_size", "n_crops", "n_views")
+} | {"backbone": "statistics", "finetune": "none", "pooling": "mean_std"}
+
+#: Name -> (class, its parameters, what it is).
+Designs = dict[str, tuple[str, dict[str, Any], str]]
+DESIGNS: Designs = {
+    "naive": ("ResizedSVM", NAIVE, "resized to 224 pixels, frozen backbone, RBF SVM"),
+    "seed": ("SeedDesign", SEED, "resized to 256 pixels, small CNN trained in the fold, RBF SVM"),
+    "statistics": ("InpaintDetector", STATISTICS, "residual statistics of crops, RBF SVM"),
+    "detector": ("InpaintDetector", DETECTOR, "fine-tuned CNN and statistics of crops, RBF SVM"),
+}
+#: The full detector comes last, and what each other one lacks is its name.
+ABLATION: Designs = {
+    "no-cnn": ("InpaintDetector", STATISTICS, "statistics alone"),
+    **{
+        name: ("InpaintDetector", DETECTOR | change, meaning)
+        for name, change, meaning in (
+            ("no-statistics", {"statistics": False}, "CNN alone"),
+            ("no-filter-bank", {"preprocessing": "residual"}, "one high-pass filter, not six"),
+            ("no-residuals", {"preprocessing": "imagenet"}, "pictures rather than residuals"),
+            ("native-stem", {"stem": "native"}, "first max pool kept"),
+            ("whole-network", {"truncate_at": None}, "all four stages of the network"),
+            ("mean-pooling", {"pooling": "mean"}, "crops averaged, no deviation, no top quarter"),
+            ("no-views", {"n_views": None}, "SVM fitted on undegraded pictures only"),
+            ("no-degradations", {"augmentation": "geometric"}, "turned and flipped pictures only"),
+        )
+    },
+    "detector": DESIGNS["detector"],
+}
+
+logger = logging.getLogger(__name__)
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        conflict_handler="resolve",  # --codec takes several here
+    )
+    parser.add_argument(
+        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
+    )
+    parser.add_argument("--out", type=Path, help="folder [runs/NAME OF THE DATA/benchmark]")
+    parser.add_argument("--folds", type=int, default=N_FOLDS, help="outer folds [%(default)s]")
+    parser.add_argument("--ablation", action="store_true", help="compare the detector's parts")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the designs [all]")
+    add_data_flags(parser)
+    parser.add_argument(
+        "--codec",
+        nargs="+",
+        help="rewrite all images, one table each: png, jpeg:75, webp:80, or keep",
+    )
+    naive = parser.add_argument_group("naive design")
+    naive.add_argument("--weights-naive", metavar="FILE", help="of its backbone; or none, imagenet")
+    naive.add_argument("--backbone-naive", metavar="NAME", help="such as squeezenet1_0")
+    naive.add_argument("--preprocessing-naive", metavar="NAME", help="imagenet or caffe")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--seed", type=int, default=0)
+    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
+    machine.add_argument("--jobs", type=int, default=0, help="processes that decode images")
+    return parser.parse_args(argv)
+
+
+def choose_designs(args: argparse.Namespace) -> Designs:
+    """List the designs that are asked for, in the table's order."""
+    table = ABLATION if args.ablation else DESIGNS
+    unknown = [name for name in args.only or [] if name not in table]
+    if unknown:
+        raise ValueError(f"no design {unknown[0]!r}. There is: {', '.join(table)}.")
+    return {name: entry for name, entry in table.items() if name in (args.only or table)}
+
+
+def make_designs(args: argparse.Namespace) -> dict[str, Any]:
+    """Turn the chosen designs into unfitted estimators."""
+    from cnnsvm import InpaintDetector
+    from cnnsvm.evaluation.baselines import ResizedSVM, SeedDesign
+
+    classes = {kind.__name__: kind for kind in (ResizedSVM, SeedDesign, InpaintDetector)}
+    common = {"device": args.device, "precision": args.precision, "n_jobs": args.jobs}
+    common |= SHARED | {"random_state": args.seed}
+    given = {
+        name: getattr(args, f"{name}_naive")
+        for name in ("backbone", "weights", "preprocessing")
+        if getattr(args, f"{name}_naive") is not None
+    }
+    if given.get("weights") == "none":
+        given["weights"] = None
+    return {
+        name: classes[kind](**(common | params | (given if kind == "ResizedSVM" else {})))
+        for name, (kind, params, _) in choose_designs(args).items()
+    }
+
+
+def compare(
+    args: argparse.Namespace, designs: dict[str, Any], out: Path
+) -> tuple[dict[str, Any], list[Any]]:
+    """Prepare the data and compare the designs, once for each codec."""
+    from cnnsvm.evaluation.comparison import compare_designs
+    from cnnsvm.evaluation.preparation import prepare
+
+    engine = args.generate or (None if args.data else SAMPLES_ENGINE)
+    own = {"groups": args.groups, "skip_bad": args.skip_bad, "variants": args.variants}
+    found: dict[str, Any] = {}
+    every = []
+    for codec in args.codec or [None]:
+        name = codec or "as given"
+        prepared = prepare(
+            args.data, out / "data", generate=engine, codec=codec, random_state=args.seed, **own
+        )
+        every.append(prepared)
+        found[name] = compare_designs(
+            designs,
+            prepared.manifest,
+            n_splits=args.folds,
+            random_state=args.seed,
+            folder=out / "folds" / name.replace(" ", "-").replace(":", "-").replace(",", "-"),
+            reference="detector" if args.ablation and "detector" in designs else None,
+            n_resamples=N_RESAMPLES,
+        )
+    return found, every
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and report."""
+    from cnnsvm.datasets.archives import data_name
+    from cnnsvm.evaluation.study import describe_environment
+    from cnnsvm.report.comparison import format_comparison, write_comparison
+
+    started = time.perf_counter()
+    designs = make_designs(args)
+    environment = describe_environment(args.device)
+    name = data_name(args.data) if args.data else "samples"
+    out = args.out or RUNS / name / "benchmark"
+    found, every = compare(args, designs, out)
+    facts = {
+        "title": f"{'Ablation' if args.ablation else 'Benchmark'}: {name}",
+        "command": shlex.join(["python", *sys.argv]),
+        "data": args.data or "embedded samples",
+        "n_images": len(every[0].manifest),
+        "n_sources": every[0].manifest["source_id"].nunique(),
+        "n_folds": args.folds,
+        "designs": {name: entry[-1] for name, entry in choose_designs(args).items()},
+        "settings": {name: " ".join(repr(design).split()) for name, design in designs.items()},
+        "skipped": every[0].skipped,
+        "warnings": list(dict.fromkeys(text for one in every for text in one.warnings)),
+        "environment": environment,
+        "seconds": time.perf_counter() - started,
+    }
+    files = write_comparison(out, found, facts, "ablation" if args.ablation else "benchmark")
+    print(format_comparison(found, facts, files.values()))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for chatty in ("features.finetuning", "evaluation.small_cnn"):
+        logging.getLogger(f"cnnsvm.{chatty}").setLevel(logging.WARNING)
+    return guard("benchmark.py", lambda: run(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
