@@ -151,7 +151,3 @@ def _check_combinations(params: dict[str, Any]) -> None:
             f"pooling={pooling!r} ranks crops by the classifier that fine-tuning trains, and "
             "finetune='none' trains none. Use finetune='full' or 'head', or another pooling."
         )
-    if backbone == STATISTICS and mode == "full":
-        raise ValueError(
-            "backbone='statistics' has nothing to fine-tune. Use finetune='none' or 'head'."
-        )

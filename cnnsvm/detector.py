@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import (
@@ -16,12 +16,15 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from cnnsvm import bundle
+from cnnsvm import bundle, pretrained
 from cnnsvm.checks import PRECOMPUTED, check_detector_params, check_images, check_labelled_images
 from cnnsvm.explanation import heatmap
 from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm
 from cnnsvm.svm.checks import check_finite
 from cnnsvm.verdicts import offset, predicted_codes, with_unsure
+
+if TYPE_CHECKING:
+    from cnnsvm.model_card import ModelCard
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -80,7 +83,9 @@ class InpaintDetector(
         How the embeddings of an image's crops become one; "top" is the mean of the quarter of the
         crops that look the most fake, for images that were repainted in part.
     statistics : bool, default=False
-        Put hand-made residual statistics (`cnnsvm.features.statistics`) behind the embedding.
+        Put residual statistics (`cnnsvm.features.statistics`) behind the network's embedding: as
+        they are with ``finetune="none"``, else what two layers, trained with the rest, make of
+        them. ``backbone="statistics"`` has them alone.
     n_views : int or None, default=None
         None fits the SVM on the images as they are. A number fits it on so many views of each
         class of each source: the first as it is, the others degraded by the augmentation, so that
@@ -244,6 +249,8 @@ class InpaintDetector(
             or devices (`DeviceError`).
         """
         check_detector_params(self.get_params(deep=False))
+        if hasattr(self, "trained_on_"):  # of a detector that was loaded
+            del self.trained_on_
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
@@ -349,6 +356,42 @@ class InpaintDetector(
             If the folder's schema is newer, or a file is missing, changed or outside it.
         """
         return bundle.load(cls, folder)
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], card: "ModelCard | None" = None
+    ) -> Path:
+        """Write the fitted detector to share: half-precision weights and a model card.
+
+        Parameters
+        ----------
+        folder : path
+        card : cnnsvm.model_card.ModelCard or None
+            What it was trained and tested on; None says that this is not known.
+        """
+        check_is_fitted(self, "svm_")
+        return pretrained.save_pretrained(self, folder, card=card)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | os.PathLike[str] | None = None, *, revision: str | None = None
+    ) -> Self:
+        """Load a fitted detector.
+
+        Parameters
+        ----------
+        name_or_path : str, path or None
+            None is the detector that ships with this package; else a folder of `save` or
+            `save_pretrained`, or an id of the Hugging Face hub (``owner/name``).
+        revision : str or None
+            Commit, tag or branch on the hub; name a commit, so that nobody can change what you
+            load.
+
+        Raises
+        ------
+        BundleError
+            If it cannot be had, or a byte of it has changed.
+        """
+        return pretrained.load_pretrained(cls, name_or_path, revision=revision)
 
     @property
     def _n_features_out(self) -> int:

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 
 from cnnsvm.devices import choose_device, choose_precision
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import Backbone, build_backbone, embedding_dim
+from cnnsvm.features.backbones import STATISTICS, Backbone, build_backbone, embedding_dim
 from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
 from cnnsvm.features.finetuning import validation_split
 from cnnsvm.features.loading import view_draws
@@ -45,8 +45,8 @@ def fit_on_images(
     detector.network_ = build_network(detector, seed)
     embedding_dim(detector.network_, detector.crop_size)
     training, embedding = training_of(detector, seed), embedding_of(detector)
-    shape = [detector.backbone, detector.stem, detector.truncate_at, detector.n_views]
-    settings = [*shape, detector.classes_.tolist(), training, embedding]
+    shape = [detector.backbone, detector.stem, detector.truncate_at, statistics_of(detector)]
+    settings = [*shape, detector.n_views, detector.classes_.tolist(), training, embedding]
     cache = task_folder(detector.cache_dir, detector.network_, images, codes, groups, settings)
     detector.history_ = fit_network(detector.network_, images, codes, groups, training, cache)
     sources = encode_groups(groups, len(y))
@@ -148,15 +148,22 @@ def build_network(detector: Any, seed: int) -> Backbone:
         usual if detector.preprocessing == "auto" else detector.preprocessing,
         random_state=seed,
         projection=detector.finetune == "head",
+        statistics=statistics_of(detector),
         stem=detector.stem,
         truncate_at=detector.truncate_at,
     )
 
 
+def statistics_of(detector: Any) -> str | None:
+    """Say which statistics stand behind the embedding: None, "raw" or "learnt"."""
+    if not detector.statistics and detector.backbone != STATISTICS:
+        return None
+    return "raw" if detector.finetune == "none" else "learnt"
+
+
 def embedding_of(detector: Any) -> Embedding:
     """Say how a detector's parameters want images to be seen."""
-    own = {"pooling": detector.pooling, "statistics": bool(detector.statistics)}
-    return Embedding(**own, **_place(detector))
+    return Embedding(pooling=detector.pooling, **_place(detector))
 
 
 def training_of(detector: Any, seed: int) -> Training:

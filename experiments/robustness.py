@@ -46,6 +46,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "the other flags of a detector those of the machine alone have a meaning then",
     )
     parser.add_argument("--folds", type=int, default=N_FOLDS, help="outer folds [%(default)s]")
+    parser.add_argument(
+        "--target",
+        default="label",
+        help="column that is fitted; variant makes a class of each kind of fake [%(default)s]",
+    )
     parser.add_argument("--degradations", nargs="+", metavar="NAME", help="such as jpeg-75 [all]")
     add_data_flags(parser)
     add_detector_flags(parser)
@@ -73,11 +78,12 @@ def judge(args: argparse.Namespace, detector: Any, manifest: Any, out: Path) -> 
     """Judge all data by a saved detector, or each fold by one that was fitted on the others."""
     from cnnsvm.evaluation.robustness import measure_by_folds, measure_robustness
 
-    names, options = choose_degradations(args.degradations), {"random_state": args.seed}
+    names = choose_degradations(args.degradations)
+    options: dict[str, Any] = {"random_state": args.seed}
     if args.model:
         return measure_robustness(detector, manifest, names, folder=out / "judged", **options)
-    place = {"n_splits": args.folds, "folder": out / "folds"}
-    return measure_by_folds(detector, manifest, names, **place, **options)
+    options |= {"n_splits": args.folds, "target": args.target, "folder": out / "folds"}
+    return measure_by_folds(detector, manifest, names, **options)
 
 
 def describe(args: argparse.Namespace, name: str, detector: Any, prepared: Any) -> dict[str, Any]:

@@ -4,16 +4,19 @@ import argparse
 from typing import Any
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what `cnnsvm.evaluation.preparation.prepare` takes."""
+def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) -> None:
+    """Add what `cnnsvm.evaluation.preparation.prepare` takes, with or without making fakes."""
     data = parser.add_argument_group("data")
-    data.add_argument("--generate", metavar="ENGINE", help="make five inpaintings of each source")
-    data.add_argument(
-        "--variants",
-        default="spliced",
-        choices=("spliced", "regenerated", "both"),
-        help="what --generate makes [%(default)s]",
-    )
+    if generate:
+        data.add_argument(
+            "--generate", metavar="ENGINE", help="make five inpaintings of each source"
+        )
+        data.add_argument(
+            "--variants",
+            default="spliced",
+            choices=("spliced", "regenerated", "both"),
+            help="what --generate makes [%(default)s]",
+        )
     data.add_argument("--codec", help="rewrite all images: png, jpeg:75, webp:80, or keep")
     data.add_argument("--groups", help="what names the source: a pattern or a CSV table")
     data.add_argument("--skip-bad", action="store_true", help="leave bad images out and list them")
@@ -21,33 +24,55 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """Add what a detector is made of; the defaults fit two cores and no download."""
-    network = parser.add_argument_group("network")
-    network.add_argument("--backbone", default="resnet18", help="a torchvision name [%(default)s]")
-    network.add_argument("--weights", default="none", help="none, imagenet or a file [%(default)s]")
-    network.add_argument(
-        "--preprocessing",
-        default="auto",
-        help="imagenet, caffe, residual or auto: residual without weights [%(default)s]",
-    )
-    network.add_argument("--finetune", default="full", help="none, head or full [%(default)s]")
-    network.add_argument("--augmentation", default="geometric", help="none, geometric or full")
-    network.add_argument("--epochs", type=int, default=8, help="at most [%(default)s]")
-    network.add_argument("--learning-rate", type=float)
-    network.add_argument("--crop-size", type=int, default=96, help="pixels [%(default)s]")
-    network.add_argument("--crops", type=int, default=6, help="crops an image [%(default)s]")
-    network.add_argument("--batch-size", type=int, default=16)
-    svm = parser.add_argument_group("svm")
-    svm.add_argument("--kernel", default="rbf", help="linear, rbf, poly, or several: rbf,linear")
-    svm.add_argument("--soft-vote", action="store_true", help="average the best of each kernel")
-    svm.add_argument("--trials", type=int, default=20, help="Optuna trials a kernel [%(default)s]")
-    svm.add_argument("--inner-folds", type=int, default=3)
-    svm.add_argument("--threshold", default="balanced_accuracy", help="this, or a probability")
+    _add_network_flags(parser)
+    _add_svm_flags(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--seed", type=int, default=0)
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
     machine.add_argument("--gpu-memory-fraction", type=float)
     machine.add_argument("--jobs", type=int, default=0, help="processes that decode images")
+
+
+def _add_network_flags(parser: argparse.ArgumentParser) -> None:
+    network = parser.add_argument_group("network")
+    add = network.add_argument
+    add("--backbone", default="resnet18", help="a torchvision name or statistics [%(default)s]")
+    add("--weights", default="none", help="none, imagenet or a file [%(default)s]")
+    add("--stem", default="native", help="native, nopool or nodown: less shrinking [%(default)s]")
+    add("--truncate-at", metavar="STAGE", help="last stage that is kept, such as layer2 [all]")
+    add(
+        "--preprocessing",
+        default="auto",
+        help="imagenet, caffe, residual, residual_bank or auto: residual without weights "
+        "[%(default)s]",
+    )
+    add("--finetune", default="full", help="none, head or full [%(default)s]")
+    add("--augmentation", default="geometric", help="none, geometric, full or robust [%(default)s]")
+    add("--pairs-per-source", type=int, metavar="N", help="crops of each class in an epoch [all]")
+    add("--epochs", type=int, default=8, help="at most [%(default)s]")
+    add("--learning-rate", type=float)
+    add("--crop-size", type=int, default=96, help="pixels [%(default)s]")
+    add("--crops", type=int, default=6, help="crops an image [%(default)s]")
+    add(
+        "--pooling",
+        default="mean_std",
+        help="how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top [%(default)s]",
+    )
+    add("--statistics", action="store_true", help="residual statistics behind the embedding")
+    add("--batch-size", type=int, default=16)
+
+
+def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
+    svm = parser.add_argument_group("svm")
+    add = svm.add_argument
+    add("--views", type=int, metavar="N", help="fit on N degraded views of a class and source")
+    add("--kernel", default="rbf", help="linear, rbf, poly, or several: rbf,linear")
+    add("--soft-vote", action="store_true", help="average the best of each kernel")
+    add("--trials", type=int, default=20, help="Optuna trials a kernel [%(default)s]")
+    add("--inner-folds", type=int, default=3)
+    add("--threshold", default="balanced_accuracy", help="this, or a probability")
+    add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
 
 
 def make_detector(args: argparse.Namespace) -> Any:
@@ -59,18 +84,25 @@ def make_detector(args: argparse.Namespace) -> Any:
     detector = InpaintDetector(
         args.backbone,
         weights=None if args.weights == "none" else args.weights,
+        stem=args.stem,
+        truncate_at=args.truncate_at,
         preprocessing=args.preprocessing,
         finetune=args.finetune,
         augmentation=args.augmentation,
+        pairs_per_source=args.pairs_per_source,
         epochs=args.epochs,
         learning_rate=args.learning_rate,
         crop_size=args.crop_size,
         n_crops=args.crops,
+        pooling=args.pooling,
+        statistics=args.statistics,
+        n_views=args.views,
         batch_size=args.batch_size,
         kernel=kernels if len(kernels) > 1 else kernels[0],
         voting="soft" if args.soft_vote else None,
         n_trials=args.trials,
         threshold=_number_or_name(args.threshold),
+        max_error=args.max_error,
         cv=args.inner_folds,
         device=args.device,
         precision=args.precision,

@@ -115,7 +115,7 @@ def measure_transfer(
     splits = outer_folds(frame, n_splits, random_state)
     if not 1 <= rounds <= n_splits:
         raise ValueError(f"rounds must lie between 1 and the {n_splits} folds, got {rounds!r}.")
-    fits = plan_fits(frame["family"].dropna().unique(), growth, random_state)
+    fits = plan_fits(frame["family"].dropna().unique().tolist(), growth, random_state)
     for train, _ in splits[:rounds]:  # better now than after the first fine-tuning
         for fit in fits:
             seen = _seen(frame.iloc[train], fit)
@@ -237,7 +237,8 @@ def _run_round(
             digest = text_hash("\n".join(fit.families))
             own = None if place is None else place / safe_name(name, digest)
             done[fit.families] = _run_fit(detector, _seen(train, fit), tables, target, own)
-        facts = {"fit": fit.name, "held_out": fit.held_out, "n_families": len(fit.families)}
+        facts: dict[str, Any] = {"fit": fit.name, "held_out": fit.held_out}
+        facts["n_families"] = len(fit.families)
         parts.append(done[fit.families].assign(**facts))
     return parts
 

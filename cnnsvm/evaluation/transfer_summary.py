@@ -48,9 +48,9 @@ def summarise_transfer(
     for (fit, held_out, n_families), table in judged.groupby(_DETECTOR, sort=False):
         names = {"fit": fit, "held_out": held_out, "n_families": n_families}
         reference = best if fit == HELD_OUT else None
-        rows += [names | row for row in _score_detector(table, held_out, reference, options)]
+        rows += [names | row for row in _score_detector(table, str(held_out), reference, options)]
     whole = pd.concat([pd.DataFrame(rows), _means(pd.DataFrame(rows))], ignore_index=True)
-    counts = [name for name in whole if name.startswith("n_")]
+    counts = [name for name in whole if str(name).startswith("n_")]
     return whole.astype(dict.fromkeys(counts, "Int64"))
 
 

@@ -9,11 +9,12 @@ import torchvision
 from torch import nn
 
 from cnnsvm.features.preprocessing import RAW, InputLayer, Preprocessing, as_preprocessing
-from cnnsvm.features.statistics import residual_statistics
+from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
 from cnnsvm.features.weights import load_weights
 
 PROJECTION_DIM = 256
 STATISTICS = "statistics"
+STATISTICS_BATCH = 8  # crops; more of them do not fit the caches of a processor
 #: How a network begins. "native" is as published. "nopool" goes without the first max pool.
 #: "nodown" has the first convolution and max pool at stride 1, so that nothing is lost before the
 #: first stage (Gragnaniello et al., "Are GAN generated images easy to detect?", ICME 2021), at four
@@ -50,14 +51,6 @@ BACKBONES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-class Statistics(nn.Module):
-    """The residual statistics of `cnnsvm.features.statistics`, as a body that learns nothing."""
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Describe crops of grey levels 0-255, float (N, 3, H, W), as float32 (N, d)."""
-        return residual_statistics(values.round().to(torch.uint8).contiguous())
-
-
 class MeanAndDeviation(nn.Module):
     """Pool a map of shape (N, C, H, W) to the mean and standard deviation of its channels."""
 
@@ -73,15 +66,24 @@ class Backbone(nn.Module):
 
     Parameters
     ----------
-    body : nn.Module
+    body : nn.Module or None
         From a normalised (N, C, H, W) batch to (N, d).
     preprocessing : Preprocessing
+    branch : nn.Module or None
+        From the residual statistics of the pixels, float (N, STATISTICS_DIM), to (N, e), which
+        stand behind the body's embedding.
     """
 
-    def __init__(self, body: nn.Module, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        body: nn.Module | None,
+        preprocessing: Preprocessing,
+        branch: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.enter = InputLayer(preprocessing)
         self.body = body
+        self.branch = branch
         self.projection: nn.Module = nn.Identity()
         #: What fine-tuning trained on top, from the embedding to one logit a class.
         self.classifier: nn.Linear | None = None
@@ -93,8 +95,15 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed a uint8 batch of shape (N, 3, H, W), RGB, 0-255, as float (N, d)."""
-        values = self.enter(pixels).contiguous(memory_format=torch.channels_last)
-        return self.projection(self.body(values))
+        parts = []
+        if self.body is not None:
+            values = self.enter(pixels).contiguous(memory_format=torch.channels_last)
+            parts.append(self.projection(self.body(values)).float())
+        if self.branch is not None:
+            found = [residual_statistics(part) for part in pixels.split(STATISTICS_BATCH)]
+            with torch.autocast(pixels.device.type, enabled=False):  # it costs next to nothing
+                parts.append(self.branch(torch.cat(found)))
+        return torch.cat(parts, dim=1)
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """Classify crops by the fine-tuned classifier, float (N, n_classes)."""
@@ -120,14 +129,15 @@ def build_backbone(
     *,
     stem: str = "native",
     truncate_at: str | None = None,
+    statistics: str | None = None,
 ) -> Backbone:
     """Build a backbone.
 
     Parameters
     ----------
     name : str
-        A key of `BACKBONES`, or "statistics", which is no network at all: the embedding is that of
-        `cnnsvm.features.statistics`, and the other parameters have no meaning.
+        A key of `BACKBONES`, or "statistics" for no network but the branch of ``statistics``; the
+        other parameters then have no meaning.
     weights : None, "imagenet" or path
         None draws random weights from ``random_state``; "imagenet" loads torchvision's; a path
         names a .safetensors, .pth or .pt file with torchvision's parameter names. Parameters of
@@ -146,6 +156,9 @@ def build_backbone(
         Last stage that is kept, such as "layer2" of a ResNet, or the name of a child of the
         feature stack of other networks, such as "15" of vgg16. The embedding is then the mean and
         the standard deviation of each of its channels. None keeps the network whole.
+    statistics : None, "raw" or "learnt"
+        Put residual statistics (`cnnsvm.features.statistics`) behind the embedding: as they are,
+        or what two layers of 512 and 256 features make of them.
 
     Returns
     -------
@@ -167,19 +180,34 @@ def build_backbone(
     settings = RAW if name == STATISTICS else as_preprocessing(preprocessing)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_state)
-        if name == STATISTICS:
-            backbone = Backbone(Statistics(), settings)
-        else:
+        body = None
+        if name != STATISTICS:
             network = torchvision.models.get_model(name, weights=None)
             _set_channels(network, settings.n_channels)
             if weights is not None:
                 load_weights(network, name, weights)
             _set_stem(network, stem)
-            backbone = Backbone(_cut(network, name, truncate_at), settings)
-        if projection:
+            body = _cut(network, name, truncate_at)
+        backbone = Backbone(body, settings)
+        if projection and body is not None:
             dim = embedding_dim(backbone)
             backbone.projection = nn.Sequential(nn.Linear(dim, PROJECTION_DIM), nn.ReLU())
+        if statistics is not None or name == STATISTICS:
+            backbone.branch = _learnt_branch() if statistics == "learnt" else nn.Identity()
     return backbone.to(memory_format=torch.channels_last)
+
+
+def _learnt_branch() -> nn.Module:
+    """Two layers over standardised statistics; dropout, as there are few sources and many rows."""
+    return nn.Sequential(
+        # statistics do not drift as a map of features does: their plain mean is the best
+        nn.BatchNorm1d(STATISTICS_DIM, affine=False, momentum=None),
+        nn.Linear(STATISTICS_DIM, 2 * PROJECTION_DIM),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(2 * PROJECTION_DIM, PROJECTION_DIM),
+        nn.ReLU(),
+    )
 
 
 def embedding_dim(network: nn.Module, crop_size: int = 64) -> int:

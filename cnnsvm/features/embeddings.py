@@ -10,7 +10,6 @@ from tqdm import tqdm
 from cnnsvm.devices import autocast
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.loading import iterate_crops
-from cnnsvm.features.statistics import residual_statistics
 
 #: Pooling -> the parts that are put one after the other.
 POOLINGS = {
@@ -64,7 +63,6 @@ def embed_crops(
     dataset: Any,
     *,
     pooling: str = "mean",
-    statistics: bool = False,
     batch_size: int = 8,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
@@ -81,8 +79,6 @@ def embed_crops(
         The crops of each image.
     pooling : str
         See `pool_crops`.
-    statistics : bool
-        Put the residual statistics of a crop (`cnnsvm.features.statistics`) behind its embedding.
     batch_size : int
         Crops in one forward pass.
     device : torch.device
@@ -111,7 +107,7 @@ def embed_crops(
     with torch.inference_mode(), progress:
         for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
             placed = crops.to(device, non_blocking=True)
-            features, scores = _describe(network, placed, dtype, statistics)
+            features, scores = _describe(network, placed, dtype)
             cuts = np.cumsum(counts)[:-1]
             ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
             for part, rank in zip(np.split(features, cuts), ranks, strict=True):
@@ -145,15 +141,12 @@ def score_crops(
 
 
 def _describe(
-    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, statistics: bool
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype
 ) -> tuple[np.ndarray, np.ndarray | None]:
     with autocast(crops.device, dtype):
         embeddings = network(crops)
     scores = None if network.classifier is None else network.fake_score(embeddings).cpu().numpy()
-    features = embeddings.float()
-    if statistics:
-        features = torch.cat([features, residual_statistics(crops)], dim=1)
-    return features.cpu().numpy(), scores
+    return embeddings.float().cpu().numpy(), scores
 
 
 def _check_finite(embeddings: np.ndarray) -> np.ndarray:

@@ -28,15 +28,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Embedding:
-    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled.
-
-    With ``statistics`` the residual statistics of a crop stand behind its embedding.
-    """
+    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled."""
 
     crop_size: int
     n_crops: int
     pooling: str
-    statistics: bool
     batch_size: int
     device: torch.device
     dtype: torch.dtype
@@ -60,7 +56,7 @@ class Embedding:
         return self._embed(network, dataset)
 
     def _embed(self, network: Backbone, dataset: FixedCrops | DegradedViews) -> np.ndarray:
-        own = ("pooling", "statistics", "batch_size", "device", "dtype", "n_jobs")
+        own = ("pooling", "batch_size", "device", "dtype", "n_jobs")
         embeddings = embed_crops(network, dataset, **{name: getattr(self, name) for name in own})
         network.cpu()
         return embeddings

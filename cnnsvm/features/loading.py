@@ -1,5 +1,7 @@
 """Batches of crops, read by torch's DataLoader: decoding stays off the training loop."""
 
+import os
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,31 +20,39 @@ from cnnsvm.features.augmentation import (
 from cnnsvm.features.transforms import fixed_crops
 from cnnsvm.images import load_image
 
-#: Bytes of decoded images that a fine-tuning run keeps.
-MEMORY = 2**29
+#: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
+MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
+#: Images that are kept for a moment beyond that: the members of a pair are asked for in turn.
+RECENT = 8
 
 
 class Decoded:
     """Images, decoded when first asked for and kept while ``memory`` bytes last.
 
     In one process an epoch then reads no file that an earlier one has read; what does not fit is
-    read again.
+    read again, but for the last few.
     """
 
     def __init__(self, images: Sequence[Any], memory: int = MEMORY) -> None:
         self.images, self.free = images, memory
         self.kept: dict[int, np.ndarray] = {}
+        self.recent: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if index in self.kept:
-            return self.kept[index]
+        for known in (self.kept, self.recent):
+            if index in known:
+                return known[index]
         pixels = load_image(self.images[index])
         if pixels.nbytes <= self.free:
             self.kept[index] = pixels
             self.free -= pixels.nbytes
+        else:
+            self.recent[index] = pixels
+            if len(self.recent) > RECENT:
+                self.recent.popitem(last=False)
         return pixels
 
     def part(self, indices: np.ndarray) -> "Decoded":

@@ -42,7 +42,8 @@ class Training:
     ----------
     mode : {"head", "full"}
         "head" freezes the body and trains the projection on top of it, whose output is the
-        embedding (see `cnnsvm.features.backbones.build_backbone`); "full" trains everything.
+        embedding, and the branch of the statistics (see
+        `cnnsvm.features.backbones.build_backbone`); "full" trains everything.
     epochs, patience : int
         Most epochs, and epochs without a better validation loss before stopping.
     learning_rate, weight_decay : float
@@ -239,7 +240,7 @@ class Trainer:
 
     def _training_mode(self) -> None:
         self.model.train()
-        if self.training.mode == "head":
+        if self.training.mode == "head" and self.model.body is not None:
             self.model.body.eval()  # frozen: its batch statistics stay as they are
 
     def _class_weights(self, codes: np.ndarray) -> torch.Tensor:
@@ -263,7 +264,8 @@ def _prepare(network: Backbone, training: Training, n_classes: int) -> None:
         torch.manual_seed(training.random_state)
         network.classifier = nn.Linear(dim, n_classes)
     network.requires_grad_(True)
-    network.body.requires_grad_(training.mode == "full")
+    if network.body is not None:
+        network.body.requires_grad_(training.mode == "full")
 
 
 def _auc(targets: np.ndarray, probabilities: np.ndarray) -> float:

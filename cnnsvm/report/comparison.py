@@ -46,7 +46,8 @@ PROTOCOL = (
     "fakes; all that a design fits, its network and threshold included, it fits in the training "
     "part. The 95 % intervals and p-values come from resampling whole sources, the same for both "
     "designs of a pair; p is two-sided and adjusted by Holm for the pairs of its table. They do "
-    "not cover retraining, other seeds or other generators."
+    "not cover retraining, other seeds or other generators. An interval of no width means that no "
+    "source contradicted the value, not certainty."
 )
 _SHORT = ("found", "alarms", "ECE", "time")
 _SIGNIFICANT = 0.05

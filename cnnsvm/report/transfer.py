@@ -36,7 +36,8 @@ FROZEN = (
     "'Seen' is the detector of all families on the same images. Fakes are set against the "
     "originals of their own records. A mean is the plain mean over families, each counted once. "
     "The 95 % intervals come from resampling whole sources: they do not cover retraining or the "
-    "choice of engines."
+    "choice of engines, and one of no width means that no source contradicted the value, not "
+    "certainty."
 )
 EXTERNAL = (
     "Data sets that no detector was trained on: 'all' is the detector of all families, 'least' and "
@@ -213,14 +214,14 @@ def _externals(part: pd.DataFrame, form: _Form) -> tuple[list[str], list[list[st
 
 
 def _growth(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    curve = part[part["fit"].isin([FIRST, ALL_FAMILIES])]
-    far = external_names(curve)
+    far = external_names(part)
+    curve = part[part["fit"].isin([FIRST, ALL_FAMILIES] if far else [FIRST])]
     rows = []
     for size in sorted(curve["n_families"].unique()):
         of_size = curve[curve["n_families"] == size]
         known = _by_name(of_size[(of_size["fit"] == FIRST) | of_size["external"]])
-        cells = [format_number(known[n]["roc_auc"]) if n in known else "-" for n in
-                 (MEAN, MEAN_OF_SAME, *far)]  # fmt: skip
+        names = (MEAN, MEAN_OF_SAME, *far)
+        cells = [format_number(known[n]["roc_auc"]) if n in known else "-" for n in names]
         rows.append([str(size), *cells])
     return ["families", "left out", "never added", *far], rows
 
@@ -228,9 +229,13 @@ def _growth(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 def _cards(summary: pd.DataFrame) -> list[Html]:
     rows = summary[summary["variant"] == ALL]
     unseen, seen = (_by_name(rows[rows["fit"] == fit]) for fit in (HELD_OUT, ALL_FAMILIES))
-    shown = [("ROC AUC, unseen engines, mean", unseen[MEAN]), ("once seen", seen[MEAN])]
-    shown += [(f"ROC AUC, {name}", seen[name]) for name in external_names(summary)]
-    return [card(label, interval_of(row, "roc_auc")) for label, row in shown]
+    shown = [("ROC AUC, unseen engines, mean", unseen, MEAN), ("once seen, mean", seen, MEAN)]
+    shown += [(f"ROC AUC, {name}", seen, name) for name in external_names(summary)]
+    return [
+        card(label, interval_of(rows[name], "roc_auc"))
+        for label, rows, name in shown
+        if name in rows
+    ]
 
 
 def _by_name(part: pd.DataFrame) -> dict[str, Row]:
@@ -276,7 +281,7 @@ def _nested(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn rows into what JSON holds, a ``{"value", "low", "high"}`` each metric."""
     metrics = (*METRICS, "roc_auc_change")
     plain = ["fit", "held_out", "judged", "external", "variant"]
-    counts = [name for name in summary if str(name).startswith("n_")]
+    counts = [str(name) for name in summary if str(name).startswith("n_")]
     return [
         {name: row[name] for name in plain}
         | {name: None if pd.isna(row[name]) else int(row[name]) for name in counts}

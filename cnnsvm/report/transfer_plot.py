@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from cnnsvm.evaluation.transfer import ALL_FAMILIES, FIRST, HELD_OUT
-from cnnsvm.evaluation.transfer_summary import MEAN, MEAN_OF_SAME
+from cnnsvm.evaluation.transfer_summary import ALL, MEAN, MEAN_OF_SAME
 from cnnsvm.report.canvas import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from cnnsvm.report.robustness_plot import shown_variants
 
@@ -30,27 +31,27 @@ def transfer_plot(summary: pd.DataFrame) -> Figure:
     Figure
         Above, filled marks are engines that training had not seen, with 95 % intervals, and
         hollow ones the same engines seen; families with the hardest first, then their mean, then
-        data sets that no training has seen, on grey. Below, if it was measured, the curve.
+        data sets that no training has seen, on grey. Below, if it was measured, the curve; small
+        dots are single families. Variants are apart, with no mark for all of them together.
     """
-    variants = shown_variants(summary)
-    names = family_order(summary)
-    externals = external_names(summary)
-    grown = (summary["fit"] == FIRST).any()
+    variants = [name for name in shown_variants(summary) if name != ALL] or [ALL]
+    names, externals = family_order(summary), external_names(summary)
+    grown = bool((summary["fit"] == FIRST).any())
     rows = [*names, MEAN, *externals]
-    upper_height = 1.3 + _ROW * len(rows)
-    heights = (upper_height, 3.2) if grown else (upper_height,)
-    figure, axes = new_figure(len(heights), 0.6 + sum(heights), height_ratios=heights)
+    heights = (0.9 + _ROW * len(rows), 3.0) if grown else (0.9 + _ROW * len(rows),)
+    key = _key(variants, externals, grown)
+    height = 0.4 + sum(heights) + 0.11 * len(key)
+    figure, axes = new_figure(len(heights), height, height_ratios=heights)
     for number, variant in enumerate(variants):
         shift = _SPREAD * (number - (len(variants) - 1) / 2)
         part = summary[summary["variant"] == variant]
         _draw_families(axes[0], part, rows, len(names) + 1, shift, number)
         if grown:
-            _draw_growth(axes[1], part, externals, number, f", {variant}")
+            _draw_growth(axes[1], part, externals, number)
     _finish_families(axes[0], rows, len(names) + 1)
-    key = axes[0].get_legend_handles_labels()
-    axes[0].legend(*key, loc="upper left", bbox_to_anchor=(0, -0.55 / upper_height), fontsize=8)
     if grown:
         _finish_growth(axes[1], summary)
+    figure.legend(handles=key, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 
@@ -66,22 +67,40 @@ def external_names(summary: pd.DataFrame) -> list[str]:
     return list(summary.loc[summary["external"], "judged"].unique())
 
 
+def _key(variants: list[str], externals: list[str], grown: bool) -> list[Line2D]:
+    """Say what colours, fillings, lines and marks mean."""
+    looks: dict[str, dict[str, Any]] = {
+        name: {"color": COLOURS[i], "marker": MARKERS[i], "linestyle": ""}
+        for i, name in enumerate(variants)
+    }
+    looks["engine not in training"] = {"color": GREY, "marker": "o", "linestyle": ""}
+    looks["the same engine in training"] = looks["engine not in training"] | {
+        "markerfacecolor": "none"
+    }
+    if grown:
+        looks["mean of those left out"] = {"color": GREY, "linestyle": "-"}
+        looks["the same engines throughout"] = {"color": GREY, "linestyle": "--"}
+        looks |= {name: {"color": GREY} | _external_look(i) for i, name in enumerate(externals)}
+    return [Line2D([], [], label=name, markersize=5, **look) for name, look in looks.items()]
+
+
+def _external_look(number: int) -> dict[str, Any]:
+    return {"linestyle": ":", "marker": MARKERS[::-1][number % len(MARKERS)]}
+
+
 def _draw_families(
     axes: Axes, part: pd.DataFrame, rows: list[str], n_own: int, shift: float, number: int
 ) -> None:
     """Draw one variant: filled marks for unseen, hollow ones for seen."""
-    variant = part["variant"].iloc[0]
     look: dict[str, Any] = {"color": COLOURS[number], "linestyle": "", "markersize": 5}
     look["marker"] = MARKERS[number]
     best = part[part["fit"] == ALL_FAMILIES]
     left = part[(part["fit"] == HELD_OUT) & ~part["external"]]
-    own, far = ~best["external"], best["external"]
-    for table, start, stop in ((left, 0, n_own), (best[far], n_own, len(rows))):
-        label = f"{variant}: engine not in training" if start == 0 else None
-        _draw_marks(axes, table, rows[start:stop], start + shift, label, look)
+    far = best[best["external"]]
     hollow = look | {"markerfacecolor": "none"}
-    label = f"{variant}: engine in training"
-    _draw_marks(axes, best[own], rows[:n_own], shift, label, hollow, intervals=False)
+    _draw_marks(axes, best[~best["external"]], rows[:n_own], shift, hollow, intervals=False)
+    _draw_marks(axes, left, rows[:n_own], shift, look)
+    _draw_marks(axes, far, rows[n_own:], n_own + shift, look)
 
 
 def _draw_marks(
@@ -89,16 +108,15 @@ def _draw_marks(
     table: pd.DataFrame,
     names: Sequence[str],
     start: float,
-    label: str | None,
     look: dict[str, Any],
     intervals: bool = True,
 ) -> None:
     found = table.drop_duplicates("judged").set_index("judged").reindex(list(names))
     places = start + np.arange(len(names))
-    axes.plot(found["roc_auc"].to_numpy(), places, label=label, **look)
+    axes.plot(found["roc_auc"].to_numpy(), places, **look)
     if intervals:
-        ends = (found[f"roc_auc_{end}"].to_numpy() for end in ("low", "high"))
-        axes.hlines(places, *ends, color=look["color"], linewidth=1.2)
+        low, high = (found[f"roc_auc_{end}"].to_numpy() for end in ("low", "high"))
+        axes.hlines(places, low, high, color=look["color"], linewidth=1.2)
 
 
 def _finish_families(axes: Axes, rows: list[str], n_own: int) -> None:
@@ -107,34 +125,32 @@ def _finish_families(axes: Axes, rows: list[str], n_own: int) -> None:
     axes.axhline(n_own - 1.5, color=GREY, linewidth=0.6)
     axes.set_yticks(range(len(rows)), [wrap_name(name, 26) for name in rows], fontsize=8)
     axes.set(xlim=(min(0.4, axes.get_xlim()[0]), 1.01), ylim=(len(rows) - 0.5, -0.5))
-    axes.set_title("ROC AUC by engine" + (" (grey: other data sets)" if rows[n_own:] else ""))
+    axes.set_xlabel("ROC AUC (dotted: guessing)")
+    axes.set_title("Unseen engines" + (" (grey: data sets)" if rows[n_own:] else ""))
 
 
-def _draw_growth(
-    axes: Axes, part: pd.DataFrame, externals: list[str], number: int, ending: str
-) -> None:
+def _draw_growth(axes: Axes, part: pd.DataFrame, externals: list[str], number: int) -> None:
     """Draw the mean over the engines left out, each of them as a dot, and other data sets."""
-    colour = COLOURS[number]
+    look: dict[str, Any] = {"color": COLOURS[number], "markersize": 5}
     grown = part[part["fit"] == FIRST]
     dots = grown[~grown["external"] & ~grown["judged"].isin([MEAN, MEAN_OF_SAME])]
-    axes.plot(dots["n_families"], dots["roc_auc"], ".", color=colour, alpha=0.35, markersize=5)
-    styles = {MEAN: ("-", "mean of those left out"), MEAN_OF_SAME: ("--", MEAN_OF_SAME)}
-    for name, (style, meaning) in styles.items():
-        table = grown[grown["judged"] == name]
-        look = {"color": colour, "linestyle": style, "marker": MARKERS[number], "markersize": 5}
-        axes.plot(table["n_families"], table["roc_auc"], label=meaning + ending, **look)
+    axes.plot(dots["n_families"], dots["roc_auc"], ".", alpha=0.35, **look)
+    lines: list[tuple[pd.DataFrame, dict[str, Any]]] = [
+        (grown[grown["judged"] == name], {"marker": MARKERS[number], "linestyle": style})
+        for name, style in ((MEAN, "-"), (MEAN_OF_SAME, "--"))
+    ]
     curve = part[part["fit"].isin([FIRST, ALL_FAMILIES]) & part["external"]]
-    for place, name in enumerate(externals):
-        table = curve[curve["judged"] == name].sort_values("n_families")
-        grey = {"color": "black", "linewidth": 1, "alpha": 0.75, "markersize": 5}
-        marker = MARKERS[(len(MARKERS) - 1 - place) % len(MARKERS)]
-        style = ("-", "--", ":")[number % 3]
-        look = {"marker": marker, "linestyle": style, "label": name + ending, **grey}
-        axes.plot(table["n_families"], table["roc_auc"], **look)
+    lines += [
+        (curve[curve["judged"] == name].sort_values("n_families"), _external_look(i))
+        for i, name in enumerate(externals)
+    ]
+    for table, own in lines:
+        axes.plot(table["n_families"], table["roc_auc"], **look, **own)
 
 
 def _finish_growth(axes: Axes, summary: pd.DataFrame) -> None:
-    sizes = sorted(summary.loc[summary["fit"].isin([FIRST, ALL_FAMILIES]), "n_families"].unique())
+    drawn = (summary["fit"] == FIRST) | (summary["external"] & (summary["fit"] == ALL_FAMILIES))
+    sizes = sorted(summary.loc[drawn, "n_families"].unique())
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
@@ -142,4 +158,3 @@ def _finish_growth(axes: Axes, summary: pd.DataFrame) -> None:
     axes.set(xlabel="families of engines in training", ylabel="ROC AUC (dotted: guessing)")
     axes.set(ylim=(min(0.4, axes.get_ylim()[0]), 1.01))
     axes.set_title("More engines in training")
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.2))

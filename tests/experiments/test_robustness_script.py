@@ -109,6 +109,7 @@ def test_a_saved_detector_judges_all_the_data(run, script, photos, tmp_path, cap
         (["--model", "nowhere"], "nowhere"),
         (["--backbone", "resnet19"], "backbone must be one of"),
         (["--folds", "7"], "6 group(s) but 7 folds"),
+        (["--target", "path"], "target='path' must put all originals"),
     ],
 )
 def test_mistakes_are_one_message(script, photos, tmp_path, capsys, arguments, message):

@@ -123,25 +123,28 @@ def test_each_image_ranks_its_own_crops(batch_size):
 
 @pytest.mark.parametrize("batch_size", [2, 64])
 def test_statistics_stand_behind_the_embedding(batch_size):
-    images = random_images(5)
+    images = random_images(9)
+    settings = {"truncate_at": "layer1", "random_state": 3}
     options = {"pooling": "mean_std", "batch_size": batch_size}
-    with_statistics = embed(images, statistics=True, **options)
-    assert with_statistics.shape == (5, 2 * (3 + STATISTICS_DIM))
-    mean, deviation = np.split(with_statistics, 2, axis=1)
-    plain = embed(images, **options)
-    np.testing.assert_array_equal(np.hstack([mean[:, :3], deviation[:, :3]]), plain)
+    found = embed(images, build_backbone("resnet18", **settings, statistics="raw"), **options)
+    assert found.shape == (9, 2 * (128 + STATISTICS_DIM))
+    mean, deviation = np.split(found, 2, axis=1)
+    plain = embed(images, build_backbone("resnet18", **settings), **options)
+    np.testing.assert_allclose(np.hstack([mean[:, :128], deviation[:, :128]]), plain, atol=1e-4)
     for i, image in enumerate(images):
         crops = torch.from_numpy(fixed_crops(image, 16, 4).transpose(0, 3, 1, 2).copy())
         expected = residual_statistics(crops).numpy()
-        np.testing.assert_allclose(mean[i, 3:], expected.mean(axis=0), atol=1e-3)
-        np.testing.assert_allclose(deviation[i, 3:], expected.std(axis=0), atol=1e-3)
+        np.testing.assert_allclose(mean[i, 128:], expected.mean(axis=0), atol=1e-3)
+        np.testing.assert_allclose(deviation[i, 128:], expected.std(axis=0), atol=1e-3)
 
 
-def test_the_statistics_backbone_is_the_statistics():
-    images = random_images(4)
-    backbone = embed(images, build_backbone("statistics"), dtype=torch.bfloat16)
-    appended = embed(images, statistics=True)
-    np.testing.assert_array_equal(backbone, appended[:, 3:])
+def test_the_statistics_backbone_is_the_statistics_in_any_precision():
+    image = random_images(1)[0]
+    crops = torch.from_numpy(fixed_crops(image, 16, 4).transpose(0, 3, 1, 2).copy())
+    expected = residual_statistics(crops).numpy().mean(axis=0)
+    for dtype in (torch.float32, torch.bfloat16):
+        found = embed([image], build_backbone("statistics"), dtype=dtype)
+        np.testing.assert_allclose(found[0], expected, atol=1e-6)
 
 
 def test_views_are_embedded_in_the_order_of_their_draws():

@@ -107,10 +107,21 @@ def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
         assert set(counts) == {2}
 
 
-def test_a_head_learns_on_residual_statistics(pictures):
-    network = build_backbone("statistics", projection=True)
-    _, history = run(pictures, network, mode="head", epochs=4, learning_rate=3e-3)
-    assert history[best_epoch(history)]["valid_auc"] > 0.8
+@pytest.mark.parametrize("mode", ["head", "full"])
+def test_layers_over_residual_statistics_learn(pictures, mode):
+    network = build_backbone("statistics", statistics="learnt")
+    _, history = run(pictures, network, mode=mode, epochs=4, learning_rate=3e-3)
+    assert history[best_epoch(history)]["valid_auc"] > 0.9
+
+
+def test_statistics_learn_beside_a_frozen_body(pictures):
+    network = build_backbone("resnet18", truncate_at="layer1", projection=True, statistics="learnt")
+    before = weights(network)
+    run(pictures, network, mode="head", epochs=1)
+    after = weights(network)
+    changed = {name for name in before if not torch.equal(after[name], before[name])}
+    assert {name.split(".")[0] for name in changed} == {"projection", "branch"}
+    assert network.classifier.in_features == 256 + 256
 
 
 def test_history_has_one_entry_an_epoch(pictures):

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import torch
 
+from cnnsvm.features import loading
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.loading import (
     Decoded,
@@ -80,16 +81,17 @@ def test_crops_come_in_order_whatever_the_batch_size():
         assert seen == [[i] for i in range(7)]
 
 
-def test_decoded_images_are_kept_while_memory_lasts(monkeypatch):
-    from cnnsvm.features import loading
-
+def test_decoded_images_are_kept_while_memory_lasts_and_the_last_few_besides(monkeypatch):
     reads = []
-    images = [np.full((10, 10, 3), i, np.uint8) for i in range(3)]
+    images = [np.full((10, 10, 3), i, np.uint8) for i in range(5)]
     monkeypatch.setattr(loading, "load_image", lambda image: reads.append(image[0, 0, 0]) or image)
+    monkeypatch.setattr(loading, "RECENT", 2)
     decoded = Decoded(images, memory=650)  # two images of 300 bytes
     for _ in range(2):
-        assert [decoded[i][0, 0, 0] for i in range(3)] == [0, 1, 2]
-    assert reads == [0, 1, 2, 2]
+        assert [decoded[i][0, 0, 0] for i in range(5)] == [0, 1, 2, 3, 4]
+    assert reads == [0, 1, 2, 3, 4, 2, 3, 4]
+    assert [decoded[i][0, 0, 0] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
+    assert len(reads) == 8
 
 
 def test_a_limit_of_pairs_draws_other_ones_each_epoch():

@@ -1,0 +1,91 @@
+import argparse
+
+import pytest
+
+from cnnsvm import InpaintDetector
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+
+#: Flag and value on the command line -> parameter and value of the detector.
+FLAGS = {
+    "--backbone resnet34": ("backbone", "resnet34"),
+    "--weights imagenet": ("weights", "imagenet"),
+    "--stem nodown": ("stem", "nodown"),
+    "--truncate-at layer2": ("truncate_at", "layer2"),
+    "--preprocessing residual_bank": ("preprocessing", "residual_bank"),
+    "--finetune head": ("finetune", "head"),
+    "--augmentation robust": ("augmentation", "robust"),
+    "--pairs-per-source 2": ("pairs_per_source", 2),
+    "--epochs 3": ("epochs", 3),
+    "--learning-rate 0.01": ("learning_rate", 0.01),
+    "--crop-size 64": ("crop_size", 64),
+    "--crops 9": ("n_crops", 9),
+    "--pooling mean_std_top": ("pooling", "mean_std_top"),
+    "--statistics": ("statistics", True),
+    "--views 3": ("n_views", 3),
+    "--batch-size 8": ("batch_size", 8),
+    "--kernel rbf,linear": ("kernel", ("rbf", "linear")),
+    "--soft-vote": ("voting", "soft"),
+    "--trials 5": ("n_trials", 5),
+    "--inner-folds 4": ("cv", 4),
+    "--threshold 0.7": ("threshold", 0.7),
+    "--max-error 0.05": ("max_error", 0.05),
+    "--seed 3": ("random_state", 3),
+    "--device cpu": ("device", "cpu"),
+    "--precision float32": ("precision", "float32"),
+    "--gpu-memory-fraction 0.5": ("gpu_memory_fraction", 0.5),
+    "--jobs 1": ("n_jobs", 1),
+}
+#: Parameters that a command line has no use for, or sets itself.
+WITHOUT_FLAG = {"patience", "weight_decay", "validation_fraction", "calibrate"}
+WITHOUT_FLAG |= {"cache_dir", "verbose"}
+
+
+def detector_of(arguments):
+    parser = argparse.ArgumentParser()
+    add_detector_flags(parser)
+    return make_detector(parser.parse_args(arguments))
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_flag_sets_its_parameter_and_no_other(flag):
+    name, value = FLAGS[flag]
+    plain = detector_of([]).get_params()
+    assert plain[name] != value
+    assert detector_of(flag.split()).get_params() == plain | {name: value}
+
+
+def test_every_parameter_has_a_flag_or_a_reason():
+    named = {name for name, _ in FLAGS.values()}
+    assert named | WITHOUT_FLAG == set(InpaintDetector().get_params())
+    assert not named & WITHOUT_FLAG
+
+
+def test_without_flags_parameters_that_are_not_about_speed_are_the_detectors():
+    ours, usual = detector_of([]).get_params(), InpaintDetector().get_params()
+    own = {"weights", "augmentation", "epochs", "crop_size", "n_crops", "n_trials", "threshold"}
+    own |= {"n_jobs", "random_state"}
+    assert {name for name in usual if ours[name] != usual[name]} == own
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--stem wide", "stem must be one of"),
+        ("--pooling median", "pooling must be one of"),
+        ("--views 0", "n_views must be"),
+        ("--max-error 2", "max_error"),
+        ("--finetune none --pooling mean_top", "ranks crops"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_starts(flag, message):
+    with pytest.raises(ValueError, match=message):
+        detector_of(flag.split())
+
+
+def test_making_fakes_can_be_left_out():
+    for generate in (True, False):
+        parser = argparse.ArgumentParser()
+        add_data_flags(parser, generate=generate)
+        names = vars(parser.parse_args([]))
+        assert ("generate" in names) == ("variants" in names) == generate
+        assert {"codec", "groups", "skip_bad"} <= set(names)
