@@ -61,6 +61,28 @@ class MeanAndDeviation(nn.Module):
         return torch.cat([whole.mean(dim=(2, 3)), (variance + 1e-6).sqrt()], dim=1)
 
 
+class Standardise(nn.Module):
+    """Bring features to zero mean and unit variance, as found on training rows by `fit`."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(dim))
+
+    def fit(self, rows: torch.Tensor) -> None:
+        """Take mean and standard deviation of float rows (n, dim); constant ones stay."""
+        deviation = rows.double().std(dim=0, unbiased=False)
+        self.mean.copy_(rows.double().mean(dim=0))
+        self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Standardise (n, dim)."""
+        return (rows - self.mean) / self.scale
+
+
 class Backbone(nn.Module):
     """A network from pixels to embeddings, with its preprocessing inside.
 
@@ -200,8 +222,7 @@ def build_backbone(
 def _learnt_branch() -> nn.Module:
     """Two layers over standardised statistics; dropout, as there are few sources and many rows."""
     return nn.Sequential(
-        # statistics do not drift as a map of features does: their plain mean is the best
-        nn.BatchNorm1d(STATISTICS_DIM, affine=False, momentum=None),
+        Standardise(STATISTICS_DIM),
         nn.Linear(STATISTICS_DIM, 2 * PROJECTION_DIM),
         nn.ReLU(),
         nn.Dropout(0.3),

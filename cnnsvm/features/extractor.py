@@ -102,7 +102,8 @@ def fit_network(
         save_file(network_arrays(network), cache / "network.safetensors")
         (cache / "history.partial").write_text(json.dumps(history), encoding="utf-8")
         os.replace(cache / "history.partial", cache / "history.json")  # last: marks it finished
-        checkpoint.unlink(missing_ok=True)
+        for left in (checkpoint, *cache.glob("statistics_*.safetensors")):
+            left.unlink(missing_ok=True)
     return history
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.branch import train_branch
 from cnnsvm.features.trainer import Trainer, Training
 from cnnsvm.folds import encode_groups, grouped_folds
 
@@ -53,6 +55,12 @@ def finetune(
     """
     group_codes = encode_groups(groups, len(codes))
     fit, valid = validation_split(codes, group_codes, training)
+    if isinstance(network.branch, nn.Sequential):
+        folder = None if checkpoint is None else checkpoint.parent
+        history = train_branch(network, images, codes, group_codes, fit, valid, training, folder)
+        if network.body is None:
+            network.cpu().eval().requires_grad_(False)
+            return history
     trainer = Trainer(network, images, codes, group_codes, fit, valid, training)
     trainer.resume(checkpoint)
     remaining = range(len(trainer.history), training.epochs)

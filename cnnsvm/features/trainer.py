@@ -139,7 +139,7 @@ class Trainer:
         """Train on one epoch of crops and return its entry of the history."""
         self._training_mode()
         draws, rate = self._draws(epoch), float(self.schedule.get_last_lr()[0])
-        weight = self._class_weights(self.codes[[draw.index for draw in draws]])
+        weight = self._weights(self.codes[[draw.index for draw in draws]])
         device = self.training.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.training.random_state + epoch)  # dropout, stochastic depth
@@ -155,12 +155,12 @@ class Trainer:
             for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
                 pooled += [part.mean(dim=0) for part in self._logits(crops).split(counts)]
         targets = torch.from_numpy(self.codes[self.valid]).to(training.device)
-        weight = self._class_weights(self.codes[self.valid])
+        weight = self._weights(self.codes[self.valid])
         logits = torch.stack(pooled)
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
-        metrics = {"valid_loss": self._finite(loss.item())}
+        metrics = {"valid_loss": finite_loss(loss.item(), self.training)}
         if len(targets.unique()) == self.n_classes:
-            metrics["valid_auc"] = _auc(targets.cpu().numpy(), logits.softmax(1).cpu().numpy())
+            metrics["valid_auc"] = class_auc(targets.cpu().numpy(), logits.softmax(1).cpu().numpy())
         return metrics
 
     def patience_is_over(self) -> bool:
@@ -227,7 +227,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         targets = targets.to(self.training.device)
         loss = nn.functional.cross_entropy(self._logits(crops), targets, weight=weight)
-        value = self._finite(loss.item())
+        value = finite_loss(loss.item(), self.training)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -240,21 +240,29 @@ class Trainer:
 
     def _training_mode(self) -> None:
         self.model.train()
+        if self.model.branch is not None:
+            self.model.branch.eval()
         if self.training.mode == "head" and self.model.body is not None:
             self.model.body.eval()  # frozen: its batch statistics stay as they are
 
-    def _class_weights(self, codes: np.ndarray) -> torch.Tensor:
-        counts = np.bincount(codes, minlength=self.n_classes).clip(min=1)
-        weights = torch.tensor(len(codes) / (self.n_classes * counts), dtype=torch.float32)
-        return weights.to(self.training.device)
+    def _weights(self, codes: np.ndarray) -> torch.Tensor:
+        return class_weights(codes, self.n_classes).to(self.training.device)
 
-    def _finite(self, loss: float) -> float:
-        if not np.isfinite(loss):
-            raise DivergedError(
-                f"fine-tuning diverged: the loss is {loss}. Lower learning_rate "
-                f"(now {self.training.learning_rate:g}) or use precision='float32'."
-            )
-        return loss
+
+def class_weights(codes: np.ndarray, n_classes: int) -> torch.Tensor:
+    """Weigh classes so that each counts the same, float32 (n_classes,), 1 on average over rows."""
+    counts = np.bincount(codes, minlength=n_classes).clip(min=1)
+    return torch.tensor(len(codes) / (n_classes * counts), dtype=torch.float32)
+
+
+def finite_loss(loss: float, training: Training) -> float:
+    """Return a loss, or raise `DivergedError` if it is not finite."""
+    if not np.isfinite(loss):
+        raise DivergedError(
+            f"fine-tuning diverged: the loss is {loss}. Lower learning_rate "
+            f"(now {training.learning_rate:g}) or use precision='float32'."
+        )
+    return loss
 
 
 def _prepare(network: Backbone, training: Training, n_classes: int) -> None:
@@ -266,8 +274,11 @@ def _prepare(network: Backbone, training: Training, n_classes: int) -> None:
     network.requires_grad_(True)
     if network.body is not None:
         network.body.requires_grad_(training.mode == "full")
+    if network.branch is not None:
+        network.branch.requires_grad_(False)  # learnt before, see `cnnsvm.features.branch`
 
 
-def _auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
+def class_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the ROC AUC of class probabilities (n, n_classes), one-vs-rest if more than two."""
     scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
     return float(roc_auc_score(targets, scores, multi_class="ovr"))

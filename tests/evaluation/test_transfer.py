@@ -108,12 +108,13 @@ def test_scores_are_those_of_a_detector_fitted_by_hand(judged, manifest):
 
 def test_two_classes_keep_their_threshold(manifest):
     options = {**OPTIONS, "target": "label", "families": {"b:*": "b", "[ac]": "other"}}
-    detector = TextureDetector(**DETECTOR.get_params() | {"threshold": 0.7})
+    detector = TextureDetector(**DETECTOR.get_params() | {"threshold": 0.95})
     judged = measure_transfer(detector, manifest, **options)
     assert {tuple(sorted(set(labels))) for _, labels, _ in FITTED} == {(0, 1)}
     assert len(FITTED) == 3
-    np.testing.assert_allclose(judged["probability"], expit(judged["score"] + logit(0.7)))
-    np.testing.assert_array_equal(judged["prediction"], judged["probability"] > 0.7)
+    np.testing.assert_allclose(judged["probability"], expit(judged["score"] + logit(0.95)))
+    np.testing.assert_array_equal(judged["prediction"], judged["probability"] > 0.95)
+    assert judged["probability"].between(0.5, 0.95).any()
 
 
 def test_a_family_is_left_out_as_one(manifest):
