@@ -22,20 +22,26 @@ def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
     -------
     DataFrame
         One row an image: score (log-odds of fake above the threshold's), probability (of fake),
-        prediction (1 where the score is positive).
+        prediction (1 where the score is positive), and with more than two classes ``named`` (the
+        most probable class) and ``confidence`` (its probability).
     """
-    score = fake_log_odds(detector, images)
-    offset = logit(detector.threshold_) if len(detector.classes_) == 2 else 0.0
-    decided = {"probability": expit(score + offset), "prediction": (score > 0).astype(int)}
-    return pd.DataFrame({"score": score, **decided})
-
-
-def fake_log_odds(detector: Any, images: Sequence[Any]) -> np.ndarray:
-    """Return the log-odds of not being real, above the threshold's; float64 (n_images,)."""
     if len(detector.classes_) == 2:
-        return detector.decision_function(images)
-    real = detector.predict_proba(images)[:, 0]
-    return -logit(np.clip(real, 1e-15, 1 - 1e-15))
+        score = detector.decision_function(images)
+        probability = expit(score + logit(detector.threshold_))
+        return pd.DataFrame(
+            {"score": score, "probability": probability, "prediction": (score > 0).astype(int)}
+        )
+    probabilities = detector.predict_proba(images)
+    score = -logit(np.clip(probabilities[:, 0], 1e-15, 1 - 1e-15))
+    return pd.DataFrame(
+        {
+            "score": score,
+            "probability": expit(score),
+            "prediction": (score > 0).astype(int),
+            "named": detector.classes_[probabilities.argmax(axis=1)],
+            "confidence": probabilities.max(axis=1),
+        }
+    )
 
 
 def check_calibrates(detector: Any) -> None:

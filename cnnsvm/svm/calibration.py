@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 from scipy.special import expit, log_expit, logit, logsumexp, softmax
+from sklearn.linear_model import LogisticRegression
 
 logger = logging.getLogger(__name__)
 
@@ -117,3 +118,50 @@ def log_odds_to_proba(log_odds: np.ndarray) -> np.ndarray:
     if log_odds.shape[1] == 1:
         return np.hstack([expit(-log_odds), expit(log_odds)])
     return softmax(log_expit(log_odds), axis=1)
+
+
+def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
+    """Fit how the one-vs-rest log-odds of several classes become one set of probabilities.
+
+    Each machine is calibrated against all the rest, but their probabilities do not sum to 1, and
+    dividing by the sum makes a sure verdict less sure than it is. Multinomial logistic regression
+    on the log-odds ("matrix scaling", Guo et al., ICML 2017) repairs that.
+
+    Parameters
+    ----------
+    log_odds : ndarray of float64, shape (n_samples, n_classes)
+        Of rows that the machines were not fitted on; rows with NaN are left out.
+    codes : ndarray of int, shape (n_samples,)
+        Class of each row.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_classes, n_classes + 1), or None
+        Weights and, in the last column, offsets of the logits; None if a class has no row.
+    """
+    known = np.isfinite(log_odds).all(axis=1)
+    if len(np.unique(codes[known])) < log_odds.shape[1]:
+        return None
+    # a weak penalty: it matters only where the classes are separable
+    model = LogisticRegression(C=10.0, max_iter=1000).fit(log_odds[known], codes[known])
+    return np.column_stack([model.coef_, model.intercept_])
+
+
+def mix(log_odds: np.ndarray, mixing: np.ndarray | None) -> np.ndarray:
+    """Apply what `fit_mixing` found; without it, or for two classes, nothing changes.
+
+    Parameters
+    ----------
+    log_odds : ndarray of float64, shape (n_samples, n_machines)
+    mixing : ndarray or None
+
+    Returns
+    -------
+    ndarray of float64, shape (n_samples, n_machines)
+        The log-odds of each class against the rest, of probabilities that sum to 1.
+    """
+    if mixing is None:
+        return log_odds
+    logits = log_odds @ mixing[:, :-1].T + mixing[:, -1]
+    others = [logsumexp(np.delete(logits, k, axis=1), axis=1) for k in range(logits.shape[1])]
+    return logits - np.column_stack(others)

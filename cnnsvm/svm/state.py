@@ -34,6 +34,8 @@ def to_state(classifier: "TunedSVC") -> State:
         "scale": classifier.scale_,
         "oof_decision": classifier.oof_decision_,
     }
+    if classifier.mixing_ is not None:
+        arrays["mixing"] = classifier.mixing_
     models = []
     for m, model in enumerate(classifier.models_):
         models.append([asdict(machine.kernel) for machine in model.machines])
@@ -121,6 +123,7 @@ def _rebuild(
     classifier.best_score_ = _or_nan(config["best_score"])
     classifier.studies_ = [s | {"score": _or_nan(s["score"])} for s in config["studies"]]
     classifier.oof_decision_ = arrays["oof_decision"]
+    classifier.mixing_ = arrays.get("mixing")
     classifier.models_ = [
         _read_model(kernels, arrays, m, classifier) for m, kernels in enumerate(config["models"])
     ]

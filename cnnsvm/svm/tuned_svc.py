@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm.svm import state
-from cnnsvm.svm.calibration import log_odds_to_proba, soft_vote
+from cnnsvm.svm.calibration import fit_mixing, log_odds_to_proba, mix, soft_vote
 from cnnsvm.svm.checks import (
     calibration_rows,
     check_classes,
@@ -106,6 +106,9 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         Number of inner folds used; 0 if the data were too few to hold anything out.
     mean_, scale_ : ndarray of float64, shape (n_features,)
         Standardisation.
+    mixing_ : ndarray of float64, shape (n_classes, n_classes + 1), or None
+        How calibrated one-vs-rest log-odds become probabilities of more than two classes, see
+        `cnnsvm.svm.calibration.fit_mixing`.
     models_ : list of KernelModel
         The fitted machines of each kernel that votes, as arrays.
 
@@ -225,6 +228,11 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         fitted = [fit_model(task, search, Z, self.calibrate) for search in searches]
         self.models_ = [model for model, _ in fitted]
         votes = soft_vote(np.stack([decisions for _, decisions in fitted]))
+        self.mixing_ = None
+        if self.calibrate and votes.shape[1] > 1:
+            rows = task.calibration
+            self.mixing_ = fit_mixing(votes[rows], task.targets[rows].argmax(axis=1))
+        votes = mix(votes, self.mixing_)
         self.oof_decision_ = votes[:, 0] if votes.shape[1] == 1 else votes
 
     def _decide(self, X: ArrayLike) -> np.ndarray:
@@ -235,7 +243,8 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         blocks = []
         for block in gen_batches(len(rows), BLOCK_ROWS):
             Z = (rows[block] - self.mean_) / self.scale_
-            blocks.append(soft_vote(np.stack([model.decide(Z) for model in self.models_])))
+            votes = soft_vote(np.stack([model.decide(Z) for model in self.models_]))
+            blocks.append(mix(votes, self.mixing_))
         return np.concatenate(blocks)
 
     def decision_function(self, X: ArrayLike) -> np.ndarray:
