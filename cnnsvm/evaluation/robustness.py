@@ -17,6 +17,7 @@ import pandas as pd
 import PIL
 from sklearn.utils.validation import check_is_fitted
 
+from cnnsvm.evaluation.class_metrics import class_metrics
 from cnnsvm.evaluation.crossval import outer_folds
 from cnnsvm.evaluation.degradations import CLEAN, DEGRADATIONS, check_degradations, degrade
 from cnnsvm.evaluation.intervals import (
@@ -210,7 +211,8 @@ def summarise_robustness(
         judged), ``balanced_accuracy``, ``detection_rate`` (share of the fakes called fake),
         ``false_alarm_rate`` (share of the originals called fake) and ``ece``, each followed by
         the ends of its 95 % interval, such as ``roc_auc_low`` and ``roc_auc_high``. A variant is
-        set against all originals.
+        set against all originals. Of a detector of more than two classes the rows of "all" have
+        ``class_balanced_accuracy`` and ``class_ece`` too, see `class_metrics`.
     """
     options = {"n_resamples": n_resamples, "random_state": random_state}
     variants = sorted(predictions.loc[predictions["label"] == 1, "variant"].unique())
@@ -225,6 +227,8 @@ def summarise_robustness(
                 continue
             found = _compare(_against_originals(table, variant), clean, variant, options)
             scores = found | {"false_alarm_rate": alarms}
+            if variant == ALL and "named" in table:
+                scores |= class_metrics(table, n_resamples=n_resamples, random_state=random_state)
             rows.append({"degradation": name, **_counts(table, variant), **as_columns(scores)})
     return pd.DataFrame(rows)
 

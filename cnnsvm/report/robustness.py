@@ -63,6 +63,9 @@ UNSEEN = (
     "was not checked: if any of these sources was among them, the numbers are no result."
 )
 FILE = "robustness.json"
+NAMED = "Each class named (original, and each kind of fake)"
+CLASS_HEADERS = ["degradation", "balanced accuracy", "ECE of the named class"]
+_CLASS = ("balanced_accuracy", "ece")
 _SHORT = ("bal. acc.", "found", "alarms", "ECE")
 
 
@@ -131,6 +134,8 @@ def format_robustness(
             for row in part.to_dict("records")
         ]
         blocks.append(f"{_heading(part)}\n{format_table(headers, rows)}")
+    if classes := _class_rows(summary):
+        blocks.append(f"{NAMED}\n{format_table(CLASS_HEADERS, classes)}")
     prose = [" ".join(describe_robustness(summary)), *_caveats(facts)]
     prose += [f"Warning: {text}" for text in warnings_of(facts, FILE)]
     blocks += [textwrap.fill(text, WIDTH, break_long_words=False) for text in prose]
@@ -178,12 +183,14 @@ def render_robustness(summary: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     """
     title = str(facts.get("title") or "Robustness")
     kinds = dict.fromkeys(map(kind_of, summary["degradation"]))
+    classes = _class_rows(summary)
     alt = "ROC AUC and false-alarm rate by degradation, with the values of the tables below"
     plot = element("figure", image(to_png(robustness_plot(summary)), "png", alt))
     body = [
         _header(summary, facts, title),
         section("Plot", element("div", plot, class_="plots wide")),
         *(_variant_table(summary[summary["variant"] == name]) for name in shown_variants(summary)),
+        *([section(NAMED, table(CLASS_HEADERS, classes))] if classes else []),
         section("Degradations", definitions({kind: MEANINGS[kind] for kind in kinds})),
         sections.provenance({**facts, "warnings": warnings_of(facts, FILE), "skipped": []}),
     ]
@@ -223,6 +230,16 @@ def _variant_table(part: pd.DataFrame) -> Html:
     return section(_heading(part), table(["degradation", *COLUMNS.values()], rows))
 
 
+def _class_rows(summary: pd.DataFrame) -> list[list[str]]:
+    """Return how well each class is named, a row a degradation; empty for two classes."""
+    if "class_ece" not in summary:
+        return []
+    return [
+        [name, *(format_interval(interval_of(row, f"class_{what}")) for what in _CLASS)]
+        for name, row in _of_all_fakes(summary).items()
+    ]
+
+
 def _heading(part: pd.DataFrame) -> str:
     variant, n_fakes, n_originals = part[["variant", "n_fakes", "n_originals"]].iloc[0]
     kind = "All fakes" if variant == ALL else str(variant).capitalize()
@@ -247,8 +264,10 @@ def _change(row: Row) -> str:
 def _nested(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn rows into what JSON holds, a ``{"value", "low", "high"}`` each metric."""
     plain = ["degradation", "variant", "n_originals", "n_fakes", "n_sources"]
+    classes = [f"class_{name}" for name in _CLASS if f"class_{name}" in summary]
+    shown = [*COLUMNS, *classes]
     return [
-        {name: row[name] for name in plain} | {name: interval_of(row, name) for name in COLUMNS}
+        {name: row[name] for name in plain} | {name: interval_of(row, name) for name in shown}
         for row in summary.to_dict("records")
     ]
 

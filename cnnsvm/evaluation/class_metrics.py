@@ -1,0 +1,81 @@
+"""How well a detector names more than two classes, with intervals over sources."""
+
+import numpy as np
+import pandas as pd
+
+from cnnsvm.evaluation.intervals import Interval, bootstrap_metrics
+from cnnsvm.folds import encode_groups
+
+_NEEDED = ("source_id", "named", "confidence")
+
+
+def class_metrics(
+    predictions: pd.DataFrame,
+    truth: str = "variant",
+    n_resamples: int = 1000,
+    random_state: int | None = 0,
+) -> dict[str, Interval]:
+    """Score the named classes of predictions.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With ``source_id``, ``named`` (the most probable class), ``confidence`` (its probability)
+        and the column ``truth``.
+    truth : str
+        Column of the true class.
+    n_resamples : int
+        Bootstrap resamples of whole sources, for 95 % intervals.
+    random_state : int or None
+
+    Returns
+    -------
+    dict of str to dict
+        ``value``, ``low`` and ``high`` of ``class_balanced_accuracy`` (the mean over classes of
+        the share that is named rightly) and ``class_ece`` (the expected calibration error of the
+        confidence, over all rows as they are).
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    missing = [name for name in (*_NEEDED, truth) if name not in predictions]
+    if missing:
+        raise ValueError(
+            f"class metrics need the columns {', '.join((*_NEEDED, truth))}; {missing[0]!r} is "
+            "missing. Judge with a detector of more than two classes."
+        )
+    right = (predictions["named"] == predictions[truth]).to_numpy()
+    as_binary = predictions.assign(
+        label=right.astype(int), probability=predictions["confidence"], prediction=1
+    )
+    ece = bootstrap_metrics(as_binary, n_resamples, random_state=random_state)["ece"]
+    accuracy = _balanced_accuracy(predictions, truth, right, n_resamples, random_state)
+    return {"class_balanced_accuracy": accuracy, "class_ece": ece}
+
+
+def _balanced_accuracy(
+    predictions: pd.DataFrame,
+    truth: str,
+    right: np.ndarray,
+    n_resamples: int,
+    random_state: int | None,
+) -> Interval:
+    sources = encode_groups(predictions["source_id"].to_numpy(dtype=object), len(predictions))
+    classes, codes = np.unique(predictions[truth].astype(str), return_inverse=True)
+    n_sources, n_classes = int(sources.max()) + 1, len(classes)
+    cells = sources * n_classes + codes
+    shape, size = (n_sources, n_classes), n_sources * n_classes
+    rows = np.bincount(cells, minlength=size).reshape(shape)
+    hits = np.bincount(cells, weights=right, minlength=size).reshape(shape)
+    value = float((hits.sum(axis=0) / rows.sum(axis=0)).mean())
+    rng = np.random.default_rng(random_state)
+    drawn = rng.multinomial(n_sources, np.full(n_sources, 1 / n_sources), size=n_resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        resampled = ((drawn @ hits) / (drawn @ rows)).mean(axis=1)
+    known = resampled[np.isfinite(resampled)]
+    if n_sources < 2 or len(known) < n_resamples / 2:
+        return {"value": value, "low": float("nan"), "high": float("nan")}
+    low, high = np.percentile(known, (2.5, 97.5))
+    return {"value": value, "low": float(low), "high": float(high)}
