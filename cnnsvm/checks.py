@@ -16,6 +16,7 @@ from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.images import as_image_list
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_params
+from cnnsvm.verdicts import UNSURE
 
 PRECOMPUTED = "precomputed"
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -76,7 +77,7 @@ def check_labelled_images(
     Raises
     ------
     ValueError
-        If lengths differ, labels are missing, or there is only one class.
+        If lengths differ, labels are missing, there is only one class, or one is named "unsure".
     """
     images = as_image_list(X)
     if hasattr(X, "columns"):
@@ -93,10 +94,26 @@ def check_labelled_images(
             f"y contains only one class, {classes.tolist()!r}; a detector needs real and "
             "fake images."
         )
+    check_class_names(classes)
     if groups is not None:
         groups = np.asarray(groups)
         check_consistent_length(images, groups)
     return images, labels, groups
+
+
+def check_class_names(labels: np.ndarray) -> None:
+    """Refuse a class with the name that a verdict has for images that cannot be told.
+
+    Raises
+    ------
+    ValueError
+        If a label is "unsure".
+    """
+    if UNSURE in labels.tolist():
+        raise ValueError(
+            f"y contains the class {UNSURE!r}, which is what `verdict` says of images that it "
+            "cannot tell. Give the class another name."
+        )
 
 
 def check_images(X: Any) -> Sequence[Any]:

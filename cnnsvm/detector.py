@@ -17,7 +17,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm import bundle, pretrained
-from cnnsvm.checks import PRECOMPUTED, check_detector_params, check_images, check_labelled_images
+from cnnsvm.checks import (
+    PRECOMPUTED,
+    check_class_names,
+    check_detector_params,
+    check_images,
+    check_labelled_images,
+)
 from cnnsvm.explanation import heatmap
 from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm
 from cnnsvm.svm.checks import check_finite
@@ -25,6 +31,10 @@ from cnnsvm.verdicts import offset, predicted_codes, with_unsure
 
 if TYPE_CHECKING:
     from cnnsvm.model_card import ModelCard
+
+
+#: Attributes that not every fit sets: those of an earlier one must not stay.
+_OF_ONE_FIT = ("network_", "history_", "n_features_in_", "feature_names_in_", "trained_on_")
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -102,7 +112,9 @@ class InpaintDetector(
         Probability of ``classes_[1]`` from which an image is called that, for two classes.
         "balanced_accuracy" chooses it on the grouped out-of-fold scores of the training images.
     max_error : float in (0, 1) or None, default=None
-        Share of verdicts that may be wrong; `verdict` says "unsure" where that cannot be kept.
+        Share of verdicts to be wrong at most; `verdict` says "unsure" where that cannot be kept.
+        It is a target, met on average on held-out sources of the training, and no guarantee for
+        other pictures.
     device, precision : str, default="auto"
         "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
         where the hardware has them.
@@ -249,11 +261,12 @@ class InpaintDetector(
             or devices (`DeviceError`).
         """
         check_detector_params(self.get_params(deep=False))
-        if hasattr(self, "trained_on_"):  # of a detector that was loaded
-            del self.trained_on_
+        for left in _OF_ONE_FIT:
+            vars(self).pop(left, None)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
+            check_class_names(labels)
             fit_svm(self, embeddings, labels, groups, seed)
         else:
             fit_on_images(self, *check_labelled_images(X, y, groups), seed)

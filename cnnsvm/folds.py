@@ -82,8 +82,9 @@ def grouped_folds(
     for label in np.unique(labels):
         n_groups = len(np.unique(codes[labels == label]))
         if n_groups < n_splits:
+            shown = label.item() if isinstance(label, np.generic) else label
             raise ValueError(
-                f"class {label!r} has {n_groups} group(s) but {n_splits} folds were asked for; "
+                f"class {shown!r} has {n_groups} group(s) but {n_splits} folds were asked for; "
                 "each fold needs at least one. Add sources or lower the number of folds."
             )
     splitter = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)

@@ -1,7 +1,7 @@
-"""Make the detector that ships with the package: many engines, one seed, every step repeatable.
+r"""Make the detector that ships with the package: many engines, one seed, every step repeatable.
 
     python experiments/train_decoders.py --data paintings.zip --out runs/decoders
-    python experiments/train_bundle.py --data paintings.zip --file inpainting.webp \\
+    python experiments/train_bundle.py --data paintings.zip --file inpainting.webp \
         --decoders runs/decoders --out runs/bundle
     cp -r runs/bundle/weights cnnsvm/
 
@@ -82,17 +82,23 @@ def make_records(args: argparse.Namespace) -> Any:
     from cnnsvm.generation.family import build_family
     from cnnsvm.records import write_manifest
 
+    engines = list_engines(args)
     originals = open_dataset(args.data, args.out / "data", skip_bad=True, only_originals=True)
     manifest = build_family(
         originals,
         args.out / "records",
-        list_engines(args),
+        engines,
         only_spliced=ONLY_SPLICED,
         random_state=args.seed,
     )
     write_manifest(manifest, args.out / "records" / "manifest.parquet")
     logger.info("%d images from %d sources", len(manifest), manifest["source_id"].nunique())
     return manifest
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row's numbers; JSON has lists for (value, low, high)."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in row["numbers"].items()}
 
 
 def describe(args: argparse.Namespace, manifest: Any) -> Any:
@@ -103,11 +109,11 @@ def describe(args: argparse.Namespace, manifest: Any) -> Any:
     engines = sorted(manifest["engine"].dropna().unique())
     return ModelCard(
         name=NAME,
-        trained_on=(
+        trained_on=[
             f"{manifest['source_id'].nunique()} paintings in the public domain, repainted by "
             f"{len(engines)} engines: {', '.join(engines)}."
-        ),
-        tested_on=[Measured(**row) for row in rows],
+        ],
+        tested_on=[Measured(**row | {"numbers": _numbers(row)}) for row in rows],
         command=shlex.join(["python", *sys.argv]),
         seed=args.seed,
     )
@@ -116,7 +122,7 @@ def describe(args: argparse.Namespace, manifest: Any) -> Any:
 def run(args: argparse.Namespace) -> int:
     """Make records, train, save."""
     from cnnsvm import InpaintDetector
-    from cnnsvm.pretrained import find_oversized, hash_images
+    from cnnsvm.pretrained import hash_images
 
     manifest = make_records(args)
     if args.records_only:
@@ -130,8 +136,6 @@ def run(args: argparse.Namespace) -> int:
     originals = manifest[manifest["label"] == 0].drop_duplicates("sha256")
     detector.trained_on_ = hash_images(originals["path"].tolist())
     folder = detector.save_pretrained(args.out / "weights", describe(args, manifest))
-    for file in find_oversized(folder):
-        logger.warning("%s is too large to ship", file)
     print(f"{folder}: inner AUC {detector.svm_.best_score_:.4f}")
     return 0
 

@@ -20,9 +20,9 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.features.backbones import Backbone
-from cnnsvm.features.loading import Decoded, Draw, DrawnCrops, paired_draws
+from cnnsvm.features.loading import MEMORY, Decoded, Draw, DrawnCrops, paired_draws
 from cnnsvm.features.statistics import residual_statistics
-from cnnsvm.features.trainer import Training, class_auc, class_weights, finite_loss
+from cnnsvm.features.trainer import Training, best_epoch, class_auc, class_weights, finite_loss
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ def train_branch(
         One a pass: ``epoch``, ``train_loss``, ``learning_rate`` and, with ``valid``,
         ``valid_loss`` and ``valid_auc`` (of crops, not of images).
     """
-    decoded = Decoded(images)
+    # worker processes start anew each round: what they keep would only cost memory
+    decoded = Decoded(images, 0 if training.n_jobs else MEMORY)
     rounds = [(epoch, fit) for epoch in range(training.epochs)]
     bar = tqdm(rounds, "statistics", unit="round", disable=not sys.stderr.isatty())
     parts = [_gather(decoded, codes, groups, part, e, training, folder) for e, part in bar]
@@ -144,7 +145,7 @@ class _Passes:
     def run(self) -> list[dict[str, float]]:
         """Pass over the rows, keep the best weights, and hand them to the network."""
         history: list[dict[str, float]] = []
-        best, best_loss = self.model.state_dict(), np.inf
+        best: dict[str, torch.Tensor] = {}
         device = self.training.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.training.random_state)
@@ -154,10 +155,10 @@ class _Passes:
                 if self.held_out is not None:
                     entry |= self._validate(*self.held_out)
                 history.append(entry)
-                if entry.get("valid_loss", -number) < best_loss:
-                    best_loss = entry.get("valid_loss", -number)
+                if best_epoch(history) == number:
                     best = copy.deepcopy(self.model.state_dict())
         self.model.load_state_dict(best)
+        self.model.cpu()  # where the rest of the network is
         self.network.classifier = self.classifier
         logger.info("statistics learnt: %s", history[-1])
         return history

@@ -87,6 +87,8 @@ class Engine:
         and all, is brought to its size first.
     find_problem : callable ``(prompt) -> str or None``, or None
         Says what is wrong with a prompt.
+    variants : tuple of str
+        The variants of fakes that its output makes sense for.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Engine:
     parallel: bool = False
     find_file: Callable[[str], Path] | None = None
     find_problem: Callable[[str], str | None] | None = None
+    variants: tuple[str, ...] = ("regenerated", "spliced")
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0, prompt: str | None = None

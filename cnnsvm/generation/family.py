@@ -69,6 +69,7 @@ def build_family(
         sources = make_manifest(
             [
                 table.iloc[i][["path", "label", "source_id"]].to_dict()
+                | {"reduced": reduced and table is copies}
                 for i, table in enumerate(taken)
             ]
         )
@@ -82,10 +83,7 @@ def build_family(
             panels=False,
             random_state=random_state,
         )
-        is_copy = made["source_id"].map(
-            {str(real.loc[i, "source_id"]): table is copies for i, table in enumerate(taken)}
-        )
-        parts.append(made.assign(reduced=is_copy.to_numpy() & reduced, order=k))
+        parts.append(made.assign(reduced=made["reduced"].astype(bool), order=k))
     whole = pd.concat(parts, ignore_index=True)
     ordered = whole.sort_values(["source_id", "reduced", "order", "variant"], kind="stable")
     return ordered.drop(columns="order").reset_index(drop=True)

@@ -20,7 +20,7 @@ def self_blend_engine(argument: str) -> Engine:
     After Shiohara and Yamasaki, "Detecting deepfakes with self-blended images", CVPR 2022.
 
     It has no meaning for the variant ``regenerated``: that would be a resized original with the
-    label of a fake. Do not ask for it.
+    label of a fake. A build that asks for it is refused.
 
     The angle is uniform within 8 degrees, the scale log-uniform in [0.6, 1.6], each shift uniform
     within 20 pixels, the kernel linear, cubic or Lanczos, and the border is reflected: all drawn
@@ -39,7 +39,7 @@ def self_blend_engine(argument: str) -> Engine:
     if argument:
         raise EngineError(f"self-blend takes no argument, got {argument!r}. Write self-blend.")
     # uses_mask is left True: one output for all masks would be one draw for all masks
-    return Engine("self-blend", one_by_one(_turn), parallel=True)
+    return Engine("self-blend", one_by_one(_turn), parallel=True, variants=("spliced",))
 
 
 def draw_warp(width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
