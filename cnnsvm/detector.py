@@ -262,7 +262,7 @@ class InpaintDetector(
         """
         check_detector_params(self.get_params(deep=False))
         for left in _OF_ONE_FIT:
-            vars(self).pop(left, None)
+            self.__dict__.pop(left, None)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)

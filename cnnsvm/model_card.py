@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnnsvm.checks import PRECOMPUTED
+from cnnsvm.features.backbones import STATISTICS
+from cnnsvm.fitting import statistics_of
 from cnnsvm.persistence import library_versions
 
 NOT_MEASURED = "not measured"
@@ -157,15 +159,27 @@ def _header(card: ModelCard) -> str:
 
 
 def _what(detector: Any, card: ModelCard) -> str:
-    lines = [card.summary.strip() or _DEFAULT_SUMMARY, "", *_describe(detector)]
+    lines = [
+        card.summary.strip() or _DEFAULT_SUMMARY.format(_how(detector)),
+        "",
+        *_describe(detector),
+    ]
     return "\n".join(lines)
 
 
 _DEFAULT_SUMMARY = (
-    "Tells whether a picture, or a part of it, was repainted by a machine: a convolutional "
-    "network turns crops at native resolution into an embedding, and a support vector machine "
-    "classifies it."
+    "Tells whether a picture, or a part of it, was repainted by a machine: {} crops at native "
+    "resolution into an embedding, and a support vector machine classifies it."
 )
+
+
+def _how(detector: Any) -> str:
+    """Say in words what looks at the crops."""
+    network, beside = "a convolutional network turns", "residual statistics"
+    if detector.backbone == STATISTICS:
+        learnt = statistics_of(detector) == "learnt"
+        return "a small network turns the residual statistics of" if learnt else f"{beside} turn"
+    return f"{network[:-6]} and {beside} turn" if detector.statistics else network
 
 
 def _describe(detector: Any) -> list[str]:

@@ -79,6 +79,7 @@ def write_bundle(
     for name, tensors in arrays.items():
         plain = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
         save_file(plain, partial / f"{name}{ARRAYS}")
+        (partial / f"{name}{ARRAYS}").chmod(0o644)  # it would be the owner's alone
     for name, text in (texts or {}).items():
         (partial / name).write_bytes(text.encode())
     hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}

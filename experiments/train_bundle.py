@@ -96,16 +96,22 @@ def make_records(args: argparse.Namespace) -> Any:
     return manifest
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row's numbers; JSON has lists for (value, low, high)."""
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in row["numbers"].items()}
-
-
-def describe(args: argparse.Namespace, manifest: Any) -> Any:
-    """Write the model card."""
-    from cnnsvm.model_card import Measured, ModelCard
+def read_measured(args: argparse.Namespace) -> list[Any]:
+    """Read the rows of the card's table of results; JSON has lists for (value, low, high)."""
+    from cnnsvm.model_card import Measured
 
     rows = [] if args.tested_on is None else json.loads(args.tested_on.read_text("utf-8"))
+    for row in rows:
+        row["numbers"] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in row["numbers"].items()
+        }
+    return [Measured(**row) for row in rows]
+
+
+def describe(args: argparse.Namespace, manifest: Any, measured: list[Any]) -> Any:
+    """Write the model card."""
+    from cnnsvm.model_card import ModelCard
+
     engines = sorted(manifest["engine"].dropna().unique())
     return ModelCard(
         name=NAME,
@@ -113,7 +119,7 @@ def describe(args: argparse.Namespace, manifest: Any) -> Any:
             f"{manifest['source_id'].nunique()} paintings in the public domain, repainted by "
             f"{len(engines)} engines: {', '.join(engines)}."
         ],
-        tested_on=[Measured(**row | {"numbers": _numbers(row)}) for row in rows],
+        tested_on=measured,
         command=shlex.join(["python", *sys.argv]),
         seed=args.seed,
     )
@@ -124,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm import InpaintDetector
     from cnnsvm.pretrained import hash_images
 
+    measured = read_measured(args)  # better now than after the training
     manifest = make_records(args)
     if args.records_only:
         return 0
@@ -135,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     )
     originals = manifest[manifest["label"] == 0].drop_duplicates("sha256")
     detector.trained_on_ = hash_images(originals["path"].tolist())
-    folder = detector.save_pretrained(args.out / "weights", describe(args, manifest))
+    folder = detector.save_pretrained(args.out / "weights", describe(args, manifest, measured))
     print(f"{folder}: inner AUC {detector.svm_.best_score_:.4f}")
     return 0
 

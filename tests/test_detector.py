@@ -717,3 +717,31 @@ def test_odd_images_can_be_learnt_from():
     settings = TUNED | {"epochs": 1, "n_views": 2, "augmentation": "robust", "statistics": True}
     detector = InpaintDetector(**settings).fit(images, y)
     assert np.isfinite(detector.predict_proba(images)).all()
+
+
+def test_no_class_may_be_named_as_a_verdict_that_cannot_be_given(pictures):
+    message = "the class 'unsure', which is what `verdict` says .* Give the class another name"
+    images, y, groups = pictures
+    names = np.array(["real", "unsure"])[y]
+    with pytest.raises(ValueError, match=message):
+        InpaintDetector(**QUICK).fit(images, names, groups)
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    for labels in (names[:20], names[:20].astype(object)):
+        with pytest.raises(ValueError, match=message):
+            InpaintDetector("precomputed", n_trials=1).fit(X, labels)
+
+
+def test_a_refit_on_embeddings_forgets_the_network(pictures, tmp_path):
+    images, y, groups = pictures
+    detector = InpaintDetector(**QUICK).fit(images, y, groups)
+    assert detector.network_ is not None
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(36, 3)), columns=["a", "b", "c"])
+    detector.set_params(backbone="precomputed").fit(X, y, groups)
+    left = {"network_", "history_"} & set(vars(detector))
+    assert not left
+    again = InpaintDetector.load(detector.save(tmp_path / "embeddings"))
+    np.testing.assert_array_equal(again.predict_proba(X), detector.predict_proba(X))
+
+    detector.set_params(backbone="squeezenet1_1").fit(images, y, groups)
+    assert not {"n_features_in_", "feature_names_in_"} & set(vars(detector))
+    assert InpaintDetector.load(detector.save(tmp_path / "images")).network_ is not None

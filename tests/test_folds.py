@@ -61,6 +61,13 @@ def test_a_class_with_fewer_groups_than_folds_is_named():
         grouped_folds(y, groups, 3)
 
 
+@pytest.mark.parametrize(("labels", "shown"), [([0, 1], "0"), (["a", "b"], "'a'")])
+def test_a_class_is_named_as_one_writes_it(labels, shown):
+    y = np.array(labels).repeat([2, 3])
+    with pytest.raises(ValueError, match=rf"^class {shown} has 2 group"):
+        grouped_folds(y, None, 3)
+
+
 def test_a_wrong_number_of_groups():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         grouped_folds([0, 1, 0, 1], ["a", "b"], 2)

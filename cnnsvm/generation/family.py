@@ -49,7 +49,8 @@ def build_family(
     DataFrame
         One manifest of everything. Within a source the images that are not reduced come first,
         each kind in the order of the engines, so that a detector that pairs a source's images in
-        their order sets fakes beside originals of their own size.
+        their order sets fakes beside originals of their own size (with ``only_spliced``, some
+        whole ones beside others).
     """
     target = Path(folder)
     real = originals[originals["label"] == 0].reset_index(drop=True)

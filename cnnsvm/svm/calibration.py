@@ -142,8 +142,8 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     known = np.isfinite(log_odds).all(axis=1)
     if len(np.unique(codes[known])) < log_odds.shape[1]:
         return None
-    # a weak penalty: it matters only where the classes are separable
-    model = LogisticRegression(C=10.0, max_iter=1000).fit(log_odds[known], codes[known])
+    # on few rows a weaker penalty overfits
+    model = LogisticRegression(C=1.0, max_iter=1000).fit(log_odds[known], codes[known])
     return np.column_stack([model.coef_, model.intercept_])
 
 

@@ -123,11 +123,21 @@ def _rebuild(
     classifier.best_score_ = _or_nan(config["best_score"])
     classifier.studies_ = [s | {"score": _or_nan(s["score"])} for s in config["studies"]]
     classifier.oof_decision_ = arrays["oof_decision"]
-    classifier.mixing_ = arrays.get("mixing")
+    classifier.mixing_ = arrays.get("mixing")  # states from before it was fitted have none
+    _check_mixing(classifier.mixing_, len(classifier.classes_))
     classifier.models_ = [
         _read_model(kernels, arrays, m, classifier) for m, kernels in enumerate(config["models"])
     ]
     return classifier
+
+
+def _check_mixing(mixing: np.ndarray | None, n_classes: int) -> None:
+    expected = (n_classes, n_classes + 1)
+    if mixing is not None and (n_classes == 2 or mixing.shape != expected):
+        raise ValueError(
+            f"TunedSVC state is damaged: the mixing of {n_classes} classes has the shape "
+            f"{expected}, got {mixing.shape}; write it again."
+        )
 
 
 def _or_nan(score: float | None) -> float:

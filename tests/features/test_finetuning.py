@@ -110,8 +110,10 @@ def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
 @pytest.mark.parametrize("mode", ["head", "full"])
 def test_layers_over_residual_statistics_learn(pictures, mode):
     network = build_backbone("statistics", statistics="learnt")
-    _, history = run(pictures, network, mode=mode, epochs=4, learning_rate=3e-3)
-    assert history[best_epoch(history)]["valid_auc"] > 0.9
+    _, history = run(pictures, network, mode=mode, epochs=8, learning_rate=3e-3, crop_size=48)
+    best = history[best_epoch(history)]
+    assert best["valid_auc"] > 0.95
+    assert best["valid_loss"] < 0.2  # guessing gives 0.69
 
 
 def test_statistics_learn_beside_a_frozen_body(pictures):

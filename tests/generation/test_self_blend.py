@@ -8,8 +8,9 @@ from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
 from cnnsvm.generation import build, self_blend
-from cnnsvm.generation.engines import EngineError, get_engine
+from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one
 from cnnsvm.generation.self_blend import KERNELS, MAX_ANGLE, MAX_SHIFT, SCALES, draw_warp
+from cnnsvm.generation.store import GenerationError
 
 
 def warp(image, seed):
@@ -88,6 +89,26 @@ def test_draws_keep_to_their_limits_and_fill_them():
 def test_takes_no_argument():
     with pytest.raises(EngineError, match="takes no argument, got '5'"):
         get_engine("self-blend:5")
+
+
+@pytest.mark.parametrize("variants", ["regenerated", "both", ("regenerated", "spliced")])
+def test_a_turned_original_is_no_regenerated_fake(tmp_path, photos, variants):
+    message = (
+        r"'self-blend' makes spliced fakes only, got variants .*regenerated.*Choose "
+        r"variants='spliced' or another engine"
+    )
+    with pytest.raises(GenerationError, match=message):
+        build(photos, tmp_path / "out", engine="self-blend", variants=variants)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_may_refuse_to_be_spliced_too(tmp_path, photos):
+    engine = Engine("whole", one_by_one(lambda image, *_: image), variants=("regenerated",))
+    with pytest.raises(GenerationError, match="'whole' makes regenerated fakes only"):
+        build(photos, tmp_path / "out", engine=engine)
+    made = build(photos, tmp_path / "out", engine=engine, variants="regenerated", schemas="top")
+    assert set(made["variant"]) == {"original", "regenerated"}
+    assert get_engine("opencv-ns").variants == ("regenerated", "spliced")
 
 
 def test_every_schema_of_a_source_gets_a_draw_of_its_own(tmp_path, photos):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs, make_classification
 
-from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.calibration import fit_platt
+from cnnsvm.svm import TunedSVC, tuned_svc
+from cnnsvm.svm.calibration import fit_mixing, fit_platt
 from cnnsvm.svm.checks import calibration_rows
 from cnnsvm.svm.inner_cv import InnerCV
 
@@ -26,7 +26,9 @@ def platt(model):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_platt_scaling_is_that_of_the_masked_rows(n_classes):
+def test_platt_scaling_is_that_of_the_masked_rows(n_classes, monkeypatch):
+    # before the classes' log-odds are mixed: of that, see the next test
+    monkeypatch.setattr(tuned_svc, "fit_mixing", lambda *_: None)
     X, y = make_blobs(90, centers=n_classes, cluster_std=6.0, random_state=1)
     mask = np.random.default_rng(1).random(90) < 0.5
     model, plain = fit(X, y, mask), fit(X, y)
@@ -38,6 +40,17 @@ def test_platt_scaling_is_that_of_the_masked_rows(n_classes):
         slope, offset = fit_platt(uncalibrated[mask, k], targets[mask, k])
         np.testing.assert_allclose(odds[:, k], slope * uncalibrated[:, k] + offset, atol=1e-6)
         assert not np.allclose(odds[:, k], uncalibrated[:, k], atol=0.01)
+
+
+def test_the_mixing_is_that_of_the_masked_rows(monkeypatch):
+    X, y = make_blobs(90, centers=3, cluster_std=6.0, random_state=1)
+    mask = np.random.default_rng(1).random(90) < 0.5
+    mixed = fit(X, y, mask)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuned_svc, "fit_mixing", lambda *_: None)
+        odds = fit(X, y, mask).oof_decision_
+    np.testing.assert_array_equal(mixed.mixing_, fit_mixing(odds[mask], y[mask]))
+    assert not np.allclose(mixed.mixing_, fit_mixing(odds, y), atol=0.01)
 
 
 def test_scores_of_other_rows_have_no_say(binary, monkeypatch):

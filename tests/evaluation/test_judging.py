@@ -1,0 +1,97 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit, logit
+from sklearn.datasets import make_blobs
+
+from cnnsvm import InpaintDetector
+from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
+
+NAMES = np.array(["original", "regenerated", "spliced"])
+
+
+def fitted(n_classes, **params):
+    X, y = make_blobs(90, n_features=3, centers=n_classes, cluster_std=4.0, random_state=3)
+    settings = {"n_trials": 1, "cv": 2, "random_state": 0} | params
+    return X, InpaintDetector("precomputed", **settings).fit(X, NAMES[y])
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.2, "balanced_accuracy"])
+def test_of_two_classes_the_score_says_what_the_detector_does(threshold):
+    X, detector = fitted(2, threshold=threshold)
+    judged = judge_images(detector, X)
+    assert judged.columns.tolist() == ["score", "probability", "prediction"]
+    np.testing.assert_array_equal(judged["score"], detector.decision_function(X))
+    np.testing.assert_allclose(judged["probability"], detector.predict_proba(X)[:, 1], rtol=1e-9)
+    np.testing.assert_array_equal(judged["prediction"] == 1, detector.predict(X) == "regenerated")
+    np.testing.assert_array_equal(
+        judged["prediction"] == 1, judged["probability"] > detector.threshold_
+    )
+    assert set(judged["prediction"]) == {0, 1}
+
+
+def test_of_three_classes_all_but_the_first_are_fake():
+    X, detector = fitted(3)
+    judged = judge_images(detector, X)
+    proba = detector.predict_proba(X)
+    np.testing.assert_allclose(judged["probability"], 1 - proba[:, 0], atol=1e-12)
+    np.testing.assert_allclose(judged["score"], logit(1 - proba[:, 0]), rtol=1e-6)
+    np.testing.assert_array_equal(judged["probability"], expit(judged["score"]))
+    np.testing.assert_array_equal(judged["prediction"], (judged["score"] > 0).astype(int))
+    assert judged["named"].tolist() == detector.predict(X).tolist()
+    np.testing.assert_array_equal(judged["confidence"], proba.max(axis=1))
+    assert set(judged["named"]) == set(NAMES)
+
+
+def test_name_and_prediction_agree_wherever_a_class_has_the_most_of_it():
+    X, detector = fitted(3)
+    judged = judge_images(detector, X)
+    real = judged["named"] == "original"
+    assert real[judged["prediction"] == 0].all()  # not real by half is not the likeliest either
+    sure = judged["confidence"] > 0.5
+    assert sure.mean() > 0.5
+    np.testing.assert_array_equal(real[sure], judged["prediction"][sure] == 0)
+    np.testing.assert_allclose(
+        judged["confidence"][real], 1 - judged["probability"][real], atol=1e-12
+    )
+
+
+class Sure:
+    classes_ = NAMES
+
+    def predict_proba(self, images):
+        return np.array([[1.0, 0, 0], [0, 1, 0], [0.4, 0.3, 0.3]])[: len(images)]
+
+
+def test_a_certain_verdict_has_a_finite_score():
+    judged = judge_images(Sure(), [None] * 3)
+    assert np.isfinite(judged["score"]).all()
+    assert judged["prediction"].tolist() == [0, 1, 1]
+    assert judged["named"].tolist() == ["original", "regenerated", "original"]
+    assert judged["confidence"].tolist() == [1, 1, 0.4]
+
+
+def test_margins_are_refused():
+    _, detector = fitted(2, calibrate=False)
+    with pytest.raises(ValueError, match="calibrate=False gives no probabilities"):
+        check_calibrates(detector)
+
+
+def test_a_target_must_tell_originals_from_all_others():
+    manifest = pd.DataFrame(
+        {
+            "variant": ["original", "spliced", "regenerated"],
+            "label": [0, 1, 1],
+            "engine": [None, "a", "b"],
+            "sheet": ["z", "a", "b"],
+        }
+    )
+    check_target(manifest, "label")
+    check_target(manifest, "variant")
+    for target, message in (
+        ("nothing", "must name a column .* got 'nothing'"),
+        ("engine", "is empty in some rows"),
+        ("sheet", "sorts first, which is 'a'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_target(manifest, target)

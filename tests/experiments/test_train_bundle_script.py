@@ -1,0 +1,186 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnsvm import InpaintDetector
+from cnnsvm.features import branch
+from cnnsvm.images import load_image
+from cnnsvm.pretrained import find_training_images
+from cnnsvm.records import read_manifest
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "crop_size": 48,
+    "n_crops": 2,
+    "n_views": 2,
+    "pairs_per_source": 1,
+    "epochs": 2,
+    "patience": 2,
+    "batch_size": 8,
+    "n_trials": 1,
+    "max_error": 0.4,
+}
+N_SOURCES = 9
+NAMES = ("opencv-telea", "self-blend")
+
+
+def photo(seed, height=144, width=150):
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(smooth) + rng.normal(0, 6, (height, width, 3)), 0, 255).astype("u1")
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = ROOT / "experiments" / "train_bundle.py"
+    spec = importlib.util.spec_from_file_location("train_bundle_script", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.DETECTOR = module.DETECTOR | TINY
+    module.ENGINES = NAMES
+    return module
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(N_SOURCES):
+        Image.fromarray(photo(i)).save(folder / f"{i}.jpg", quality=80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(script, photos, tmp_path_factory):
+    """The whole way: originals -> records -> detector -> weights with a card."""
+    out = tmp_path_factory.mktemp("run") / "bundle"
+    numbers = {"AUC": [0.9, 0.8, 0.95], "accuracy": 0.85}
+    tested = [{"data": "other paintings", "numbers": numbers, "n_images": 40, "n_sources": 20}]
+    (out.parent / "tested.json").write_text(json.dumps(tested))
+    arguments = ["--data", str(photos), "--out", str(out), "--device", "cpu", "--seed", "3"]
+    arguments += ["--tested-on", str(out.parent / "tested.json")]
+    assert script.main(arguments) == 0
+    return arguments, out
+
+
+@pytest.fixture(scope="module")
+def loaded(run):
+    return InpaintDetector.load(run[1] / "weights").set_params(precision="float32")
+
+
+def test_the_weights_load_and_judge(run, loaded, photos):
+    again = InpaintDetector.from_pretrained(run[1] / "weights").set_params(precision="float32")
+    assert loaded.classes_.tolist() == ["original", "spliced"]
+    files = sorted(photos.glob("*.jpg"))
+    proba = loaded.predict_proba(files)
+    np.testing.assert_array_equal(again.predict_proba(files), proba)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert set(loaded.verdict(files)) <= {"original", "spliced", "unsure"}
+    assert loaded.explain(files[0]).shape == (144, 150)
+    assert loaded.get_params()["random_state"] == 3
+
+
+def test_the_records_are_of_every_engine(run):
+    table = read_manifest(run[1] / "records" / "manifest.parquet")
+    fakes = table[table["label"] == 1]
+    assert fakes.groupby("engine")["source_id"].nunique().to_dict() == dict.fromkeys(NAMES, 9)
+    assert set(fakes["variant"]) == {"spliced"}
+    assert 0 < fakes["reduced"].mean() < 1
+
+
+def test_the_card_names_sources_engines_and_numbers(run):
+    card = (run[1] / "weights" / "README.md").read_text()
+    assert "# cnnsvm-paintings\n" in card
+    assert (
+        "\n- 9 paintings in the public domain, repainted by 2 engines: opencv-telea, self-blend.\n"
+    ) in card
+    assert "| other paintings | 40 / 20 | 0.900 [0.800, 0.950] | 0.850 [n/a] |" in card
+    assert "- seed: 3" in card
+
+
+def test_it_knows_its_own_originals_and_no_others(run, loaded, photos):
+    own = sorted(photos.glob("*.jpg"))
+    found = find_training_images(loaded, own)
+    assert found == [(i, 0) for i in range(N_SOURCES)]
+    assert find_training_images(run[1] / "weights", [photo(100 + i) for i in range(5)]) == []
+    table = read_manifest(run[1] / "records" / "manifest.parquet")
+    copies = table[(table["label"] == 0) & table["reduced"]]["path"].tolist()
+    assert len(find_training_images(loaded, copies)) == len(copies) > 0
+
+
+def test_a_second_run_makes_and_trains_nothing_again(run, script, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("done again")
+
+    arguments, out = run
+    before = {path: path.read_bytes() for path in (out / "weights").iterdir()}
+    for place, name in (
+        (branch, "train_branch"),
+        (branch, "residual_statistics"),
+        ("cnnsvm.features.finetuning", "train_branch"),
+        ("cnnsvm.features.extractor", "embed_crops"),
+        ("cnnsvm.generation.engines.Engine", "repaint_all"),
+        ("cnnsvm.generation.reduction", "reduce"),
+        ("cnnsvm.svm.inner_cv.InnerCV", "fold_auc"),
+    ):
+        target = (f"{place}.{name}",) if isinstance(place, str) else (place, name)
+        monkeypatch.setattr(*target, forbidden)
+    assert script.main(arguments) == 0
+    after = {path: path.read_bytes() for path in (out / "weights").iterdir()}
+    assert after.keys() == before.keys()
+    for path in before:
+        assert path.suffix == ".json" or after[path] == before[path]
+
+
+def test_records_only_trains_nothing(script, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(InpaintDetector, "fit", None)
+    monkeypatch.setattr(script, "ENGINES", ("opencv-telea",))
+    out = tmp_path / "out"
+    assert script.main(["--data", str(photos), "--out", str(out), "--records-only"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["records"]
+    table = read_manifest(out / "records" / "manifest.parquet")
+    assert len(table) == 2 * N_SOURCES
+    assert load_image(table["path"][0]).ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--decoders", "nowhere"], "nowhere holds no generators. Make them by experiments/train"),
+        (["--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--device", "gpu"], "'gpu'"),
+        (["--tested-on", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_mistakes_are_one_message(script, photos, tmp_path, capsys, arguments, message):
+    out = tmp_path / "out"
+    assert script.main(["--data", str(photos), "--out", str(out), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_missing_decoders_are_told_before_anything_is_made(script, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "empty").mkdir()
+    arguments = ["--data", str(photos), "--out", str(out), "--decoders", str(tmp_path / "empty")]
+    assert script.main(arguments) == 2
+    assert "holds no generators" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_engines_are_listed_in_one_order(script, tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    options = ["--data", "x", "--out", "y", "--decoders", str(tmp_path), "--file", "fake.webp"]
+    assert script.list_engines(script.parse_arguments(options)) == [
+        "file:fake.webp",
+        f"decoder:{tmp_path / 'a'}",
+        f"decoder:{tmp_path / 'b'}",
+        *NAMES,
+    ]
