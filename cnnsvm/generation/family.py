@@ -47,10 +47,10 @@ def build_family(
     Returns
     -------
     DataFrame
-        One manifest of everything. Within a source the images that are not reduced come first,
-        each kind in the order of the engines, so that a detector that pairs a source's images in
-        their order sets fakes beside originals of their own size (with ``only_spliced``, some
-        whole ones beside others).
+        One manifest of everything, each record named by its engine's place too. Within a source
+        the images that are not reduced come first, each kind in the order of the engines, so that
+        a detector that pairs a source's images in their order sets fakes beside originals of
+        their own size (with ``only_spliced``, some whole ones beside others).
     """
     target = Path(folder)
     real = originals[originals["label"] == 0].reset_index(drop=True)
@@ -84,7 +84,10 @@ def build_family(
             panels=False,
             random_state=random_state,
         )
-        parts.append(made.assign(reduced=made["reduced"].astype(bool), order=k))
+        # one source is a record of each engine, and their fakes may differ in size
+        record = f"engine_{k:02d}-" + made["record"].astype(str)
+        reduced_rows = made["reduced"].astype(bool)
+        parts.append(made.assign(record=record, reduced=reduced_rows, order=k))
     whole = pd.concat(parts, ignore_index=True)
     ordered = whole.sort_values(["source_id", "reduced", "order", "variant"], kind="stable")
     return ordered.drop(columns="order").reset_index(drop=True)

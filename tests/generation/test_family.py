@@ -6,6 +6,7 @@ from PIL import Image
 from cnnsvm.generation import family
 from cnnsvm.generation.family import build_family
 from cnnsvm.generation.masks import MASK_SCHEMAS
+from cnnsvm.generation.matching import match_histories
 from cnnsvm.generation.store import GenerationError
 from cnnsvm.images import load_image
 from cnnsvm.records import make_manifest, make_row
@@ -180,3 +181,14 @@ def test_without_reduction_all_is_native(originals, tmp_path):
 def test_an_engine_that_can_only_be_spliced_must_be_listed(originals, tmp_path):
     with pytest.raises(GenerationError, match="'self-blend' makes spliced fakes only"):
         build_family(originals.iloc[:2], tmp_path, ["self-blend"])
+
+
+def test_a_family_can_be_judged_as_it_is_and_recompressed(made, tmp_path):
+    _, table = made
+    assert table.groupby("record")["engine"].nunique().max() == 1
+    sizes = table.groupby("record")[["width", "height"]].nunique()
+    assert (sizes == 1).all(axis=None)
+    # the finished pictures are smaller than their originals, the other engines' are not
+    rewritten = match_histories(table, tmp_path, history="jpeg:75")
+    assert len(rewritten) == len(table)
+    assert set(rewritten["engine"].dropna()) == set(table["engine"].dropna())
