@@ -11,7 +11,7 @@ import numpy as np
 from cnnsvm.checks import PRECOMPUTED
 from cnnsvm.features.backbones import build_backbone
 from cnnsvm.features.extractor import load_network, network_arrays
-from cnnsvm.fitting import statistics_of
+from cnnsvm.fitting import real_class, statistics_of
 from cnnsvm.persistence import BundleError, read_bundle, write_bundle
 from cnnsvm.svm import TunedSVC
 
@@ -138,6 +138,7 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
             truncate_at=detector.truncate_at,
             statistics=statistics_of(detector),
         )
+        detector.network_.real_class = real_class(detector.classes_)
         load_network(detector.network_, wide["network"])
     if "trained_on" in arrays:
         detector.trained_on_ = arrays["trained_on"]["hashes"]

@@ -343,7 +343,8 @@ class InpaintDetector(
         Returns
         -------
         ndarray of float32, shape (H, W), in [0, 1]
-            1 where crops look the least like ``classes_[0]``, in the image's own pixels: of the
+            1 where crops look the least like untouched ones (the class called real or original,
+            else ``classes_[0]``), in the image's own pixels: of the
             size and orientation in which it is stored, before any EXIF rotation.
 
         Raises

@@ -22,6 +22,8 @@ from cnnsvm.verdicts import choose_confidence, predicted_codes
 
 #: Sources of early stopping from which their scores alone calibrate.
 MIN_HELD_OUT = 10
+#: What a class of untouched images may be called, wherever it is in the order of the classes.
+REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
 
 
 def fit_on_images(
@@ -43,6 +45,7 @@ def fit_on_images(
     if groups is not None or detector.n_views is not None:
         grouped_folds(y, groups, detector.cv)  # better now than after the fine-tuning
     detector.network_ = build_network(detector, seed)
+    detector.network_.real_class = real_class(detector.classes_)
     embedding_dim(detector.network_, detector.crop_size)
     training, embedding = training_of(detector, seed), embedding_of(detector)
     shape = [detector.backbone, detector.stem, detector.truncate_at, statistics_of(detector)]
@@ -109,7 +112,9 @@ def fit_svm(
     if detector.max_error is not None:
         probabilities = log_odds_to_proba(scores.reshape(len(scores), -1))
         named = predicted_codes(scores, detector.threshold_)
-        detector.confidence_ = choose_confidence(probabilities, named, codes, detector.max_error)
+        detector.confidence_ = choose_confidence(
+            probabilities, named, codes, detector.max_error, detector.n_views or 1
+        )
 
 
 def choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndarray) -> float:
@@ -137,6 +142,12 @@ def choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndarr
     below = scores[scores < cuts[best]]
     cut = cuts[best] if len(below) == 0 else (cuts[best] + below.max()) / 2
     return float(1 / (1 + np.exp(-np.clip(cut, -30, 30))))
+
+
+def real_class(classes: np.ndarray) -> int:
+    """Find the class of untouched images: the one that is called so, else the first."""
+    names = [str(label).lower() for label in classes.tolist()]
+    return next((k for k, name in enumerate(names) if name in REAL_NAMES), 0)
 
 
 def build_network(detector: Any, seed: int) -> Backbone:
@@ -168,7 +179,8 @@ def embedding_of(detector: Any) -> Embedding:
 
 def training_of(detector: Any, seed: int) -> Training:
     """Say how a detector's parameters want the network to be fine-tuned."""
-    whole_pretrained = detector.finetune == "full" and detector.weights is not None
+    is_network = detector.backbone != STATISTICS
+    whole_pretrained = is_network and detector.finetune == "full" and detector.weights is not None
     return Training(
         mode=detector.finetune,
         epochs=detector.epochs,

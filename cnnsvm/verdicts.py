@@ -30,7 +30,11 @@ def predicted_codes(decisions: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def choose_confidence(
-    probabilities: np.ndarray, predicted: np.ndarray, codes: np.ndarray, max_error: float
+    probabilities: np.ndarray,
+    predicted: np.ndarray,
+    codes: np.ndarray,
+    max_error: float,
+    copies: int = 1,
 ) -> float:
     """Find the confidence above which few enough verdicts are wrong.
 
@@ -45,6 +49,8 @@ def choose_confidence(
     predicted, codes : ndarray of int, shape (n,)
         Predicted and true class of each row.
     max_error : float in (0, 1)
+    copies : int
+        Rows that come of one image, such as degraded views of it: they are not so many proofs.
 
     Returns
     -------
@@ -55,7 +61,8 @@ def choose_confidence(
     confidence = probabilities[np.arange(len(codes)), predicted]
     order = np.argsort(-confidence, kind="stable")
     ranked, wrong = confidence[order], (predicted != codes)[order]
-    rate = (np.cumsum(wrong) + 1) / (np.arange(len(ranked)) + 2)
+    n_ranked = np.arange(1, len(ranked) + 1)
+    rate = (np.cumsum(wrong) / copies + 1) / (n_ranked / copies + 1)
     last_of_its_value = np.append(ranked[1:] < ranked[:-1], True)
     fine = np.flatnonzero((rate <= max_error) & last_of_its_value)
     if len(fine) == 0:

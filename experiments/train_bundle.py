@@ -7,7 +7,7 @@ r"""Make the detector that ships with the package: many engines, one seed, every
 
 Each painting is repainted by every engine, whole and spliced, half of the time as it is and half
 of the time from a copy that was reduced first, whose past JPEG compression shows less. Run again
-with the same --out, it goes on where it was.
+with the same engines and --out, it goes on where it was.
 """
 
 import argparse
@@ -78,12 +78,14 @@ def list_engines(args: argparse.Namespace) -> list[str]:
 
 def make_records(args: argparse.Namespace) -> Any:
     """Repaint every original by every engine and return the manifest of all of it."""
-    from cnnsvm.datasets import open_dataset
+    from cnnsvm.datasets import merge_near_duplicates, open_dataset
     from cnnsvm.generation.family import build_family
     from cnnsvm.records import write_manifest
 
     engines = list_engines(args)
-    originals = open_dataset(args.data, args.out / "data", skip_bad=True, only_originals=True)
+    originals = merge_near_duplicates(
+        open_dataset(args.data, args.out / "data", skip_bad=True, only_originals=True)
+    )
     manifest = build_family(
         originals,
         args.out / "records",

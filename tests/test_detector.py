@@ -543,7 +543,7 @@ def test_threshold_and_confidence_are_chosen_on_the_sources_that_calibrate(pictu
     rows, seen = [], watch_svm(monkeypatch)
     choose = fitting.choose_confidence
 
-    def watch(probabilities, named, codes, max_error):
+    def watch(probabilities, named, codes, max_error, copies=1):
         rows.append((probabilities, codes))
         return choose(probabilities, named, codes, max_error)
 

@@ -7,6 +7,7 @@ from sklearn.exceptions import NotFittedError
 
 from cnnsvm import InpaintDetector, explanation
 from cnnsvm.explanation import MAX_WINDOWS, blend_windows, window_positions
+from cnnsvm.fitting import real_class
 from cnnsvm.images import ImageError, load_image
 
 SETTINGS = {
@@ -250,3 +251,11 @@ def test_what_is_no_image_is_named(trained, tmp_path):
         trained.explain(tmp_path / "gone.png")
     with pytest.raises(ImageError, match="floats"):
         trained.explain("floats")
+
+
+@pytest.mark.parametrize(
+    ("classes", "real"),
+    [(["fake", "real"], 1), ([0, 1], 0), (["original", "spliced"], 0), (["a", "b"], 0)],
+)
+def test_the_real_class_is_found_by_its_name(classes, real):
+    assert real_class(np.array(classes)) == real

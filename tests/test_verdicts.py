@@ -108,3 +108,12 @@ def test_of_several_classes_the_best_is_named_whatever_the_threshold():
     decisions = np.array([[-3.0, -2, -4], [5, 1, 6]])
     for threshold in (0.1, 0.9):
         assert predicted_codes(decisions, threshold).tolist() == [1, 2]
+
+
+def test_views_of_one_image_are_not_so_many_proofs():
+    probabilities = np.tile([[0.1, 0.9]], (10, 1))
+    right = np.ones(10, dtype=int)
+    alone = choose_confidence(probabilities, right, right, 0.05)
+    four = [np.repeat(values, 4, axis=0) for values in (probabilities, right, right)]
+    assert choose_confidence(*four, 0.05, copies=4) == alone == 1.0
+    assert choose_confidence(*four, 0.05) < 0.9

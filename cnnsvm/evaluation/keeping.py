@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from cnnsvm.features.extractor import network_arrays
+from cnnsvm.features.extractor import RECIPE, network_arrays
 from cnnsvm.persistence import CONFIG, library_versions
 
 #: Columns of a manifest that results carry on.
@@ -103,7 +103,7 @@ def fingerprint_of(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFra
 def settings_of(detector: Any) -> bytes:
     """Hash the parameters of an unfitted detector and the content of its weights."""
     params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
-    digest = hashlib.sha256(repr(sorted(params.items())).encode())
+    digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
     weights = params.get("weights")
     if weights not in (None, "imagenet") and Path(weights).is_file():
         digest.update(Path(weights).read_bytes())

@@ -19,6 +19,8 @@ from cnnsvm.features.transforms import wrap_to
 N_PLACES = 6
 #: Least image side after a random reduction of a whole image, in pixels.
 MIN_SIDE = 16
+#: Most pixels, and longest side, that a random enlargement of a whole image may give.
+MAX_PIXELS, MAX_SIDE = 2**24, 8000
 #: Grey levels by which a repainted pixel differs from what was there; less is rounding.
 CHANGED = 2
 
@@ -173,7 +175,8 @@ def apply_to_whole(image: np.ndarray, plan: Plan) -> np.ndarray:
     if plan.codec is not None and min(height, width) > 2 * MIN_SIDE:
         image = image[off_grid[0] :, off_grid[1] :]
     if plan.scale is not None:
-        sides = [max(MIN_SIDE, round(side * plan.scale)) for side in image.shape[1::-1]]
+        scale = _bounded(plan.scale, image.shape[0], image.shape[1])
+        sides = [max(MIN_SIDE, round(side * scale)) for side in image.shape[1::-1]]
         pixels = Image.fromarray(np.ascontiguousarray(image))
         image = np.asarray(pixels.resize((sides[0], sides[1]), KERNELS[plan.kernel]))
     return _degrade(np.ascontiguousarray(image), plan)
@@ -188,7 +191,7 @@ def choose_place(images: Sequence[np.ndarray], plan: Plan, size: int) -> Plan:
     Parameters
     ----------
     images : sequence of ndarray of uint8, shape (H, W, 3)
-        The members. Of unequal sizes nothing is compared.
+        The members. Those of another size than the first are not compared.
     plan : Plan
     size : int
         Side of the crop in pixels.
@@ -199,15 +202,16 @@ def choose_place(images: Sequence[np.ndarray], plan: Plan, size: int) -> Plan:
         At the first of its places where every member differs from the first at a share of pixels
         at least half of that over the whole image; failing that, where it comes closest.
     """
-    if len({image.shape for image in images}) > 1 or len(images) < 2:
+    others = [image for image in images[1:] if image.shape == images[0].shape]
+    if not others:
         return plan
     first, side = images[0], _side(plan, size)
     sparse = tuple(slice(None, None, max(1, length // 256)) for length in first.shape[:2])
-    wanted = [_share_changed(first[sparse], other[sparse]) / 2 for other in images[1:]]
+    wanted = [_share_changed(first[sparse], other[sparse]) / 2 for other in others]
     found = []
     for place in ((plan.top, plan.left), *plan.places):
         here = _cut(first, *place, side)
-        shares = [_share_changed(here, _cut(other, *place, side)) for other in images[1:]]
+        shares = [_share_changed(here, _cut(other, *place, side)) for other in others]
         found.append(min(a / b if b else 1.0 for a, b in zip(shares, wanted, strict=True)))
         if found[-1] >= 1:
             break
@@ -217,6 +221,12 @@ def choose_place(images: Sequence[np.ndarray], plan: Plan, size: int) -> Plan:
 
 def _share_changed(a: np.ndarray, b: np.ndarray) -> float:
     return float((cv2.absdiff(np.ascontiguousarray(a), np.ascontiguousarray(b)) > CHANGED).mean())
+
+
+def _bounded(scale: float, height: int, width: int) -> float:
+    """Enlarge a large image less, or not at all; reductions stay as they are."""
+    most = min(MAX_SIDE / max(height, width), (MAX_PIXELS / (height * width)) ** 0.5)
+    return min(scale, max(1.0, most))
 
 
 def _side(plan: Plan, size: int) -> int:
@@ -233,8 +243,11 @@ def _degrade(crop: np.ndarray, plan: Plan) -> np.ndarray:
     if plan.blur is not None:
         crop = cv2.GaussianBlur(crop, (0, 0), plan.blur)
     if plan.noise is not None:
-        noise = np.random.default_rng(plan.noise_seed).normal(0, plan.noise, crop.shape)
-        crop = np.clip(np.rint(crop + noise), 0, 255).astype(np.uint8)
+        rng = np.random.default_rng(plan.noise_seed)
+        noisy = rng.standard_normal(crop.shape, dtype=np.float32)
+        noisy *= plan.noise
+        noisy += crop
+        crop = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     if plan.codec is not None:
         crop = recompress(crop, *plan.codec)
     if plan.second_codec is not None:
@@ -257,7 +270,10 @@ def recompress(image: np.ndarray, encoder: str, quality: int) -> np.ndarray:
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
+        The image itself if it is longer than the format can hold.
     """
+    if max(image.shape) > LONGEST.get(encoder, 65_500):
+        return image
     with Image.open(io.BytesIO(ENCODERS[encoder](image, quality))) as decoded:
         return np.asarray(decoded.convert("RGB"))
 
@@ -288,6 +304,7 @@ ENCODERS: dict[str, Callable[[np.ndarray, int], bytes]] = {
     "jpeg-opencv": _opencv_jpeg,
     "webp": lambda image, quality: _pillow(image, quality, "WEBP"),
 }
+LONGEST = {"webp": 16_383}  # pixels a side
 KERNELS = (
     Image.Resampling.BICUBIC,
     Image.Resampling.LANCZOS,

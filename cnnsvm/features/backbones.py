@@ -14,6 +14,7 @@ from cnnsvm.features.weights import load_weights
 
 PROJECTION_DIM = 256
 STATISTICS = "statistics"
+BLOCK = 65_536  # rows that are turned to double precision at a time
 STATISTICS_BATCH = 8  # crops; more of them do not fit the caches of a processor
 #: How a network begins. "native" is as published. "nopool" goes without the first max pool.
 #: "nodown" has the first convolution and max pool at stride 1, so that nothing is lost before the
@@ -74,8 +75,11 @@ class Standardise(nn.Module):
 
     def fit(self, rows: torch.Tensor) -> None:
         """Take mean and standard deviation of float rows (n, dim); constant ones stay."""
-        deviation = rows.double().std(dim=0, unbiased=False)
-        self.mean.copy_(rows.double().mean(dim=0))
+        mean = torch.stack([part.double().sum(dim=0) for part in rows.split(BLOCK)]).sum(0)
+        mean /= len(rows)
+        squares = [((part.double() - mean) ** 2).sum(dim=0) for part in rows.split(BLOCK)]
+        deviation = (torch.stack(squares).sum(0) / len(rows)).sqrt()
+        self.mean.copy_(mean)
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -109,6 +113,8 @@ class Backbone(nn.Module):
         self.projection: nn.Module = nn.Identity()
         #: What fine-tuning trained on top, from the embedding to one logit a class.
         self.classifier: nn.Linear | None = None
+        #: Which of its classes is that of untouched images.
+        self.real_class = 0
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -132,9 +138,10 @@ class Backbone(nn.Module):
         return self._classify(self(pixels))
 
     def fake_score(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the log-odds (N,) that crops of these embeddings are not of the first class."""
+        """Return the log-odds (N,) that crops of these embeddings are not real."""
         logits = self._classify(embeddings)
-        return logits[:, 1:].logsumexp(dim=1) - logits[:, 0]
+        others = [k for k in range(logits.shape[1]) if k != self.real_class]
+        return logits[:, others].logsumexp(dim=1) - logits[:, self.real_class]
 
     def _classify(self, embeddings: torch.Tensor) -> torch.Tensor:
         if self.classifier is None:

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PASSES = 20
 BATCH = 256
+LEARNING_RATE = 1e-3  # beside a body, which has a rate of its own
+MOST_ROWS = 500_000  # crops described: 1.3 GB
 GATHERED = 8  # crops described at a time: more do not fit the caches of a processor
 
 
@@ -65,15 +67,28 @@ def train_branch(
     """
     # worker processes start anew each round: what they keep would only cost memory
     decoded = Decoded(images, 0 if training.n_jobs else MEMORY)
-    rounds = [(epoch, fit) for epoch in range(training.epochs)]
-    bar = tqdm(rounds, "statistics", unit="round", disable=not sys.stderr.isatty())
-    parts = [_gather(decoded, codes, groups, part, e, training, folder) for e, part in bar]
+    n_rounds = _count_rounds(codes[fit], groups[fit], training)
+    bar = tqdm(range(n_rounds), "statistics", unit="round", disable=not sys.stderr.isatty())
+    parts = [_gather(decoded, codes, groups, fit, e, training, folder) for e in bar]
     rows, targets = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     held_out = None
     if len(valid):
         held_out = _gather(decoded, codes, groups, valid, training.epochs, training, folder)
     n_classes = int(codes.max()) + 1
     return _Passes(network, rows, targets, held_out, n_classes, training).run()
+
+
+def _count_rounds(codes: np.ndarray, groups: np.ndarray, training: Training) -> int:
+    """Return how many rounds of crops are drawn: fewer of them where a round is large."""
+    size = len(paired_draws(codes, groups, training.random_state, 0, training.pairs))
+    n_rounds = max(1, min(training.epochs, MOST_ROWS // size))
+    if n_rounds < training.epochs:
+        logger.warning(
+            "%d rounds of %d crops instead of %d, to keep to %d crops in memory; "
+            "pairs_per_source makes rounds smaller",
+            *(n_rounds, size, training.epochs, MOST_ROWS),
+        )
+    return n_rounds
 
 
 def _gather(
@@ -133,7 +148,9 @@ class _Passes:
             width = branch(self.rows[:2]).shape[1]
             self.classifier = nn.Linear(width, n_classes)
         self.model = nn.Sequential(branch, self.classifier).to(training.device)
-        rate, n_batches = training.learning_rate, max(1, len(rows) // BATCH)
+        # beside a pretrained body, whose rate is low, these layers still start from random ones
+        rate = training.learning_rate if network.body is None else LEARNING_RATE
+        n_batches = max(1, len(rows) // BATCH)
         self.model.requires_grad_(True)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=rate, weight_decay=training.weight_decay

@@ -14,16 +14,20 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import cnnsvm
+from cnnsvm.features import branch
 from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.features.finetuning import finetune
-from cnnsvm.features.loading import Decoded, DegradedViews, Draw, FixedCrops
+from cnnsvm.features.loading import MEMORY, Decoded, DegradedViews, Draw, FixedCrops
 from cnnsvm.features.trainer import Training
 from cnnsvm.folds import encode_groups
 from cnnsvm.images import load_image
 
 logger = logging.getLogger(__name__)
+
+#: Raised with every change of what a fit computes, so that no cache or run mixes old and new.
+RECIPE = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Embedding:
         augmentation: Augmentation,
     ) -> np.ndarray:
         """Embed the views that the draws ask for (see `DegradedViews`), float32 (n_draws, d)."""
-        decoded = Decoded(images)
+        # each process would keep its own
+        decoded = Decoded(images, 0 if self.n_jobs else MEMORY)
         dataset = DegradedViews(decoded, draws, self.crop_size, self.n_crops, augmentation)
         return self._embed(network, dataset)
 
@@ -150,7 +155,13 @@ def task_folder(
     """
     if cache_dir is None:
         return None
-    made_of = (cnnsvm.__version__, network.preprocessing, *map(_plain, settings))
+    made_of = (
+        cnnsvm.__version__,
+        RECIPE,
+        branch.PASSES,
+        network.preprocessing,
+        *map(_plain, settings),
+    )
     digest = hashlib.sha256(repr(made_of).encode())
     for value in network_arrays(network).values():
         digest.update(np.ascontiguousarray(value).tobytes())

@@ -55,7 +55,9 @@ def write_reduced(
     for path, source_id in zip(paths, source_ids, strict=True):
         pixels = load_image(path)
         digest = hashlib.sha256(pixels.tobytes()).hexdigest()
-        file = target / f"{Path(path).parent.name}-{Path(path).stem}-{digest[:12]}.png"
+        file = (
+            target / f"{Path(path).parent.name}-{Path(path).stem}-{digest[:12]}-{random_state}.png"
+        )
         if not file.is_file():
             rng = np.random.default_rng([random_state, int(digest[:12], 16)])
             buffer = io.BytesIO()

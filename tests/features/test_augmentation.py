@@ -147,3 +147,20 @@ def test_a_second_codec_needs_a_first():
     seconds = [plan for plan in plans if plan.second_codec is not None]
     assert 80 < len(seconds) < 170
     assert all(plan.codec is not None for plan in seconds)
+
+
+def test_a_member_of_another_size_does_not_hide_the_splice():
+    photo = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    spliced = photo.copy()
+    spliced[:60, :60] = 255 - spliced[:60, :60]
+    for seed in range(10):
+        plan = draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed))
+        chosen = choose_place([photo, IMAGE, spliced], plan, 48)
+        assert chosen == choose_place([photo, spliced], plan, 48)
+
+
+@pytest.mark.parametrize("codec", [("webp", 80), ("jpeg", 80), ("jpeg-opencv", 80)])
+def test_long_images_are_degraded_as_far_as_formats_allow(codec):
+    long = np.zeros((16, 33_000, 3), dtype=np.uint8)
+    plan = Plan(**{**vars(STILL), "scale": 2.0, "codec": codec, "noise": 1.0})
+    assert apply_to_whole(long, plan).shape == long.shape

@@ -229,3 +229,13 @@ def test_filters_that_do_not_exist_are_refused():
 
 def test_every_kernel_ignores_a_flat_picture():
     assert high_pass(torch.full((1, 3, 8, 8), 77.0), 8.0, tuple(FILTERS)).abs().max() == 0
+
+
+def test_the_class_of_untouched_images_may_stand_anywhere():
+    network = build_backbone("resnet18", truncate_at="layer1").eval()
+    network.classifier = torch.nn.Linear(128, 2)
+    embeddings = torch.randn(5, 128)
+    with torch.inference_mode():
+        first = network.fake_score(embeddings)
+        network.real_class = 1
+        torch.testing.assert_close(network.fake_score(embeddings), -first)
