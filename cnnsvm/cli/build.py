@@ -25,7 +25,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         default="opencv-telea",
-        help="opencv-telea, opencv-ns, vae:MODEL, diffusion:MODEL, file:PATTERN [%(default)s]",
+        help="opencv-telea, opencv-ns, self-blend, decoder:FOLDER, vae:MODEL, diffusion:MODEL, "
+        "file:PATTERN [%(default)s]",
     )
     parser.add_argument(
         "--schemas",
