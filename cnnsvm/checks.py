@@ -162,6 +162,12 @@ def _check_combinations(params: dict[str, Any]) -> None:
     """Refuse what does not go together, and preprocessing that is none."""
     if params["preprocessing"] != "auto":
         as_preprocessing(params["preprocessing"])
+    n_views, augmentation = params["n_views"], params["augmentation"]
+    if n_views is not None and n_views > 1 and augmentation in ("none", "geometric"):
+        raise ValueError(
+            f"n_views={n_views!r} with augmentation={augmentation!r} makes copies: it degrades "
+            "nothing. Use augmentation='robust' or 'full', or n_views=None."
+        )
     backbone, mode, pooling = (params[name] for name in ("backbone", "finetune", "pooling"))
     if backbone != PRECOMPUTED and mode == "none" and "top" in POOLINGS[pooling]:
         raise ValueError(

@@ -94,8 +94,8 @@ class InpaintDetector(
         crops that look the most fake, for images that were repainted in part.
     statistics : bool, default=False
         Put residual statistics (`cnnsvm.features.statistics`) behind the network's embedding: as
-        they are with ``finetune="none"``, else what two layers, trained with the rest, make of
-        them. ``backbone="statistics"`` has them alone.
+        they are with ``finetune="none"``, else what two layers make of them, trained before the
+        network on ``epochs`` rounds of crops. ``backbone="statistics"`` has them alone.
     n_views : int or None, default=None
         None fits the SVM on the images as they are. A number fits it on so many views of each
         class of each source: the first as it is, the others degraded by the augmentation, so that
@@ -344,8 +344,8 @@ class InpaintDetector(
         -------
         ndarray of float32, shape (H, W), in [0, 1]
             1 where crops look the least like untouched ones (the class called real or original,
-            else ``classes_[0]``), in the image's own pixels: of the
-            size and orientation in which it is stored, before any EXIF rotation.
+            else ``classes_[0]``), in the image's own pixels: of the size and orientation in which
+            it is stored, before any EXIF rotation.
 
         Raises
         ------

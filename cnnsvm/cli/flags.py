@@ -66,7 +66,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
 def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
     svm = parser.add_argument_group("svm")
     add = svm.add_argument
-    add("--views", type=int, metavar="N", help="fit on N degraded views of a class and source")
+    add("--views", type=int, metavar="N", help="N degraded views of each class and source")
     add("--kernel", default="rbf", help="linear, rbf, poly, or several: rbf,linear")
     add("--soft-vote", action="store_true", help="average the best of each kernel")
     add("--trials", type=int, default=20, help="Optuna trials a kernel [%(default)s]")

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.backbones import STATISTICS_BATCH, Backbone
 from cnnsvm.features.loading import MEMORY, Decoded, Draw, DrawnCrops, paired_draws
 from cnnsvm.features.statistics import residual_statistics
 from cnnsvm.features.trainer import Training, best_epoch, class_auc, class_weights, finite_loss
@@ -30,7 +30,6 @@ PASSES = 20
 BATCH = 256
 LEARNING_RATE = 1e-3  # beside a body, which has a rate of its own
 MOST_ROWS = 500_000  # crops described: 1.3 GB
-GATHERED = 8  # crops described at a time: more do not fit the caches of a processor
 
 
 def train_branch(
@@ -112,7 +111,7 @@ def _gather(
         )
     ]
     dataset = DrawnCrops(images, codes, draws, training.crop_size, training.augmentation)
-    loader = torch.utils.data.DataLoader(dataset, GATHERED, num_workers=training.n_jobs)
+    loader = torch.utils.data.DataLoader(dataset, STATISTICS_BATCH, num_workers=training.n_jobs)
     rows, targets = [], []
     for crops, classes in loader:
         rows.append(residual_statistics(crops.to(training.device)).cpu().numpy())

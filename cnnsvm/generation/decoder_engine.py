@@ -21,7 +21,7 @@ from cnnsvm.generation.decoder_training import signal_and_noise
 from cnnsvm.generation.decoders import Autoencoder, DecoderSpec, Denoiser
 from cnnsvm.generation.engines import Engine, EngineError, Task
 from cnnsvm.generation.hub import check_number, choose_place, move, parse_model, shorten
-from cnnsvm.generation.vae import MAX_PIXELS, as_output, pad_to, run_in_halves
+from cnnsvm.generation.vae import MAX_PIXELS, as_output, pad_to, run_in_passes
 from cnnsvm.images import ImageError
 from cnnsvm.persistence import holds_model, read_bundle, read_config, write_bundle
 
@@ -207,18 +207,7 @@ class _Runner:
     max_pixels: int
 
     def repaint(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        height, width = tasks[0].image.shape[:2]
-        at_once = self.max_pixels // (height * width)
-        if at_once == 0:
-            raise ImageError(
-                f"{width}x{height} is {height * width:,} pixels, more than the decoder takes in "
-                f"one pass ({self.max_pixels:,}). Name a working size in the history, such as "
-                "'2048x2048,png', or raise max_pixels if there is memory for it."
-            )
-        outputs: list[np.ndarray | ImageError] = []
-        for start in range(0, len(tasks), at_once):
-            outputs += run_in_halves(self._pass, tasks[start : start + at_once])
-        return outputs
+        return run_in_passes(self._pass, tasks, self.max_pixels, "decoder")
 
     def _pass(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
         batch = np.stack([pad_to(STRIDE, task.image) for task in tasks])

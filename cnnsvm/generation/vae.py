@@ -181,6 +181,30 @@ def as_output(values: np.ndarray, image: np.ndarray) -> np.ndarray | ImageError:
     return ImageError(f"the model returned {problem}. Use precision='float32' or 'bfloat16'.")
 
 
+def run_in_passes(
+    run: Repaint, tasks: Sequence[Task], max_pixels: int, what: str
+) -> list[np.ndarray | ImageError]:
+    """Run tasks of one size as many at a time as pixels allow (see `run_in_halves`).
+
+    Raises
+    ------
+    ImageError
+        If one picture alone has more than ``max_pixels``; ``what`` names the network.
+    """
+    height, width = tasks[0].image.shape[:2]
+    at_once = max_pixels // (height * width)
+    if at_once == 0:
+        raise ImageError(
+            f"{width}x{height} is {height * width:,} pixels, more than the {what} takes in one "
+            f"pass ({max_pixels:,}). Name a working size in the history, such as "
+            "'2048x2048,png', or raise max_pixels if there is memory for it."
+        )
+    outputs: list[np.ndarray | ImageError] = []
+    for start in range(0, len(tasks), at_once):
+        outputs += run_in_halves(run, tasks[start : start + at_once])
+    return outputs
+
+
 def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
     """Run a batch, and where the memory does not hold it, its halves one after the other.
 
@@ -233,18 +257,7 @@ class _Autoencoder:
     max_pixels: int
 
     def repaint(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        height, width = tasks[0].image.shape[:2]
-        at_once = self.max_pixels // (height * width)
-        if at_once == 0:
-            raise ImageError(
-                f"{width}x{height} is {height * width:,} pixels, more than the autoencoder takes "
-                f"in one pass ({self.max_pixels:,}). Name a working size in the history, such as "
-                "'2048x2048,png', or raise max_pixels if there is memory for it."
-            )
-        outputs: list[np.ndarray | ImageError] = []
-        for start in range(0, len(tasks), at_once):
-            outputs += run_in_halves(self._pass, tasks[start : start + at_once])
-        return outputs
+        return run_in_passes(self._pass, tasks, self.max_pixels, "autoencoder")
 
     def _pass(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
         batch = np.stack([pad_to(self.stride, task.image) for task in tasks])
