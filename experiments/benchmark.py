@@ -73,7 +73,11 @@ ABLATION: Designs = {
             ("whole-network", {"truncate_at": None}, "all four stages of the network"),
             ("mean-pooling", {"pooling": "mean"}, "crops averaged, no deviation, no top quarter"),
             ("no-views", {"n_views": None}, "SVM fitted on undegraded pictures only"),
-            ("no-degradations", {"augmentation": "geometric"}, "turned and flipped pictures only"),
+            (
+                "no-degradations",
+                {"augmentation": "geometric", "n_views": 1},
+                "turned and flipped pictures only",
+            ),
         )
     },
     "detector": DESIGNS["detector"],
