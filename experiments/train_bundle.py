@@ -1,11 +1,12 @@
 r"""Make the detector that ships with the package: many engines, one seed, every step repeatable.
 
     python experiments/train_decoders.py --data paintings.zip --out runs/decoders
-    python experiments/train_bundle.py --data paintings.zip --file inpainting.webp \
+    python experiments/collect_photographs.py UNPACKED --out photographs
+    python experiments/train_bundle.py --data paintings.zip photographs --file inpainting.webp \
         --decoders runs/decoders --out runs/bundle
     cp -r runs/bundle/weights cnnsvm/
 
-Each painting is repainted by every engine, whole and spliced, half of the time as it is and half
+Each picture is repainted by every engine, whole and spliced, half of the time as it is and half
 of the time from a copy that was reduced first, whose past JPEG compression shows less. Run again
 with the same engines and --out, it goes on where it was.
 """
@@ -17,6 +18,9 @@ import shlex
 import sys
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from cnnsvm.cli.errors import guard
 
@@ -42,7 +46,8 @@ DETECTOR: dict[str, Any] = {
     "n_trials": 6,
     "max_error": 0.05,
 }
-NAME = "cnnsvm-paintings"
+NAME = "cnnsvm"
+CARD_FIELDS = ("name", "summary", "trained_on", "tested_on", "test_protocol", "limits", "tags")
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +57,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="originals: records, images or an archive")
+    parser.add_argument(
+        "--data", nargs="+", required=True, help="originals: records, images, or archives of them"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of records and weights")
     parser.add_argument("--decoders", type=Path, help="folder that train_decoders.py wrote")
-    parser.add_argument("--file", help="finished repaintings beside the originals, as a pattern")
-    parser.add_argument("--tested-on", type=Path, help="JSON of measured numbers for the card")
+    parser.add_argument(
+        "--file", help="finished repaintings beside the originals of the first data, as a pattern"
+    )
+    parser.add_argument(
+        "--card", type=Path, help="JSON of what the model card says: summary, tested_on, limits..."
+    )
     parser.add_argument("--records-only", action="store_true", help="make records, train nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
@@ -64,8 +75,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def list_engines(args: argparse.Namespace) -> list[str]:
-    """Return every engine, in the order in which mask schemas are dealt to them."""
-    engines = [] if args.file is None else [f"file:{args.file}"]
+    """Return the engines of all data, in the order in which mask schemas are dealt to them."""
+    engines = []
     if args.decoders is not None:
         models = sorted(path.parent for path in args.decoders.glob("*/config.json"))
         if not models:
@@ -76,52 +87,75 @@ def list_engines(args: argparse.Namespace) -> list[str]:
     return [*engines, *ENGINES]
 
 
+def read_originals(args: argparse.Namespace) -> list[Any]:
+    """Return the originals of each data set; a picture that is in two has one source in both."""
+    from cnnsvm.datasets import open_dataset
+    from cnnsvm.evaluation.joining import join_manifests
+
+    parts = [
+        open_dataset(path, args.out / "data" / str(number), skip_bad=True, only_originals=True)
+        for number, path in enumerate(args.data)
+    ]
+    joined, _ = join_manifests(parts)
+    ends = np.cumsum([len(part) for part in parts])
+    return [joined.iloc[end - len(part) : end] for part, end in zip(parts, ends, strict=True)]
+
+
 def make_records(args: argparse.Namespace) -> Any:
     """Repaint every original by every engine and return the manifest of all of it."""
-    from cnnsvm.datasets import merge_near_duplicates, open_dataset
     from cnnsvm.generation.family import build_family
     from cnnsvm.records import write_manifest
 
     engines = list_engines(args)
-    originals = merge_near_duplicates(
-        open_dataset(args.data, args.out / "data", skip_bad=True, only_originals=True)
-    )
-    manifest = build_family(
-        originals,
-        args.out / "records",
-        engines,
-        only_spliced=ONLY_SPLICED,
-        random_state=args.seed,
-    )
+    files = [] if args.file is None else [f"file:{args.file}"]
+    made = []
+    for number, originals in enumerate(read_originals(args)):
+        logger.info("data %d of %d: %s", number + 1, len(args.data), args.data[number])
+        part = build_family(
+            originals,
+            args.out / "records" / str(number),
+            engines if number else [*files, *engines],
+            only_spliced=ONLY_SPLICED,
+            random_state=args.seed,
+        )
+        made.append(part.assign(data=str(number)))
+    manifest = pd.concat(made, ignore_index=True)
     write_manifest(manifest, args.out / "records" / "manifest.parquet")
     logger.info("%d images from %d sources", len(manifest), manifest["source_id"].nunique())
     return manifest
 
 
-def read_measured(args: argparse.Namespace) -> list[Any]:
-    """Read the rows of the card's table of results; JSON has lists for (value, low, high)."""
-    from cnnsvm.model_card import Measured
+def read_card(args: argparse.Namespace) -> dict[str, Any]:
+    """Read the fields of `cnnsvm.model_card.ModelCard`; JSON has lists for (value, low, high)."""
+    from cnnsvm.model_card import Measured, ModelCard
 
-    rows = [] if args.tested_on is None else json.loads(args.tested_on.read_text("utf-8"))
+    fields = {} if args.card is None else json.loads(args.card.read_text("utf-8"))
+    unknown = sorted(set(fields) - set(CARD_FIELDS))
+    if unknown:
+        raise ValueError(f"{args.card}: unknown {unknown}; a card has {', '.join(CARD_FIELDS)}.")
+    rows = fields.get("tested_on", [])
     for row in rows:
         row["numbers"] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in row["numbers"].items()
         }
-    return [Measured(**row) for row in rows]
+    fields["tested_on"] = [Measured(**row) for row in rows]
+    ModelCard(**fields)
+    return fields
 
 
-def describe(args: argparse.Namespace, manifest: Any, measured: list[Any]) -> Any:
+def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) -> Any:
     """Write the model card."""
     from cnnsvm.model_card import ModelCard
 
-    engines = sorted(manifest["engine"].dropna().unique())
+    lines = list(fields.get("trained_on", ()))
+    for number, part in manifest.groupby("data"):
+        engines = sorted(part["engine"].dropna().unique())
+        lines.append(
+            f"{part['source_id'].nunique()} sources of {Path(args.data[int(number)]).name}, "
+            f"repainted by {len(engines)} engines: {', '.join(engines)}."
+        )
     return ModelCard(
-        name=NAME,
-        trained_on=[
-            f"{manifest['source_id'].nunique()} paintings in the public domain, repainted by "
-            f"{len(engines)} engines: {', '.join(engines)}."
-        ],
-        tested_on=measured,
+        **{"name": NAME, **fields, "trained_on": lines},
         command=shlex.join(["python", *sys.argv]),
         seed=args.seed,
     )
@@ -132,7 +166,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm import InpaintDetector
     from cnnsvm.pretrained import hash_images
 
-    measured = read_measured(args)  # better now than after the training
+    fields = read_card(args)  # better now than after the training
     manifest = make_records(args)
     if args.records_only:
         return 0
@@ -144,7 +178,7 @@ def run(args: argparse.Namespace) -> int:
     )
     originals = manifest[manifest["label"] == 0].drop_duplicates("sha256")
     detector.trained_on_ = hash_images(originals["path"].tolist())
-    folder = detector.save_pretrained(args.out / "weights", describe(args, manifest, measured))
+    folder = detector.save_pretrained(args.out / "weights", describe(args, manifest, fields))
     print(f"{folder}: inner AUC {detector.svm_.best_score_:.4f}")
     return 0
 

@@ -60,9 +60,9 @@ def run(script, photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "bundle"
     numbers = {"AUC": [0.9, 0.8, 0.95], "accuracy": 0.85}
     tested = [{"data": "other paintings", "numbers": numbers, "n_images": 40, "n_sources": 20}]
-    (out.parent / "tested.json").write_text(json.dumps(tested))
+    (out.parent / "card.json").write_text(json.dumps({"tested_on": tested}))
     arguments = ["--data", str(photos), "--out", str(out), "--device", "cpu", "--seed", "3"]
-    arguments += ["--tested-on", str(out.parent / "tested.json")]
+    arguments += ["--card", str(out.parent / "card.json")]
     assert script.main(arguments) == 0
     return arguments, out
 
@@ -94,10 +94,8 @@ def test_the_records_are_of_every_engine(run):
 
 def test_the_card_names_sources_engines_and_numbers(run):
     card = (run[1] / "weights" / "README.md").read_text()
-    assert "# cnnsvm-paintings\n" in card
-    assert (
-        "\n- 9 paintings in the public domain, repainted by 2 engines: opencv-telea, self-blend.\n"
-    ) in card
+    assert "# cnnsvm\n" in card
+    assert ("\n- 9 sources of photos0, repainted by 2 engines: opencv-telea, self-blend.\n") in card
     assert "| other paintings | 40 / 20 | 0.900 [0.800, 0.950] | 0.850 [n/a] |" in card
     assert "- seed: 3" in card
 
@@ -153,7 +151,7 @@ def test_records_only_trains_nothing(script, photos, tmp_path, monkeypatch):
         (["--decoders", "nowhere"], "nowhere holds no generators. Make them by experiments/train"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--device", "gpu"], "'gpu'"),
-        (["--tested-on", "nowhere.json"], "nowhere.json"),
+        (["--card", "nowhere.json"], "nowhere.json"),
     ],
 )
 def test_mistakes_are_one_message(script, photos, tmp_path, capsys, arguments, message):
@@ -177,10 +175,41 @@ def test_engines_are_listed_in_one_order(script, tmp_path):
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
-    options = ["--data", "x", "--out", "y", "--decoders", str(tmp_path), "--file", "fake.webp"]
+    options = ["--data", "x", "--out", "y", "--decoders", str(tmp_path)]
     assert script.list_engines(script.parse_arguments(options)) == [
-        "file:fake.webp",
         f"decoder:{tmp_path / 'a'}",
         f"decoder:{tmp_path / 'b'}",
         *NAMES,
     ]
+
+
+def test_several_data_sets_share_a_source_and_only_the_first_has_finished_files(
+    script, photos, tmp_path, monkeypatch
+):
+    records, others = tmp_path / "records", tmp_path / "others"
+    others.mkdir()
+    for i in range(3):
+        (records / f"r{i}").mkdir(parents=True)
+        Image.fromarray(photo(i)).save(records / f"r{i}" / "original.png")
+        Image.fromarray(photo(i) // 2).save(records / f"r{i}" / "inpainting.png")
+    for i in (2, 3):  # number 2 is in both
+        Image.fromarray(photo(i)).save(others / f"other{i}.jpg", quality=90)
+    monkeypatch.setattr(script, "ENGINES", ("opencv-telea",))
+    data = ["--data", str(records), str(others), "--file", "inpainting.png"]
+    assert script.main([*data, "--out", str(tmp_path / "out"), "--records-only"]) == 0
+    table = read_manifest(tmp_path / "out" / "records" / "manifest.parquet")
+    engines = table[table["label"] == 1].groupby("data")["engine"].unique()
+    assert [sorted(found) for found in engines] == [
+        ["file:inpainting.png", "opencv-telea"],
+        ["opencv-telea"],
+    ]
+    sources = table.groupby("data")["source_id"].unique().map(set)
+    assert len(sources.iloc[0] & sources.iloc[1]) == 1
+    assert len(sources.iloc[0] | sources.iloc[1]) == 4
+
+
+def test_a_card_of_unknown_fields_is_refused(script, photos, tmp_path, capsys):
+    (tmp_path / "card.json").write_text('{"accuracy": 1}')
+    arguments = ["--out", str(tmp_path / "out"), "--card", str(tmp_path / "card.json")]
+    assert script.main(["--data", str(photos), *arguments]) == 2
+    assert "unknown ['accuracy']; a card has name, summary" in capsys.readouterr().err
