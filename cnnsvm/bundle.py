@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 
 from cnnsvm.checks import PRECOMPUTED
-from cnnsvm.features.backbones import build_backbone
-from cnnsvm.features.extractor import load_network, network_arrays
-from cnnsvm.fitting import real_class, statistics_of
+from cnnsvm.features.extractor import network_arrays
 from cnnsvm.persistence import BundleError, read_bundle, write_bundle
+from cnnsvm.reuse import rebuild_network, widen
 from cnnsvm.svm import TunedSVC
 
 KIND = "InpaintDetector"
 
 #: Relative error of a row that half precision may bring: what rounding does to normal numbers.
 MAX_ROUNDING = 2.0**-11
-_WIDE = {"network": np.float32, "svm": np.float64}  # what the code computes with
 
 
 def save(
@@ -62,6 +60,7 @@ def save(
     if detector.backbone != PRECOMPUTED:
         config["preprocessing"] = asdict(detector.network_.preprocessing)
         config["history"] = detector.history_
+        config["real_class"] = detector.network_.real_class
         weights = network_arrays(detector.network_)
         learnt = [name for name, value in detector.network_.named_parameters() if value.ndim > 1]
         arrays["network"] = _halve(weights, learnt) if half else weights
@@ -110,15 +109,10 @@ def _round(array: np.ndarray) -> np.ndarray:
     return rounded if np.all(error <= allowed) else array
 
 
-def _widen(arrays: dict[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
-    return {k: v.astype(dtype) if v.dtype == np.float16 else v for k, v in arrays.items()}
-
-
 def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]) -> Any:
     params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
-    wide = {name: _widen(arrays[name], dtype) for name, dtype in _WIDE.items() if name in arrays}
     detector = kind(**params)
-    detector.svm_ = TunedSVC.from_state(config["svm"], wide["svm"])
+    detector.svm_ = TunedSVC.from_state(config["svm"], widen(arrays["svm"], np.float64))
     detector.classes_ = detector.svm_.classes_
     detector.threshold_ = float(config["threshold"])
     detector.confidence_ = float(config.get("confidence", 0.0))
@@ -128,18 +122,7 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
         detector.feature_names_in_ = np.asarray(config["feature_names_in"], dtype=object)
     if detector.backbone != PRECOMPUTED:
         detector.history_ = config["history"]
-        projection = detector.finetune == "head"
-        detector.network_ = build_backbone(
-            detector.backbone,
-            None,
-            config["preprocessing"],
-            projection=projection,
-            stem=detector.stem,
-            truncate_at=detector.truncate_at,
-            statistics=statistics_of(detector),
-        )
-        detector.network_.real_class = real_class(detector.classes_)
-        load_network(detector.network_, wide["network"])
+        detector.network_ = rebuild_network(config, arrays["network"])
     if "trained_on" in arrays:
         detector.trained_on_ = arrays["trained_on"]["hashes"]
     return detector

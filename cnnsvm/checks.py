@@ -14,6 +14,7 @@ from cnnsvm.features.embeddings import POOLINGS
 from cnnsvm.features.finetuning import MODES
 from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.images import as_image_list
+from cnnsvm.reuse import is_saved_network
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_params
 from cnnsvm.verdicts import UNSURE
@@ -169,8 +170,10 @@ def _check_combinations(params: dict[str, Any]) -> None:
             "nothing. Use augmentation='robust' or 'full', or n_views=None."
         )
     backbone, mode, pooling = (params[name] for name in ("backbone", "finetune", "pooling"))
-    if backbone != PRECOMPUTED and mode == "none" and "top" in POOLINGS[pooling]:
+    untrained = mode == "none" and not is_saved_network(params["weights"])
+    if backbone != PRECOMPUTED and untrained and "top" in POOLINGS[pooling]:
         raise ValueError(
             f"pooling={pooling!r} ranks crops by the classifier that fine-tuning trains, and "
-            "finetune='none' trains none. Use finetune='full' or 'head', or another pooling."
+            "finetune='none' trains none. Use finetune='full' or 'head', the weights of a saved "
+            "detector, or another pooling."
         )

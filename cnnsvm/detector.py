@@ -58,8 +58,10 @@ class InpaintDetector(
     backbone : str, default="resnet18"
         A key of `cnnsvm.features.backbones.BACKBONES`, or "precomputed": X is then a 2-D array of
         embeddings and only the SVM is used.
-    weights : None, "imagenet" or path, default="imagenet"
-        Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones.
+    weights : None, "imagenet", "cnnsvm" or path, default="imagenet"
+        Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones. The
+        folder of a saved detector, or "cnnsvm" for the one that ships, gives that detector's
+        network; the parameters that shape it must be as they were there.
     stem : {"native", "nopool", "nodown"}, default="native"
         How the network begins: as published, without its first max pool, or with its first
         convolution and max pool at stride 1 (see `cnnsvm.features.backbones.STEMS`).

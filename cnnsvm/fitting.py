@@ -15,6 +15,7 @@ from cnnsvm.features.finetuning import validation_split
 from cnnsvm.features.loading import view_draws
 from cnnsvm.features.trainer import Training
 from cnnsvm.folds import encode_groups, grouped_folds
+from cnnsvm.reuse import is_saved_network, load_saved_network, real_class
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.calibration import log_odds_to_proba
 from cnnsvm.svm.checks import calibration_rows
@@ -22,8 +23,6 @@ from cnnsvm.verdicts import choose_confidence, predicted_codes
 
 #: Sources of early stopping from which their scores alone calibrate.
 MIN_HELD_OUT = 10
-#: What a class of untouched images may be called, wherever it is in the order of the classes.
-REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
 
 
 def fit_on_images(
@@ -45,7 +44,8 @@ def fit_on_images(
     if groups is not None or detector.n_views is not None:
         grouped_folds(y, groups, detector.cv)  # better now than after the fine-tuning
     detector.network_ = build_network(detector, seed)
-    detector.network_.real_class = real_class(detector.classes_)
+    if detector.network_.classifier is None:
+        detector.network_.real_class = real_class(detector.classes_)
     embedding_dim(detector.network_, detector.crop_size)
     training, embedding = training_of(detector, seed), embedding_of(detector)
     shape = [detector.backbone, detector.stem, detector.truncate_at, statistics_of(detector)]
@@ -144,14 +144,10 @@ def choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndarr
     return float(1 / (1 + np.exp(-np.clip(cut, -30, 30))))
 
 
-def real_class(classes: np.ndarray) -> int:
-    """Find the class of untouched images: the one that is called so, else the first."""
-    names = [str(label).lower() for label in classes.tolist()]
-    return next((k for k, name in enumerate(names) if name in REAL_NAMES), 0)
-
-
 def build_network(detector: Any, seed: int) -> Backbone:
-    """Build the network that a detector's parameters describe."""
+    """Build the network that a detector's parameters describe, or load a saved one."""
+    if is_saved_network(detector.weights):
+        return load_saved_network(detector.weights, detector.get_params(deep=False))
     usual = "residual" if detector.weights is None else "imagenet"
     return build_backbone(
         detector.backbone,
@@ -166,7 +162,7 @@ def build_network(detector: Any, seed: int) -> Backbone:
 
 
 def statistics_of(detector: Any) -> str | None:
-    """Say which statistics stand behind the embedding: None, "raw" or "learnt"."""
+    """Say which statistics a new network has behind its embedding: None, "raw" or "learnt"."""
     if not detector.statistics and detector.backbone != STATISTICS:
         return None
     return "raw" if detector.finetune == "none" else "learnt"

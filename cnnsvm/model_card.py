@@ -12,8 +12,8 @@ from typing import Any
 
 from cnnsvm.checks import PRECOMPUTED
 from cnnsvm.features.backbones import STATISTICS
-from cnnsvm.fitting import statistics_of
 from cnnsvm.persistence import library_versions
+from cnnsvm.reuse import has_learnt_branch
 
 NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
@@ -177,7 +177,7 @@ def _how(detector: Any) -> str:
     """Say in words what looks at the crops."""
     network, beside = "a convolutional network turns", "residual statistics"
     if detector.backbone == STATISTICS:
-        learnt = statistics_of(detector) == "learnt"
+        learnt = has_learnt_branch(detector.network_)
         return "a small network turns the residual statistics of" if learnt else f"{beside} turn"
     return f"{network[:-6]} and {beside} turn" if detector.statistics else network
 

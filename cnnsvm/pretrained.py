@@ -17,11 +17,10 @@ from cnnsvm.datasets.duplicates import MAX_DISTANCE, perceptual_hash
 from cnnsvm.images import as_image_list
 from cnnsvm.model_card import ModelCard, render_card
 from cnnsvm.persistence import CONFIG, BundleError, holds_model, read_bundle, read_config
+from cnnsvm.reuse import SHIPPED
 
 logger = logging.getLogger(__name__)
 
-#: The detector that is installed with the package.
-SHIPPED = Path(__file__).with_name("weights")
 CARD = "README.md"
 #: What is taken from the hub; nothing in it can run code.
 PATTERNS = (CONFIG, "*.safetensors", CARD)

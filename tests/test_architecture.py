@@ -19,6 +19,7 @@ LAYERS = [
         "checks",
         "verdicts",
         "explanation",
+        "reuse",
         "fitting",
         "model_card",
         "bundle",

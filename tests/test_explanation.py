@@ -7,8 +7,8 @@ from sklearn.exceptions import NotFittedError
 
 from cnnsvm import InpaintDetector, explanation
 from cnnsvm.explanation import MAX_WINDOWS, blend_windows, window_positions
-from cnnsvm.fitting import real_class
 from cnnsvm.images import ImageError, load_image
+from cnnsvm.reuse import real_class
 
 SETTINGS = {
     "backbone": "resnet18",

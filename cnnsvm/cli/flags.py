@@ -38,7 +38,11 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     add = network.add_argument
     add("--backbone", default="resnet18", help="a torchvision name or statistics [%(default)s]")
-    add("--weights", default="none", help="none, imagenet or a file [%(default)s]")
+    add(
+        "--weights",
+        default="none",
+        help="none, imagenet, cnnsvm, or a file [%(default)s]",
+    )
     add("--stem", default="native", help="native, nopool or nodown: less shrinking [%(default)s]")
     add("--truncate-at", metavar="STAGE", help="last stage that is kept, such as layer2 [all]")
     add(

@@ -73,6 +73,10 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
 
+    def is_fitted(self) -> bool:
+        """Tell whether `fit` was called, here or before these weights were saved."""
+        return bool((self.mean != 0).any() or (self.scale != 1).any())
+
     def fit(self, rows: torch.Tensor) -> None:
         """Take mean and standard deviation of float rows (n, dim); constant ones stay."""
         mean = torch.stack([part.double().sum(dim=0) for part in rows.split(BLOCK)]).sum(0)

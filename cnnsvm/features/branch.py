@@ -138,7 +138,8 @@ class _Passes:
     ) -> None:
         self.training, self.network = training, network
         branch: Any = network.branch
-        branch[0].fit(torch.from_numpy(rows))
+        if not branch[0].is_fitted():  # that of a saved detector has learnt with its own
+            branch[0].fit(torch.from_numpy(rows))
         self.rows, self.targets = torch.from_numpy(rows), torch.from_numpy(targets)
         self.held_out = held_out
         self.weight = class_weights(targets, n_classes).to(training.device)

@@ -1,0 +1,140 @@
+"""Networks of saved detectors, as what a new detector starts from."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from cnnsvm.features.backbones import Backbone, build_backbone
+from cnnsvm.features.extractor import load_network
+from cnnsvm.features.preprocessing import as_preprocessing
+from cnnsvm.features.weights import WeightsError
+from cnnsvm.persistence import BundleError, holds_model, read_bundle
+
+#: The detector that is installed with the package, and what ``weights`` calls its network.
+SHIPPED = Path(__file__).with_name("weights")
+SHIPPED_NAME = "cnnsvm"
+#: What a class of untouched images may be called, wherever it is in the order of the classes.
+REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
+#: Parameters that say what a network looks like.
+SHAPE = ("backbone", "stem", "truncate_at")
+
+
+def real_class(classes: Sequence[Any] | np.ndarray) -> int:
+    """Find the class of untouched images: the one that is called so, else the first."""
+    names = [str(label).lower() for label in np.asarray(classes).tolist()]
+    return next((k for k, name in enumerate(names) if name in REAL_NAMES), 0)
+
+
+def is_saved_network(weights: str | os.PathLike[str] | None) -> bool:
+    """Tell whether ``weights`` names a saved detector: "cnnsvm", or the folder of one."""
+    if weights is None or weights == SHIPPED_NAME:
+        return weights is not None
+    return weights != "imagenet" and holds_model(Path(weights))
+
+
+def widen(arrays: dict[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
+    """Turn what was saved in half precision into what the code computes with."""
+    return {k: v.astype(dtype) if v.dtype == np.float16 else v for k, v in arrays.items()}
+
+
+def rebuild_network(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+    """Make the network of a saved detector again.
+
+    Parameters
+    ----------
+    config : dict
+        The description of the detector.
+    arrays : dict of ndarray
+        Its network's parameters and statistics.
+
+    Returns
+    -------
+    Backbone
+        Ready for embedding, with the classifier that fine-tuning has left on it.
+    """
+    params = config["params"]
+    has_branch = any(key.startswith("branch.") for key in arrays)
+    network = build_backbone(
+        params["backbone"],
+        None,
+        config["preprocessing"],
+        projection=any(key.startswith("projection.") for key in arrays),
+        stem=params["stem"],
+        truncate_at=params["truncate_at"],
+        statistics="learnt" if has_branch else "raw" if params.get("statistics") else None,
+    )
+    network.real_class = config.get("real_class", real_class(config["classes"]))
+    load_network(network, widen(arrays, np.float32))
+    return network
+
+
+def load_saved_network(weights: str | os.PathLike[str], wanted: dict[str, Any]) -> Backbone:
+    """Load the network of a saved detector for a new one.
+
+    Parameters
+    ----------
+    weights : "cnnsvm" or path
+        The detector that ships with the package, or the folder of another.
+    wanted : dict
+        The new detector's parameters, whose ``backbone``, ``stem``, ``truncate_at``,
+        ``statistics`` and ``preprocessing`` must agree with those of the saved one.
+
+    Returns
+    -------
+    Backbone
+        With ``finetune="none"`` it keeps the classifier that it was fine-tuned with.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such detector, a byte of it has changed, or its network has another shape.
+    """
+    folder = SHIPPED if weights == SHIPPED_NAME else Path(weights)
+    if not holds_model(folder):
+        raise WeightsError(
+            f"weights={SHIPPED_NAME!r} are those of the detector that ships with cnnsvm, and none "
+            "ships with this one. Choose None, 'imagenet' or a file."
+        )
+    try:
+        config, arrays = read_bundle(folder)
+    except BundleError as error:
+        raise WeightsError(f"weights {os.fspath(weights)!r} cannot be read: {error}") from error
+    if "network" not in arrays or "params" not in config:
+        raise WeightsError(f"weights {os.fspath(weights)!r}: that detector has no network.")
+    _check_agreement(weights, config, wanted)
+    network = rebuild_network(config, arrays["network"])
+    if wanted["finetune"] == "head" and isinstance(network.projection, nn.Identity):
+        raise WeightsError(
+            f"weights {os.fspath(weights)!r} have no projection, which is what finetune='head' "
+            "trains. Use finetune='full' or 'none'."
+        )
+    if wanted["finetune"] != "none":
+        network.classifier = None  # training makes a new one
+    return network
+
+
+def has_learnt_branch(network: Backbone) -> bool:
+    """Tell whether a network learns from residual statistics, rather than taking them raw."""
+    return isinstance(network.branch, nn.Sequential)
+
+
+def _check_agreement(
+    weights: str | os.PathLike[str], config: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    saved = config["params"]
+    names = [*SHAPE, *(["statistics"] if saved["backbone"] != "statistics" else [])]
+    differ = [f"{k}={saved[k]!r}, not {wanted[k]!r}" for k in names if saved[k] != wanted[k]]
+    asked = wanted["preprocessing"]
+    if saved["backbone"] != "statistics" and asked != "auto":
+        found = as_preprocessing(config["preprocessing"])
+        if as_preprocessing(asked) != found:
+            differ.append(f"preprocessing={config['preprocessing']!r}, not {asked!r}")
+    if differ:
+        raise WeightsError(
+            f"weights {os.fspath(weights)!r} are of another network: {'; '.join(differ)}. Set the "
+            "parameters as they were there, or take other weights."
+        )
