@@ -26,9 +26,14 @@ CARD = "README.md"
 PATTERNS = (CONFIG, "*.safetensors", CARD)
 #: Largest file that is put into the package, in bytes; see `find_oversized`.
 MAX_FILE_BYTES = 12_000_000
+
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _TIMEOUT = 10  # seconds; without it a network that swallows packets is waited for for minutes
 _BLOCK = 1024
+
+
+class UntoldTrainingError(BundleError):
+    """A detector that does not say what it was trained on."""
 
 
 def load_pretrained(
@@ -199,8 +204,8 @@ def find_training_images(
 
     Raises
     ------
-    BundleError
-        If the bundle does not say what it was trained on, or cannot be read.
+    UntoldTrainingError
+        If the bundle does not say what it was trained on; a BundleError if it cannot be read.
     ValueError
         If ``max_distance`` is not between 0 and 64.
     ImageError
@@ -235,7 +240,7 @@ def _training_hashes(trained: Any) -> np.ndarray:
     else:
         hashes, name = getattr(trained, "trained_on_", None), "this detector"
     if hashes is None:
-        raise BundleError(
+        raise UntoldTrainingError(
             f"{name} does not say what it was trained on, so what it has seen cannot be told. "
             "Whoever fitted it can set detector.trained_on_ = hash_images(images) and save it."
         )

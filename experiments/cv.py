@@ -5,6 +5,8 @@
     python experiments/cv.py --data photos --generate opencv-telea
 
 Grouped nested cross-validation of the CNN+SVM detector, with intervals and negative controls.
+Images are embedded by the network of the detector that ships, whose training pictures are left
+out; --backbone trains a network of one's own in each fold, from random or other --weights.
 Run again with the same --out, it goes on where it was.
 """
 
@@ -15,7 +17,12 @@ import sys
 from pathlib import Path
 
 from cnnsvm.cli.errors import guard
-from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from cnnsvm.cli.flags import (
+    add_data_flags,
+    add_detector_flags,
+    make_detector,
+    parse_with_shipped_network,
+)
 
 SAMPLES_ENGINE = "opencv-telea"
 RUNS = Path(__file__).resolve().parent.parent / "runs"
@@ -34,13 +41,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-shuffled", action="store_true", help="no run on shuffled labels")
     add_data_flags(parser)
     add_detector_flags(parser)
-    return parser.parse_args(argv)
+    return parse_with_shipped_network(parser, argv)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
     from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
+    from cnnsvm.evaluation.seen import leave_out_seen
     from cnnsvm.evaluation.study import describe_environment, run_study
     from cnnsvm.report import format_report, write_report
 
@@ -59,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         random_state=args.seed,
     )
+    prepared = leave_out_seen(prepared, detector.weights, detector.n_jobs)
     result, found = run_study(
         detector,
         prepared.manifest,

@@ -140,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, fit and judge, report."""
     from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.joining import join_manifests
+    from cnnsvm.evaluation.seen import leave_out_seen
     from cnnsvm.evaluation.study import describe_environment
     from cnnsvm.evaluation.transfer import measure_transfer
     from cnnsvm.evaluation.transfer_summary import summarise_transfer
@@ -150,7 +151,10 @@ def run(args: argparse.Namespace) -> int:
     environment = describe_environment(args.device)
     name = data_name(args.data[0]) if args.data else "samples"
     out = args.out or RUNS / name / "leave-one-out"
-    own, others = prepare_all(args, out)
+    own, others = (
+        {key: leave_out_seen(part, detector.weights, args.jobs) for key, part in parts.items()}
+        for parts in prepare_all(args, out)
+    )
     manifest, externals = join_manifests(
         [part.manifest for part in own.values()], {k: p.manifest for k, p in others.items()}
     )

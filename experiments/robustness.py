@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.evaluation.robustness import summarise_robustness
+    from cnnsvm.evaluation.seen import leave_out_seen
     from cnnsvm.evaluation.study import describe_environment
     from cnnsvm.report.robustness import UNSEEN, format_robustness, write_robustness
 
@@ -128,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         random_state=args.seed,
     )
+    prepared = leave_out_seen(prepared, args.model or detector.weights, args.jobs)
     predictions = judge(args, detector, prepared.manifest, out)
     summary = summarise_robustness(predictions, N_RESAMPLES, args.seed)
     facts = describe(args, name, detector, prepared)

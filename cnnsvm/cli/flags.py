@@ -1,6 +1,7 @@
 """Flags that become parameters of `InpaintDetector`, shared by every command that fits one."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -77,6 +78,29 @@ def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
     add("--inner-folds", type=int, default=3)
     add("--threshold", default="balanced_accuracy", help="this, or a probability")
     add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
+
+
+def parse_with_shipped_network(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse; without --backbone, --weights or --finetune, use the network that ships, if one does.
+
+    It then embeds as it did where it was trained, and is not trained again.
+    """
+    from cnnsvm.persistence import holds_model, read_config
+    from cnnsvm.reuse import SHIPPED, SHIPPED_NAME
+
+    about = argparse.ArgumentParser(add_help=False)
+    for flag in ("--backbone", "--weights", "--finetune"):
+        about.add_argument(flag)
+    given, _ = about.parse_known_args(argv)
+    if not any(vars(given).values()) and holds_model(SHIPPED):
+        params = read_config(SHIPPED)["params"]
+        same = ("backbone", "stem", "truncate_at", "statistics", "crop_size", "pooling")
+        usual = {name: params[name] for name in same}
+        usual |= {"crops": params["n_crops"], "weights": SHIPPED_NAME, "finetune": "none"}
+        parser.set_defaults(**usual)
+    return parser.parse_args(argv)
 
 
 def make_detector(args: argparse.Namespace) -> Any:

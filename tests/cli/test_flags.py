@@ -1,9 +1,15 @@
 import argparse
 
+import numpy as np
 import pytest
 
-from cnnsvm import InpaintDetector
-from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from cnnsvm import InpaintDetector, reuse
+from cnnsvm.cli.flags import (
+    add_data_flags,
+    add_detector_flags,
+    make_detector,
+    parse_with_shipped_network,
+)
 
 #: Flag and value on the command line -> parameter and value of the detector.
 FLAGS = {
@@ -90,3 +96,54 @@ def test_making_fakes_can_be_left_out():
         names = vars(parser.parse_args([]))
         assert ("generate" in names) == ("variants" in names) == generate
         assert {"codec", "groups", "skip_bad"} <= set(names)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A detector that ships, of other settings than the flags' own."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    detector = InpaintDetector(
+        "statistics",
+        weights=None,
+        augmentation="geometric",
+        crop_size=32,
+        n_crops=5,
+        pooling="mean_top",
+        epochs=1,
+        kernel="linear",
+        n_trials=1,
+        cv=2,
+        random_state=0,
+    )
+    detector.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+    monkeypatch.setattr(reuse, "SHIPPED", detector.save(tmp_path / "weights"))
+
+
+def parse_shipped(*argv):
+    parser = argparse.ArgumentParser()
+    add_detector_flags(parser)
+    return make_detector(parse_with_shipped_network(parser, list(argv))).get_params()
+
+
+def test_without_a_network_of_ones_own_the_shipped_one_embeds(shipped):
+    params = parse_shipped("--trials", "3", "--crops", "2")
+    wanted = {"backbone": "statistics", "weights": "cnnsvm", "finetune": "none", "crop_size": 32}
+    wanted |= {"pooling": "mean_top", "n_trials": 3, "n_crops": 2}
+    assert {name: params[name] for name in wanted} == wanted
+    assert parse_shipped()["n_crops"] == 5
+
+
+@pytest.mark.parametrize(
+    "given", [("--backbone", "resnet34"), ("--weights", "none"), ("--finetune=full",)]
+)
+def test_a_network_of_ones_own_has_the_usual_flags(shipped, given):
+    params = parse_shipped(*given)
+    assert params["weights"] is None
+    assert params["crop_size"] == 96
+    assert params["finetune"] == "full"
+
+
+def test_where_none_ships_the_usual_flags_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(reuse, "SHIPPED", tmp_path / "none")
+    assert parse_shipped()["backbone"] == "resnet18"
