@@ -6,8 +6,8 @@ turn, codec and noise, and only the trace of the repainting tells them apart.
 """
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -15,14 +15,10 @@ from PIL import Image
 
 from cnnsvm.features.transforms import wrap_to
 
-#: Places that a plan names for its crop; see `choose_place`.
-N_PLACES = 6
 #: Least image side after a random reduction of a whole image, in pixels.
 MIN_SIDE = 16
 #: Most pixels, and longest side, that a random enlargement of a whole image may give.
 MAX_PIXELS, MAX_SIDE = 2**24, 8000
-#: Grey levels by which a repainted pixel differs from what was there; less is rounding.
-CHANGED = 2
 
 
 @dataclass(frozen=True)
@@ -86,8 +82,7 @@ AUGMENTATIONS = {
 class Plan:
     """One draw: where to crop (fractions 0-1) and what to do to the crop (None: nothing).
 
-    ``codec`` and ``second_codec`` are an encoder and a quality, ``places`` are more fractions for
-    a crop whose first place shows nothing of the repainting.
+    ``codec`` and ``second_codec`` are an encoder and a quality.
     """
 
     top: float
@@ -101,7 +96,6 @@ class Plan:
     noise_seed: int
     second_codec: tuple[str, int] | None = None
     kernel: int = 0
-    places: tuple[tuple[float, float], ...] = ()
 
 
 def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
@@ -111,15 +105,15 @@ def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
         *(wanted.resize, wanted.blur, wanted.noise),
         *(wanted.codec, wanted.second_codec),
     ]
-    places = rng.random((N_PLACES, 2)).tolist()
+    top, left = rng.random(2).tolist()
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
     scale = float(np.exp(rng.uniform(*np.log(wanted.resize_range))))
     blur = float(rng.uniform(0.2, wanted.blur_sigma))
     noise = float(rng.uniform(0.2, wanted.noise_sigma))
     first, second = _draw_codec(wanted, rng), _draw_codec(wanted, rng)
     return Plan(
-        top=places[0][0],
-        left=places[0][1],
+        top=top,
+        left=left,
         turns=turns if wanted.turn else 0,
         flip=flip and wanted.turn,
         scale=scale if happens[0] else None,
@@ -129,7 +123,6 @@ def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
         noise_seed=int(rng.integers(2**32)),
         second_codec=second if happens[3] and happens[4] else None,
         kernel=int(rng.integers(len(KERNELS))),
-        places=tuple((top, left) for top, left in places[1:]),
     )
 
 
@@ -180,47 +173,6 @@ def apply_to_whole(image: np.ndarray, plan: Plan) -> np.ndarray:
         pixels = Image.fromarray(np.ascontiguousarray(image))
         image = np.asarray(pixels.resize((sides[0], sides[1]), KERNELS[plan.kernel]))
     return _degrade(np.ascontiguousarray(image), plan)
-
-
-def choose_place(images: Sequence[np.ndarray], plan: Plan, size: int) -> Plan:
-    """Move a plan's crop to where the members of a pair differ.
-
-    Outside its mask a spliced fake is the untouched original: a crop from there would be an
-    original that is called a fake.
-
-    Parameters
-    ----------
-    images : sequence of ndarray of uint8, shape (H, W, 3)
-        The members. Those of another size than the first are not compared.
-    plan : Plan
-    size : int
-        Side of the crop in pixels.
-
-    Returns
-    -------
-    Plan
-        At the first of its places where every member differs from the first at a share of pixels
-        at least half of that over the whole image; failing that, where it comes closest.
-    """
-    others = [image for image in images[1:] if image.shape == images[0].shape]
-    if not others:
-        return plan
-    first, side = images[0], _side(plan, size)
-    sparse = tuple(slice(None, None, max(1, length // 256)) for length in first.shape[:2])
-    wanted = [_share_changed(first[sparse], other[sparse]) / 2 for other in others]
-    found = []
-    for place in ((plan.top, plan.left), *plan.places):
-        here = _cut(first, *place, side)
-        shares = [_share_changed(here, _cut(other, *place, side)) for other in others]
-        found.append(min(a / b if b else 1.0 for a, b in zip(shares, wanted, strict=True)))
-        if found[-1] >= 1:
-            break
-    top, left = ((plan.top, plan.left), *plan.places)[int(np.argmax(found))]
-    return replace(plan, top=top, left=left)
-
-
-def _share_changed(a: np.ndarray, b: np.ndarray) -> float:
-    return float((cv2.absdiff(np.ascontiguousarray(a), np.ascontiguousarray(b)) > CHANGED).mean())
 
 
 def _bounded(scale: float, height: int, width: int) -> float:

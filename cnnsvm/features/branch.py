@@ -105,7 +105,7 @@ def _gather(
         kept = load_file(file)
         return kept["rows"], kept["targets"]
     draws = [
-        Draw(int(part[d.index]), d.plan_seed, tuple(part[list(d.members)].tolist()))
+        Draw(int(part[d.index]), d.plan_seed)
         for d in paired_draws(
             codes[part], groups[part], training.random_state, epoch, training.pairs
         )

@@ -27,7 +27,7 @@ from cnnsvm.images import load_image
 logger = logging.getLogger(__name__)
 
 #: Raised with every change of what a fit computes, so that no cache or run mixes old and new.
-RECIPE = 2
+RECIPE = 3
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from cnnsvm.features.augmentation import (
     Augmentation,
     apply_plan,
     apply_to_whole,
-    choose_place,
     draw_plan,
 )
 from cnnsvm.features.transforms import fixed_crops
@@ -76,14 +75,10 @@ class FixedCrops(Dataset):
 
 @dataclass(frozen=True)
 class Draw:
-    """One training crop: which image, and the seed of its plan (shared by a source's fakes).
-
-    ``members`` are the images of its pair, one of each class of the source.
-    """
+    """One training crop: which image, and the seed of its plan (shared by a source's fakes)."""
 
     index: int
     plan_seed: tuple[int, ...]
-    members: tuple[int, ...] = ()
 
 
 class DrawnCrops(Dataset):
@@ -106,7 +101,6 @@ class DrawnCrops(Dataset):
     def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
         draw = self.draws[position]
         plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
-        plan = choose_place([self.images[i] for i in draw.members], plan, self.size)
         crop = apply_plan(self.images[draw.index], plan, self.size)
         return _to_tensor(crop[None])[0], int(self.codes[draw.index])
 
@@ -168,9 +162,8 @@ def paired_draws(
         n_pairs = max(map(len, classes))
         taken = np.arange(n_pairs) if most is None else rng.permutation(n_pairs)[:most]
         for place, k in enumerate(taken.tolist()):
-            pair = tuple(int(c[k * len(c) // n_pairs]) for c in classes)
             plan_seed = (seed, epoch, int(group), place)
-            pairs.append([Draw(index, plan_seed, pair) for index in pair])
+            pairs.append([Draw(int(c[k * len(c) // n_pairs]), plan_seed) for c in classes])
     return [draw for i in rng.permutation(len(pairs)) for draw in pairs[i]]
 
 
@@ -198,8 +191,8 @@ def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -
         n_pairs = max(map(len, classes))
         taken = np.resize(rng.permutation(n_pairs), n_views)
         for view, k in enumerate(taken.tolist()):
-            pair = tuple(int(c[k * len(c) // n_pairs]) for c in classes)
-            draws += [Draw(index, (seed, n_views, int(group), view), pair) for index in pair]
+            plan_seed = (seed, n_views, int(group), view)
+            draws += [Draw(int(c[k * len(c) // n_pairs]), plan_seed) for c in classes]
     return draws
 
 

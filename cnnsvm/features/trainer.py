@@ -208,10 +208,7 @@ class Trainer:
         draws = paired_draws(
             self.codes[self.fit], self.groups[self.fit], seed, epoch, self.training.pairs
         )
-        return [
-            Draw(int(self.fit[d.index]), d.plan_seed, tuple(self.fit[list(d.members)].tolist()))
-            for d in draws
-        ]
+        return [Draw(int(self.fit[d.index]), d.plan_seed) for d in draws]
 
     def _batches(self, draws: list[Draw]) -> DataLoader:
         training = self.training

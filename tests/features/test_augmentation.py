@@ -8,7 +8,6 @@ from cnnsvm.features.augmentation import (
     Plan,
     apply_plan,
     apply_to_whole,
-    choose_place,
     draw_plan,
     recompress,
 )
@@ -87,34 +86,6 @@ def test_the_image_is_not_changed():
     np.testing.assert_array_equal(IMAGE, before)
 
 
-def test_a_crop_of_a_spliced_fake_shows_the_splice():
-    photo = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    spliced = photo.copy()
-    spliced[:60, :60] = 255 - spliced[:60, :60]
-    shown, moved = [], 0
-    for seed in range(40):
-        plan = draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed))
-        chosen = choose_place([photo, spliced], plan, 48)
-        moved += chosen != plan
-        crops = [apply_plan(image, chosen, 48) for image in (photo, spliced)]
-        shown.append((crops[0] != crops[1]).mean())
-        assert choose_place([photo, spliced], plan, 48) == chosen
-    assert moved > 10
-    assert np.mean(np.array(shown) > 0.04) > 0.5  # half of the share over the whole image
-    plain = [
-        draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed)) for seed in range(40)
-    ]
-    crops = [[apply_plan(image, plan, 48) for image in (photo, spliced)] for plan in plain]
-    assert np.mean([(a != b).mean() > 0.04 for a, b in crops]) < np.mean(np.array(shown) > 0.04)
-
-
-def test_a_wholly_regenerated_fake_leaves_the_crop_where_it_was():
-    plan = draw_plan(AUGMENTATIONS["full"], np.random.default_rng(3))
-    assert choose_place([IMAGE, 255 - IMAGE], plan, 32) == plan
-    assert choose_place([IMAGE, IMAGE.copy()], plan, 32) == plan
-    assert choose_place([IMAGE, IMAGE[:40]], plan, 32) == plan
-
-
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_each_encoder_loses_more_at_lower_quality(encoder):
     smooth = np.cumsum(np.cumsum(IMAGE.astype(float) - IMAGE.mean(), axis=0), axis=1)
@@ -147,16 +118,6 @@ def test_a_second_codec_needs_a_first():
     seconds = [plan for plan in plans if plan.second_codec is not None]
     assert 80 < len(seconds) < 170
     assert all(plan.codec is not None for plan in seconds)
-
-
-def test_a_member_of_another_size_does_not_hide_the_splice():
-    photo = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    spliced = photo.copy()
-    spliced[:60, :60] = 255 - spliced[:60, :60]
-    for seed in range(10):
-        plan = draw_plan(AUGMENTATIONS["geometric"], np.random.default_rng(seed))
-        chosen = choose_place([photo, IMAGE, spliced], plan, 48)
-        assert chosen == choose_place([photo, spliced], plan, 48)
 
 
 @pytest.mark.parametrize("codec", [("webp", 80), ("jpeg", 80), ("jpeg-opencv", 80)])
