@@ -52,6 +52,9 @@ STATISTICS: dict[str, Any] = {
     name: DETECTOR[name] for name in ("augmentation", "crop_size", "n_crops", "n_views")
 } | {"backbone": "statistics", "finetune": "none", "pooling": "mean_std"}
 
+#: What ships: two layers on the statistics, which train in seconds once crops are described.
+LEARNT: dict[str, Any] = DETECTOR | {"backbone": "statistics", "statistics": False}
+
 #: Name -> (class, its parameters, what it is).
 Designs = dict[str, tuple[str, dict[str, Any], str]]
 DESIGNS: Designs = {
@@ -62,7 +65,8 @@ DESIGNS: Designs = {
 }
 #: The full detector comes last, and what each other one lacks is its name.
 ABLATION: Designs = {
-    "no-cnn": ("InpaintDetector", STATISTICS, "statistics alone"),
+    "no-cnn": ("InpaintDetector", LEARNT, "statistics and what two layers learn from them, no CNN"),
+    "nothing-learnt": ("InpaintDetector", STATISTICS, "statistics alone, as they are"),
     **{
         name: ("InpaintDetector", DETECTOR | change, meaning)
         for name, change, meaning in (
