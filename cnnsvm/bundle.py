@@ -64,8 +64,9 @@ def save(
         weights = network_arrays(detector.network_)
         learnt = [name for name, value in detector.network_.named_parameters() if value.ndim > 1]
         arrays["network"] = _halve(weights, learnt) if half else weights
-    if hasattr(detector, "trained_on_"):
-        arrays["trained_on"] = {"hashes": np.asarray(detector.trained_on_, dtype=np.uint64)}
+    known = _training_hashes(detector)
+    if known:
+        arrays["trained_on"] = known
     return write_bundle(folder, config, arrays, texts)
 
 
@@ -88,6 +89,19 @@ def check_kind(config: dict[str, Any], place: str | os.PathLike[str]) -> None:
             f"{os.fspath(place)} holds a {config.get('kind')!r}, not an {KIND}. Name a folder "
             "that `cnnsvm fit` or `InpaintDetector.save` wrote."
         )
+
+
+def _training_hashes(detector: Any) -> dict[str, np.ndarray]:
+    """Collect what a detector and the network that it began with were trained on.
+
+    "hashes" are there only if it is known of both, "network" if it is known of the latter alone.
+    """
+    before = getattr(getattr(detector, "network_", None), "trained_on", None)
+    own = getattr(detector, "trained_on_", None)
+    if own is None:
+        return {} if before is None else {"network": np.asarray(before, dtype=np.uint64)}
+    parts = [own] if before is None else [own, before]
+    return {"hashes": np.unique(np.concatenate([np.asarray(p, dtype=np.uint64) for p in parts]))}
 
 
 def _support_vectors(arrays: dict[str, np.ndarray]) -> list[str]:
@@ -123,7 +137,8 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
     if detector.backbone != PRECOMPUTED:
         detector.history_ = config["history"]
         detector.network_ = rebuild_network(config, arrays["network"])
-    if "trained_on" in arrays:
+        detector.network_.trained_on = arrays.get("trained_on", {}).get("network")
+    if "hashes" in arrays.get("trained_on", {}):
         detector.trained_on_ = arrays["trained_on"]["hashes"]
     return detector
 

@@ -14,7 +14,7 @@ from cnnsvm.features.embeddings import POOLINGS
 from cnnsvm.features.finetuning import MODES
 from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.images import as_image_list
-from cnnsvm.reuse import is_saved_network
+from cnnsvm.reuse import check_weights, is_saved_network
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_params
 from cnnsvm.verdicts import UNSURE
@@ -170,6 +170,8 @@ def _check_combinations(params: dict[str, Any]) -> None:
             "nothing. Use augmentation='robust' or 'full', or n_views=None."
         )
     backbone, mode, pooling = (params[name] for name in ("backbone", "finetune", "pooling"))
+    if backbone != PRECOMPUTED:
+        check_weights(params)
     untrained = mode == "none" and not is_saved_network(params["weights"])
     if backbone != PRECOMPUTED and untrained and "top" in POOLINGS[pooling]:
         raise ValueError(

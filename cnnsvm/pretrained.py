@@ -213,7 +213,52 @@ def find_training_images(
     """
     if not 0 <= max_distance <= 64:
         raise ValueError(f"max_distance must lie between 0 and 64 bits, got {max_distance!r}.")
-    known = _training_hashes(trained)
+    known, is_all = training_hashes(trained)
+    if not is_all:
+        name = os.fspath(trained) if isinstance(trained, str | os.PathLike) else "this detector"
+        raise UntoldTrainingError(
+            f"{name} does not say what it was trained on, so what it has seen cannot be told. "
+            "Whoever fitted it can set detector.trained_on_ = hash_images(images) and save it."
+        )
+    return find_near(known, images, max_distance, n_jobs=n_jobs)
+
+
+def training_hashes(trained: Any) -> tuple[np.ndarray, bool]:
+    """Return the hashes of what a detector was trained on, as far as it tells.
+
+    Parameters
+    ----------
+    trained : InpaintDetector or path
+        A loaded detector, or the folder of one.
+
+    Returns
+    -------
+    hashes : ndarray of uint64
+    is_all : bool
+        False if it tells nothing, or of the network that it began with only.
+    """
+    if isinstance(trained, str | os.PathLike):
+        arrays = read_bundle(trained)[1].get("trained_on", {})
+        own, before = arrays.get("hashes"), arrays.get("network")
+    else:
+        own = getattr(trained, "trained_on_", None)
+        before = getattr(getattr(trained, "network_", None), "trained_on", None)
+    parts = [np.asarray(part, dtype=np.uint64) for part in (own, before) if part is not None]
+    return np.unique(np.concatenate([np.array([], dtype=np.uint64), *parts])), own is not None
+
+
+def find_near(
+    known: np.ndarray, images: Any, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
+) -> list[tuple[int, int]]:
+    """Find the images that are near-duplicates of those of some hashes.
+
+    Parameters
+    ----------
+    known : ndarray of uint64
+        See `hash_images`.
+    images, max_distance, n_jobs
+        As for `find_training_images`, and so is what is returned.
+    """
     hashes, usable = _hash(images, n_jobs)
     if len(known) == 0 or len(hashes) == 0:
         return []
@@ -231,20 +276,6 @@ def _nearest(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
             closest = np.bitwise_count(part).min(axis=1)
             nearest[rows : rows + _BLOCK] = np.minimum(nearest[rows : rows + _BLOCK], closest)
     return nearest
-
-
-def _training_hashes(trained: Any) -> np.ndarray:
-    if isinstance(trained, str | os.PathLike):
-        arrays = read_bundle(trained)[1].get("trained_on", {})
-        hashes, name = arrays.get("hashes"), os.fspath(trained)
-    else:
-        hashes, name = getattr(trained, "trained_on_", None), "this detector"
-    if hashes is None:
-        raise UntoldTrainingError(
-            f"{name} does not say what it was trained on, so what it has seen cannot be told. "
-            "Whoever fitted it can set detector.trained_on_ = hash_images(images) and save it."
-        )
-    return np.asarray(hashes, dtype=np.uint64)
 
 
 def _hash(images: Any, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:

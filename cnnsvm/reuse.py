@@ -3,24 +3,24 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from torch import nn
 
-from cnnsvm.features.backbones import Backbone, build_backbone
+from cnnsvm.features.backbones import STATISTICS, Backbone, build_backbone
 from cnnsvm.features.extractor import load_network
 from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.features.weights import WeightsError
-from cnnsvm.persistence import BundleError, holds_model, read_bundle
+from cnnsvm.persistence import BundleError, holds_model, read_bundle, read_config
 
 #: The detector that is installed with the package, and what ``weights`` calls its network.
 SHIPPED = Path(__file__).with_name("weights")
 SHIPPED_NAME = "cnnsvm"
 #: What a class of untouched images may be called, wherever it is in the order of the classes.
 REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
-#: Parameters that say what a network looks like.
-SHAPE = ("backbone", "stem", "truncate_at")
+#: What shapes a network beside its backbone, as it was before a detector could say otherwise.
+_SHAPE: dict[str, Any] = {"stem": "native", "truncate_at": None, "statistics": False}
 
 
 def real_class(classes: Sequence[Any] | np.ndarray) -> int:
@@ -29,7 +29,9 @@ def real_class(classes: Sequence[Any] | np.ndarray) -> int:
     return next((k for k, name in enumerate(names) if name in REAL_NAMES), 0)
 
 
-def is_saved_network(weights: str | os.PathLike[str] | None) -> bool:
+def is_saved_network(
+    weights: str | os.PathLike[str] | None,
+) -> TypeGuard[str | os.PathLike[str]]:
     """Tell whether ``weights`` names a saved detector: "cnnsvm", or the folder of one."""
     if weights is None or weights == SHIPPED_NAME:
         return weights is not None
@@ -56,7 +58,7 @@ def rebuild_network(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ba
     Backbone
         Ready for embedding, with the classifier that fine-tuning has left on it.
     """
-    params = config["params"]
+    params = _SHAPE | config["params"]
     has_branch = any(key.startswith("branch.") for key in arrays)
     network = build_backbone(
         params["backbone"],
@@ -65,7 +67,7 @@ def rebuild_network(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ba
         projection=any(key.startswith("projection.") for key in arrays),
         stem=params["stem"],
         truncate_at=params["truncate_at"],
-        statistics="learnt" if has_branch else "raw" if params.get("statistics") else None,
+        statistics="learnt" if has_branch else "raw" if params["statistics"] else None,
     )
     network.real_class = config.get("real_class", real_class(config["classes"]))
     load_network(network, widen(arrays, np.float32))
@@ -80,41 +82,83 @@ def load_saved_network(weights: str | os.PathLike[str], wanted: dict[str, Any]) 
     weights : "cnnsvm" or path
         The detector that ships with the package, or the folder of another.
     wanted : dict
-        The new detector's parameters, whose ``backbone``, ``stem``, ``truncate_at``,
-        ``statistics`` and ``preprocessing`` must agree with those of the saved one.
+        The new detector's parameters, see `check_weights`.
 
     Returns
     -------
     Backbone
-        With ``finetune="none"`` it keeps the classifier that it was fine-tuned with.
+        With ``finetune="none"`` it keeps the classifier that it was fine-tuned with. Its
+        ``trained_on`` are the hashes of what it has seen, if the saved detector has them.
 
     Raises
     ------
     WeightsError
         If there is no such detector, a byte of it has changed, or its network has another shape.
     """
-    folder = SHIPPED if weights == SHIPPED_NAME else Path(weights)
+    check_weights(wanted)
+    name = os.fspath(weights)
+    try:
+        config, arrays = read_bundle(saved_folder(weights))
+    except BundleError as error:
+        raise WeightsError(f"weights {name!r} cannot be read: {error}") from error
+    network = rebuild_network(config, arrays["network"])
+    network.trained_on = arrays.get("trained_on", {}).get("hashes")
+    if wanted["finetune"] == "none":
+        return network
+    has_projection = not isinstance(network.projection, nn.Identity)
+    if wanted["finetune"] == "head" and network.body is not None and not has_projection:
+        raise WeightsError(
+            f"weights {name!r} have no projection, which is what finetune='head' trains. Use "
+            "finetune='full' or 'none'."
+        )
+    if network.branch is not None and not has_learnt_branch(network):
+        raise WeightsError(
+            f"weights {name!r} take residual statistics as they are, so there is nothing to train "
+            "on them. Use finetune='none', or weights=None for layers that learn from them."
+        )
+    network.classifier = None  # training makes a new one
+    return network
+
+
+def check_weights(params: dict[str, Any]) -> None:
+    """Refuse weights that are no saved detector's where only those can be meant, or of another one.
+
+    Parameters
+    ----------
+    params : dict
+        Parameters of a detector. If ``weights`` names a saved one, ``backbone``, ``stem``,
+        ``truncate_at``, ``statistics`` and ``preprocessing`` must be as they are there.
+
+    Raises
+    ------
+    WeightsError
+    """
+    weights, backbone = params["weights"], params["backbone"]
+    if not is_saved_network(weights):
+        if backbone == STATISTICS and weights not in (None, "imagenet"):
+            raise WeightsError(
+                f"weights {os.fspath(weights)!r} with backbone={STATISTICS!r} must name the folder "
+                "of a saved detector, and there is none. Give such a folder, 'cnnsvm', or None."
+            )
+        return
+    folder = saved_folder(weights)
     if not holds_model(folder):
         raise WeightsError(
             f"weights={SHIPPED_NAME!r} are those of the detector that ships with cnnsvm, and none "
             "ships with this one. Choose None, 'imagenet' or a file."
         )
     try:
-        config, arrays = read_bundle(folder)
+        config = read_config(folder)
     except BundleError as error:
         raise WeightsError(f"weights {os.fspath(weights)!r} cannot be read: {error}") from error
-    if "network" not in arrays or "params" not in config:
+    if "preprocessing" not in config or "params" not in config:
         raise WeightsError(f"weights {os.fspath(weights)!r}: that detector has no network.")
-    _check_agreement(weights, config, wanted)
-    network = rebuild_network(config, arrays["network"])
-    if wanted["finetune"] == "head" and isinstance(network.projection, nn.Identity):
-        raise WeightsError(
-            f"weights {os.fspath(weights)!r} have no projection, which is what finetune='head' "
-            "trains. Use finetune='full' or 'none'."
-        )
-    if wanted["finetune"] != "none":
-        network.classifier = None  # training makes a new one
-    return network
+    _check_agreement(weights, config, params)
+
+
+def saved_folder(weights: str | os.PathLike[str]) -> Path:
+    """Return the folder of the saved detector that ``weights`` names."""
+    return SHIPPED if weights == SHIPPED_NAME else Path(weights)
 
 
 def has_learnt_branch(network: Backbone) -> bool:
@@ -125,11 +169,11 @@ def has_learnt_branch(network: Backbone) -> bool:
 def _check_agreement(
     weights: str | os.PathLike[str], config: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    saved = config["params"]
-    names = [*SHAPE, *(["statistics"] if saved["backbone"] != "statistics" else [])]
+    saved = _SHAPE | config["params"]
+    names = ["backbone", *_SHAPE] if saved["backbone"] != STATISTICS else ["backbone"]
     differ = [f"{k}={saved[k]!r}, not {wanted[k]!r}" for k in names if saved[k] != wanted[k]]
     asked = wanted["preprocessing"]
-    if saved["backbone"] != "statistics" and asked != "auto":
+    if saved["backbone"] != STATISTICS and asked != "auto":
         found = as_preprocessing(config["preprocessing"])
         if as_preprocessing(asked) != found:
             differ.append(f"preprocessing={config['preprocessing']!r}, not {asked!r}")

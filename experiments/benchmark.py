@@ -52,8 +52,12 @@ STATISTICS: dict[str, Any] = {
     name: DETECTOR[name] for name in ("augmentation", "crop_size", "n_crops", "n_views")
 } | {"backbone": "statistics", "finetune": "none", "pooling": "mean_std"}
 
-#: What ships: two layers on the statistics, which train in seconds once crops are described.
-LEARNT: dict[str, Any] = DETECTOR | {"backbone": "statistics", "statistics": False}
+#: The full detector's statistics, learnt by two layers at the rate that they have there.
+LEARNT: dict[str, Any] = DETECTOR | {
+    "backbone": "statistics",
+    "statistics": False,
+    "learning_rate": 1e-3,
+}
 
 #: Name -> (class, its parameters, what it is).
 Designs = dict[str, tuple[str, dict[str, Any], str]]

@@ -21,7 +21,7 @@ from cnnsvm.cli.flags import (
     add_data_flags,
     add_detector_flags,
     make_detector,
-    parse_with_shipped_network,
+    parse_detector_flags,
 )
 
 SAMPLES_ENGINE = "opencv-telea"
@@ -41,7 +41,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-shuffled", action="store_true", help="no run on shuffled labels")
     add_data_flags(parser)
     add_detector_flags(parser)
-    return parse_with_shipped_network(parser, argv)
+    return parse_detector_flags(parser, argv, shipped=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         random_state=args.seed,
     )
-    prepared = leave_out_seen(prepared, detector.weights, detector.n_jobs)
+    prepared = leave_out_seen(prepared, detector.weights, n_jobs=args.jobs)
     result, found = run_study(
         detector,
         prepared.manifest,

@@ -19,7 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.errors import guard
-from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from cnnsvm.cli.flags import (
+    add_data_flags,
+    add_detector_flags,
+    make_detector,
+    parse_detector_flags,
+)
 
 if TYPE_CHECKING:
     from cnnsvm.evaluation.preparation import Prepared
@@ -59,7 +64,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--target", default="variant", help="column that is fitted: variant or label [%(default)s]")
     add_data_flags(parser, generate=False)
     add_detector_flags(parser)
-    return parser.parse_args(argv)
+    return parse_detector_flags(parser, argv)
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -152,7 +157,10 @@ def run(args: argparse.Namespace) -> int:
     name = data_name(args.data[0]) if args.data else "samples"
     out = args.out or RUNS / name / "leave-one-out"
     own, others = (
-        {key: leave_out_seen(part, detector.weights, args.jobs) for key, part in parts.items()}
+        {
+            key: leave_out_seen(part, detector.weights, name=key, n_jobs=args.jobs)
+            for key, part in parts.items()
+        }
         for parts in prepare_all(args, out)
     )
     manifest, externals = join_manifests(

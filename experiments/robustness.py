@@ -5,8 +5,8 @@
     python experiments/robustness.py --data others --model model --degradations jpeg-75 crop
 
 Each fold's detector, its threshold frozen, judges its held-out sources clean and degraded; all
-folds together make the table. With --model a saved detector judges all the data, which it must
-not have been trained on. Run again with the same --out, it goes on where it was.
+folds together make the table. With --model a saved detector judges all the data but what it was
+trained on. Run again with the same --out, it goes on where it was.
 """
 
 import argparse
@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cnnsvm.cli.errors import guard
-from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from cnnsvm.cli.flags import (
+    add_data_flags,
+    add_detector_flags,
+    make_detector,
+    parse_detector_flags,
+)
 
 SAMPLES_ENGINE = "opencv-telea"
 N_FOLDS = 3
@@ -42,8 +47,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         type=Path,
-        help="saved detector, trained on none of the data; --seed draws the degradations, and of "
-        "the other flags of a detector those of the machine alone have a meaning then",
+        help="saved detector; sources that it was trained on are left out. --seed draws the "
+        "degradations, and of the other flags of a detector those of the machine alone have a "
+        "meaning then",
     )
     parser.add_argument("--folds", type=int, default=N_FOLDS, help="outer folds [%(default)s]")
     parser.add_argument(
@@ -54,7 +60,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--degradations", nargs="+", metavar="NAME", help="such as jpeg-75 [all]")
     add_data_flags(parser)
     add_detector_flags(parser)
-    return parser.parse_args(argv)
+    return parse_detector_flags(parser, argv)
 
 
 def choose_degradations(names: list[str] | None) -> list[str]:
@@ -109,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.evaluation.robustness import summarise_robustness
     from cnnsvm.evaluation.seen import leave_out_seen
     from cnnsvm.evaluation.study import describe_environment
-    from cnnsvm.report.robustness import UNSEEN, format_robustness, write_robustness
+    from cnnsvm.report.robustness import format_robustness, write_robustness
 
     started = time.perf_counter()
     choose_degradations(args.degradations)  # a misspelt one is told before anything is made
@@ -117,8 +123,6 @@ def run(args: argparse.Namespace) -> int:
     environment = describe_environment(args.device)
     name = data_name(args.data) if args.data else "samples"
     out = args.out or RUNS / name / "robustness"
-    if args.model:
-        logger.warning("ATTENTION: %s", UNSEEN.format(args.model))
     prepared = prepare(
         args.data,
         out / "data",
@@ -129,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         random_state=args.seed,
     )
-    prepared = leave_out_seen(prepared, args.model or detector.weights, args.jobs)
+    prepared = leave_out_seen(prepared, args.model or detector.weights, n_jobs=args.jobs)
     predictions = judge(args, detector, prepared.manifest, out)
     summary = summarise_robustness(predictions, N_RESAMPLES, args.seed)
     facts = describe(args, name, detector, prepared)

@@ -28,6 +28,8 @@ from cnnsvm.cli.errors import guard
 ENGINES = ("opencv-telea", "opencv-ns", "self-blend")
 #: Engines whose whole output is no fake of its own: it is the spliced one, or a resized original.
 ONLY_SPLICED = ("opencv-telea", "opencv-ns", "self-blend")
+#: Generators that repaint the first data alone: twenty passes a picture are seconds a megapixel.
+SLOW = ("denoiser",)
 DETECTOR: dict[str, Any] = {
     "backbone": "statistics",
     "weights": None,
@@ -107,6 +109,7 @@ def make_records(args: argparse.Namespace) -> Any:
     from cnnsvm.records import write_manifest
 
     engines = list_engines(args)
+    quick = [engine for engine in engines if Path(engine).name not in SLOW]
     files = [] if args.file is None else [f"file:{args.file}"]
     made = []
     for number, originals in enumerate(read_originals(args)):
@@ -114,7 +117,7 @@ def make_records(args: argparse.Namespace) -> Any:
         part = build_family(
             originals,
             args.out / "records" / str(number),
-            engines if number else [*files, *engines],
+            quick if number else [*files, *engines],
             only_spliced=ONLY_SPLICED,
             random_state=args.seed,
         )
@@ -130,6 +133,8 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
     from cnnsvm.model_card import Measured, ModelCard
 
     fields = {} if args.card is None else json.loads(args.card.read_text("utf-8"))
+    if not isinstance(fields, dict):
+        raise ValueError(f"{args.card} must hold an object of {', '.join(CARD_FIELDS)}.")
     unknown = sorted(set(fields) - set(CARD_FIELDS))
     if unknown:
         raise ValueError(f"{args.card}: unknown {unknown}; a card has {', '.join(CARD_FIELDS)}.")

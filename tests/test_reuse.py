@@ -167,3 +167,32 @@ def test_what_names_a_saved_network(saved, tmp_path):
     assert not any(map(is_saved_network, (None, "imagenet", tmp_path, tmp_path / "none.pt")))
     assert real_class(["fake", "real"]) == 1
     assert real_class([0, 1]) == 0
+
+
+def test_a_saved_network_without_layers_to_train_is_refused(tmp_path):
+    folder = fit(finetune="none", pooling="mean").save(tmp_path / "raw")
+    again = fit(weights=folder, finetune="none", pooling="mean")
+    assert again.transform(data()[0]).shape == (12, 627)
+    with pytest.raises(WeightsError, match="nothing to train"):
+        fit(weights=folder, finetune="full")
+
+
+@pytest.mark.parametrize("finetune", ["none", "full"])
+def test_a_folder_that_is_gone_is_told(tmp_path, finetune):
+    with pytest.raises(WeightsError, match="must name the folder of a saved detector"):
+        fit(weights=tmp_path / "lernt", finetune=finetune)
+
+
+def test_a_head_of_statistics_goes_on(saved):
+    assert fit(weights=saved[1], finetune="head", learning_rate=1e-5).history_
+
+
+def test_bundles_of_before_stems_still_load(saved_cnn):
+    first, folder = saved_cnn
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("stem", "truncate_at", "statistics"):
+        del config["params"][name]
+    with pytest.raises(RuntimeError, match="state_dict"):  # a native, whole network is another
+        reuse.rebuild_network(config, weights_of(first))
+    config["params"] |= {"stem": "nopool", "truncate_at": "layer1"}
+    assert reuse.rebuild_network(config, weights_of(first)).branch is None

@@ -22,6 +22,7 @@ def main(args: argparse.Namespace) -> int:
     """Prepare the data, fit, save. An interrupted call goes on where it was."""
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.persistence import check_target
+    from cnnsvm.pretrained import hash_images
 
     detector = make_detector(args)
     check_target(args.model)
@@ -43,6 +44,9 @@ def main(args: argparse.Namespace) -> int:
             "%d image(s) left out, the first: %s", len(prepared.skipped), prepared.skipped[0]
         )
     detector.set_params(cache_dir=work / "cache")
-    detector.fit(prepared.manifest).save(args.model)
+    detector.fit(prepared.manifest)
+    originals = prepared.manifest[prepared.manifest["label"] == 0]
+    detector.trained_on_ = hash_images(originals["path"].tolist())
+    detector.save(args.model)
     print(f"Saved in {args.model}. How good it is, experiments/cv.py tells on the same data.")
     return 0

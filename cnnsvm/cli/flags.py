@@ -4,6 +4,14 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+#: Flags that say how a network is made, and how a network sees images.
+_MAKE_A_NETWORK = (
+    *("backbone", "weights", "stem", "truncate_at", "preprocessing", "finetune", "epochs"),
+    *("pairs_per_source", "learning_rate", "statistics"),
+)
+_SEE = ("crop_size", "crops", "pooling")
+_NOT_GIVEN = object()
+
 
 def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) -> None:
     """Add what `cnnsvm.evaluation.preparation.prepare` takes, with or without making fakes."""
@@ -42,7 +50,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--weights",
         default="none",
-        help="none, imagenet, cnnsvm, or a file [%(default)s]",
+        help="none, imagenet, cnnsvm, a file, a model [%(default)s]",
     )
     add("--stem", default="native", help="native, nopool or nodown: less shrinking [%(default)s]")
     add("--truncate-at", metavar="STAGE", help="last stage that is kept, such as layer2 [all]")
@@ -80,26 +88,41 @@ def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
     add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
 
 
-def parse_with_shipped_network(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+def parse_detector_flags(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, shipped: bool = False
 ) -> argparse.Namespace:
-    """Parse; without --backbone, --weights or --finetune, use the network that ships, if one does.
+    """Parse; ``--weights cnnsvm`` alone asks for the network that ships as it is, frozen.
 
-    It then embeds as it did where it was trained, and is not trained again.
+    Parameters
+    ----------
+    parser : ArgumentParser
+        With `add_detector_flags`.
+    argv : sequence of str or None
+    shipped : bool
+        Whether that network, if there is one, is also what is used where no flag says how to
+        make another.
+
+    Returns
+    -------
+    Namespace
+        Flags that are given always hold.
     """
-    from cnnsvm.persistence import holds_model, read_config
+    from cnnsvm.persistence import BundleError, holds_model, read_config
     from cnnsvm.reuse import SHIPPED, SHIPPED_NAME
 
-    about = argparse.ArgumentParser(add_help=False)
-    for flag in ("--backbone", "--weights", "--finetune"):
-        about.add_argument(flag)
-    given, _ = about.parse_known_args(argv)
-    if not any(vars(given).values()) and holds_model(SHIPPED):
-        params = read_config(SHIPPED)["params"]
-        same = ("backbone", "stem", "truncate_at", "statistics", "crop_size", "pooling")
-        usual = {name: params[name] for name in same}
+    usual = {name: parser.get_default(name) for name in (*_MAKE_A_NETWORK, *_SEE)}
+    parser.set_defaults(**dict.fromkeys(usual, _NOT_GIVEN))
+    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not _NOT_GIVEN}
+    made = [name for name in _MAKE_A_NETWORK if name in given]
+    wanted = made == ["weights"] and given["weights"] == SHIPPED_NAME
+    if holds_model(SHIPPED) and (wanted or (shipped and not made)):
+        try:
+            params = read_config(SHIPPED)["params"]
+        except BundleError as error:
+            parser.error(str(error))
+        usual |= {name: params[name] for name in usual if name in params}
         usual |= {"crops": params["n_crops"], "weights": SHIPPED_NAME, "finetune": "none"}
-        parser.set_defaults(**usual)
+    parser.set_defaults(**usual)
     return parser.parse_args(argv)
 
 

@@ -13,6 +13,7 @@ from sklearn.base import clone
 
 from cnnsvm.features.extractor import RECIPE, network_arrays
 from cnnsvm.persistence import CONFIG, library_versions
+from cnnsvm.reuse import is_saved_network, saved_folder
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
@@ -105,7 +106,9 @@ def settings_of(detector: Any) -> bytes:
     params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
     digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
     weights = params.get("weights")
-    if weights not in (None, "imagenet") and Path(weights).is_file():
+    if is_saved_network(weights):
+        digest.update((saved_folder(weights) / CONFIG).read_bytes())  # has the hash of each file
+    elif weights not in (None, "imagenet") and Path(weights).is_file():
         digest.update(Path(weights).read_bytes())
     return digest.digest()
 

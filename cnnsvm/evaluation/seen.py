@@ -1,13 +1,12 @@
 """Pictures that a network has learnt from say nothing of it: they are left out before judging."""
 
 import os
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from cnnsvm.datasets.duplicates import pick_paths
 from cnnsvm.evaluation.preparation import Prepared
-from cnnsvm.pretrained import UntoldTrainingError, find_training_images
-from cnnsvm.reuse import SHIPPED, SHIPPED_NAME, is_saved_network
+from cnnsvm.pretrained import find_near, training_hashes
+from cnnsvm.reuse import SHIPPED_NAME, is_saved_network, saved_folder
 
 SEEN = "looks like a picture that {} was trained on ({} bits of 64 differ)"
 LEFT_OUT = (
@@ -21,9 +20,15 @@ UNKNOWN = (
 
 
 def leave_out_seen(
-    prepared: Prepared, trained: str | os.PathLike[str] | None, n_jobs: int | None = None
+    prepared: Prepared,
+    trained: str | os.PathLike[str] | None,
+    *,
+    name: str = "the data",
+    n_jobs: int | None = None,
 ) -> Prepared:
     """Leave out the sources that a saved detector, or its network, has learnt from.
+
+    One image stands for each source: an original if there is one.
 
     Parameters
     ----------
@@ -31,6 +36,8 @@ def leave_out_seen(
     trained : str, path or None
         Folder of the saved detector, or anything that `InpaintDetector` takes as ``weights``.
         Without a saved detector in it nothing is left out.
+    name : str
+        What errors call the data.
     n_jobs : int or None
         Threads that decode images.
 
@@ -42,36 +49,34 @@ def leave_out_seen(
     Raises
     ------
     ValueError
-        If no source is left.
+        If no source is left of a class.
+    BundleError
+        If the saved detector cannot be read.
     """
     if not is_saved_network(trained):
         return prepared
-    folder, name = _place(trained)
+    is_shipped = trained == SHIPPED_NAME
+    origin = "the detector that ships" if is_shipped else os.fspath(trained)
+    known, is_all = training_hashes(saved_folder(trained))
+    warnings = list(prepared.warnings) if is_all else [*prepared.warnings, UNKNOWN.format(origin)]
     manifest = prepared.manifest
-    real = manifest[manifest["label"] == 0].reset_index(drop=True)
-    try:
-        found = find_training_images(folder, real["path"].tolist(), n_jobs=n_jobs)
-    except UntoldTrainingError:
-        return replace(prepared, warnings=[*prepared.warnings, UNKNOWN.format(name)])
+    sources, paths = list(dict.fromkeys(manifest["source_id"])), pick_paths(manifest)
+    found = find_near(known, paths, n_jobs=n_jobs)
     if not found:
-        return prepared
-    seen = set(real["source_id"].iloc[[index for index, _ in found]])
+        return Prepared(manifest, prepared.skipped, warnings)
+    seen = {sources[index] for index, _ in found}
     kept = manifest[~manifest["source_id"].isin(seen)].reset_index(drop=True)
-    n_sources = manifest["source_id"].nunique()
-    if kept.empty:
+    _check_classes(manifest, kept, f"{len(seen)} of {len(sources)} sources of {name}", origin)
+    skipped = [{"path": paths[i], "reason": SEEN.format(origin, bits)} for i, bits in found]
+    warnings.append(LEFT_OUT.format(len(seen), len(sources), origin))
+    return Prepared(kept, [*prepared.skipped, *skipped], warnings)
+
+
+def _check_classes(manifest: Any, kept: Any, what: str, origin: str) -> None:
+    gone = sorted(set(manifest["label"]) - set(kept["label"]))
+    if gone:
         raise ValueError(
-            f"all {n_sources} sources look like pictures that {name} was trained on, so that no "
-            "number on them would be a result. Give other pictures, or weights of another origin."
+            f"{what} look like pictures that {origin} was trained on. Without them no image of "
+            f"label {gone[0]} is left, so that there is nothing to judge. Give other pictures, or "
+            "weights of another origin."
         )
-    skipped = [
-        {"path": str(real["path"].iloc[index]), "reason": SEEN.format(name, bits)}
-        for index, bits in found
-    ]
-    warning = LEFT_OUT.format(len(seen), n_sources, name)
-    return Prepared(kept, [*prepared.skipped, *skipped], [*prepared.warnings, warning])
-
-
-def _place(trained: Any) -> tuple[Path, str]:
-    if trained == SHIPPED_NAME:
-        return SHIPPED, "the detector that ships"
-    return Path(trained), os.fspath(trained)

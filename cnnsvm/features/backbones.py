@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -119,6 +120,8 @@ class Backbone(nn.Module):
         self.classifier: nn.Linear | None = None
         #: Which of its classes is that of untouched images.
         self.real_class = 0
+        #: Hashes of what it had learnt from before, if it comes from a saved detector that knows.
+        self.trained_on: np.ndarray | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:

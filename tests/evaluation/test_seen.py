@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from cnnsvm import InpaintDetector, reuse
-from cnnsvm.evaluation import seen
 from cnnsvm.evaluation.preparation import Prepared
 from cnnsvm.evaluation.seen import leave_out_seen
 from cnnsvm.persistence import BundleError
@@ -78,7 +77,7 @@ def test_a_seen_fake_alone_leaves_its_source_in(prepared, trained_on):
 
 def test_nothing_left_is_an_error(prepared, trained_on):
     folder = trained_on([picture(i) for i in range(N_SOURCES)])
-    with pytest.raises(ValueError, match="all 6 sources look like pictures that"):
+    with pytest.raises(ValueError, match="6 of 6 sources of the data look like pictures that"):
         leave_out_seen(prepared, folder)
 
 
@@ -103,8 +102,42 @@ def test_a_changed_bundle_is_an_error(prepared, trained_on):
 
 def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
     folder = trained_on([picture(3)])
-    monkeypatch.setattr(seen, "SHIPPED", folder)
     monkeypatch.setattr(reuse, "SHIPPED", folder)
     left = leave_out_seen(prepared, "cnnsvm")
     assert "source3" not in set(left.manifest["source_id"])
     assert left.warnings[1].startswith("1 of 6 sources look like pictures that the detector that")
+
+
+def test_a_fake_stands_for_a_source_without_an_original(prepared, trained_on):
+    apart = prepared.manifest.assign(source_id=[f"own{i}" for i in range(2 * N_SOURCES)])
+    folder = trained_on([picture(102), picture(0)])
+    left = leave_out_seen(Prepared(apart, [], []), folder)
+    assert set(apart["source_id"]) - set(left.manifest["source_id"]) == {"own0", "own5"}
+
+
+def test_a_class_that_is_gone_is_an_error(prepared, trained_on):
+    apart = prepared.manifest.assign(source_id=[f"own{i}" for i in range(2 * N_SOURCES)])
+    folder = trained_on([picture(i) for i in range(N_SOURCES)])
+    with pytest.raises(ValueError, match="6 of 12 sources of others look"):
+        leave_out_seen(Prepared(apart, [], []), folder, name="others")
+
+
+def test_what_the_first_network_has_seen_is_left_out_a_generation_later(
+    prepared, trained_on, detector, tmp_path
+):
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    second = InpaintDetector(
+        "statistics", weights=trained_on([picture(2)]), finetune="none", crop_size=32, n_crops=1,
+        kernel="linear", n_trials=1, cv=2, random_state=0,
+    )  # fmt: skip
+    second.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+    untold = leave_out_seen(prepared, second.save(tmp_path / "untold"))
+    again = InpaintDetector.load(tmp_path / "untold").save(tmp_path / "again")
+    for left in (untold, leave_out_seen(prepared, again)):
+        assert "source2" not in set(left.manifest["source_id"])
+        assert "does not say what it was trained on" in left.warnings[1]
+    second.trained_on_ = hash_images([picture(5)])
+    told = leave_out_seen(prepared, second.save(tmp_path / "told"))
+    assert set(told.manifest["source_id"]) == {"source0", "source1", "source3", "source4"}
+    assert len(told.warnings) == 2

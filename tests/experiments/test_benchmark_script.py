@@ -126,7 +126,7 @@ def test_each_ablation_changes_what_its_name_says():
     assert script.ABLATION["detector"][1] == full
     assert script.ABLATION["nothing-learnt"][1] == script.DESIGNS["statistics"][1]
     apart = {
-        "no-cnn": {"backbone", "statistics"},
+        "no-cnn": {"backbone", "statistics", "learning_rate"},
         # views of what is not degraded would be copies
         "no-degradations": {"augmentation", "n_views"},
     }

@@ -84,7 +84,7 @@ def test_other_settings_are_not_mixed_in(run, script, capsys):
     assert "Choose another output folder" in capsys.readouterr().err
 
 
-def test_a_saved_detector_judges_all_the_data(run, script, photos, tmp_path, caplog, capsys):
+def test_a_saved_detector_judges_all_the_data(run, script, photos, tmp_path, capsys):
     model = run[1] / "folds" / "fold_0" / "model"
     usual = ["--data", str(photos), "--generate", "opencv-telea", "--out", str(tmp_path)]
     assert script.main([*usual, "--model", str(model), "--degradations", "webp-80"]) == 0
@@ -96,8 +96,8 @@ def test_a_saved_detector_judges_all_the_data(run, script, photos, tmp_path, cap
     scores = table[table["degradation"] == "clean"]
     scores = scores.set_index(scores["path"].map(lambda path: Path(path).parts[-2:]))["score"]
     np.testing.assert_allclose(scores.loc[names], own["score"], atol=1e-3)
-    assert "ATTENTION" in caplog.text
-    assert "the numbers are no result" in capsys.readouterr().out.replace("\n", " ")
+    warned = capsys.readouterr().out.replace("\n", " ")
+    assert "does not say what it was trained on" in warned
     assert not (tmp_path / "folds").exists()
 
 
