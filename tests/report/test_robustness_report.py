@@ -133,12 +133,6 @@ def test_what_is_hostile_is_escaped(summary):
     Words(page)
 
 
-def test_a_saved_detector_is_named(summary):
-    page = render_robustness(summary, FACTS | {"model": "some/model"})
-    assert "some/model" in page
-    assert "some/model" not in render_robustness(summary, FACTS)
-
-
 def test_words_say_what_the_numbers_do(summary):
     said = " ".join(describe_robustness(summary))
     worst = summary[(summary["degradation"] == "jpeg-40") & (summary["variant"] == "all")]
