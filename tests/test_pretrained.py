@@ -22,6 +22,7 @@ from cnnsvm.pretrained import (
     hash_images,
     load_pretrained,
     save_pretrained,
+    training_hashes,
 )
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -167,7 +168,16 @@ def test_what_ships_is_sound_and_small():
     if not pretrained.SHIPPED.exists():
         pytest.skip("no detector ships yet")
     assert find_oversized(pretrained.SHIPPED) == []
-    assert load().classes_.tolist() == [0, 1]
+    detector = load()
+    assert detector.classes_.tolist() == ["original", "regenerated", "spliced"]
+    known, is_all = training_hashes(detector)
+    assert is_all
+    assert len(known) > 500
+    card = (pretrained.SHIPPED / "README.md").read_text(encoding="utf-8")
+    assert "## What it must not be used for" in card
+    assert "| data | images / sources |" in card
+    named = detector.verdict([np.full((40, 300, 3), 128, np.uint8)])
+    assert set(named) <= {*detector.classes_.tolist(), "unsure"}
 
 
 def test_large_files_are_found_and_logged(small, folder, monkeypatch, caplog):

@@ -1,10 +1,11 @@
-"""How well a detector names more than two classes, with intervals over sources."""
+"""How well a detector names more than two classes, and what its verdicts are worth."""
 
 import numpy as np
 import pandas as pd
 
 from cnnsvm.evaluation.intervals import Interval, bootstrap_metrics
 from cnnsvm.folds import encode_groups
+from cnnsvm.verdicts import UNSURE
 
 _NEEDED = ("source_id", "named", "confidence")
 
@@ -53,6 +54,52 @@ def class_metrics(
     ece = bootstrap_metrics(as_binary, n_resamples, random_state=random_state)["ece"]
     accuracy = _balanced_accuracy(predictions, truth, right, n_resamples, random_state)
     return {"class_balanced_accuracy": accuracy, "class_ece": ece}
+
+
+def verdict_metrics(
+    predictions: pd.DataFrame, n_resamples: int = 1000, random_state: int | None = 0
+) -> dict[str, Interval]:
+    """Score verdicts, which may be "unsure".
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With ``source_id``, ``label`` (0 or 1) and ``verdict`` ("original", "fake" or "unsure").
+    n_resamples : int
+        Bootstrap resamples of whole sources, for 95 % intervals.
+    random_state : int or None
+
+    Returns
+    -------
+    dict of str to dict
+        ``value``, ``low`` and ``high`` of ``verdict_false_alarm_rate`` (share of the originals
+        that are said to be fake), ``verdict_detection_rate`` (share of the fakes that are),
+        ``verdict_miss_rate`` (share of the fakes that are said to be original) and
+        ``unsure_rate`` (the mean of its shares among originals and fakes).
+    """
+    said = predictions["verdict"].to_numpy()
+    options = (n_resamples, random_state)
+    fakes = predictions["label"] == 1
+    unsure = predictions.assign(class_=fakes.astype(str))
+    return {
+        "verdict_false_alarm_rate": _mean_rate(predictions, said == "fake", ~fakes, options),
+        "verdict_detection_rate": _mean_rate(predictions, said == "fake", fakes, options),
+        "verdict_miss_rate": _mean_rate(predictions, said == "original", fakes, options),
+        "unsure_rate": _balanced_accuracy(unsure, "class_", said == UNSURE, *options),
+    }
+
+
+def _mean_rate(
+    predictions: pd.DataFrame,
+    said: np.ndarray,
+    part: pd.Series,
+    options: tuple[int, int | None],
+) -> Interval:
+    """Return the share of some rows of which something was said, with its interval."""
+    rows = predictions[part].assign(class_="")
+    if rows.empty:
+        return dict.fromkeys(("value", "low", "high"), float("nan"))
+    return _balanced_accuracy(rows, "class_", said[part.to_numpy()], *options)
 
 
 def _balanced_accuracy(

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from cnnsvm.verdicts import UNSURE
+
 
 def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
     """Score images in one pass; probability and prediction follow from the score exactly.
@@ -23,25 +25,30 @@ def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
     DataFrame
         One row an image: score (log-odds of fake above the threshold's), probability (of fake),
         prediction (1 where the score is positive), and with more than two classes ``named`` (the
-        most probable class) and ``confidence`` (its probability).
+        most probable class) and ``confidence`` (its probability). Of a detector with
+        ``max_error`` also ``verdict``: "original", "fake" (of any kind) or "unsure".
     """
     if len(detector.classes_) == 2:
         score = detector.decision_function(images)
         probability = expit(score + logit(detector.threshold_))
-        return pd.DataFrame(
-            {"score": score, "probability": probability, "prediction": (score > 0).astype(int)}
-        )
-    probabilities = detector.predict_proba(images)
-    score = -logit(np.clip(probabilities[:, 0], 1e-15, 1 - 1e-15))
-    return pd.DataFrame(
-        {
+        fake = score > 0
+        confidence = np.where(fake, probability, 1 - probability)
+        judged = {"score": score, "probability": probability, "prediction": fake.astype(int)}
+    else:
+        probabilities = detector.predict_proba(images)
+        score = -logit(np.clip(probabilities[:, 0], 1e-15, 1 - 1e-15))
+        fake, confidence = probabilities.argmax(axis=1) > 0, probabilities.max(axis=1)
+        judged = {
             "score": score,
             "probability": expit(score),
             "prediction": (score > 0).astype(int),
             "named": detector.classes_[probabilities.argmax(axis=1)],
-            "confidence": probabilities.max(axis=1),
+            "confidence": confidence,
         }
-    )
+    if detector.max_error is not None:
+        said = np.where(fake, "fake", "original")
+        judged["verdict"] = np.where(confidence > detector.confidence_, said, UNSURE)
+    return pd.DataFrame(judged)
 
 
 def check_calibrates(detector: Any) -> None:

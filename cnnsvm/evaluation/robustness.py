@@ -17,7 +17,7 @@ import pandas as pd
 import PIL
 from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.evaluation.class_metrics import class_metrics
+from cnnsvm.evaluation.class_metrics import class_metrics, verdict_metrics
 from cnnsvm.evaluation.crossval import outer_folds
 from cnnsvm.evaluation.degradations import CLEAN, DEGRADATIONS, check_degradations, degrade
 from cnnsvm.evaluation.intervals import (
@@ -84,7 +84,8 @@ def measure_robustness(
         One row an image and degradation, degradations in the order given and images in the
         manifest's: path, source_id, label (1 unless the variant is "original"), variant, engine,
         mask_schema, degradation, score (log-odds of fake above the threshold's), probability (of
-        fake), prediction (1 where the score is positive).
+        fake), prediction (1 where the score is positive), and more of a detector of several
+        classes or with ``max_error``, see `cnnsvm.evaluation.judging.judge_images`.
 
     Raises
     ------
@@ -212,9 +213,10 @@ def summarise_robustness(
         ``false_alarm_rate`` (share of the originals called fake) and ``ece``, each followed by
         the ends of its 95 % interval, such as ``roc_auc_low`` and ``roc_auc_high``. A variant is
         set against all originals. Of a detector of more than two classes the rows of "all" have
-        ``class_balanced_accuracy`` and ``class_ece`` too, see `class_metrics`.
+        ``class_balanced_accuracy`` and ``class_ece`` too (`class_metrics`), and of one with
+        ``max_error`` what its verdicts are worth (`verdict_metrics`).
     """
-    options = {"n_resamples": n_resamples, "random_state": random_state}
+    options: dict[str, Any] = {"n_resamples": n_resamples, "random_state": random_state}
     variants = sorted(predictions.loc[predictions["label"] == 1, "variant"].unique())
     clean = predictions[predictions["degradation"] == CLEAN]
     rows: list[dict[str, Any]] = []
@@ -228,7 +230,9 @@ def summarise_robustness(
             found = _compare(_against_originals(table, variant), clean, variant, options)
             scores = found | {"false_alarm_rate": alarms}
             if variant == ALL and "named" in table:
-                scores |= class_metrics(table, n_resamples=n_resamples, random_state=random_state)
+                scores |= class_metrics(table, **options)
+            if variant == ALL and "verdict" in table:
+                scores |= verdict_metrics(table, **options)
             rows.append({"degradation": name, **_counts(table, variant), **as_columns(scores)})
     return pd.DataFrame(rows)
 

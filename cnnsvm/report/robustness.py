@@ -62,6 +62,13 @@ FILE = "robustness.json"
 NAMED = "Each class named (original, and each kind of fake)"
 CLASS_HEADERS = ["degradation", "balanced accuracy", "ECE of the named class"]
 _CLASS = ("balanced_accuracy", "ece")
+VERDICTS = "Verdicts, which may be unsure"
+VERDICT_COLUMNS = {
+    "verdict_false_alarm_rate": "originals said to be fake",
+    "verdict_detection_rate": "fakes said to be fake",
+    "verdict_miss_rate": "fakes said to be original",
+    "unsure_rate": "unsure",
+}
 _SHORT = ("bal. acc.", "found", "alarms", "ECE")
 
 
@@ -132,6 +139,9 @@ def format_robustness(
         blocks.append(f"{_heading(part)}\n{format_table(headers, rows)}")
     if classes := _class_rows(summary):
         blocks.append(f"{NAMED}\n{format_table(CLASS_HEADERS, classes)}")
+    if verdicts := _verdict_rows(summary, lambda rate: format_number(rate["value"])):
+        headers = ["degradation", *VERDICT_COLUMNS.values()]
+        blocks.append(f"{VERDICTS}\n{format_table(headers, verdicts)}")
     prose = [" ".join(describe_robustness(summary)), FROZEN]
     prose += [f"Warning: {text}" for text in warnings_of(facts, FILE)]
     blocks += [textwrap.fill(text, WIDTH, break_long_words=False) for text in prose]
@@ -187,6 +197,7 @@ def render_robustness(summary: pd.DataFrame, facts: Mapping[str, Any]) -> str:
         section("Plot", element("div", plot, class_="plots wide")),
         *(_variant_table(summary[summary["variant"] == name]) for name in shown_variants(summary)),
         *([section(NAMED, table(CLASS_HEADERS, classes))] if classes else []),
+        *_verdict_section(summary),
         section("Degradations", definitions({kind: MEANINGS[kind] for kind in kinds})),
         sections.provenance({**facts, "warnings": warnings_of(facts, FILE), "skipped": []}),
     ]
@@ -236,6 +247,22 @@ def _class_rows(summary: pd.DataFrame) -> list[list[str]]:
     ]
 
 
+def _verdict_section(summary: pd.DataFrame) -> list[Html]:
+    rows = _verdict_rows(summary, format_interval)
+    headers = ["degradation", *VERDICT_COLUMNS.values()]
+    return [section(VERDICTS, table(headers, rows))] if rows else []
+
+
+def _verdict_rows(summary: pd.DataFrame, write: Callable[[Any], str]) -> list[list[str]]:
+    """Return what the verdicts are worth, a row a degradation; empty if there are none."""
+    if "unsure_rate" not in summary:
+        return []
+    return [
+        [name, *(write(interval_of(row, column)) for column in VERDICT_COLUMNS)]
+        for name, row in _of_all_fakes(summary).items()
+    ]
+
+
 def _heading(part: pd.DataFrame) -> str:
     variant, n_fakes, n_originals = part[["variant", "n_fakes", "n_originals"]].iloc[0]
     kind = "All fakes" if variant == ALL else str(variant).capitalize()
@@ -261,7 +288,8 @@ def _nested(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn rows into what JSON holds, a ``{"value", "low", "high"}`` each metric."""
     plain = ["degradation", "variant", "n_originals", "n_fakes", "n_sources"]
     classes = [f"class_{name}" for name in _CLASS if f"class_{name}" in summary]
-    shown = [*COLUMNS, *classes]
+    verdicts = [name for name in VERDICT_COLUMNS if name in summary]
+    shown = [*COLUMNS, *classes, *verdicts]
     return [
         {name: row[name] for name in plain} | {name: interval_of(row, name) for name in shown}
         for row in summary.to_dict("records")

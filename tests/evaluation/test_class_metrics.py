@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from cnnsvm.evaluation.class_metrics import class_metrics
+from cnnsvm.evaluation.class_metrics import class_metrics, verdict_metrics
 
 
 def predictions(n_sources=40, right=0.8, confidence=0.8, seed=0):
@@ -50,3 +50,37 @@ def test_one_source_has_no_interval_and_missing_columns_are_named():
     assert np.isnan(found["low"])
     with pytest.raises(ValueError, match="'named' is missing"):
         class_metrics(predictions().drop(columns="named"))
+
+
+def test_verdicts_are_counted_among_originals_and_among_fakes():
+    said = ["original", "unsure", "fake", "original", "fake", "fake", "unsure", "original"]
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    sources = ["a", "b", "c", "d"] * 2
+    table = pd.DataFrame({"source_id": sources, "label": labels, "verdict": said})
+    found = {name: rate["value"] for name, rate in verdict_metrics(table, 200).items()}
+    assert found == {
+        "verdict_false_alarm_rate": 0.25,
+        "verdict_detection_rate": 0.5,
+        "verdict_miss_rate": 0.25,
+        "unsure_rate": 0.25,
+    }
+    more = pd.concat([table, table[table["label"] == 1]])  # more fakes move no rate
+    again = {name: rate["value"] for name, rate in verdict_metrics(more, 200).items()}
+    assert again == found
+
+
+def test_rates_of_verdicts_have_intervals_over_sources():
+    rng = np.random.default_rng(0)
+    n_sources = 50
+    table = pd.DataFrame(
+        {
+            "source_id": [f"s{i}" for i in range(n_sources)] * 2,
+            "label": np.repeat([0, 1], n_sources),
+            "verdict": rng.choice(["original", "fake", "unsure"], 2 * n_sources),
+        }
+    )
+    for rate in verdict_metrics(table).values():
+        assert 0 < rate["low"] < rate["value"] < rate["high"] < 1
+    originals = verdict_metrics(table[table["label"] == 0])
+    assert np.isnan(originals["verdict_detection_rate"]["value"])
+    assert originals["unsure_rate"]["value"] > 0

@@ -58,6 +58,7 @@ def test_name_and_prediction_agree_wherever_a_class_has_the_most_of_it():
 
 class Sure:
     classes_ = NAMES
+    max_error = None
 
     def predict_proba(self, images):
         return np.array([[1.0, 0, 0], [0, 1, 0], [0.4, 0.3, 0.3]])[: len(images)]
@@ -69,6 +70,25 @@ def test_a_certain_verdict_has_a_finite_score():
     assert judged["prediction"].tolist() == [0, 1, 1]
     assert judged["named"].tolist() == ["original", "regenerated", "original"]
     assert judged["confidence"].tolist() == [1, 1, 0.4]
+
+
+def test_verdicts_need_a_confidence_and_tell_fakes_of_any_kind_from_originals():
+    detector = Sure()
+    assert "verdict" not in judge_images(detector, [None] * 3)
+    detector.max_error, detector.confidence_ = 0.05, 0.4
+    judged = judge_images(detector, [None] * 3)
+    assert judged["verdict"].tolist() == ["original", "fake", "unsure"]
+
+
+def test_verdicts_of_two_classes_are_the_detectors_own():
+    X, detector = fitted(2, max_error=0.2)
+    said = judge_images(detector, X)["verdict"]
+    own = {"original": "original", "regenerated": "fake", "unsure": "unsure"}
+    assert said.tolist() == [own[verdict] for verdict in detector.verdict(X)]
+    detector.confidence_ = 0.8
+    again = judge_images(detector, X)["verdict"]
+    assert again.tolist() == [own[verdict] for verdict in detector.verdict(X)]
+    assert 0 < (again == "unsure").sum() < len(X)
 
 
 def test_margins_are_refused():

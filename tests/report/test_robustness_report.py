@@ -133,6 +133,25 @@ def test_what_is_hostile_is_escaped(summary):
     Words(page)
 
 
+def test_verdicts_are_shown_where_there_are_some(judged, summary, tmp_path):
+    assert "may be unsure" not in render_robustness(summary, FACTS)
+    said = np.where(judged["prediction"] == 1, "fake", "original")
+    rng = np.random.default_rng(0)
+    verdicts = judged.assign(verdict=np.where(rng.random(len(said)) < 0.2, "unsure", said))
+    more = summarise_robustness(verdicts, n_resamples=100)
+    clean = more[(more["degradation"] == "clean") & (more["variant"] == "all")].iloc[0]
+    rate = {end: clean[f"unsure_rate{end}"] for end in ("", "_low", "_high")}
+    shown = format_interval({"value": rate[""], "low": rate["_low"], "high": rate["_high"]})
+    assert shown in Words(render_robustness(more, FACTS)).cells
+    text = format_robustness(more, FACTS)
+    table = text[text.index("Verdicts, which may be unsure") :].splitlines()[1:6]
+    assert table[0].split()[-1] == "unsure"
+    assert table[1].split()[-1] == f"{rate['']:.3f}"
+    files = write_robustness(tmp_path, verdicts, more, FACTS)
+    first = json.loads(files["robustness.json"].read_text())["summary"][0]
+    assert first["unsure_rate"]["value"] == pytest.approx(rate[""])
+
+
 def test_words_say_what_the_numbers_do(summary):
     said = " ".join(describe_robustness(summary))
     worst = summary[(summary["degradation"] == "jpeg-40") & (summary["variant"] == "all")]
