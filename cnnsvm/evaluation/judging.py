@@ -45,7 +45,7 @@ def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
             "named": detector.classes_[probabilities.argmax(axis=1)],
             "confidence": confidence,
         }
-    if detector.max_error is not None:
+    if getattr(detector, "max_error", None) is not None:  # a baseline has none
         said = np.where(fake, "fake", "original")
         judged["verdict"] = np.where(confidence > detector.confidence_, said, UNSURE)
     return pd.DataFrame(judged)
