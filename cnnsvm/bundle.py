@@ -61,9 +61,11 @@ def save(
         config["preprocessing"] = asdict(detector.network_.preprocessing)
         config["history"] = detector.history_
         config["real_class"] = detector.network_.real_class
+        config["min_side"] = getattr(detector, "min_side_", 0)
         weights = network_arrays(detector.network_)
         learnt = [name for name, value in detector.network_.named_parameters() if value.ndim > 1]
         arrays["network"] = _halve(weights, learnt) if half else weights
+        config["network_knows_all"] = detector.network_.knows_all
     known = _training_hashes(detector)
     if known:
         arrays["trained_on"] = known
@@ -96,12 +98,13 @@ def _training_hashes(detector: Any) -> dict[str, np.ndarray]:
 
     "hashes" are there only if it is known of both, "network" if it is known of the latter alone.
     """
-    before = getattr(getattr(detector, "network_", None), "trained_on", None)
-    own = getattr(detector, "trained_on_", None)
-    if own is None:
-        return {} if before is None else {"network": np.asarray(before, dtype=np.uint64)}
-    parts = [own] if before is None else [own, before]
-    return {"hashes": np.unique(np.concatenate([np.asarray(p, dtype=np.uint64) for p in parts]))}
+    network = getattr(detector, "network_", None)
+    own, before = getattr(detector, "trained_on_", None), getattr(network, "trained_on", None)
+    parts = [np.asarray(part, dtype=np.uint64) for part in (own, before) if part is not None]
+    if not parts:
+        return {}
+    is_all = own is not None and getattr(network, "knows_all", True)
+    return {"hashes" if is_all else "network": np.unique(np.concatenate(parts))}
 
 
 def _support_vectors(arrays: dict[str, np.ndarray]) -> list[str]:
@@ -137,7 +140,9 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
     if detector.backbone != PRECOMPUTED:
         detector.history_ = config["history"]
         detector.network_ = rebuild_network(config, arrays["network"])
+        detector.min_side_ = int(config.get("min_side", 0))
         detector.network_.trained_on = arrays.get("trained_on", {}).get("network")
+        detector.network_.knows_all = config.get("network_knows_all", True)
     if "hashes" in arrays.get("trained_on", {}):
         detector.trained_on_ = arrays["trained_on"]["hashes"]
     return detector

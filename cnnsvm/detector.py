@@ -27,14 +27,21 @@ from cnnsvm.checks import (
 from cnnsvm.explanation import heatmap
 from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm
 from cnnsvm.svm.checks import check_finite
-from cnnsvm.verdicts import offset, predicted_codes, with_unsure
+from cnnsvm.verdicts import offset, predicted_codes, too_small, with_unsure
 
 if TYPE_CHECKING:
     from cnnsvm.model_card import ModelCard
 
 
 #: Attributes that not every fit sets: those of an earlier one must not stay.
-_OF_ONE_FIT = ("network_", "history_", "n_features_in_", "feature_names_in_", "trained_on_")
+_OF_ONE_FIT = (
+    "network_",
+    "history_",
+    "n_features_in_",
+    "feature_names_in_",
+    "trained_on_",
+    "min_side_",
+)
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -149,6 +156,8 @@ class InpaintDetector(
     confidence_ : float
         Probability of the predicted class above which `verdict` commits itself (0 without
         ``max_error``), chosen on the grouped out-of-fold scores that calibrate.
+    min_side_ : int
+        Shortest side of the training images in pixels; absent for precomputed embeddings.
     n_features_in_ : int
         Length of a precomputed embedding; absent for images.
 
@@ -322,14 +331,18 @@ class InpaintDetector(
         -------
         ndarray of object, shape (n_samples,)
             Labels of ``classes_``, and "unsure" where the probability of the predicted class is
-            not above ``confidence_``.
+            not above ``confidence_``, or with ``max_error`` where the image is smaller than a crop
+            and than all training images (``min_side_``).
         """
         if not self.calibrate:
             raise ValueError("verdict compares probabilities; use calibrate=True.")
         embeddings = self.transform(X)
         probabilities = self.svm_.predict_proba(embeddings)
         codes = predicted_codes(self.svm_.decision_function(embeddings), self.threshold_)
-        return with_unsure(codes, probabilities, self.classes_, self.confidence_)
+        small: Any = False
+        if self.backbone != PRECOMPUTED and self.max_error is not None:
+            small = too_small(self, check_images(X))
+        return with_unsure(codes, probabilities, self.classes_, self.confidence_, small)
 
     def explain(self, image: Any) -> np.ndarray:
         """Show where a picture looks repainted.

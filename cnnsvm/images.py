@@ -80,6 +80,25 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
         raise ImageError(f"{image_name(image)}: {reason}") from error
 
 
+def shorter_side(image: ImageInput) -> int:
+    """Return the shorter side of an image in pixels, from its header alone.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return min(image.shape[:2])
+    if isinstance(image, Image.Image):
+        return min(image.size)
+    try:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
+            return min(opened.size)
+    except Exception as error:
+        raise ImageError(f"{image_name(image)}: {explain(error)}") from error
+
+
 def as_image_list(X: Any) -> list[Any]:
     """Turn what a user may pass as images into a list with one item an image.
 
@@ -171,6 +190,8 @@ def explain(error: Exception) -> str:
         return f"not an image in a format that is read here ({', '.join(FORMATS)})."
     if isinstance(error, Image.DecompressionBombError):
         return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    if "truncated" in str(error):
+        return f"{error}. The file is incomplete; get it again."
     return f"{error or type(error).__name__}"
 
 

@@ -27,8 +27,8 @@ LIMITS = (
     "pass as real, and nothing in its output says that they did.",
     "A picture that was recompressed hard, scaled down, screenshotted or filtered may have lost "
     "the trace; what is said of it then means little.",
-    "Probabilities are calibrated for pictures like those of its training, in the same "
-    "proportion of real and fake. Elsewhere they rank pictures at best.",
+    "Probabilities are calibrated for pictures like those of its training. Where fakes are rarer "
+    "than there, they are too high; elsewhere they rank pictures at best.",
     "A heatmap shows where single crops look repainted. It is no segmentation, and its values "
     "are no probabilities.",
 )
@@ -204,7 +204,9 @@ def _describe(detector: Any) -> list[str]:
 def _usage() -> str:
     return (
         "```python\nfrom cnnsvm import InpaintDetector\n\n"
-        'detector = InpaintDetector.from_pretrained("FOLDER or owner/name", revision="COMMIT")\n'
+        'detector = InpaintDetector.from_pretrained("FOLDER")\n'
+        '# or from the hub: from_pretrained("owner/name", revision="COMMIT"),\n'
+        "# or, if it is the one that ships with cnnsvm: from_pretrained()\n"
         'detector.predict_proba(["picture.png"])\n```\n\n'
         "Pin `revision` when you take it from the hub: the commit names the weights. Every file is "
         "checked against its SHA-256, and nothing in the folder can run code."
@@ -254,11 +256,16 @@ def _decision(detector: Any) -> str:
         return f"{first} This detector states no probabilities; the margin stands for them."
     if detector.max_error is None:
         return f"{first} `verdict` is never unsure: no rate of errors was asked for (max_error)."
+    balanced = (
+        " Probabilities are stated as if every class were equally frequent."
+        if detector.n_views is not None
+        else ""
+    )
     return (
         f"{first} `verdict` says unsure unless the probability of the named class is above "
         f"{detector.confidence_:.4g}, chosen on out-of-fold scores of the training pictures so "
         f"that at most {detector.max_error:.3g} of the other verdicts are wrong. That share holds "
-        "for pictures like those of the training."
+        f"for pictures like those of the training.{balanced}"
     )
 
 

@@ -239,12 +239,13 @@ def training_hashes(trained: Any) -> tuple[np.ndarray, bool]:
     """
     if isinstance(trained, str | os.PathLike):
         arrays = read_bundle(trained)[1].get("trained_on", {})
-        own, before = arrays.get("hashes"), arrays.get("network")
+        own, before, network = arrays.get("hashes"), arrays.get("network"), None
     else:
-        own = getattr(trained, "trained_on_", None)
-        before = getattr(getattr(trained, "network_", None), "trained_on", None)
+        network = getattr(trained, "network_", None)
+        own, before = getattr(trained, "trained_on_", None), getattr(network, "trained_on", None)
     parts = [np.asarray(part, dtype=np.uint64) for part in (own, before) if part is not None]
-    return np.unique(np.concatenate([np.array([], dtype=np.uint64), *parts])), own is not None
+    known = np.unique(np.concatenate([np.array([], dtype=np.uint64), *parts]))
+    return known, own is not None and getattr(network, "knows_all", True)
 
 
 def find_near(

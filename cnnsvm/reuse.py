@@ -102,7 +102,9 @@ def load_saved_network(weights: str | os.PathLike[str], wanted: dict[str, Any]) 
     except BundleError as error:
         raise WeightsError(f"weights {name!r} cannot be read: {error}") from error
     network = rebuild_network(config, arrays["network"])
-    network.trained_on = arrays.get("trained_on", {}).get("hashes")
+    seen = arrays.get("trained_on", {})
+    network.trained_on = seen.get("hashes", seen.get("network"))
+    network.knows_all = "hashes" in seen
     if wanted["finetune"] == "none":
         return network
     has_projection = not isinstance(network.projection, nn.Identity)

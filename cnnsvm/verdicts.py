@@ -1,6 +1,11 @@
 """How sure is sure enough: the confidence from which a detector commits itself."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+from cnnsvm.images import shorter_side
 
 UNSURE = "unsure"
 
@@ -74,7 +79,11 @@ def choose_confidence(
 
 
 def with_unsure(
-    codes: np.ndarray, probabilities: np.ndarray, classes: np.ndarray, confidence: float
+    codes: np.ndarray,
+    probabilities: np.ndarray,
+    classes: np.ndarray,
+    confidence: float,
+    outside: np.ndarray | bool = False,
 ) -> np.ndarray:
     """Name the classes, but say "unsure" where that is not sure enough.
 
@@ -86,11 +95,33 @@ def with_unsure(
     classes : ndarray, shape (n_classes,)
     confidence : float
         Probability of the predicted class above which the verdict stands.
+    outside : ndarray of bool, shape (n,), or bool
+        Rows that are unlike all training images, see `too_small`.
 
     Returns
     -------
     ndarray of object, shape (n,)
     """
     verdicts = classes[codes].astype(object)
-    verdicts[probabilities[np.arange(len(codes)), codes] <= confidence] = UNSURE
+    stated = probabilities[np.arange(len(codes)), codes]
+    verdicts[(stated <= confidence) | outside] = UNSURE
     return verdicts
+
+
+def too_small(detector: Any, images: Sequence[Any]) -> np.ndarray:
+    """Find images that are smaller than a crop and than all that a detector was trained on.
+
+    Such a picture is repeated to fill a crop, and what that looks like was never learnt.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Fitted on images; ``min_side_`` is the shortest side that its training had (0: unknown).
+    images : sequence of images
+
+    Returns
+    -------
+    ndarray of bool, shape (n_images,)
+    """
+    least = min(detector.crop_size, getattr(detector, "min_side_", 0))
+    return np.array([least > 0 and shorter_side(image) < least for image in images], dtype=bool)

@@ -17,12 +17,7 @@ import sys
 from pathlib import Path
 
 from cnnsvm.cli.errors import guard
-from cnnsvm.cli.flags import (
-    add_data_flags,
-    add_detector_flags,
-    make_detector,
-    parse_detector_flags,
-)
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
 
 SAMPLES_ENGINE = "opencv-telea"
 RUNS = Path(__file__).resolve().parent.parent / "runs"
@@ -41,7 +36,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-shuffled", action="store_true", help="no run on shuffled labels")
     add_data_flags(parser)
     add_detector_flags(parser)
-    return parse_detector_flags(parser, argv, shipped=True)
+    return parser.parse_args(argv)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.evaluation.study import describe_environment, run_study
     from cnnsvm.report import format_report, write_report
 
-    detector = make_detector(args)
+    detector = make_detector(args, shipped=True)
     describe_environment(args.device)
     name = data_name(args.data) if args.data else "samples"
     out = args.out or RUNS / name

@@ -19,12 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.errors import guard
-from cnnsvm.cli.flags import (
-    add_data_flags,
-    add_detector_flags,
-    make_detector,
-    parse_detector_flags,
-)
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
 
 if TYPE_CHECKING:
     from cnnsvm.evaluation.preparation import Prepared
@@ -64,7 +59,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--target", default="variant", help="column that is fitted: variant or label [%(default)s]")
     add_data_flags(parser, generate=False)
     add_detector_flags(parser)
-    return parse_detector_flags(parser, argv)
+    return parser.parse_args(argv)
 
 
 def pair(text: str) -> tuple[str, str]:

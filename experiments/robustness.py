@@ -18,12 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnsvm.cli.errors import guard
-from cnnsvm.cli.flags import (
-    add_data_flags,
-    add_detector_flags,
-    make_detector,
-    parse_detector_flags,
-)
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
 
 SAMPLES_ENGINE = "opencv-telea"
 N_FOLDS = 3
@@ -60,7 +55,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--degradations", nargs="+", metavar="NAME", help="such as jpeg-75 [all]")
     add_data_flags(parser)
     add_detector_flags(parser)
-    return parse_detector_flags(parser, argv)
+    return parser.parse_args(argv)
 
 
 def choose_degradations(names: list[str] | None) -> list[str]:

@@ -12,9 +12,11 @@ with the same engines and --out, it goes on where it was.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,11 @@ DETECTOR: dict[str, Any] = {
     "max_error": 0.05,
 }
 NAME = "cnnsvm"
-CARD_FIELDS = ("name", "summary", "trained_on", "tested_on", "test_protocol", "limits", "tags")
+#: Of the JSON; "steps" are the commands before this one, the others are `ModelCard`'s.
+CARD_FIELDS = (
+    *("name", "summary", "trained_on", "tested_on", "test_protocol", "limits", "tags"),
+    "steps",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +150,9 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
             k: tuple(v) if isinstance(v, list) else v for k, v in row["numbers"].items()
         }
     fields["tested_on"] = [Measured(**row) for row in rows]
+    steps = fields.pop("steps", [])
     ModelCard(**fields)
+    fields["command"] = "\n".join([*steps, shlex.join(["python", *sys.argv])])
     return fields
 
 
@@ -156,14 +164,32 @@ def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) ->
     for number, part in manifest.groupby("data"):
         engines = sorted(part["engine"].dropna().unique())
         lines.append(
-            f"{part['source_id'].nunique()} sources of {Path(args.data[int(number)]).name}, "
+            f"{part['source_id'].nunique()} sources of {name_of(args.data[int(number)])}, "
             f"repainted by {len(engines)} engines: {', '.join(engines)}."
         )
     return ModelCard(
         **{"name": NAME, **fields, "trained_on": lines},
-        command=shlex.join(["python", *sys.argv]),
         seed=args.seed,
+        commit=find_commit(),
     )
+
+
+def name_of(data: str) -> str:
+    """Name a data set, a single file by its hash too."""
+    path = Path(data)
+    if not path.is_file():
+        return path.name
+    with open(path, "rb") as file:
+        return f"{path.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
+
+
+def find_commit() -> str:
+    """Return the commit that this code is of, "" outside a repository or with git missing."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def run(args: argparse.Namespace) -> int:

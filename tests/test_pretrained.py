@@ -1,19 +1,23 @@
 import json
 import logging
+import re
 import shutil
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from cnnsvm import InpaintDetector, pretrained
+from cnnsvm.datasets import write_samples
 from cnnsvm.datasets.duplicates import perceptual_hash
-from cnnsvm.images import ImageError
+from cnnsvm.images import ImageError, load_image
 from cnnsvm.model_card import ModelCard
 from cnnsvm.persistence import BundleError
 from cnnsvm.pretrained import (
@@ -25,6 +29,7 @@ from cnnsvm.pretrained import (
     training_hashes,
 )
 
+ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROWS = np.random.default_rng(1).normal(size=(20, 3))
 
@@ -164,9 +169,7 @@ def test_without_a_shipped_detector_the_remedies_are_named(tmp_path, monkeypatch
         assert part in message
 
 
-def test_what_ships_is_sound_and_small():
-    if not pretrained.SHIPPED.exists():
-        pytest.skip("no detector ships yet")
+def test_what_ships_is_small_and_tells_what_it_is():
     assert find_oversized(pretrained.SHIPPED) == []
     detector = load()
     assert detector.classes_.tolist() == ["original", "regenerated", "spliced"]
@@ -174,10 +177,29 @@ def test_what_ships_is_sound_and_small():
     assert is_all
     assert len(known) > 500
     card = (pretrained.SHIPPED / "README.md").read_text(encoding="utf-8")
-    assert "## What it must not be used for" in card
-    assert "| data | images / sources |" in card
-    named = detector.verdict([np.full((40, 300, 3), 128, np.uint8)])
-    assert set(named) <= {*detector.classes_.tolist(), "unsure"}
+    source = json.loads((ROOT / "experiments" / "bundle_card.json").read_text(encoding="utf-8"))
+    for row in source["tested_on"]:
+        line = next(line for line in card.splitlines() if line.startswith(f"| {row['data']} |"))
+        for value, _, _ in row["numbers"].values():
+            assert f"{value:.3f} [" in line
+    for text in (*source["limits"], *source["steps"]):
+        assert text in card
+
+
+def test_what_ships_tells_a_photograph_from_its_repainting(tmp_path):
+    tiles = write_samples(tmp_path)
+    paths = [p for p in tiles["path"] if re.search("astronaut|chelsea|coffee", Path(p).name)]
+    photos = [load_image(path) for path in paths]
+    mask = np.zeros((256, 256), np.uint8)
+    mask[64:192, 64:192] = 255
+    fakes = [cv2.inpaint(photo, mask, 5, cv2.INPAINT_TELEA) for photo in photos]
+    detector = load().set_params(device="cpu")
+    assert find_training_images(detector, photos) == []
+    assert set(detector.verdict(photos)) <= {"original", "unsure"}
+    assert (detector.verdict(fakes) == "spliced").mean() > 0.5
+    heat = detector.explain(fakes[0])
+    assert heat[96:160, 96:160].mean() > heat[:40].mean() + 0.2
+    assert detector.verdict([photos[0][:100]]).tolist() == ["unsure"]  # smaller than a crop
 
 
 def test_large_files_are_found_and_logged(small, folder, monkeypatch, caplog):

@@ -196,3 +196,17 @@ def test_bundles_of_before_stems_still_load(saved_cnn):
         reuse.rebuild_network(config, weights_of(first))
     config["params"] |= {"stem": "nopool", "truncate_at": "layer1"}
     assert reuse.rebuild_network(config, weights_of(first)).branch is None
+
+
+def test_verdicts_on_tiny_pictures_are_unsure_also_after_loading(tmp_path):
+    detector = fit(max_error=0.45)
+    assert detector.min_side_ == 48
+    detector.confidence_ = 0.0
+    tiny, usual = np.zeros((31, 90, 3), np.uint8), data(seed=7)[0][0]
+    again = InpaintDetector.load(detector.save(tmp_path / "model"))
+    for each in (detector, again):
+        said = each.verdict([tiny, usual]).tolist()
+        assert said[0] == "unsure"
+        assert said[1] != "unsure"
+    assert again.min_side_ == 48
+    assert detector.set_params(max_error=None).verdict([tiny])[0] != "unsure"

@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
+from PIL import Image
 
-from cnnsvm.verdicts import UNSURE, choose_confidence, offset, predicted_codes, with_unsure
+from cnnsvm.images import ImageError
+from cnnsvm.verdicts import (
+    UNSURE,
+    choose_confidence,
+    offset,
+    predicted_codes,
+    too_small,
+    with_unsure,
+)
 
 
 def scored(seed, n=60, n_classes=2, digits=16, threshold=0.5):
@@ -117,3 +126,30 @@ def test_views_of_one_image_are_not_so_many_proofs():
     four = [np.repeat(values, 4, axis=0) for values in (probabilities, right, right)]
     assert choose_confidence(*four, 0.05, copies=4) == alone == 1.0
     assert choose_confidence(*four, 0.05) < 0.9
+
+
+class Small:
+    crop_size = 32
+    min_side_ = 20
+
+
+def test_rows_unlike_all_training_are_unsure_whatever_is_stated():
+    probabilities = np.array([[0.1, 0.9], [0.1, 0.9]])
+    outside = np.array([False, True])
+    said = with_unsure(np.array([1, 1]), probabilities, np.array([0, 1]), 0.5, outside)
+    assert said.tolist() == [1, UNSURE]
+
+
+def test_too_small_is_smaller_than_a_crop_and_than_all_training(tmp_path):
+    detector = Small()
+    Image.new("L", (19, 200)).save(tmp_path / "narrow.png")
+    images = [np.zeros((20, 90, 3), np.uint8), np.zeros((90, 19), np.uint8)]
+    images += [Image.new("RGB", (40, 10)), tmp_path / "narrow.png"]
+    images += [(tmp_path / "narrow.png").read_bytes()]
+    assert too_small(detector, images).tolist() == [False, True, True, True, True]
+    detector.min_side_ = 500
+    assert too_small(detector, [np.zeros((32, 32, 3), np.uint8)]).tolist() == [False]
+    detector.min_side_ = 0  # not known
+    assert not too_small(detector, images).any()
+    with pytest.raises(ImageError, match=r"none\.png: no such file"):
+        too_small(Small(), [tmp_path / "none.png"])

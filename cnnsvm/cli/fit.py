@@ -20,6 +20,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, fit, save. An interrupted call goes on where it was."""
+    from cnnsvm.datasets.duplicates import pick_paths
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.persistence import check_target
     from cnnsvm.pretrained import hash_images
@@ -44,9 +45,9 @@ def main(args: argparse.Namespace) -> int:
             "%d image(s) left out, the first: %s", len(prepared.skipped), prepared.skipped[0]
         )
     detector.set_params(cache_dir=work / "cache")
+    hashes = hash_images(pick_paths(prepared.manifest))  # of one image a source
     detector.fit(prepared.manifest)
-    originals = prepared.manifest[prepared.manifest["label"] == 0]
-    detector.trained_on_ = hash_images(originals["path"].tolist())
+    detector.trained_on_ = hashes
     detector.save(args.model)
     print(f"Saved in {args.model}. How good it is, experiments/cv.py tells on the same data.")
     return 0

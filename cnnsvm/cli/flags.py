@@ -1,16 +1,24 @@
 """Flags that become parameters of `InpaintDetector`, shared by every command that fits one."""
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
-#: Flags that say how a network is made, and how a network sees images.
-_MAKE_A_NETWORK = (
-    *("backbone", "weights", "stem", "truncate_at", "preprocessing", "finetune", "epochs"),
-    *("pairs_per_source", "learning_rate", "statistics"),
-)
-_SEE = ("crop_size", "crops", "pooling")
-_NOT_GIVEN = object()
+#: What the flags say how a network is made, and how it sees images, where none is given.
+_MAKE: dict[str, Any] = {
+    "backbone": "resnet18",
+    "weights": "none",
+    "stem": "native",
+    "truncate_at": None,
+    "preprocessing": "auto",
+    "finetune": "full",
+    "pairs_per_source": None,
+    "epochs": 8,
+    "learning_rate": None,
+    "statistics": False,
+}
+_SEE: dict[str, Any] = {"crop_size": 96, "crops": 6, "pooling": "mean_std"}
+#: What makes another network of saved weights, rather than training them on.
+_SHAPE = ("backbone", "stem", "truncate_at", "preprocessing", "statistics")
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) -> None:
@@ -45,35 +53,33 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
-    add = network.add_argument
-    add("--backbone", default="resnet18", help="a torchvision name or statistics [%(default)s]")
-    add(
-        "--weights",
-        default="none",
-        help="none, imagenet, cnnsvm, a file, a model [%(default)s]",
-    )
-    add("--stem", default="native", help="native, nopool or nodown: less shrinking [%(default)s]")
-    add("--truncate-at", metavar="STAGE", help="last stage that is kept, such as layer2 [all]")
+
+    def add(flag: str, help: str, **options: Any) -> None:
+        name = flag[2:].replace("-", "_")
+        usual = (_MAKE | _SEE)[name]
+        shown = f"{help} [{usual}]" if usual not in (None, False) else help
+        network.add_argument(flag, default=None, help=shown, **options)  # filled in later
+
+    add("--backbone", "a torchvision name or statistics")
+    add("--weights", "none, imagenet, cnnsvm (the network that ships), a file or a saved detector")
+    add("--stem", "native, nopool or nodown: less shrinking")
+    add("--truncate-at", "last stage that is kept, such as layer2 [all]", metavar="STAGE")
     add(
         "--preprocessing",
-        default="auto",
-        help="imagenet, caffe, residual, residual_bank or auto: residual without weights "
-        "[%(default)s]",
+        "imagenet, caffe, residual, residual_bank or auto: residual without weights",
     )
-    add("--finetune", default="full", help="none, head or full [%(default)s]")
-    add("--augmentation", default="geometric", help="none, geometric, full or robust [%(default)s]")
-    add("--pairs-per-source", type=int, metavar="N", help="crops of each class in an epoch [all]")
-    add("--epochs", type=int, default=8, help="at most [%(default)s]")
-    add("--learning-rate", type=float)
-    add("--crop-size", type=int, default=96, help="pixels [%(default)s]")
-    add("--crops", type=int, default=6, help="crops an image [%(default)s]")
-    add(
-        "--pooling",
-        default="mean_std",
-        help="how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top [%(default)s]",
+    add("--finetune", "none, head or full")
+    network.add_argument(
+        "--augmentation", default="geometric", help="none, geometric, full or robust [%(default)s]"
     )
-    add("--statistics", action="store_true", help="residual statistics behind the embedding")
-    add("--batch-size", type=int, default=16)
+    add("--pairs-per-source", "crops of each class in an epoch [all]", type=int, metavar="N")
+    add("--epochs", "at most", type=int)
+    add("--learning-rate", "[1e-4 for a whole pretrained network, else 1e-3]", type=float)
+    add("--crop-size", "pixels", type=int)
+    add("--crops", "crops an image", type=int)
+    add("--pooling", "how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top")
+    add("--statistics", "residual statistics behind the embedding", action="store_true")
+    network.add_argument("--batch-size", type=int, default=16)
 
 
 def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
@@ -88,49 +94,21 @@ def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
     add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
 
 
-def parse_detector_flags(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, shipped: bool = False
-) -> argparse.Namespace:
-    """Parse; ``--weights cnnsvm`` alone asks for the network that ships as it is, frozen.
+def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
+    """Turn the flags into an unfitted, checked `InpaintDetector`.
 
     Parameters
     ----------
-    parser : ArgumentParser
-        With `add_detector_flags`.
-    argv : sequence of str or None
+    args : Namespace
+        Of a parser with `add_detector_flags`.
     shipped : bool
-        Whether that network, if there is one, is also what is used where no flag says how to
-        make another.
-
-    Returns
-    -------
-    Namespace
-        Flags that are given always hold.
+        Whether the network that ships, if one does, embeds as it is where no flag says how to
+        make another. It is also what ``--weights cnnsvm`` asks for.
     """
-    from cnnsvm.persistence import BundleError, holds_model, read_config
-    from cnnsvm.reuse import SHIPPED, SHIPPED_NAME
-
-    usual = {name: parser.get_default(name) for name in (*_MAKE_A_NETWORK, *_SEE)}
-    parser.set_defaults(**dict.fromkeys(usual, _NOT_GIVEN))
-    given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not _NOT_GIVEN}
-    made = [name for name in _MAKE_A_NETWORK if name in given]
-    wanted = made == ["weights"] and given["weights"] == SHIPPED_NAME
-    if holds_model(SHIPPED) and (wanted or (shipped and not made)):
-        try:
-            params = read_config(SHIPPED)["params"]
-        except BundleError as error:
-            parser.error(str(error))
-        usual |= {name: params[name] for name in usual if name in params}
-        usual |= {"crops": params["n_crops"], "weights": SHIPPED_NAME, "finetune": "none"}
-    parser.set_defaults(**usual)
-    return parser.parse_args(argv)
-
-
-def make_detector(args: argparse.Namespace) -> Any:
-    """Turn the flags into an unfitted, checked `InpaintDetector`."""
     from cnnsvm import InpaintDetector
     from cnnsvm.checks import check_detector_params
 
+    _fill_in(args, shipped)
     kernels = tuple(args.kernel.split(","))
     detector = InpaintDetector(
         args.backbone,
@@ -163,6 +141,25 @@ def make_detector(args: argparse.Namespace) -> Any:
     )
     check_detector_params(detector.get_params())
     return detector
+
+
+def _fill_in(args: argparse.Namespace, shipped: bool) -> None:
+    """Give the flags of the network that were left out their values."""
+    from cnnsvm.persistence import holds_model, read_config
+    from cnnsvm.reuse import SHIPPED, SHIPPED_NAME
+
+    usual = _MAKE | _SEE
+    given = [name for name in _MAKE if getattr(args, name) is not None]
+    asked = args.weights == SHIPPED_NAME and not any(name in given for name in _SHAPE)
+    if holds_model(SHIPPED) and (asked or (shipped and not given)):
+        params = read_config(SHIPPED)["params"]
+        usual |= {name: params[name] for name in (*_SHAPE, "crop_size", "pooling")}
+        usual |= {"crops": params["n_crops"], "weights": SHIPPED_NAME}
+        if not given or given == ["weights"]:
+            usual["finetune"] = "none"
+    for name, value in usual.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def _number_or_name(text: str) -> float | str:

@@ -185,17 +185,21 @@ def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
     import numpy as np
 
     from cnnsvm.images import ImageError, load_image
-    from cnnsvm.verdicts import with_unsure
+    from cnnsvm.verdicts import too_small, with_unsure
 
     if path.is_dir():
         raise ImageError(f"{path}: no images in this folder. Check the path.")
-    probabilities = detector.predict_proba([load_image(path)])[0]
+    pixels = load_image(path)
+    probabilities = detector.predict_proba([pixels])[0]
     two = len(names) == 2
     best = int(probabilities[1] > detector.threshold_) if two else int(probabilities.argmax())
     classes = np.array(names, dtype=object)
-    verdict = with_unsure(np.array([best]), probabilities[None], classes, detector.confidence_)[0]
+    small = detector.max_error is not None and too_small(detector, [pixels])
+    verdict = with_unsure(
+        np.array([best]), probabilities[None], classes, detector.confidence_, small
+    )
     stated = {f"probability_{n}": f"{p:.4f}" for n, p in zip(names, probabilities, strict=True)}
-    return {"prediction": names[best], "verdict": verdict} | stated
+    return {"prediction": names[best], "verdict": verdict[0]} | stated
 
 
 def _free_name(target: Path, taken: Counter[Path]) -> Path:

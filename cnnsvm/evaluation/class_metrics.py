@@ -73,23 +73,23 @@ def verdict_metrics(
     -------
     dict of str to dict
         ``value``, ``low`` and ``high`` of ``verdict_false_alarm_rate`` (share of the originals
-        that are said to be fake), ``verdict_detection_rate`` (share of the fakes that are),
-        ``verdict_miss_rate`` (share of the fakes that are said to be original) and
-        ``unsure_rate`` (the mean of its shares among originals and fakes).
+        that are said to be fake), ``originals_unsure_rate``, ``verdict_detection_rate`` (share of
+        the fakes that are said to be fake), ``verdict_miss_rate`` (share of the fakes that are
+        said to be original) and ``fakes_unsure_rate``.
     """
     said = predictions["verdict"].to_numpy()
     options = (n_resamples, random_state)
     fakes = predictions["label"] == 1
-    unsure = predictions.assign(class_=fakes.astype(str))
     return {
-        "verdict_false_alarm_rate": _mean_rate(predictions, said == "fake", ~fakes, options),
-        "verdict_detection_rate": _mean_rate(predictions, said == "fake", fakes, options),
-        "verdict_miss_rate": _mean_rate(predictions, said == "original", fakes, options),
-        "unsure_rate": _balanced_accuracy(unsure, "class_", said == UNSURE, *options),
+        "verdict_false_alarm_rate": _rate(predictions, said == "fake", ~fakes, options),
+        "originals_unsure_rate": _rate(predictions, said == UNSURE, ~fakes, options),
+        "verdict_detection_rate": _rate(predictions, said == "fake", fakes, options),
+        "verdict_miss_rate": _rate(predictions, said == "original", fakes, options),
+        "fakes_unsure_rate": _rate(predictions, said == UNSURE, fakes, options),
     }
 
 
-def _mean_rate(
+def _rate(
     predictions: pd.DataFrame,
     said: np.ndarray,
     part: pd.Series,

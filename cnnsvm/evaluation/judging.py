@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from cnnsvm.verdicts import UNSURE
+from cnnsvm.verdicts import UNSURE, too_small
 
 
 def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
@@ -47,7 +47,10 @@ def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
         }
     if getattr(detector, "max_error", None) is not None:  # a baseline has none
         said = np.where(fake, "fake", "original")
-        judged["verdict"] = np.where(confidence > detector.confidence_, said, UNSURE)
+        sure = confidence > detector.confidence_
+        if hasattr(detector, "min_side_"):
+            sure &= ~too_small(detector, images)
+        judged["verdict"] = np.where(sure, said, UNSURE)
     return pd.DataFrame(judged)
 
 

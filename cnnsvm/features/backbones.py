@@ -122,6 +122,8 @@ class Backbone(nn.Module):
         self.real_class = 0
         #: Hashes of what it had learnt from before, if it comes from a saved detector that knows.
         self.trained_on: np.ndarray | None = None
+        #: Whether those are all that it had learnt from.
+        self.knows_all = True
 
     @property
     def preprocessing(self) -> Preprocessing:

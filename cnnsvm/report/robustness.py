@@ -65,9 +65,10 @@ _CLASS = ("balanced_accuracy", "ece")
 VERDICTS = "Verdicts, which may be unsure"
 VERDICT_COLUMNS = {
     "verdict_false_alarm_rate": "originals said to be fake",
+    "originals_unsure_rate": "originals unsure",
     "verdict_detection_rate": "fakes said to be fake",
     "verdict_miss_rate": "fakes said to be original",
-    "unsure_rate": "unsure",
+    "fakes_unsure_rate": "fakes unsure",
 }
 _SHORT = ("bal. acc.", "found", "alarms", "ECE")
 
@@ -211,7 +212,7 @@ def _header(summary: pd.DataFrame, facts: Mapping[str, Any], title: str) -> Html
             page_head(title, facts),
             element("ul", *_cards(summary), class_="cards"),
             paragraph(" ".join(describe_robustness(summary))),
-            paragraph(Html(trust), class_="note alarm" if facts.get("model") else "note"),
+            paragraph(Html(trust), class_="note"),
         ]
     )
 
@@ -255,7 +256,7 @@ def _verdict_section(summary: pd.DataFrame) -> list[Html]:
 
 def _verdict_rows(summary: pd.DataFrame, write: Callable[[Any], str]) -> list[list[str]]:
     """Return what the verdicts are worth, a row a degradation; empty if there are none."""
-    if "unsure_rate" not in summary:
+    if "fakes_unsure_rate" not in summary:
         return []
     return [
         [name, *(write(interval_of(row, column)) for column in VERDICT_COLUMNS)]

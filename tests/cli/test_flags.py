@@ -8,9 +8,9 @@ from cnnsvm.cli.flags import (
     add_data_flags,
     add_detector_flags,
     make_detector,
-    parse_detector_flags,
 )
 from cnnsvm.features.weights import WeightsError
+from cnnsvm.persistence import BundleError
 
 #: Flag and value on the command line -> parameter and value of the detector.
 FLAGS = {
@@ -124,7 +124,7 @@ def shipped(tmp_path, monkeypatch):
 def parse_shipped(*argv, shipped=True):
     parser = argparse.ArgumentParser()
     add_detector_flags(parser)
-    return make_detector(parse_detector_flags(parser, list(argv), shipped=shipped)).get_params()
+    return make_detector(parser.parse_args(list(argv)), shipped=shipped).get_params()
 
 
 def test_without_a_network_of_ones_own_the_shipped_one_embeds(shipped):
@@ -166,15 +166,25 @@ def test_the_shipped_network_can_be_asked_for(shipped):
         parse_shipped("--weights", "cnnsvm", "--backbone", "resnet18")
 
 
-def test_a_damaged_shipped_detector_is_told(shipped, capsys):
+def test_a_damaged_shipped_detector_is_told(shipped):
     config = reuse.SHIPPED / "config.json"
     config.write_text(config.read_text().replace("mean_top", "mean_std"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(BundleError, match="has changed since it was saved"):
         parse_shipped()
-    assert "has changed since it was saved" in capsys.readouterr().err
 
 
-def test_an_incomplete_flag_shows_the_whole_usage(shipped, capsys):
+def test_the_shipped_network_can_be_trained_on(shipped):
+    params = parse_shipped("--weights", "cnnsvm", "--finetune", "full", "--epochs", "2")
+    assert (params["backbone"], params["finetune"], params["epochs"]) == ("statistics", "full", 2)
+
+
+def test_help_names_the_values_that_hold_without_a_flag(capsys):
+    parser = argparse.ArgumentParser()
+    add_detector_flags(parser)
     with pytest.raises(SystemExit):
-        parse_shipped("--weights")
-    assert "--truncate-at" in capsys.readouterr().err
+        parser.parse_args(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "a torchvision name or statistics [resnet18]" in text
+    assert "[96]" in text
+    assert "object" not in text
+    assert "[None]" not in text

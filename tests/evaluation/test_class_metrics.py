@@ -62,7 +62,8 @@ def test_verdicts_are_counted_among_originals_and_among_fakes():
         "verdict_false_alarm_rate": 0.25,
         "verdict_detection_rate": 0.5,
         "verdict_miss_rate": 0.25,
-        "unsure_rate": 0.25,
+        "fakes_unsure_rate": 0.25,
+        "originals_unsure_rate": 0.25,
     }
     more = pd.concat([table, table[table["label"] == 1]])  # more fakes move no rate
     again = {name: rate["value"] for name, rate in verdict_metrics(more, 200).items()}
@@ -83,4 +84,4 @@ def test_rates_of_verdicts_have_intervals_over_sources():
         assert 0 < rate["low"] < rate["value"] < rate["high"] < 1
     originals = verdict_metrics(table[table["label"] == 0])
     assert np.isnan(originals["verdict_detection_rate"]["value"])
-    assert originals["unsure_rate"]["value"] > 0
+    assert originals["originals_unsure_rate"]["value"] > 0

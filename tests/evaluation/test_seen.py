@@ -8,7 +8,7 @@ from cnnsvm import InpaintDetector, reuse
 from cnnsvm.evaluation.preparation import Prepared
 from cnnsvm.evaluation.seen import leave_out_seen
 from cnnsvm.persistence import BundleError
-from cnnsvm.pretrained import hash_images
+from cnnsvm.pretrained import hash_images, training_hashes
 from cnnsvm.records import make_manifest, make_row
 
 N_SOURCES = 6
@@ -141,3 +141,28 @@ def test_what_the_first_network_has_seen_is_left_out_a_generation_later(
     told = leave_out_seen(prepared, second.save(tmp_path / "told"))
     assert set(told.manifest["source_id"]) == {"source0", "source1", "source3", "source4"}
     assert len(told.warnings) == 2
+
+
+def test_an_untold_first_network_leaves_what_it_saw_unknown(prepared, trained_on, tmp_path):
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    folder = trained_on(None)
+    for generation in range(2):
+        second = InpaintDetector(
+            "statistics", weights=folder, finetune="none", crop_size=32, n_crops=1,
+            kernel="linear", n_trials=1, cv=2, random_state=0,
+        )  # fmt: skip
+        second.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+        second.trained_on_ = hash_images([picture(generation)])
+        assert not training_hashes(second)[1]
+        folder = second.save(tmp_path / f"generation{generation}")
+        known, is_all = training_hashes(folder)
+        assert not is_all
+        assert len(known) == generation + 1
+        assert not training_hashes(InpaintDetector.load(folder))[1]
+    left = leave_out_seen(prepared, folder)
+    assert set(prepared.manifest["source_id"]) - set(left.manifest["source_id"]) == {
+        "source0",
+        "source1",
+    }
+    assert "does not say what it was trained on" in left.warnings[1]

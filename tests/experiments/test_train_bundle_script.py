@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,9 @@ def run(script, photos, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "bundle"
     numbers = {"AUC": [0.9, 0.8, 0.95], "accuracy": 0.85}
     tested = [{"data": "other paintings", "numbers": numbers, "n_images": 40, "n_sources": 20}]
-    (out.parent / "card.json").write_text(json.dumps({"tested_on": tested}))
+    (out.parent / "card.json").write_text(
+        json.dumps({"tested_on": tested, "steps": ["first-step"]})
+    )
     arguments = ["--data", str(photos), "--out", str(out), "--device", "cpu", "--seed", "3"]
     arguments += ["--card", str(out.parent / "card.json")]
     assert script.main(arguments) == 0
@@ -92,10 +95,13 @@ def test_the_records_are_of_every_engine(run):
     assert 0 < fakes["reduced"].mean() < 1
 
 
-def test_the_card_names_sources_engines_and_numbers(run):
+def test_the_card_names_sources_engines_and_numbers(run, photos):
     card = (run[1] / "weights" / "README.md").read_text()
     assert "# cnnsvm\n" in card
-    assert ("\n- 9 sources of photos0, repainted by 2 engines: opencv-telea, self-blend.\n") in card
+    name = photos.name
+    assert f"\n- 9 sources of {name}, repainted by 2 engines: opencv-telea, self-blend.\n" in card
+    assert "first-step\npython " in card
+    assert re.search(r"- commit: (not recorded|[0-9a-f]{40})\n", card)
     assert "| other paintings | 40 / 20 | 0.900 [0.800, 0.950] | 0.850 [n/a] |" in card
     assert "- seed: 3" in card
 

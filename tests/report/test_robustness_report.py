@@ -140,7 +140,7 @@ def test_verdicts_are_shown_where_there_are_some(judged, summary, tmp_path):
     verdicts = judged.assign(verdict=np.where(rng.random(len(said)) < 0.2, "unsure", said))
     more = summarise_robustness(verdicts, n_resamples=100)
     clean = more[(more["degradation"] == "clean") & (more["variant"] == "all")].iloc[0]
-    rate = {end: clean[f"unsure_rate{end}"] for end in ("", "_low", "_high")}
+    rate = {end: clean[f"fakes_unsure_rate{end}"] for end in ("", "_low", "_high")}
     shown = format_interval({"value": rate[""], "low": rate["_low"], "high": rate["_high"]})
     assert shown in Words(render_robustness(more, FACTS)).cells
     text = format_robustness(more, FACTS)
@@ -149,7 +149,7 @@ def test_verdicts_are_shown_where_there_are_some(judged, summary, tmp_path):
     assert table[1].split()[-1] == f"{rate['']:.3f}"
     files = write_robustness(tmp_path, verdicts, more, FACTS)
     first = json.loads(files["robustness.json"].read_text())["summary"][0]
-    assert first["unsure_rate"]["value"] == pytest.approx(rate[""])
+    assert first["fakes_unsure_rate"]["value"] == pytest.approx(rate[""])
 
 
 def test_words_say_what_the_numbers_do(summary):
