@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
+from cnnsvm.checks import PRECOMPUTED
 from cnnsvm.evaluation.judging import judge_images
 from cnnsvm.evaluation.keeping import CARRIED, claim, fingerprint_of, settings_of
 from cnnsvm.evaluation.metrics import binary_metrics
@@ -58,6 +59,7 @@ def cross_validate_detector(
     random_state: int = 0,
     folder: str | os.PathLike[str] | None = None,
     labels: Sequence[int] | np.ndarray | None = None,
+    embeddings: np.ndarray | None = None,
     name: str = "fold",
 ) -> CrossValidation:
     """Fit on all folds but one, judge that one, and so on round.
@@ -78,6 +80,9 @@ def cross_validate_detector(
         arguments goes on there.
     labels : array-like of {0, 1}, shape (n_images,), optional
         Replaces the manifest's labels, such as shuffled ones for a control.
+    embeddings : ndarray of float, shape (n_images, n_embedding), optional
+        What the detector's frozen network makes of the images (`cnnsvm.evaluation.frozen`), so
+        that no fold does it again.
     name : str
         What the log calls a fold.
 
@@ -106,10 +111,13 @@ def cross_validate_detector(
         judged = manifest.assign(label=frame["label"].to_numpy())
         run = fingerprint_of(settings_of(detector), (n_splits, random_state), judged)
         claim(keep, run, "fold_*/fold.json")
+    inputs = frame["path"].to_numpy(dtype=object) if embeddings is None else embeddings
+    if embeddings is not None:
+        detector = clone(detector).set_params(backbone=PRECOMPUTED)
     parts, folds, curves = [], [], []
     for k, (train, test) in enumerate(splits):
         fold_folder = None if keep is None else keep / f"fold_{k}"
-        part, summary, history = _run_fold(detector, frame, train, test, fold_folder)
+        part, summary, history = _run_fold(detector, inputs, frame, train, test, fold_folder)
         parts.append(part.assign(fold=k))
         folds.append({"fold": k} | summary)
         curves.append({"fold": k, "history": history, "best_epoch": best_epoch(history)})
@@ -139,7 +147,12 @@ def shuffled_labels(manifest: pd.DataFrame, random_state: int = 0) -> np.ndarray
 
 
 def _run_fold(
-    detector: Any, frame: pd.DataFrame, train: np.ndarray, test: np.ndarray, folder: Path | None
+    detector: Any,
+    inputs: np.ndarray,
+    frame: pd.DataFrame,
+    train: np.ndarray,
+    test: np.ndarray,
+    folder: Path | None,
 ) -> tuple[pd.DataFrame, dict[str, Any], list[dict[str, float]]]:
     if folder is not None and (folder / "fold.json").is_file():
         saved = json.loads((folder / "fold.json").read_text(encoding="utf-8"))
@@ -151,8 +164,12 @@ def _run_fold(
     if folder is not None:
         model.set_params(cache_dir=folder / "cache")
     seen = frame.iloc[train]
-    model.fit(seen["path"].tolist(), seen["label"].to_numpy(), groups=seen["source_id"].to_numpy())
-    scores = judge_images(model, frame["path"].iloc[test].tolist())
+    labels, sources = (seen[name].to_numpy() for name in ("label", "source_id"))
+    fitted, judged = (inputs[rows] for rows in (train, test))
+    if inputs.ndim == 1:  # paths
+        fitted, judged = fitted.tolist(), judged.tolist()
+    model.fit(fitted, labels, groups=sources)
+    scores = judge_images(model, judged)
     part = pd.concat([frame.iloc[test], scores.set_index(frame.index[test])], axis=1)
     summary = _summarise(model, seen, part) | {"seconds": time.perf_counter() - started}
     history = getattr(model, "history_", [])

@@ -17,6 +17,7 @@ from cnnsvm.evaluation.crossval import (
     outer_folds,
     shuffled_labels,
 )
+from cnnsvm.evaluation.frozen import embed_frozen
 from cnnsvm.evaluation.intervals import bootstrap_metrics, metrics_by
 from cnnsvm.persistence import library_versions
 
@@ -55,6 +56,8 @@ def run_study(
     environment = describe_environment(detector.device)
     options: dict[str, Any] = {"n_splits": n_splits, "random_state": random_state}
     keep = None if folder is None else Path(folder)
+    place = None if keep is None else keep / "frozen"
+    options["embeddings"] = embed_frozen(detector, manifest["path"].tolist(), place)
     found = cross_validate_detector(
         detector, manifest, folder=None if keep is None else keep / "folds", **options
     )
