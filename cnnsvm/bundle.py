@@ -96,7 +96,7 @@ def check_kind(config: dict[str, Any], place: str | os.PathLike[str]) -> None:
 def _training_hashes(detector: Any) -> dict[str, np.ndarray]:
     """Collect what a detector and the network that it began with were trained on.
 
-    "hashes" are there only if it is known of both, "network" if it is known of the latter alone.
+    They are called "hashes" if that is known of both, and "network" if something may be missing.
     """
     network = getattr(detector, "network_", None)
     own, before = getattr(detector, "trained_on_", None), getattr(network, "trained_on", None)
