@@ -43,5 +43,9 @@ def embed_frozen(
     network, embedding = build_network(detector, 0), embedding_of(detector)
     codes = np.zeros(len(paths), dtype=int)
     place = task_folder(folder, network, paths, codes, None, ["frozen", embedding])
-    logger.info("embedding %d images once for all folds", len(paths))
-    return fit_embeddings(lambda: embedding(network, paths), place)
+
+    def embed() -> np.ndarray:
+        logger.info("embedding %d images once for all folds", len(paths))
+        return embedding(network, paths)
+
+    return fit_embeddings(embed, place)
