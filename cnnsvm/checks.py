@@ -9,10 +9,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import BACKBONES, STATISTICS, STEMS
+from cnnsvm.features.backbones import BACKBONES, STATISTICS
 from cnnsvm.features.embeddings import POOLINGS
 from cnnsvm.features.finetuning import MODES
 from cnnsvm.features.preprocessing import as_preprocessing
+from cnnsvm.features.stems import STEMS
 from cnnsvm.images import as_image_list
 from cnnsvm.reuse import check_weights, is_saved_network
 from cnnsvm.svm import TunedSVC
@@ -39,18 +40,7 @@ def check_detector_params(params: dict[str, Any]) -> None:
     ValueError
         With the value, the rule and the choices.
     """
-    for name, choices in _CHOICES.items():
-        if params[name] not in choices:
-            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {params[name]!r}.")
-    for name, least in _AT_LEAST.items():
-        if not isinstance(params[name], Integral) or params[name] < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {params[name]!r}.")
-    for name, least in _NONE_OR_AT_LEAST.items():
-        value = params[name]
-        if value is not None and (not isinstance(value, Integral) or value < least):
-            raise ValueError(f"{name} must be None or a whole number >= {least}, got {value!r}.")
-    if not isinstance(params["statistics"], bool | np.bool_):
-        raise ValueError(f"statistics must be True or False, got {params['statistics']!r}.")
+    _check_kinds(params)
     rate = params["learning_rate"]
     if rate is not None and not rate > 0:
         raise ValueError(f"learning_rate must be None or above 0, got {rate!r}.")
@@ -125,6 +115,23 @@ def check_images(X: Any) -> Sequence[Any]:
     return images
 
 
+def _check_kinds(params: dict[str, Any]) -> None:
+    """Refuse what is not of a parameter's choices, no whole number or no truth value."""
+    for name, choices in _CHOICES.items():
+        if params[name] not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {params[name]!r}.")
+    for name, least in _AT_LEAST.items():
+        if not isinstance(params[name], Integral) or params[name] < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {params[name]!r}.")
+    for name, least in _NONE_OR_AT_LEAST.items():
+        value = params[name]
+        if value is not None and (not isinstance(value, Integral) or value < least):
+            raise ValueError(f"{name} must be None or a whole number >= {least}, got {value!r}.")
+    for name in ("statistics", "mirror"):
+        if not isinstance(params[name], bool | np.bool_):
+            raise ValueError(f"{name} must be True or False, got {params[name]!r}.")
+
+
 def _check_share(name: str, value: float | None) -> None:
     if value is not None and not (isinstance(value, Real) and 0 < value <= 1):
         raise ValueError(f"{name} must be None or lie in (0, 1], got {value!r}.")
@@ -164,7 +171,7 @@ def _check_combinations(params: dict[str, Any]) -> None:
     if params["preprocessing"] != "auto":
         as_preprocessing(params["preprocessing"])
     n_views, augmentation = params["n_views"], params["augmentation"]
-    if n_views is not None and n_views > 1 and augmentation in ("none", "geometric"):
+    if n_views is not None and n_views > 1 and augmentation in ("none", "geometric", "small"):
         raise ValueError(
             f"n_views={n_views!r} with augmentation={augmentation!r} makes copies: it degrades "
             "nothing. Use augmentation='robust' or 'full', or n_views=None."

@@ -69,9 +69,10 @@ class InpaintDetector(
         Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones. The
         folder of a saved detector, or "cnnsvm" for the one that ships, gives that detector's
         network; the parameters that shape it must be as they were there.
-    stem : {"native", "nopool", "nodown"}, default="native"
-        How the network begins: as published, without its first max pool, or with its first
-        convolution and max pool at stride 1 (see `cnnsvm.features.backbones.STEMS`).
+    stem : {"native", "nopool", "nodown", "small"}, default="native"
+        How the network begins: as published, without its first max pool, with its first
+        convolution and max pool at stride 1, or with a 3x3 convolution at stride 1 and no pool,
+        for pictures of 32 pixels (see `cnnsvm.features.stems.STEMS`).
     truncate_at : str or None, default=None
         Last stage that is kept, such as "layer2" of a ResNet; low-level traces need no deep ones.
     preprocessing : str or dict, default="auto"
@@ -90,7 +91,7 @@ class InpaintDetector(
     weight_decay : float, default=0.01
     validation_fraction : float in (0, 0.5], default=0.2
         Share of the training sources that early stopping watches.
-    augmentation : {"none", "geometric", "full", "robust"}, default="full"
+    augmentation : {"none", "geometric", "small", "full", "robust"}, default="full"
         See `cnnsvm.features.augmentation.AUGMENTATIONS`. A source and its fakes get the same.
     pairs_per_source : int or None, default=None
         Crops of each class that a source gives in an epoch, at most; None takes every image.
@@ -98,6 +99,8 @@ class InpaintDetector(
         Side of a crop in pixels; nothing is resized, smaller images are wrapped.
     n_crops : int, default=4
         Crops of an image at most, when embedding.
+    mirror : bool, default=False
+        Embed the mirror image of each crop too, which takes twice as long.
     pooling : {"mean", "mean_max", "mean_std", "mean_top", "mean_std_top"}, default="mean_std"
         How the embeddings of an image's crops become one; "top" is the mean of the quarter of the
         crops that look the most fake, for images that were repainted in part.
@@ -115,6 +118,9 @@ class InpaintDetector(
         Soft vote of the best of each kernel.
     n_trials, cv : int, default=30, 3
         Optuna trials a kernel, and inner folds.
+    nystroem : int or None, default=None
+        Landmarks that stand for all rows in the SVM, for tens of thousands of images, such as
+        1000; None is exact. See `cnnsvm.svm.TunedSVC`.
     calibrate : bool, default=True
         Whether there are probabilities.
     threshold : float in (0, 1) or "balanced_accuracy", default=0.5
@@ -194,6 +200,7 @@ class InpaintDetector(
         pairs_per_source: int | None = None,
         crop_size: int = 128,
         n_crops: int = 4,
+        mirror: bool = False,
         pooling: str = "mean_std",
         statistics: bool = False,
         n_views: int | None = None,
@@ -201,6 +208,7 @@ class InpaintDetector(
         voting: str | None = None,
         n_trials: int = 30,
         cv: int = 3,
+        nystroem: int | None = None,
         calibrate: bool = True,
         threshold: float | str = 0.5,
         max_error: float | None = None,
@@ -228,6 +236,7 @@ class InpaintDetector(
         self.pairs_per_source = pairs_per_source
         self.crop_size = crop_size
         self.n_crops = n_crops
+        self.mirror = mirror
         self.pooling = pooling
         self.statistics = statistics
         self.n_views = n_views
@@ -235,6 +244,7 @@ class InpaintDetector(
         self.voting = voting
         self.n_trials = n_trials
         self.cv = cv
+        self.nystroem = nystroem
         self.calibrate = calibrate
         self.threshold = threshold
         self.max_error = max_error

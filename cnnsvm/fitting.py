@@ -99,7 +99,8 @@ def fit_svm(
         n_trials=detector.n_trials,
         cv=detector.cv,
         calibrate=detector.calibrate,
-        storage=None if cache is None else cache / f"studies-{detector.cv}.journal",
+        nystroem=detector.nystroem,
+        storage=None if cache is None else cache / _journal(detector),
         verbose=detector.verbose,
         random_state=seed,
     ).fit(embeddings, y, groups, trusted)
@@ -117,6 +118,12 @@ def fit_svm(
         detector.confidence_ = choose_confidence(
             probabilities, named, codes, detector.max_error, detector.n_views or 1
         )
+
+
+def _journal(detector: Any) -> str:
+    """Name the file of the studies; others of the same embeddings have other names."""
+    landmarks = "" if detector.nystroem is None else f"-{detector.nystroem}"
+    return f"studies-{detector.cv}{landmarks}.journal"
 
 
 def choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndarray) -> float:
@@ -202,6 +209,7 @@ def _place(detector: Any) -> dict[str, Any]:
         "device": device,
         "dtype": choose_precision(detector.precision, device),
         "n_jobs": int(detector.n_jobs or 0),
+        "mirror": bool(detector.mirror),
     }
 
 

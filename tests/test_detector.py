@@ -310,7 +310,7 @@ def test_the_cache_sees_a_changed_image(pictures, files, tmp_path):
         ({"preprocessing": "other"}, "preprocessing 'other' is not known"),
         ({"learning_rate": 0}, "learning_rate must be None or above 0"),
         ({"kernel": "sigmoid"}, "kernel must be one of"),
-        ({"stem": "x"}, "stem must be one of native, nopool, nodown, got 'x'"),
+        ({"stem": "x"}, "stem must be one of native, nopool, nodown, small, got 'x'"),
         (
             {"backbone": "resnet18", "truncate_at": "layer9"},
             "truncate_at must name a stage of resnet18, got 'layer9'. Choose one of .*layer2",

@@ -16,7 +16,7 @@ _MAKE: dict[str, Any] = {
     "learning_rate": None,
     "statistics": False,
 }
-_SEE: dict[str, Any] = {"crop_size": 96, "crops": 6, "pooling": "mean_std"}
+_SEE: dict[str, Any] = {"crop_size": 96, "crops": 6, "mirror": False, "pooling": "mean_std"}
 #: What makes another network of saved weights, rather than training them on.
 _SHAPE = ("backbone", "stem", "truncate_at", "preprocessing", "statistics")
 
@@ -62,7 +62,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
 
     add("--backbone", "a torchvision name or statistics")
     add("--weights", "none, imagenet, cnnsvm (the network that ships), a file or a saved detector")
-    add("--stem", "native, nopool or nodown: less shrinking")
+    add("--stem", "native, nopool or nodown: less shrinking; small: for pictures of 32 pixels")
     add("--truncate-at", "last stage that is kept, such as layer2 [all]", metavar="STAGE")
     add(
         "--preprocessing",
@@ -70,13 +70,16 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--finetune", "none, head or full")
     network.add_argument(
-        "--augmentation", default="geometric", help="none, geometric, full or robust [%(default)s]"
+        "--augmentation",
+        default="geometric",
+        help="none, geometric, small, full or robust [%(default)s]",
     )
     add("--pairs-per-source", "crops of each class in an epoch [all]", type=int, metavar="N")
     add("--epochs", "at most", type=int)
     add("--learning-rate", "[1e-4 for a whole pretrained network, else 1e-3]", type=float)
     add("--crop-size", "pixels", type=int)
     add("--crops", "crops an image", type=int)
+    add("--mirror", "the mirror image of each crop too", action="store_true")
     add("--pooling", "how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top")
     add("--statistics", "residual statistics behind the embedding", action="store_true")
     network.add_argument("--batch-size", type=int, default=16)
@@ -90,6 +93,7 @@ def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
     add("--soft-vote", action="store_true", help="average the best of each kernel")
     add("--trials", type=int, default=20, help="Optuna trials a kernel [%(default)s]")
     add("--inner-folds", type=int, default=3)
+    add("--nystroem", type=int, metavar="N", help="N landmarks for all rows of the SVM [exact]")
     add("--threshold", default="balanced_accuracy", help="this, or a probability")
     add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
 
@@ -123,6 +127,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
         learning_rate=args.learning_rate,
         crop_size=args.crop_size,
         n_crops=args.crops,
+        mirror=args.mirror,
         pooling=args.pooling,
         statistics=args.statistics,
         n_views=args.views,
@@ -133,6 +138,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
         threshold=_number_or_name(args.threshold),
         max_error=args.max_error,
         cv=args.inner_folds,
+        nystroem=args.nystroem,
         device=args.device,
         precision=args.precision,
         gpu_memory_fraction=args.gpu_memory_fraction,
@@ -154,7 +160,8 @@ def _fill_in(args: argparse.Namespace, shipped: bool) -> None:
     if holds_model(SHIPPED) and (asked or (shipped and not given)):
         params = read_config(SHIPPED)["params"]
         usual |= {name: params[name] for name in (*_SHAPE, "crop_size", "pooling")}
-        usual |= {"crops": params["n_crops"], "weights": SHIPPED_NAME}
+        usual |= {"crops": params["n_crops"], "mirror": params.get("mirror", False)}
+        usual["weights"] = SHIPPED_NAME
         if not given or given == ["weights"]:
             usual["finetune"] = "none"
     for name, value in usual.items():

@@ -17,6 +17,8 @@ from cnnsvm.features.transforms import wrap_to
 
 #: Least image side after a random reduction of a whole image, in pixels.
 MIN_SIDE = 16
+#: What an erased square is painted with, in levels.
+GREY = 124
 #: Most pixels, and longest side, that a random enlargement of a whole image may give.
 MAX_PIXELS, MAX_SIDE = 2**24, 8000
 
@@ -29,6 +31,14 @@ class Augmentation:
     ----------
     turn : bool
         Flips and right-angle turns, which move no pixel off its grid.
+    mirror : bool
+        Mirror images alone, where up and down look different.
+    shift : int
+        Most pixels by which a crop is moved, up or down and sideways; its edge is mirrored.
+    erase : int
+        Side in pixels of a square, centred anywhere, that is painted grey at the end, so that no
+        place alone decides (DeVries & Taylor, "Improved regularization of convolutional neural
+        networks with cutout", arXiv:1708.04552).
     resize, blur, noise, codec, second_codec : float
         Probability of each degradation, in their order. The second codec follows the first on
         another 8-pixel grid, as when a screenshot is shared.
@@ -43,6 +53,9 @@ class Augmentation:
     """
 
     turn: bool = True
+    mirror: bool = False
+    shift: int = 0
+    erase: int = 0
     resize: float = 0.0
     blur: float = 0.0
     noise: float = 0.0
@@ -56,11 +69,13 @@ class Augmentation:
     encoders: tuple[str, ...] = ("jpeg",)
 
 
-#: What ``augmentation=`` accepts. "geometric" keeps every pixel value; "full" is mild; "robust"
-#: is for detectors that must stand what happens to pictures on their way through the world.
+#: What ``augmentation=`` accepts. "geometric" keeps every pixel value; "small" is for
+#: pictures of 32 pixels, which have an up and a down; "full" is mild; "robust" is for detectors
+#: that must stand what happens to pictures on their way through the world.
 AUGMENTATIONS = {
     "none": Augmentation(turn=False),
     "geometric": Augmentation(),
+    "small": Augmentation(turn=False, mirror=True, shift=2, erase=12),
     "full": Augmentation(resize=0.1, blur=0.1, noise=0.1, codec=0.3),
     "robust": Augmentation(
         resize=0.25,
@@ -82,7 +97,8 @@ AUGMENTATIONS = {
 class Plan:
     """One draw: where to crop (fractions 0-1) and what to do to the crop (None: nothing).
 
-    ``codec`` and ``second_codec`` are an encoder and a quality.
+    ``codec`` and ``second_codec`` are an encoder and a quality, ``shift`` is in pixels, ``erase`` a
+    side in pixels and where the centre is (fractions 0-1).
     """
 
     top: float
@@ -96,6 +112,8 @@ class Plan:
     noise_seed: int
     second_codec: tuple[str, int] | None = None
     kernel: int = 0
+    shift: tuple[int, int] = (0, 0)
+    erase: tuple[int, float, float] | None = None
 
 
 def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
@@ -115,7 +133,7 @@ def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
         top=top,
         left=left,
         turns=turns if wanted.turn else 0,
-        flip=flip and wanted.turn,
+        flip=flip and (wanted.turn or wanted.mirror),
         scale=scale if happens[0] else None,
         blur=blur if happens[1] else None,
         noise=noise if happens[2] else None,
@@ -123,6 +141,8 @@ def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
         noise_seed=int(rng.integers(2**32)),
         second_codec=second if happens[3] and happens[4] else None,
         kernel=int(rng.integers(len(KERNELS))),
+        shift=_draw_shift(wanted.shift, rng),
+        erase=_draw_square(wanted.erase, rng),
     )
 
 
@@ -145,8 +165,9 @@ def apply_plan(image: np.ndarray, plan: Plan, size: int) -> np.ndarray:
     crop = _cut(image, plan.top, plan.left, side)
     if side != size:
         crop = np.asarray(Image.fromarray(crop).resize((size, size), KERNELS[plan.kernel]))
-    crop = np.rot90(crop, plan.turns)
-    return _degrade(np.ascontiguousarray(crop[:, ::-1] if plan.flip else crop), plan)
+    crop = np.rot90(_shifted(crop, plan.shift), plan.turns)
+    crop = _degrade(np.ascontiguousarray(crop[:, ::-1] if plan.flip else crop), plan)
+    return crop if plan.erase is None else _erased(crop, *plan.erase)
 
 
 def apply_to_whole(image: np.ndarray, plan: Plan) -> np.ndarray:
@@ -189,6 +210,37 @@ def _cut(image: np.ndarray, top: float, left: float, side: int) -> np.ndarray:
     large = wrap_to(image, side)
     y, x = round(top * (large.shape[0] - side)), round(left * (large.shape[1] - side))
     return large[y : y + side, x : x + side]
+
+
+def _draw_shift(most: int, rng: np.random.Generator) -> tuple[int, int]:
+    down, right = rng.integers(-most, most + 1, size=2).tolist()
+    return down, right
+
+
+def _draw_square(side: int, rng: np.random.Generator) -> tuple[int, float, float] | None:
+    down, right = rng.random(2).tolist()
+    return (side, down, right) if side else None
+
+
+def _erased(crop: np.ndarray, side: int, down: float, right: float) -> np.ndarray:
+    """Paint a square grey, as far as it lies in the crop."""
+    top, left = (
+        round(share * size) - side // 2
+        for share, size in zip((down, right), crop.shape[:2], strict=True)
+    )
+    painted = crop.copy()
+    painted[max(0, top) : top + side, max(0, left) : left + side] = GREY
+    return painted
+
+
+def _shifted(crop: np.ndarray, shift: tuple[int, int]) -> np.ndarray:
+    """Move a crop's content down and right by so many pixels; its edge is mirrored."""
+    if shift == (0, 0):
+        return crop
+    moved = [(max(0, part), max(0, -part)) for part in shift]
+    padded = np.pad(crop, [*moved, (0, 0)], mode="reflect")
+    top, left = (max(0, -part) for part in shift)
+    return padded[top : top + crop.shape[0], left : left + crop.shape[1]]
 
 
 def _degrade(crop: np.ndarray, plan: Plan) -> np.ndarray:

@@ -9,19 +9,16 @@ import torch
 import torchvision
 from torch import nn
 
+from cnnsvm.features.plain_cnn import PLAIN_CNN, PlainCNN
 from cnnsvm.features.preprocessing import RAW, InputLayer, Preprocessing, as_preprocessing
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
+from cnnsvm.features.stems import set_channels, set_stem
 from cnnsvm.features.weights import load_weights
 
 PROJECTION_DIM = 256
 STATISTICS = "statistics"
 BLOCK = 65_536  # rows that are turned to double precision at a time
 STATISTICS_BATCH = 8  # crops; more of them do not fit the caches of a processor
-#: How a network begins. "native" is as published. "nopool" goes without the first max pool.
-#: "nodown" has the first convolution and max pool at stride 1, so that nothing is lost before the
-#: first stage (Gragnaniello et al., "Are GAN generated images easy to detect?", ICME 2021), at four
-#: times the cost of "nopool".
-STEMS = ("native", "nopool", "nodown")
 
 
 def _cut_fc(network: Any) -> nn.Module:
@@ -45,11 +42,12 @@ _FEATURES = (
     *("mobilenet_v3_large", "efficientnet_b0", "efficientnet_b2"),
 )
 
-#: Name of each torchvision network -> function that cuts it at its pooled embedding.
+#: Name of each network, torchvision's and `PlainCNN`, -> function that cuts it at its embedding.
 BACKBONES: dict[str, Callable[[nn.Module], nn.Module]] = {
     **dict.fromkeys(_FC, _cut_fc),
     **dict.fromkeys(_FEATURES, _cut_features),
     **dict.fromkeys(("densenet121", "densenet169"), _cut_densenet),
+    PLAIN_CNN: _cut_features,
 }
 
 
@@ -188,8 +186,8 @@ def build_backbone(
     projection : bool
         Put a linear layer of 256 features and a ReLU on top, whose output is the embedding: the
         part that ``finetune="head"`` trains.
-    stem : {"native", "nopool", "nodown"}
-        See `STEMS`.
+    stem : {"native", "nopool", "nodown", "small"}
+        See `cnnsvm.features.stems.STEMS`.
     truncate_at : str or None
         Last stage that is kept, such as "layer2" of a ResNet, or the name of a child of the
         feature stack of other networks, such as "15" of vgg16. The embedding is then the mean and
@@ -220,11 +218,12 @@ def build_backbone(
         torch.manual_seed(random_state)
         body = None
         if name != STATISTICS:
-            network = torchvision.models.get_model(name, weights=None)
-            _set_channels(network, settings.n_channels)
+            plain = name == PLAIN_CNN
+            network = PlainCNN() if plain else torchvision.models.get_model(name, weights=None)
+            set_channels(network, settings.n_channels)
             if weights is not None:
                 load_weights(network, name, weights)
-            _set_stem(network, stem)
+            set_stem(network, stem)
             body = _cut(network, name, truncate_at)
         backbone = Backbone(body, settings)
         if projection and body is not None:
@@ -267,36 +266,6 @@ def embedding_dim(network: nn.Module, crop_size: int = 64) -> int:
         ) from error
     finally:
         network.train(was_training)
-
-
-def _set_channels(network: nn.Module, n_channels: int) -> None:
-    """Replace the first convolution by one of ``n_channels``, if it has another number."""
-    place, first = next((k, m) for k, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    if first.in_channels == n_channels:
-        return
-    new = nn.Conv2d(
-        n_channels,
-        first.out_channels,
-        first.kernel_size,  # type: ignore[arg-type]
-        first.stride,  # type: ignore[arg-type]
-        first.padding,  # type: ignore[arg-type]
-        bias=first.bias is not None,
-    )
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
-    parent, _, child = place.rpartition(".")
-    setattr(network.get_submodule(parent), child, new)
-
-
-def _set_stem(network: nn.Module, stem: str) -> None:
-    if stem not in STEMS:
-        raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}.")
-    pools = [(k, m) for k, m in network.named_modules() if isinstance(m, nn.MaxPool2d)]
-    if stem == "nodown":
-        next(m for m in network.modules() if isinstance(m, nn.Conv2d)).stride = (1, 1)
-    if stem != "native" and pools:
-        parent, _, child = pools[0][0].rpartition(".")
-        kept = nn.MaxPool2d(3, stride=1, padding=1) if stem == "nodown" else nn.Identity()
-        setattr(network.get_submodule(parent), child, kept)
 
 
 def _cut(network: Any, name: str, truncate_at: str | None) -> nn.Module:

@@ -32,7 +32,10 @@ RECIPE = 3
 
 @dataclass(frozen=True)
 class Embedding:
-    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled."""
+    """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled.
+
+    With ``mirror`` each crop has its mirror image beside it.
+    """
 
     crop_size: int
     n_crops: int
@@ -41,10 +44,12 @@ class Embedding:
     device: torch.device
     dtype: torch.dtype
     n_jobs: int
+    mirror: bool = False
 
     def __call__(self, network: Backbone, images: Sequence[Any]) -> np.ndarray:
         """Embed images in their order, float32 of shape (n, d); the network ends on the CPU."""
-        dataset = FixedCrops(Decoded(images, memory=0), self.crop_size, self.n_crops)
+        decoded = Decoded(images, memory=0)
+        dataset = FixedCrops(decoded, self.crop_size, self.n_crops, self.mirror)
         return self._embed(network, dataset)
 
     def embed_views(
@@ -57,7 +62,9 @@ class Embedding:
         """Embed the views that the draws ask for (see `DegradedViews`), float32 (n_draws, d)."""
         # each process would keep its own
         decoded = Decoded(images, 0 if self.n_jobs else MEMORY)
-        dataset = DegradedViews(decoded, draws, self.crop_size, self.n_crops, augmentation)
+        dataset = DegradedViews(
+            decoded, draws, self.crop_size, self.n_crops, augmentation, self.mirror
+        )
         return self._embed(network, dataset)
 
     def _embed(self, network: Backbone, dataset: FixedCrops | DegradedViews) -> np.ndarray:

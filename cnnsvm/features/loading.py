@@ -63,14 +63,15 @@ class Decoded:
 class FixedCrops(Dataset):
     """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
 
-    def __init__(self, images: Decoded, size: int, n_crops: int) -> None:
-        self.images, self.size, self.n_crops = images, size, n_crops
+    def __init__(self, images: Decoded, size: int, n_crops: int, mirror: bool = False) -> None:
+        self.images, self.size, self.n_crops, self.mirror = images, size, n_crops, mirror
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return _to_tensor(fixed_crops(self.images[index], self.size, self.n_crops))
+        crops = fixed_crops(self.images[index], self.size, self.n_crops, self.mirror)
+        return _to_tensor(crops)
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,9 @@ class DegradedViews(Dataset):
         size: int,
         n_crops: int,
         augmentation: Augmentation,
+        mirror: bool = False,
     ) -> None:
-        self.images, self.draws = images, draws
+        self.images, self.draws, self.mirror = images, draws, mirror
         self.size, self.n_crops, self.augmentation = size, n_crops, augmentation
 
     def __len__(self) -> int:
@@ -130,7 +132,7 @@ class DegradedViews(Dataset):
         if draw.plan_seed[-1] > 0:
             plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
             image = apply_to_whole(image, plan)
-        return _to_tensor(fixed_crops(image, self.size, self.n_crops))
+        return _to_tensor(fixed_crops(image, self.size, self.n_crops, self.mirror))
 
 
 def paired_draws(
@@ -156,13 +158,12 @@ def paired_draws(
     """
     rng = np.random.default_rng([seed, epoch])
     pairs: list[list[Draw]] = []
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
+    for group, members in _members(groups):
         classes = [members[codes[members] == code] for code in np.unique(codes[members])]
         n_pairs = max(map(len, classes))
         taken = np.arange(n_pairs) if most is None else rng.permutation(n_pairs)[:most]
         for place, k in enumerate(taken.tolist()):
-            plan_seed = (seed, epoch, int(group), place)
+            plan_seed = (seed, epoch, group, place)
             pairs.append([Draw(int(c[k * len(c) // n_pairs]), plan_seed) for c in classes])
     return [draw for i in rng.permutation(len(pairs)) for draw in pairs[i]]
 
@@ -185,22 +186,28 @@ def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -
     """
     rng = np.random.default_rng([seed, n_views])
     draws = []
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
+    for group, members in _members(groups):
         classes = [members[codes[members] == code] for code in np.unique(codes[members])]
         n_pairs = max(map(len, classes))
         taken = np.resize(rng.permutation(n_pairs), n_views)
         for view, k in enumerate(taken.tolist()):
-            plan_seed = (seed, n_views, int(group), view)
+            plan_seed = (seed, n_views, group, view)
             draws += [Draw(int(c[k * len(c) // n_pairs]), plan_seed) for c in classes]
     return draws
+
+
+def _members(groups: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each group and which images it has, without a pass over all of them for each."""
+    order = np.argsort(groups, kind="stable")
+    names, starts = np.unique(groups[order], return_index=True)
+    yield from zip(names.tolist(), np.split(order, starts[1:]), strict=True)
 
 
 def iterate_crops(
     dataset: "FixedCrops | DegradedViews", batch_size: int, n_jobs: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
-    images_per_batch = max(1, batch_size // dataset.n_crops)
+    images_per_batch = max(1, batch_size // (dataset.n_crops * (2 if dataset.mirror else 1)))
     loader = DataLoader(dataset, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
     for items in loader:
         yield [len(item) for item in items], torch.cat(items)

@@ -51,6 +51,8 @@ class Training:
         Hutter 2019).
     batch_size, crop_size, n_crops : int
         Crops a step, their side in pixels, and crops of each validation image.
+    mirror : bool
+        Whether validation takes the mirror images of these crops too.
     validation_fraction : float in (0, 0.5]
         Share of the sources kept for early stopping.
     augmentation : Augmentation
@@ -77,6 +79,7 @@ class Training:
     device: torch.device
     dtype: torch.dtype
     pairs: int | None = None
+    mirror: bool = False
 
 
 def best_epoch(history: Sequence[dict[str, float]]) -> int | None:
@@ -143,14 +146,18 @@ class Trainer:
         device = self.training.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.training.random_state + epoch)  # dropout, stochastic depth
-            losses = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
-        return {"epoch": epoch, "learning_rate": rate, "train_loss": float(np.mean(losses))}
+            steps = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
+        loss = float(np.mean([value for value, _ in steps]))
+        share = float(np.concatenate([right for _, right in steps]).mean())
+        entry = {"epoch": epoch, "learning_rate": rate}
+        return entry | {"train_loss": loss, "train_accuracy": share}
 
     def validate(self) -> dict[str, float]:
-        """Judge the validation images by their pooled crops; return loss and ROC AUC."""
+        """Judge the validation images by their pooled crops; return loss, accuracy, ROC AUC."""
         self.model.eval()
         training, pooled = self.training, []
-        dataset = FixedCrops(self.valid_images, training.crop_size, training.n_crops)
+        seen = (training.crop_size, training.n_crops, training.mirror)
+        dataset = FixedCrops(self.valid_images, *seen)
         with torch.inference_mode():
             for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
                 pooled += [part.mean(dim=0) for part in self._logits(crops).split(counts)]
@@ -159,6 +166,7 @@ class Trainer:
         logits = torch.stack(pooled)
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
         metrics = {"valid_loss": finite_loss(loss.item(), self.training)}
+        metrics["valid_accuracy"] = (logits.argmax(1) == targets).double().mean().item()
         if len(targets.unique()) == self.n_classes:
             metrics["valid_auc"] = class_auc(targets.cpu().numpy(), logits.softmax(1).cpu().numpy())
         return metrics
@@ -220,16 +228,20 @@ class Trainer:
             dataset, training.batch_size, num_workers=training.n_jobs, drop_last=alone
         )
 
-    def _step(self, crops: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> float:
+    def _step(
+        self, crops: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[float, np.ndarray]:
+        """Take one step and return the loss, and of each crop whether it was told right."""
         self.optimiser.zero_grad(set_to_none=True)
         targets = targets.to(self.training.device)
-        loss = nn.functional.cross_entropy(self._logits(crops), targets, weight=weight)
+        logits = self._logits(crops)
+        loss = nn.functional.cross_entropy(logits, targets, weight=weight)
         value = finite_loss(loss.item(), self.training)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
-        return value
+        return value, (logits.argmax(1) == targets).cpu().numpy()
 
     def _logits(self, crops: torch.Tensor) -> torch.Tensor:
         with autocast(self.training.device, self.training.dtype):

@@ -65,22 +65,25 @@ def crop_positions(height: int, width: int, size: int, n_crops: int) -> list[tup
     return list(dict.fromkeys(positions))
 
 
-def fixed_crops(image: np.ndarray, size: int, n_crops: int) -> np.ndarray:
+def fixed_crops(image: np.ndarray, size: int, n_crops: int, mirror: bool = False) -> np.ndarray:
     """Cut the deterministic crops that an image is judged by.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
     size, n_crops : int
+    mirror : bool
+        Put the mirror image of each crop behind them.
 
     Returns
     -------
     ndarray of uint8, shape (k, size, size, 3)
-        With 1 <= k <= ``n_crops``.
+        With 1 <= k <= ``n_crops``, or twice that.
     """
     large = wrap_to(image, size)
     positions = crop_positions(large.shape[0], large.shape[1], size, n_crops)
-    return np.stack([large[top : top + size, left : left + size] for top, left in positions])
+    crops = np.stack([large[top : top + size, left : left + size] for top, left in positions])
+    return np.concatenate([crops, crops[:, :, ::-1]]) if mirror else crops
 
 
 def _spread(free: int, n: int) -> list[int]:

@@ -56,6 +56,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, Real) and not _is_bool(value) and 0 < float(value) < np.inf,
         "a positive number of megabytes",
     ),
+    "nystroem": (
+        lambda value: value is None or _is_integer(value, 1),
+        "None (exact) or a number of landmarks, such as 1000",
+    ),
     "storage": (
         lambda value: value is None or isinstance(value, str | PathLike),
         "None or the path of a journal file",

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from cnnsvm.folds import Fold, grouped_folds
 from cnnsvm.svm.kernels import fit_scaler, pairwise_base
 from cnnsvm.svm.machine import build_machine
+from cnnsvm.svm.nystroem import choose_landmarks
 from cnnsvm.svm.training import MEGABYTE, TrainingRows, has_both, training_rows
 
 
@@ -110,6 +111,10 @@ class InnerCV:
     cache_size : float
         Memory in MB for pairwise bases: if those of all folds fit they are kept, if that of a
         fold fits it is made anew for each trial, else libsvm works on the rows.
+    nystroem : int or None
+        Landmarks of approximate machines; None fits exact ones.
+    seed : int
+        Which rows are landmarks.
     """
 
     def __init__(
@@ -120,21 +125,29 @@ class InnerCV:
         folds: list[Fold],
         scale: bool,
         cache_size: float,
+        nystroem: int | None = None,
+        seed: int = 0,
     ) -> None:
         self.name, self.X, self.targets, self.folds = name, X, targets, folds
         self.scale, self.cache_size = scale, cache_size
-        sizes = [X.itemsize * len(train) * len(X) for train, _ in folds] or [0]
+        self.landmarks = [choose_landmarks(len(train), nystroem, seed) for train, _ in folds]
+        others = [len(X) if marks is None else len(marks) for marks in self.landmarks]
+        sizes = [
+            X.itemsize * len(train) * n for (train, _), n in zip(folds, others, strict=True)
+        ] or [0]
         budget = cache_size * MEGABYTE
         self.with_base = 2 * max(sizes) <= budget
         keep = sum(sizes) + max(sizes) <= budget
-        self._kept = [self._split(fold) for fold in folds] if keep else None
+        self._kept = [self._split(index) for index in range(len(folds))] if keep else None
 
-    def _split(self, fold: Fold) -> Split:
-        train, test = fold
+    def _split(self, index: int) -> Split:
+        train, test = self.folds[index]
+        landmarks = self.landmarks[index]
         mean, deviation = fit_scaler(self.X[train], self.scale)
         rows, held_out = ((self.X[part] - mean) / deviation for part in (train, test))
-        base = pairwise_base(self.name, held_out, rows) if self.with_base else None
-        training = training_rows(self.name, rows, self.cache_size, self.with_base)
+        training = training_rows(self.name, rows, self.cache_size, self.with_base, landmarks)
+        exact = self.with_base and landmarks is None  # landmarks are few: their kernel is quick
+        base = pairwise_base(self.name, held_out, rows) if exact else None
         return Split(training, held_out, base)
 
     def scorable(self) -> list[int]:
@@ -151,7 +164,7 @@ class InnerCV:
     ) -> np.ndarray:
         """Return what :meth:`Split.scores` does for the fold of that index."""
         fold = self.folds[index]
-        split = self._kept[index] if self._kept else self._split(fold)
+        split = self._kept[index] if self._kept else self._split(index)
         with warnings.catch_warnings():
             # Only the machines that are kept need to have converged, and those do warn.
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -69,6 +69,10 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         Memory in MB for kernel matrices. 1,000 holds those of about 7,000 rows; with more rows
         they are made anew for each trial and, above about 9,500, libsvm computes them from the
         features, which is slower.
+    nystroem : int or None, default=None
+        Number of landmarks that stand for all rows (`cnnsvm.svm.nystroem`), with squared hinge
+        loss: the time of a fit then grows with the rows and no longer with their square or worse.
+        None, or no more rows than that, is exact.
     storage : str, path-like or None, default=None
         Journal file that keeps the studies, one a kernel. A later fit on the same data with the
         same settings resumes them and runs only the missing trials, also if ``n_trials`` has
@@ -123,6 +127,8 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
     J. Platt, "Probabilistic outputs for support vector machines", 1999.
     H.-T. Lin, C.-J. Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support
     vector machines", Machine Learning 68, 2007.
+    C. K. I. Williams and M. Seeger, "Using the Nystroem method to speed up kernel machines",
+    NIPS 2000.
 
     Examples
     --------
@@ -142,6 +148,7 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         calibrate: bool = True,
         scale: bool = True,
         cache_size: float = 1000,
+        nystroem: int | None = None,
         storage: str | PathLike[str] | None = None,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -153,6 +160,7 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         self.calibrate = calibrate
         self.scale = scale
         self.cache_size = cache_size
+        self.nystroem = nystroem
         self.storage = storage
         self.verbose = verbose
         self.random_state = random_state
@@ -186,6 +194,8 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
             fewer groups than ``cv``.
         StudyMismatchError
             If ``storage`` holds studies of other data or settings.
+        MemoryError
+            If ``nystroem`` times the rows takes more than half of the machine's memory.
         """
         check_params(self.get_params(deep=False))
         rows, labels = validate_data(self, X, y, dtype=np.float64, ensure_all_finite=False)
@@ -198,7 +208,8 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         folds = inner_folds(labels, groups, self.cv, seed)
         targets = one_vs_rest(codes, len(self.classes_))
         trusted = calibration_rows(calibration, codes)
-        task = Task(rows, labels, groups, targets, folds, self.scale, self.cache_size, trusted)
+        how = (self.scale, self.cache_size, trusted, self.nystroem, seed)
+        task = Task(rows, labels, groups, targets, folds, *how)
         self.n_splits_ = len(folds)
         self._keep_models(task, self._search(task, store, seed))
         return self

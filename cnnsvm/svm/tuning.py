@@ -37,6 +37,10 @@ class Task:
         Memory for kernel matrices, in MB.
     calibration : ndarray of bool, shape (n_samples,)
         Rows whose out-of-fold scores Platt scaling is fitted on.
+    nystroem : int or None
+        Landmarks of approximate machines; None fits exact ones.
+    seed : int
+        Which rows are landmarks.
     """
 
     X: np.ndarray
@@ -47,10 +51,13 @@ class Task:
     scale: bool
     cache_size: float
     calibration: np.ndarray
+    nystroem: int | None = None
+    seed: int = 0
 
     def inner_cv(self, kernel: str) -> InnerCV:
         """Return the cross-validation of a kernel."""
-        return InnerCV(kernel, self.X, self.targets, self.folds, self.scale, self.cache_size)
+        how = (self.scale, self.cache_size, self.nystroem, self.seed)
+        return InnerCV(kernel, self.X, self.targets, self.folds, *how)
 
 
 def tune(
@@ -62,6 +69,8 @@ def tune(
     if not scorers:
         return KernelSearch(kernel, DEFAULTS[kernel], float("nan"))
     settings = {"space": SPACES[kernel], "seed": seed, "scale": task.scale}
+    if task.nystroem is not None:  # studies from before it existed are of exact machines
+        settings["nystroem"] = task.nystroem
     print_ = fingerprint(task.X, task.y, task.groups, task.folds, settings)
     study = store.open(f"TunedSVC {kernel}", print_, seed)
     return search_kernel(kernel, scorers, n_trials, study, seed, verbose)
@@ -96,7 +105,8 @@ def fit_model(
     decisions : ndarray of float64, shape (n_samples, n_machines)
         Out-of-fold decisions; NaN where there is none.
     """
-    machines, duals = fit_machines(search.kernel, Z, task.targets, search.params, task.cache_size)
+    how = (search.params, task.cache_size, task.nystroem, task.seed)
+    machines, duals = fit_machines(search.kernel, Z, task.targets, *how)
     held_out = task.inner_cv(search.kernel).out_of_fold(search.params, as_distances=calibrate)
     if not calibrate:
         return KernelModel(machines, np.ones(len(duals)), np.zeros(len(duals))), held_out

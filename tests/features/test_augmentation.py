@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -125,3 +127,46 @@ def test_long_images_are_degraded_as_far_as_formats_allow(codec):
     long = np.zeros((16, 33_000, 3), dtype=np.uint8)
     plan = Plan(**{**vars(STILL), "scale": 2.0, "codec": codec, "noise": 1.0})
     assert apply_to_whole(long, plan).shape == long.shape
+
+
+def test_small_mirrors_moves_and_erases_but_never_turns():
+    small = AUGMENTATIONS["small"]
+    plans = [draw_plan(small, np.random.default_rng(seed)) for seed in range(200)]
+    assert {plan.turns for plan in plans} == {0}
+    assert {plan.flip for plan in plans} == {False, True}
+    assert {part for plan in plans for part in plan.shift} == {-2, -1, 0, 1, 2}
+    assert {plan.erase[0] for plan in plans} == {12}
+    assert {(p.scale, p.blur, p.noise, p.codec) for p in plans} == {(None, None, None, None)}
+
+
+def test_what_others_draw_did_not_change_when_shifts_came():
+    """Fits made before are made again: this is the plan that version 0.1 drew."""
+    plan = draw_plan(AUGMENTATIONS["robust"], np.random.default_rng(11))
+    assert (plan.codec, plan.second_codec) == (("jpeg-opencv", 77), ("jpeg", 85))
+    assert (plan.noise_seed, plan.kernel, plan.turns) == (1063544023, 2, 2)
+    assert (plan.shift, plan.erase) == ((0, 0), None)
+
+
+@pytest.mark.parametrize("shift", [(2, 1), (-2, 0), (0, -1), (1, -2)])
+def test_a_shift_moves_the_content_and_mirrors_the_edge(shift):
+    moved = apply_plan(IMAGE[:40, :40], replace(STILL, shift=shift), 40)
+    down, right = shift
+    for y in range(4, 36):
+        np.testing.assert_array_equal(moved[y, 4:36], IMAGE[y - down, 4 - right : 36 - right])
+    if down > 0 and right == 0:
+        np.testing.assert_array_equal(moved[down - 1], moved[down + 1])
+    assert moved.shape == (40, 40, 3)
+    if shift == (-2, 0):
+        np.testing.assert_array_equal(moved[38], moved[36])  # the last row is the mirror
+
+
+@pytest.mark.parametrize("place", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.25)])
+def test_an_erased_square_is_grey_and_the_rest_as_it_was(place):
+    image = np.where(IMAGE[:32, :32] == 124, 0, IMAGE[:32, :32])
+    erased = apply_plan(image, replace(STILL, erase=(12, *place)), 32)
+    grey = (erased == 124).all(axis=2)
+    top, left = (round(share * 32) - 6 for share in place)
+    expected = np.zeros((32, 32), bool)
+    expected[max(0, top) : top + 12, max(0, left) : left + 12] = True
+    np.testing.assert_array_equal(grey, expected)
+    np.testing.assert_array_equal(erased[~grey], image[~grey])

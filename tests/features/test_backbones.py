@@ -7,6 +7,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from cnnsvm.features.backbones import BACKBONES, build_backbone, embedding_dim
+from cnnsvm.features.plain_cnn import PLAIN_CNN
 from cnnsvm.features.preprocessing import PREPROCESSING, as_preprocessing
 from cnnsvm.features.residuals import FILTERS, high_pass
 from cnnsvm.features.weights import WeightsError
@@ -27,7 +28,8 @@ def test_each_backbone_ends_at_its_pooled_embedding(name):
 
 
 def test_all_named_backbones_exist_in_torchvision():
-    assert set(DIMS) <= set(BACKBONES) <= set(torchvision.models.list_models())
+    known = {*torchvision.models.list_models(), PLAIN_CNN}
+    assert set(DIMS) <= set(BACKBONES) <= known
 
 
 def test_the_embedding_is_what_torchvisions_classifier_sees():
@@ -207,7 +209,9 @@ def test_truncation_keeps_the_weights_of_what_it_keeps(tmp_path):
 
 
 def test_an_unknown_stem_or_stage_lists_the_known():
-    with pytest.raises(ValueError, match=r"stem must be one of native, nopool, nodown, got 'flat'"):
+    with pytest.raises(
+        ValueError, match=r"stem must be one of native, nopool, nodown, small, got 'flat'"
+    ):
         build_backbone("resnet18", stem="flat")
     with pytest.raises(ValueError, match=r"truncate_at .* got 'layer9'.*layer1, layer2"):
         build_backbone("resnet18", truncate_at="layer9")
@@ -239,3 +243,42 @@ def test_the_class_of_untouched_images_may_stand_anywhere():
         first = network.fake_score(embeddings)
         network.real_class = 1
         torch.testing.assert_close(network.fake_score(embeddings), -first)
+
+
+@pytest.mark.parametrize(
+    ("name", "dim"),
+    [("resnet18", 512), ("densenet121", 1024), ("vgg11_bn", 512), ("mobilenet_v2", 1280)],
+)
+def test_a_small_stem_keeps_pictures_of_32_pixels_large(name, dim):
+    network = build_backbone(name, stem="small").eval()
+    sides = []
+    for module in network.body.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, output: sides.append(output.shape[-1]))
+    with torch.inference_mode():
+        assert network(CROPS[:, :, :32, :32]).shape == (2, dim)
+    assert sides[0] == sides[1 if name != "vgg11_bn" else 0] == 32
+    assert sides[-1] >= 2
+
+
+def test_a_small_stem_keeps_the_middle_of_given_kernels(tmp_path):
+    reference = torchvision.models.resnet18(weights=None)
+    save_file(reference.state_dict(), tmp_path / "weights.safetensors")
+    network = build_backbone("resnet18", tmp_path / "weights.safetensors", stem="small")
+    first = next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d))
+    torch.testing.assert_close(first.weight, reference.conv1.weight[:, :, 2:5, 2:5])
+    assert (first.stride, first.padding) == ((1, 1), (1, 1))
+
+
+def test_a_small_stem_changes_nothing_that_is_small_already():
+    as_published, small = (build_backbone("vgg11", stem=stem) for stem in ("native", "small"))
+    with torch.inference_mode():
+        torch.testing.assert_close(small.eval()(CROPS), as_published.eval()(CROPS))
+
+
+def test_the_plain_network_takes_any_size_and_learns_in_every_part():
+    network = build_backbone("plain_cnn", random_state=1)
+    assert embedding_dim(network, 33) == embedding_dim(network, 16) == 256
+    network(CROPS).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert sum(p.numel() for p in network.parameters()) < 400_000

@@ -172,3 +172,17 @@ def test_the_first_view_is_the_image_and_the_others_are_degraded():
         assert is_plain == (draw.plan_seed[-1] == 0)
         n_plain += is_plain
     assert n_plain == 6  # one of each class of each source
+
+
+def test_a_batch_with_mirror_images_is_no_larger():
+    images = [np.zeros((16, 16, 3), np.uint8)] * 10
+    dataset = FixedCrops(Decoded(images), 16, 1, mirror=True)
+    batches = list(iterate_crops(dataset, 8, 0))
+    assert [len(crops) for _, crops in batches] == [8, 8, 4]
+    assert batches[0][0] == [2, 2, 2, 2]
+
+
+def test_groups_are_taken_in_order_whatever_their_numbers():
+    groups = np.array([7, 3, 7, -1, 3])
+    found = [(name, members.tolist()) for name, members in loading._members(groups)]
+    assert found == [(-1, [3]), (3, [1, 4]), (7, [0, 2])]

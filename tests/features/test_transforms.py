@@ -63,3 +63,10 @@ def test_small_images_are_wrapped_not_enlarged():
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     (crop,) = fixed_crops(image, 32, 4)[:1]
     np.testing.assert_array_equal(crop[:20, :30], image)
+
+
+def test_mirror_images_stand_behind_the_crops():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    plain, both = fixed_crops(image, 16, 3), fixed_crops(image, 16, 3, mirror=True)
+    np.testing.assert_array_equal(both[: len(plain)], plain)
+    np.testing.assert_array_equal(both[len(plain) :], plain[:, :, ::-1])
