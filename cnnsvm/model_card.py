@@ -6,8 +6,10 @@ a reader must be able to tell "not measured" from "no problem found".
 
 import json
 import math
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cnnsvm.checks import PRECOMPUTED
@@ -306,3 +308,12 @@ def _number(number: Number | None) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def find_commit(folder: Path) -> str:
+    """Return the commit that a folder is at, "" outside a repository or with git missing."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

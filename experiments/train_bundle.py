@@ -16,7 +16,6 @@ import hashlib
 import json
 import logging
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,7 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
 
 def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) -> Any:
     """Write the model card."""
-    from cnnsvm.model_card import ModelCard
+    from cnnsvm.model_card import ModelCard, find_commit
 
     lines = list(fields.get("trained_on", ()))
     for number, part in manifest.groupby("data"):
@@ -170,7 +169,7 @@ def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) ->
     return ModelCard(
         **{"name": NAME, **fields, "trained_on": lines},
         seed=args.seed,
-        commit=find_commit(),
+        commit=find_commit(Path(__file__).resolve().parent),
     )
 
 
@@ -181,15 +180,6 @@ def name_of(data: str) -> str:
         return path.name
     with open(path, "rb") as file:
         return f"{path.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
-
-
-def find_commit() -> str:
-    """Return the commit that this code is of, "" outside a repository or with git missing."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def run(args: argparse.Namespace) -> int:

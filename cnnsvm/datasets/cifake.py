@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "test")
 MAX_FILE = 64 * 1024  # bytes; 32x32 pixels are 3 KB uncompressed, and a camera may add a comment
 MAX_BYTES = 2**30  # ten times CIFAKE
+#: What made the fakes, as far as the paper tells.
+ENGINE = "diffusion:CompVis/stable-diffusion-v1-4"
 #: More small files than this are a burden on a disk, and nothing is gained by unpacking them.
 MANY = 20_000
 
@@ -71,6 +73,38 @@ class Cifake:
             columns | {"source_id": self.names[first][group], "sha256": self.sha256}
         )
 
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """The columns of `cnnsvm.records` that are known, with the name as ``path``.
+
+        The files are in an archive, so pass ``images`` wherever pixels are needed.
+        """
+        made: dict[str, Any] = {
+            "variant": ["regenerated" if label else "original" for label in self.labels],
+            "engine": [ENGINE if label else None for label in self.labels],
+            "mask_schema": None,
+        }
+        return self.table.rename(columns={"name": "path"}).assign(**made)
+
+    def join(self, other: "Cifake") -> "Cifake":
+        """Put the images of another split behind these, grouped anew by their pixels.
+
+        Raises
+        ------
+        DatasetError
+            If a name occurs in both.
+        """
+        twice = np.intersect1d(self.names, other.names)
+        if len(twice):
+            raise DatasetError(
+                f"{len(twice)} image(s) are in both parts, such as {twice[0]}. Join train and test."
+            )
+        both = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("images", "labels", "split", "names", "sha256")
+        }
+        return Cifake(**both, groups=number_groups(digest_pixels(both["images"])))
+
 
 def read_cifake(
     path: str | os.PathLike[str],
@@ -82,7 +116,8 @@ def read_cifake(
 
     The images lie in ``train/REAL``, ``train/FAKE``, ``test/REAL`` and ``test/FAKE``, in any case
     and with any folders around them. Either split may be missing. Hidden files and files of other
-    kinds are ignored; images elsewhere are left out with a warning.
+    kinds elsewhere are ignored; such files in these folders, and images elsewhere, are left out
+    with a warning that names one.
 
     Parameters
     ----------
@@ -114,6 +149,46 @@ def read_cifake(
     return found.assemble()
 
 
+def extract_files(
+    path: str | os.PathLike[str], names: Sequence[str], folder: str | os.PathLike[str]
+) -> list[Path]:
+    """Write some of the files as they are, such as a sample to look at their headers.
+
+    Parameters
+    ----------
+    path : path
+        As for `read_cifake`.
+    names : sequence of str
+        See `Cifake.names`.
+    folder : path
+        Made if it is missing; files that it holds already are written again.
+
+    Returns
+    -------
+    list of Path
+        In the order of ``names``.
+
+    Raises
+    ------
+    DatasetError
+        If a name is not there.
+    """
+    wanted = {name: Path(folder) / name for name in names}
+    missing = set(wanted)
+    with _open(Path(path).absolute()) as members:
+        for member in members:
+            name = _plain_name(member.name)
+            if name is None or name not in missing:
+                continue
+            wanted[name].parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as opened:
+                wanted[name].write_bytes(opened.read())
+            missing.remove(name)
+    if missing:
+        raise DatasetError(f"{path}: {len(missing)} file(s) are not there, such as {min(missing)}.")
+    return list(wanted.values())
+
+
 def is_large_cifake(archive: str | os.PathLike[str]) -> bool:
     """Tell whether an archive holds more than 20,000 small images in CIFAKE's folders only."""
     n_files = 0
@@ -142,7 +217,8 @@ class _Found:
     def take(self, member: Member) -> None:
         name = _plain_name(member.name)
         if name is None:
-            self.elsewhere += [member.name] if _is_image(member.name) else []
+            odd = _is_image(member.name) or _is_stray(member.name)
+            self.elsewhere += [member.name] if odd else []
             return
         if not name.startswith(self.wanted):
             return
@@ -192,7 +268,7 @@ class _Found:
                     )
         if self.elsewhere:
             logger.warning(
-                "%s: left out %d image(s) outside train|test/REAL|FAKE, such as %s",
+                "%s: left out %d file(s), such as %s; only images in train|test/REAL|FAKE count",
                 self.place,
                 len(self.elsewhere),
                 self.elsewhere[0],
@@ -231,6 +307,13 @@ def _open_file(path: Path) -> IO[bytes]:
 def _is_image(name: str) -> bool:
     file = name.rpartition("/")[2]
     return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES
+
+
+def _is_stray(name: str) -> bool:
+    """Tell whether a file that is no image, and not hidden, lies in a folder of a class."""
+    *_, split, kind, file = ["", "", *name.split("/")]
+    known = split.lower() in SPLITS and kind.lower() in CLASSES
+    return known and not file.startswith(".") and not _is_image(name)
 
 
 def _plain_name(name: str) -> str | None:

@@ -124,6 +124,8 @@ def run_controls(
 ) -> dict[str, dict[str, Any]]:
     """Run the probes that look at files, histograms and headers only.
 
+    What no fold tests, such as the training part of a single split, is not judged.
+
     Returns
     -------
     dict
@@ -131,6 +133,7 @@ def run_controls(
         ``verdict``.
     """
     labels = manifest["label"].to_numpy(dtype=int)
+    tested = np.sort(np.concatenate([test for _, test in folds]))
     results = {}
     for name, (describe, meaning) in PROBES.items():
         features = np.stack([describe(path) for path in manifest["path"]])
@@ -138,7 +141,7 @@ def run_controls(
         judged = manifest[["source_id", "label"]].assign(
             probability=probability, prediction=(probability > 0.5).astype(int)
         )
-        results[name] = summarise_control(judged, meaning)
+        results[name] = summarise_control(judged.iloc[tested], meaning)
     return results
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def store(table: pd.DataFrame, file: Path) -> None:
 
 
 def fitted(
-    detector: Any, seen: pd.DataFrame, place: Path | None = None, target: str = "label"
+    detector: Any,
+    seen: pd.DataFrame,
+    place: Path | None = None,
+    target: str = "label",
+    images: Sequence[Any] | None = None,
 ) -> Any:
     """Fit a clone of a detector, or take up the one that an earlier call saved.
 
@@ -77,13 +82,15 @@ def fitted(
         Keeps the state of the running fit in ``cache`` and then the detector in ``model``.
     target : str
         Column that is fitted.
+    images : sequence of image inputs, optional
+        What stands for the manifest's paths.
     """
     model = clone(detector)
     if place is None or not (place / "model" / CONFIG).is_file():
         if place is not None:
             model.set_params(cache_dir=place / "cache")
         labels, sources = seen[target].to_numpy(), seen["source_id"].to_numpy()
-        model.fit(seen["path"].tolist(), labels, groups=sources)
+        model.fit(seen["path"].tolist() if images is None else images, labels, groups=sources)
         if place is None:
             return model
         model.save(place / "model")

@@ -53,9 +53,11 @@ def write_report(
         What ``report.json`` holds. ``metrics``: a ``{"value", "low", "high"}`` each;
         ``by_mask_schema``, ``by_variant`` and ``by_engine``: ``n_fakes`` and ``metrics`` each;
         ``controls``: ``roc_auc``, ``balanced_accuracy``, ``meaning`` and ``verdict`` each;
-        ``folds``: taken from the parameter if missing; ``title``, ``command``, ``data``,
-        ``n_images``, ``n_sources``, ``seconds``, ``environment``, ``settings``, ``skipped``
-        (``path`` and ``reason`` each), ``warnings`` and ``confidence`` (of the intervals,
+        ``tables``: more to show, each with ``title``, ``headers``, ``rows`` of text and, if
+        wanted, a ``note``; ``folds``: taken from the parameter if missing; ``title``,
+        ``command``, ``data``, ``n_images``, ``n_sources``, ``seconds``, ``environment``,
+        ``settings``, ``skipped`` (``path`` and ``reason`` each), ``warnings`` and
+        ``confidence`` (of the intervals,
         0.95 if missing). nan and None both mean undefined; what is missing is left out.
     predictions : DataFrame
         One row an image with the columns of ``PREDICTION_COLUMNS``: ``label`` and

@@ -10,7 +10,7 @@ from cnnsvm.report import sections
 from cnnsvm.report.markup import Html, element, html, join, paragraph, section
 from cnnsvm.report.mistakes import Loader, mistakes_html
 from cnnsvm.report.style import CSS, PAGE
-from cnnsvm.report.wording import format_seconds
+from cnnsvm.report.wording import count_folds, format_seconds
 
 
 def render_html(
@@ -39,6 +39,7 @@ def render_html(
         sections.plots(predictions, curves),
         sections.groups(result),
         sections.controls(result),
+        sections.tables(result),
         sections.folds(result),
         section("Most confident mistakes", mistakes_html(predictions, loader)),
         sections.provenance(result),
@@ -48,8 +49,7 @@ def render_html(
 
 def _header(result: Mapping[str, Any], title: str) -> Html:
     size = f"{result.get('n_images', '?')} images from {result.get('n_sources', '?')} sources"
-    n_folds = len(result.get("folds") or [])
-    facts = [result.get("data"), size, f"{n_folds} folds", format_seconds(result.get("seconds"))]
+    facts = [result.get("data"), size, count_folds(result), format_seconds(result.get("seconds"))]
     command = result.get("command")
     return join(
         [

@@ -173,24 +173,31 @@ def group_plot(groups: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
 
 
 def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw loss and validation ROC AUC over the epochs of fine-tuning.
+    """Draw loss, accuracy and validation ROC AUC over the epochs of fine-tuning.
 
     Parameters
     ----------
     curves : sequence of mapping
-        One a fold: ``fold``, ``best_epoch`` and ``history``, a list of mappings with ``epoch``,
-        ``train_loss``, ``valid_loss`` and ``valid_auc``; what is missing is not drawn.
+        One a fold: ``fold`` or another ``name``, ``best_epoch`` and ``history``, a list of
+        mappings with ``epoch``, ``train_loss``, ``valid_loss``, ``train_accuracy``,
+        ``valid_accuracy`` and ``valid_auc``; what is missing is not drawn.
 
     Returns
     -------
     Figure
         Dotted is training, solid validation; a star marks the epoch that was kept.
     """
-    figure, (losses, aucs) = new_figure(rows=2, height=5.6, sharex=True)
+    told = any("valid_accuracy" in entry for curve in curves for entry in curve["history"])
+    height = 7.6 if told else 5.6
+    figure, (losses, *middle, aucs) = new_figure(rows=3 if told else 2, height=height, sharex=True)
     for i, curve in enumerate(curves):
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         _draw_history(losses, curve, "train_loss", {**style, "linestyle": ":"})
-        _draw_history(losses, curve, "valid_loss", {**style, "label": f"fold {curve['fold']}"})
+        _draw_history(losses, curve, "valid_loss", {**style, "label": _name(curve)})
+        for shares in middle:
+            _draw_history(shares, curve, "train_accuracy", {**style, "linestyle": ":"})
+            _draw_history(shares, curve, "valid_accuracy", style)
+            shares.set(ylabel="accuracy")
         _draw_history(aucs, curve, "valid_auc", style)
     losses.set(ylabel="loss", title="Fine-tuning")
     aucs.set(ylabel="validation ROC AUC", xlabel="epoch")
@@ -230,6 +237,10 @@ def _draw_bars(
     axes.barh(rows, value, 0.36, label=label, facecolor=fill, edgecolor=colour, hatch=hatch)
     axes.hlines(rows, low, high, color="black", linewidth=1.4)
     axes.plot(np.r_[low, high], np.r_[rows, rows], "k|", markersize=7)
+
+
+def _name(curve: Mapping[str, Any]) -> str:
+    return curve["name"] if "name" in curve else f"fold {curve['fold']}"
 
 
 def _draw_history(axes: Axes, curve: Mapping[str, Any], key: str, look: Mapping[str, Any]) -> None:

@@ -87,7 +87,9 @@ def plots(predictions: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Htm
     figures = [_figure(draw(predictions), alt, note) for draw, alt, note in _PLOTS]
     if any(curve.get("history") for curve in curves):
         note = "Early stopping keeps the starred epoch; validation sources are not trained on."
-        figures.append(_figure(training_plot(curves), "Loss and AUC over the epochs", note))
+        figures.append(
+            _figure(training_plot(curves), "Loss, accuracy and AUC over the epochs", note)
+        )
     return section("Plots", element("div", *figures, class_="plots"))
 
 
@@ -123,6 +125,18 @@ def controls(result: Mapping[str, Any]) -> Html:
         paragraph(intro, class_="soft"),
         table(headers, rows, words=["verdict"]),
         definitions(meanings),
+    )
+
+
+def tables(result: Mapping[str, Any]) -> Html:
+    """Show what else was counted or compared, each table with its note."""
+    return join(
+        section(
+            entry["title"],
+            paragraph(entry["note"], class_="soft") if entry.get("note") else "",
+            table(entry["headers"], entry["rows"]),
+        )
+        for entry in result.get("tables") or []
     )
 
 

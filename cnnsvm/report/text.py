@@ -9,6 +9,7 @@ from cnnsvm.report.wording import (
     GROUPINGS,
     METRIC_LABELS,
     caveats,
+    count_folds,
     explain,
     format_interval,
     format_metric,
@@ -48,6 +49,7 @@ def format_report(result: Mapping[str, Any], files: Iterable[Path] = ()) -> str:
         _prose(" ".join(explain(result)), " ".join(caveats(result))),
         *(_groups(result.get(key), label) for key, label in GROUPINGS.items()),
         _controls(result.get("controls")),
+        *(_table(entry) for entry in result.get("tables") or []),
         _folds(result.get("folds")),
         _listed("Warnings", [str(w) for w in result.get("warnings") or []]),
         _listed("Skipped", [f"{s['path']}: {s['reason']}" for s in result.get("skipped") or []]),
@@ -92,7 +94,7 @@ def _header(result: Mapping[str, Any]) -> str:
     size = f"{result.get('n_images', '?')} images from {result.get('n_sources', '?')} sources"
     facts = {
         "data": result.get("data"),
-        "size": f"{size}, {len(result.get('folds') or [])} folds",
+        "size": f"{size}, {count_folds(result)}",
         "time": format_seconds(result.get("seconds")),
         "command": result.get("command"),
     }
@@ -148,6 +150,12 @@ def _controls(controls: Mapping[str, Mapping[str, Any]] | None) -> str:
     ]
     title = "Negative controls: those without pixels must be near chance (0.5), or the data leak"
     return "\n".join([title, format_table(headers, rows), *meanings])
+
+
+def _table(entry: Mapping[str, Any]) -> str:
+    rows = [[str(cell) for cell in row] for row in entry["rows"]]
+    note = [_item(entry["note"])] if entry.get("note") else []
+    return "\n".join([entry["title"], format_table(entry["headers"], rows), *note])
 
 
 def _folds(folds: Sequence[Mapping[str, Any]] | None) -> str:

@@ -161,6 +161,12 @@ def explain(result: Mapping[str, Any]) -> list[str]:
     return sentences or ["No metric is defined for these predictions."]
 
 
+def count_folds(result: Mapping[str, Any]) -> str:
+    """Say how many outer folds there were, such as ``3 folds``."""
+    n_folds = len(result.get("folds") or [])
+    return "1 held-out part" if n_folds == 1 else f"{n_folds} folds"
+
+
 def caveats(result: Mapping[str, Any]) -> list[str]:
     """Say in plain words how far to trust the numbers, controls first.
 

@@ -142,3 +142,14 @@ def test_verdicts(value, low, high, expected):
 def test_the_blind_controls_are_known():
     assert "metadata" in BLIND
     assert "colour_histogram" not in BLIND
+
+
+def test_what_no_fold_tests_is_not_judged(folder):
+    """Of a single split the training part must not count as right or wrong answers."""
+    manifest = manifest_of(
+        folder, "split", lambda i, label: (f"{i}.jpg", noise(), {"quality": 90 - 20 * label})
+    )
+    split = (np.arange(40), np.arange(40, 60))
+    controls = run_controls(manifest, [split])
+    assert controls["metadata"]["roc_auc"]["value"] == 1.0
+    assert controls["metadata"]["balanced_accuracy"]["value"] == 1.0

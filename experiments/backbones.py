@@ -1,0 +1,132 @@
+"""Which backbone: VGG, ResNet, DenseNet and a plain CNN on CIFAKE, side by side.
+
+    python experiments/backbones.py --train cifake_train.tar.xz
+    python experiments/backbones.py --train train.tar.xz --limit 10000 --epochs 4
+    python experiments/backbones.py --train train.tar.xz --weights squeezenet1_0=squeezenet.pth
+
+Each backbone is trained in the same way on the same images and judged on the same others, by its
+own last layer and by the SVM; once more without augmentation, and from the weights that --weights
+names. Run again with the same --out, it goes on where it was.
+"""
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnnsvm.cli.errors import guard
+
+BACKBONES = ("plain_cnn", "vgg11_bn", "resnet18", "densenet121")
+#: The backbone that is also trained without augmentation.
+ABLATED = "resnet18"
+#: As in experiments/cifake.py, but for the whole network.
+DETECTOR: dict[str, Any] = {
+    "stem": "small",
+    "preprocessing": "imagenet",
+    "augmentation": "small",
+    "crop_size": 32,
+    "n_crops": 1,
+    "mirror": True,
+    "pooling": "mean",
+    "patience": 100,
+    "weight_decay": 0.05,
+    "batch_size": 128,
+    "validation_fraction": 0.05,
+    "n_trials": 5,
+}
+RATES = {False: 3e-3, True: 1e-3}  # peak learning rate from random and from given weights
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--train", required=True, help="folder or archive with train/REAL and train/FAKE")
+    add("--out", type=Path, default=RUNS / "backbones", help="folder of the results [%(default)s]")
+    add("--backbones", nargs="+", default=list(BACKBONES), metavar="NAME", help="[%(default)s]")
+    add(
+        "--weights",
+        nargs="*",
+        default=[],
+        metavar="NAME=FILE",
+        help="pretrained weights: a row more for each",
+    )
+    add("--held-out", type=int, default=10_000, metavar="N", help="images [%(default)s]")
+    add("--limit", type=int, metavar="N", help="train on N images only [all]")
+    add("--epochs", type=int, default=16, help="[%(default)s]")
+    add("--nystroem", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    return parser.parse_args(argv)
+
+
+def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each row of the table by its name."""
+    variants: dict[str, dict[str, Any]] = {
+        name: {"backbone": name, "weights": None} for name in args.backbones
+    }
+    if ABLATED in variants:
+        without = {"backbone": ABLATED, "weights": None, "augmentation": "none"}
+        variants[f"{ABLATED}, no augmentation"] = without
+    for given in args.weights:
+        name, equals, file = given.partition("=")
+        if not equals or not Path(file).is_file():
+            raise ValueError(f"--weights takes NAME=FILE with a file that exists, got {given!r}.")
+        variants.setdefault(name, {"backbone": name, "weights": None})
+        variants[f"{name}, pretrained"] = {"backbone": name, "weights": file}
+    return variants
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and judge each, and write the table."""
+    from cnnsvm import InpaintDetector
+    from cnnsvm.datasets.cifake import read_cifake
+    from cnnsvm.datasets.cifake_groups import with_near_duplicates
+    from cnnsvm.evaluation.backbones import judge_variants
+    from cnnsvm.evaluation.holdout import draw_groups, hold_out
+    from cnnsvm.evaluation.study import describe_environment
+    from cnnsvm.report.backbones import write_backbones
+
+    variants = list_variants(args)
+    environment = describe_environment(args.device)
+    cifake = with_near_duplicates(read_cifake(args.train, "train"), args.out)
+    train, test = hold_out(cifake.labels, cifake.groups, args.held_out, args.seed)
+    if args.limit:
+        train = train[draw_groups(cifake.groups[train], args.limit, args.seed)]
+    own = {"epochs": args.epochs, "nystroem": args.nystroem, "device": args.device}
+    detectors = {
+        name: InpaintDetector(
+            **DETECTOR | own | {"learning_rate": RATES[params["weights"] is not None]} | params,
+            random_state=args.seed,
+        )
+        for name, params in variants.items()
+    }
+    rows = judge_variants(
+        detectors, cifake.manifest, train, test, images=cifake.images, folder=args.out
+    )
+    facts = {
+        "title": f"Backbones on CIFAKE: {len(train):,} images, {args.epochs} epochs",
+        "command": shlex.join(["python", *sys.argv]),
+        "environment": environment,
+        "n_train": len(train),
+        "n_test": len(test),
+    }
+    text, files = write_backbones(args.out, rows, facts)
+    print("\n".join([text, *map(str, files)]))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    return guard("backbones.py", lambda: run(args))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,66 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from test_cifake_script import load, pack
+
+from cnnsvm import InpaintDetector
+from cnnsvm.features.plain_cnn import PlainCNN
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def script():
+    module = load("backbones")
+    module.DETECTOR = {k: v for k, v in module.DETECTOR.items() if k != "backbone"}
+    module.ABLATED = "plain_cnn"
+    return module
+
+
+@pytest.fixture(scope="module")
+def run(script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backbones")
+    train = pack(folder / "train.tar.xz", "train", range(N))
+    torch.manual_seed(0)
+    save_file(PlainCNN().state_dict(), folder / "plain.safetensors")
+    arguments = ["--train", str(train), "--out", str(folder / "out"), "--held-out", "20"]
+    arguments += ["--epochs", "2", "--backbones", "plain_cnn", "--nystroem", "20"]
+    arguments += ["--weights", f"plain_cnn={folder / 'plain.safetensors'}", "--device", "cpu"]
+    assert script.main(arguments) == 0
+    return arguments, folder / "out"
+
+
+def test_each_variant_has_a_row_with_both_heads(run):
+    table = pd.read_csv(run[1] / "backbones.csv").set_index("name")
+    expected = ["plain_cnn", "plain_cnn, no augmentation", "plain_cnn, pretrained"]
+    assert table.index.tolist() == expected
+    assert (table["parameters"] == 389_410).all()  # with the layer of two classes on top
+    for head in ("network", "svm"):
+        assert table[f"{head}_accuracy"].between(0, 1).all()
+        assert (table[f"{head}_accuracy_low"] <= table[f"{head}_accuracy"]).all()
+    assert (table["minutes"] > 0).all()
+    page = (run[1] / "backbones.html").read_text()
+    assert "no augmentation" in page
+    assert "Loss, accuracy and AUC" in page
+
+
+def test_variants_differ_in_what_they_are_named_for(run):
+    report = json.loads((run[1] / "backbones.json").read_text())
+    losses = [row["history"][0]["train_loss"] for row in report["backbones"]]
+    assert len(set(losses)) == 3
+
+
+def test_run_again_it_fits_nothing_and_remembers_the_time(run, script, monkeypatch):
+    monkeypatch.setattr(InpaintDetector, "fit", lambda *_: pytest.fail("fitted again"))
+    before = pd.read_csv(run[1] / "backbones.csv")
+    assert script.main(run[0]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(run[1] / "backbones.csv"), before)
+
+
+@pytest.mark.parametrize("given", ["resnet18", "resnet18=no.pth"])
+def test_weights_that_are_no_file_are_refused(script, given, capsys):
+    assert script.main(["--train", "x", "--weights", given]) != 0
+    assert f"NAME=FILE with a file that exists, got '{given}'" in capsys.readouterr().err

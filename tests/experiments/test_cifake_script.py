@@ -1,0 +1,162 @@
+import importlib.util
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cnnsvm import InpaintDetector
+from cnnsvm.pretrained import find_oversized, find_training_images
+
+ROOT = Path(__file__).parents[2]
+TINY = {"backbone": "plain_cnn", "truncate_at": None, "batch_size": 16, "n_trials": 2}
+N = 48  # images of each class
+
+
+def load(name):
+    path = ROOT / "experiments" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_script", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.DETECTOR = module.DETECTOR | TINY
+    return module
+
+
+def jpeg(seed, fake):
+    """Photographs have grain, fakes have none."""
+    rng = np.random.default_rng([seed, fake])
+    coarse = rng.integers(40, 216, (4, 4, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC)
+    grain = 0 if fake else rng.normal(0, 20, (32, 32, 3))
+    buffer = io.BytesIO()
+    pixels = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def pack(path, split, seeds):
+    with tarfile.open(path, "w:xz") as opened:
+        for kind in ("REAL", "FAKE"):
+            for seed in seeds:
+                info = tarfile.TarInfo(f"{split}/{kind}/{seed:04}.jpg")
+                data = jpeg(seed, kind == "FAKE")
+                info.size = len(data)
+                opened.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load("cifake")
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    return pack(tmp_path_factory.mktemp("data") / "train.tar.xz", "train", range(N))
+
+
+@pytest.fixture(scope="module")
+def run(script, train, tmp_path_factory):
+    """The whole way: archive -> split -> network -> SVM -> report and bundle."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    arguments = ["--train", str(train), "--out", str(out), "--held-out", "32", "--epochs", "4"]
+    arguments += ["--nystroem", "20", "--exact", "--bundle", str(out / "bundle")]
+    arguments += ["--device", "cpu", "--learning-rate", "1e-2"]
+    assert script.main(arguments) == 0
+    return arguments, out
+
+
+def test_the_held_out_part_is_judged_and_well(run):
+    table = pd.read_csv(run[1] / "predictions.csv")
+    report = json.loads((run[1] / "report.json").read_text())
+    assert len(table) == pytest.approx(32, abs=3)
+    assert report["n_images"] == 2 * N
+    right = (table["label"] == table["prediction"]).mean()
+    assert report["metrics"]["accuracy"]["value"] == pytest.approx(right)
+    assert report["metrics"]["roc_auc"]["value"] > 0.9
+    assert report["folds"][0]["n_train"] + len(table) == 2 * N
+
+
+def test_heads_controls_and_duplicates_are_reported(run):
+    report = json.loads((run[1] / "report.json").read_text())
+    names = [row["head"] for row in report["heads"]]
+    n_train = report["folds"][0]["n_train"]
+    assert names[0] == "network's own layer"
+    assert names[1:3] == [f"SVM, exact, {n_train} rows", f"SVM, exact, all {n_train} rows"]
+    assert report["heads"][-1]["n_vectors"] == 20
+    assert report["controls"]["metadata"]["roc_auc"]["value"] == 0.5
+    assert "shuffled_labels" in report["controls"]
+    page = (run[1] / "report.html").read_text()
+    for text in ("With and without the SVM", "Near-duplicates", "Loss, accuracy and AUC"):
+        assert text in page
+    assert "Data set: CIFAKE" in (run[1] / "explore.html").read_text()
+
+
+def test_the_bundle_judges_as_the_report_says(run):
+    detector = InpaintDetector.from_pretrained(run[1] / "bundle")
+    table = pd.read_csv(run[1] / "predictions.csv")
+    pictures = [jpeg(int(Path(path).stem), "FAKE" in path) for path in table["path"]]
+    said = detector.set_params(precision="float32").predict_proba(pictures)[:, 1]
+    assert np.abs(said - table["probability"]).max() < 0.05  # half precision
+    assert find_oversized(run[1] / "bundle") == []
+    card = (run[1] / "bundle" / "README.md").read_text()
+    assert "CIFAKE" in card
+    assert "held out by near-duplicate groups" in card
+
+
+def test_the_bundle_knows_what_it_was_trained_on(run):
+    detector = InpaintDetector.from_pretrained(run[1] / "bundle")
+    judged = set(pd.read_csv(run[1] / "predictions.csv")["path"])
+    everything = [
+        (f"train/{k}/{i:04}.jpg", i, k == "FAKE") for k in ("REAL", "FAKE") for i in range(N)
+    ]
+    trained = [jpeg(seed, fake) for name, seed, fake in everything if name not in judged]
+    assert [distance for _, distance in find_training_images(detector, trained)] == [0] * len(
+        trained
+    )
+
+
+def test_run_again_it_fits_nothing(run, script, monkeypatch):
+    monkeypatch.setattr(InpaintDetector, "fit", lambda *_: pytest.fail("fitted again"))
+    before = (run[1] / "predictions.csv").read_bytes()
+    assert script.main(run[0]) == 0
+    assert (run[1] / "predictions.csv").read_bytes() == before
+
+
+def test_test_images_are_judged_and_their_copies_not_trained_on(script, train, tmp_path, capsys):
+    test = pack(tmp_path / "test.tar.xz", "test", [0, *range(100, 112)])  # 0 is in both
+    arguments = ["--train", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
+    arguments += ["--epochs", "1", "--nystroem", "20", "--no-shuffled", "--device", "cpu"]
+    assert script.main(arguments) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["folds"][0]["n_test"], report["folds"][0]["n_train"]) == (26, 2 * N - 2)
+    assert "Left out of training for it: 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", ["cut", "no class", "33x32", "text"])
+def test_bad_data_is_named(script, train, tmp_path, damage, capsys):
+    path = tmp_path / "train.tar.xz"
+    if damage == "cut":
+        path.write_bytes(train.read_bytes()[:-3000])
+    else:
+        buffer = io.BytesIO()
+        Image.new("RGB", (33, 32)).save(buffer, "JPEG")
+        odd = {"33x32": buffer.getvalue(), "text": b"no image", "no class": None}[damage]
+        with tarfile.open(path, "w:xz") as opened:
+            for kind in ("REAL",) if odd is None else ("REAL", "FAKE"):
+                for seed in range(4):
+                    data = odd if odd and seed == 2 and kind == "FAKE" else jpeg(seed, 0)
+                    info = tarfile.TarInfo(f"train/{kind}/{seed:04}.jpg")
+                    info.size = len(data)
+                    opened.addfile(info, io.BytesIO(data))
+    out = tmp_path / "out"
+    assert script.main(["--train", str(path), "--out", str(out)]) != 0
+    said = capsys.readouterr().err
+    expected = {"cut": "train.tar.xz", "no class": "no images in train/FAKE"}
+    assert expected.get(damage, "train/FAKE/0002.jpg") in said
+    assert ("33x32" in said) == (damage == "33x32")
+    assert not (out / "model").exists()
