@@ -123,10 +123,10 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
         if rows.any():
             files = extract_files(place, manifest.loc[rows, "path"], args.out / "files")
             manifest.loc[rows, "path"] = [str(file) for file in files]
-    page = args.out / "explore.html"
+    page, seen = args.out / "explore.html", explore(manifest, max_images=len(manifest))
     facts = {"title": "Data set: CIFAKE, a sample", "command": command(), "data": args.train}
     facts |= {"seconds": time.perf_counter() - started, "random_state": args.seed}
-    write_atomically(page, render_exploration(explore(manifest, max_images=len(manifest)), facts))
+    write_atomically(page, render_exploration(seen, facts))
     fold = (np.arange(len(parts[0])), np.arange(len(parts[0]), len(manifest)))
     return run_controls(manifest, [fold], args.seed), page
 

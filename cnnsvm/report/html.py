@@ -8,7 +8,7 @@ import pandas as pd
 from cnnsvm.images import load_image
 from cnnsvm.report import sections
 from cnnsvm.report.markup import Html, element, html, join, paragraph, section
-from cnnsvm.report.mistakes import Loader, mistakes_html
+from cnnsvm.report.mistakes import Loader, mistakes_html, sample_html
 from cnnsvm.report.style import CSS, PAGE
 from cnnsvm.report.wording import count_folds, format_seconds
 
@@ -42,6 +42,7 @@ def render_html(
         sections.tables(result),
         sections.folds(result),
         section("Most confident mistakes", mistakes_html(predictions, loader)),
+        section("A random sample", sample_html(predictions, loader)),
         sections.provenance(result),
     ]
     return PAGE.format(title=html(title), css=CSS, body=join(body))

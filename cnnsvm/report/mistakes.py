@@ -1,4 +1,4 @@
-"""The most confident mistakes, as thumbnails: where a reader sees what the numbers hide."""
+"""Judged images as thumbnails: where a reader sees what the numbers hide."""
 
 import io
 import logging
@@ -19,6 +19,7 @@ Loader = Callable[[str], np.ndarray]
 
 SIDE = 160
 SHOWN = 8
+SAMPLED = 12
 
 
 def worst_mistakes(predictions: pd.DataFrame, shown: int = SHOWN) -> dict[str, pd.DataFrame]:
@@ -105,6 +106,22 @@ def mistakes_html(predictions: pd.DataFrame, loader: Loader = load_image) -> Htm
     )
 
 
+def sample_html(predictions: pd.DataFrame, loader: Loader = load_image) -> Html:
+    """Show images drawn at random, with what they are and what they were called.
+
+    Parameters
+    ----------
+    predictions, loader
+        As for :func:`mistakes_html`.
+
+    Returns
+    -------
+    Html
+    """
+    drawn = predictions.sample(min(SAMPLED, len(predictions)), random_state=0)
+    return _gallery(drawn, loader)
+
+
 def _how_many(shown: int, total: int) -> str:
     if not total:
         return "None."
@@ -128,8 +145,10 @@ def _card(row: dict[Any, Any], loader: Loader) -> Html:
     )
     kinds = [row.get(name) for name in ("mask_schema", "variant", "engine")]
     made = ", ".join(str(kind) for kind in kinds if isinstance(kind, str) and kind)
+    called = "fake" if row["prediction"] == 1 else "real"
     lines = [
         element("b", f"probability {chance}"),
+        element("div", f"{truth}, called {called}"),
         element("div", made),
         element("code", row["path"]),
     ]

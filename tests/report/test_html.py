@@ -115,3 +115,16 @@ def test_long_lists_of_skipped_images_are_cut(result, predictions, loader):
 def test_a_bare_result_gives_a_page(predictions, loader):
     text = " ".join(Page(render_html({}, predictions, [], loader)).text)
     assert "No negative controls were run" in text
+
+
+def test_further_tables_are_shown_and_escaped(result, predictions, curves, loader):
+    entry = {
+        "title": "Heads",
+        "headers": ["head", "n"],
+        "rows": [["a < b", "7"]],
+        "note": "Paired.",
+    }
+    shown = render_html(result | {"tables": [entry]}, predictions, curves, loader)
+    assert "<h2>Heads</h2>" in shown
+    assert "a &lt; b" in shown
+    assert "Paired." in shown

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cnnsvm.images import ImageError
-from cnnsvm.report.mistakes import mistakes_html, thumbnail, worst_mistakes
+from cnnsvm.report.mistakes import mistakes_html, sample_html, thumbnail, worst_mistakes
 
 
 @pytest.fixture
@@ -58,3 +58,17 @@ def test_counts_and_kinds_are_told(wrong, loader):
 
 def test_no_mistakes_are_good_news(wrong, loader):
     assert mistakes_html(wrong.iloc[20:], loader).count("None.") == 2
+
+
+def test_a_random_sample_tells_truth_and_verdict(wrong, loader):
+    shown = sample_html(wrong, loader)
+    assert shown.count("<img") == 12
+    drawn = wrong.sample(12, random_state=0)
+    words = [
+        f"{'fake' if label else 'real'}, called {'fake' if called else 'real'}"
+        for label, called in zip(drawn["label"], drawn["prediction"], strict=True)
+    ]
+    assert [shown.count(text) for text in sorted(set(words))] == [
+        words.count(text) for text in sorted(set(words))
+    ]
+    assert sample_html(wrong.head(3), loader).count("<img") == 3

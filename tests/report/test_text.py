@@ -69,3 +69,18 @@ def test_long_lists_are_cut_and_say_so(result):
     assert "Skipped (25)" in text
     assert "and 15 more" in text
     assert "12.png" not in text
+
+
+def test_further_tables_have_their_title_and_note(result):
+    entry = {
+        "title": "Heads",
+        "headers": ["head", "n"],
+        "rows": [["a < b", "7"]],
+        "note": "Paired.",
+    }
+    text = format_report(result | {"tables": [entry]})
+    assert "Heads\n  head   n\n  a < b  7\n  Paired." in text
+
+
+def test_one_held_out_part_is_no_fold(result):
+    assert "1 held-out part" in format_report(result | {"folds": result["folds"][:1]})
