@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnsvm.detector import InpaintDetector
+    from cnnsvm.localization.localizer import InpaintLocalizer
     from cnnsvm.svm import TunedSVC
 
 __version__ = "0.1.0"
-__all__ = ["InpaintDetector", "TunedSVC", "__version__"]
+__all__ = ["InpaintDetector", "InpaintLocalizer", "TunedSVC", "__version__"]
 
-_HOMES = {"InpaintDetector": "cnnsvm.detector", "TunedSVC": "cnnsvm.svm"}
+_HOMES = {
+    "InpaintDetector": "cnnsvm.detector",
+    "InpaintLocalizer": "cnnsvm.localization.localizer",
+    "TunedSVC": "cnnsvm.svm",
+}
 
 
 def __getattr__(name: str) -> Any:

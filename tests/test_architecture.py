@@ -25,6 +25,7 @@ LAYERS = [
         "bundle",
         "pretrained",
         "detector",
+        "localization",
     },
     {"evaluation"},
     {"report"},
@@ -91,7 +92,8 @@ def test_data_and_generation_do_not_load_torch():
 
 def test_public_names_are_there():
     assert cnnsvm.InpaintDetector.__name__ == "InpaintDetector"
-    assert "InpaintDetector" in dir(cnnsvm)
+    assert cnnsvm.InpaintLocalizer.__name__ == "InpaintLocalizer"
+    assert {"InpaintDetector", "InpaintLocalizer"} <= set(dir(cnnsvm))
     with pytest.raises(AttributeError, match="no attribute 'Detector'"):
         cnnsvm.Detector  # noqa: B018
 

@@ -1,0 +1,79 @@
+"""FCN-ResNet50: torchvision's fully convolutional network with one output channel."""
+
+import os
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from cnnsvm.features.preprocessing import InputLayer, Preprocessing, as_preprocessing
+from cnnsvm.features.stems import set_channels
+from cnnsvm.features.weights import load_weights
+
+
+class Fcn(nn.Module):
+    """Fully convolutional ResNet-50 of stride 8 (Shelhamer et al., IEEE TPAMI 39(4), 2017).
+
+    Parameters
+    ----------
+    network : nn.Module
+        torchvision's ``fcn_resnet50`` with one class.
+    preprocessing : Preprocessing
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.enter = InputLayer(preprocessing)
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map uint8 (N, 3, H, W) to logits (N, 1, H, W)."""
+        values = self.enter(pixels).contiguous(memory_format=torch.channels_last)
+        return self.network(values)["out"]
+
+
+def build_fcn(
+    weights: str | os.PathLike[str] | None = None,
+    preprocessing: str | dict[str, Any] = "residual_bank",
+) -> nn.Module:
+    """Build FCN-ResNet50 without the auxiliary head, which serves training on COCO only.
+
+    Parameters
+    ----------
+    weights : None, "imagenet" or path
+        Of the ResNet-50: random ones, torchvision's, or a file with torchvision's names. They know
+        colours only and want ``preprocessing="imagenet"``.
+    preprocessing : str or dict
+        See `cnnsvm.features.backbones.build_backbone`. From random weights the network finds the
+        trace of repainting in residuals within some hundred steps, and in colours not: hence the
+        default, by which the first convolution is a new one of 18 channels.
+
+    Raises
+    ------
+    WeightsError
+        If the weights cannot be had or do not fit.
+    ValueError
+        If the preprocessing is not known, or is one that the weights have not seen.
+    """
+    settings = as_preprocessing(preprocessing)
+    network = torchvision.models.segmentation.fcn_resnet50(
+        weights=None, weights_backbone=None, num_classes=1, aux_loss=False
+    )
+    set_channels(network.backbone, settings.n_channels)
+    if weights is not None:
+        _check_colours(settings, weights, preprocessing)
+        resnet = torchvision.models.resnet50(weights=None)
+        load_weights(resnet, "resnet50", weights)
+        network.backbone.load_state_dict(resnet.state_dict(), strict=False)  # all but its fc
+    return Fcn(network, settings)
+
+
+def _check_colours(
+    settings: Preprocessing, weights: str | os.PathLike[str], preprocessing: str | dict[str, Any]
+) -> None:
+    if settings.residual is not None:
+        raise ValueError(
+            f"weights={os.fspath(weights)!r} were trained on colours and preprocessing="
+            f"{preprocessing!r} gives residuals. Use preprocessing='imagenet' or weights=None."
+        )

@@ -1,0 +1,91 @@
+"""The attention of IID-Net: each place looks at those like it and at those near it."""
+
+import torch
+from torch import nn
+
+#: Most places that one is averaged with.
+TOP = 15
+#: Ranks count as long as their mean cosine similarity is at least this.
+SIMILAR = 0.5
+#: Most similarities held at a time: 16 MB in float32.
+SIMILARITIES = 2**22
+
+#: Squared distance from the centre -> weight: how alike neighbours are on average. These are the
+#: kernel of Wu & Zhou, made symmetric.
+_LIKENESS = {0: 0.0715, 1: 0.0434, 2: 0.0394, 4: 0.0393, 5: 0.0370, 8: 0.0359}
+
+
+class GlobalAttention(nn.Module):
+    """Average each place with its most similar ones (Wu & Zhou, "global attention").
+
+    How many they are, T, is found for each picture: the ranks whose similarity, averaged over the
+    places, reaches `SIMILAR`, but 2 at least and `TOP` at most. (The authors' code takes one T
+    for a batch, by which a picture's result would depend on its neighbours.)
+
+    Similarities are computed in blocks of `SIMILARITIES` numbers, or of one row where a row is
+    longer: memory grows with the number P of places, time with its square.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map float (N, C, H, W) to float32 of that shape."""
+        n, channels, height, width = features.shape
+        with torch.autocast(features.device.type, enabled=False):
+            places = features.float().flatten(2).transpose(1, 2)
+            with torch.no_grad():  # which places are alike is a choice, not a function
+                chosen, weights = most_similar(places)
+                first = torch.arange(n, device=features.device) * height * width
+                rows = (chosen + first[:, None, None]).flatten(0, 1)
+            mean = nn.functional.embedding_bag(
+                rows, places.flatten(0, 1), mode="sum", per_sample_weights=weights.flatten(0, 1)
+            )
+        return mean.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def most_similar(places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Find for each place those that it is averaged with.
+
+    Parameters
+    ----------
+    places : float32 tensor, shape (N, P, C)
+
+    Returns
+    -------
+    (chosen, weights)
+        int64 and float32 tensors of shape (N, P, k), k = min(`TOP`, P): places by falling cosine
+        similarity, and 1 / T for the first T of them and 0 for the rest.
+    """
+    n, n_places, _ = places.shape
+    k = min(TOP, n_places)
+    unit = nn.functional.normalize(places, dim=2)
+    block = max(1, SIMILARITIES // (n * n_places))
+    # allocated first: small results among the blocks would split the memory that those leave
+    similarity = places.new_empty(n, n_places, k)
+    chosen = torch.empty(n, n_places, k, dtype=torch.int64, device=places.device)
+    for start in range(0, n_places, block):
+        rows = slice(start, start + block)
+        found = (unit[:, rows] @ unit.mT).topk(k, dim=2)
+        similarity[:, rows], chosen[:, rows] = found.values, found.indices
+    alike = (similarity.mean(dim=1, keepdim=True) >= SIMILAR).sum(dim=2, keepdim=True)
+    n_used = alike.clamp(min=min(2, k))
+    ranks = torch.arange(k, device=places.device)
+    weights = (ranks < n_used) / n_used.float()
+    return chosen, weights.expand(n, n_places, k)
+
+
+class LocalAttention(nn.Module):
+    """Average each place with its 5x5 neighbours by their usual likeness ("local attention")."""
+
+    kernel: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        steps = range(-2, 3)
+        kernel = torch.tensor([[_LIKENESS[y * y + x * x] for x in steps] for y in steps])
+        self.register_buffer("kernel", kernel / kernel.sum(), persistent=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map float (N, C, H, W) to the same shape."""
+        channels = features.shape[1]
+        weight = self.kernel.to(features.dtype).expand(channels, 1, 5, 5)
+        padded = nn.functional.pad(features, (2, 2, 2, 2), mode="replicate")
+        return nn.functional.conv2d(padded, weight, groups=channels)

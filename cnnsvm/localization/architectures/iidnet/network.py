@@ -1,0 +1,120 @@
+"""IID-Net: enhancement, extraction by searched cells, and decision with attention."""
+
+import torch
+from torch import nn
+
+from cnnsvm.localization.architectures.iidnet.attention import GlobalAttention, LocalAttention
+from cnnsvm.localization.architectures.iidnet.enhancement import Enhancement
+from cnnsvm.localization.architectures.iidnet.genotype import (
+    OPERATIONS,
+    Genotype,
+    normalised_separable,
+)
+
+
+class Cell(nn.Module):
+    """A residual block: an entry, then the operations that a genotype names for this cell.
+
+    Parameters
+    ----------
+    n_inputs, n_outputs : int
+        Channels.
+    operations : tuple of str
+        Keys of `OPERATIONS`.
+    stride : int
+        Of the last operation.
+    dilation : int
+        Of all others.
+    """
+
+    def __init__(
+        self,
+        n_inputs: int,
+        n_outputs: int,
+        operations: tuple[str, ...],
+        stride: int = 1,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__()
+        first = normalised_separable(n_inputs, n_outputs, dilation=dilation)
+        middle = [OPERATIONS[name](n_outputs, 1, dilation) for name in operations[:-1]]
+        last = OPERATIONS[operations[-1]](n_outputs, stride, 1)
+        self.layers = nn.Sequential(
+            *(_activated(layer, n_outputs) for layer in (first, *middle, last))
+        )
+        self.skip: nn.Module = nn.Identity()
+        if n_inputs != n_outputs or stride != 1:
+            self.skip = nn.Sequential(
+                nn.Conv2d(n_inputs, n_outputs, 1, stride, bias=False), nn.BatchNorm2d(n_outputs)
+            )
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Map (N, n_inputs, H, W) to (N, n_outputs, H / stride, W / stride)."""
+        return self.layers(values) + self.skip(values)
+
+
+class IidNet(nn.Module):
+    """Image inpainting detection network (Wu & Zhou, IEEE TCSVT 32(3), 2022).
+
+    Parameters
+    ----------
+    genotype : tuple of 10 tuples of 3 str
+        As `check_genotype` returns it.
+    width : int
+        Channels of the first maps, 64 in the paper; the cells have two and four times as many.
+    decoder : tuple of 2 int
+        Channels at a quarter and at half of the picture's size, 256 and 256 in the paper.
+    """
+
+    def __init__(
+        self, genotype: Genotype, width: int = 64, decoder: tuple[int, int] = (256, 256)
+    ) -> None:
+        super().__init__()
+        wide = 4 * width
+        self.enhance = Enhancement()
+        self.stem = nn.Sequential(
+            *_convolution(Enhancement.n_outputs, width // 2, stride=2),
+            *_convolution(width // 2, width),
+        )
+        self.cells = nn.Sequential(
+            Cell(width, 2 * width, genotype[0], stride=2),
+            Cell(2 * width, wide, genotype[1], stride=2),
+            Cell(wide, wide, genotype[2]),
+            *(Cell(wide, wide, gene, dilation=2) for gene in genotype[3:]),
+        )
+        self.look_everywhere = GlobalAttention()
+        self.look_around = LocalAttention()
+        coarse, fine = decoder
+        self.decide = nn.Sequential(
+            _double(),
+            *_convolution(3 * wide, coarse),
+            *_convolution(coarse, coarse),
+            _double(),
+            *_convolution(coarse, fine),
+            *_convolution(fine, fine),
+            nn.Conv2d(fine, 1, 3, padding=1),
+            _double(),
+        )
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Map uint8 (N, 3, H, W), H and W multiples of 8, to logits (N, 1, H, W)."""
+        traces = self.enhance(pixels).contiguous(memory_format=torch.channels_last)
+        features = self.cells(self.stem(traces))
+        parts = [features, self.look_everywhere(features), self.look_around(features)]
+        return self.decide(torch.cat([part.to(features.dtype) for part in parts], dim=1))
+
+
+def _activated(layer: nn.Module, channels: int) -> nn.Module:
+    return nn.Sequential(nn.ReLU(), layer, nn.BatchNorm2d(channels))
+
+
+def _convolution(n_inputs: int, n_outputs: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(n_inputs, n_outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(n_outputs),
+        nn.ReLU(),
+    ]
+
+
+def _double() -> nn.Module:
+    return nn.Upsample(scale_factor=2, mode="bilinear")

@@ -1,0 +1,109 @@
+"""What the history of a training says: its best epoch, whether to stop, whether it collapsed.
+
+A localiser can fall into calling no pixel repainted, or every one, and stay there: both are
+cheap answers to a hard question. The history has one dict an epoch, and ``state`` says which it
+is. Everything here follows from the history, so that a training that goes on after an
+interruption decides as it would have.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+#: Of use; of no more use than calling everything; useless in one of two ways; no longer finite.
+LEARNING, GUESSING, NOTHING, EVERYTHING = "learning", "guessing", "nothing", "everything"
+DIVERGED = "diverged"
+
+#: IoU up to which nothing counts as found, and share of called pixels from which everything is.
+LEAST_IOU, MOST_CALLED = 0.01, 0.95
+#: How far the IoU of a network of use lies above that of calling everything, as a part of what is
+#: repainted or of what is not: a network with random weights may come out above it by chance.
+MARGIN = 0.1
+#: Useless epochs in a row after which a training that was of use has collapsed.
+DEAD_EPOCHS = 3
+
+Entry = dict[str, Any]
+
+
+def state_of(iou: float, called: float, repainted: float) -> str:
+    """Name what a network does on the validation images.
+
+    Parameters
+    ----------
+    iou : float in [0, 1]
+        Pooled over their pixels.
+    called, repainted : float in [0, 1]
+        Shares of the pixels that are called repainted, and that are: the latter is the IoU of
+        calling every pixel.
+
+    Returns
+    -------
+    {"learning", "guessing", "nothing", "everything"}
+    """
+    if called >= MOST_CALLED > repainted:
+        return EVERYTHING
+    if iou <= LEAST_IOU:
+        return NOTHING
+    is_of_use = iou > repainted + MARGIN * min(repainted, 1 - repainted)
+    return LEARNING if is_of_use or repainted >= MOST_CALLED else GUESSING
+
+
+def best_epoch(history: Sequence[Entry]) -> int | None:
+    """Find the epoch whose weights are kept.
+
+    That of the highest validation IoU among those of use. Where none is, the IoU says little: a
+    network that learns first calls nothing, as most pixels are untouched. Then the highest AUC
+    decides, and where that is not defined the lowest validation loss. Without a validation it is
+    the last epoch. None if every one diverged.
+    """
+    sound = [entry for entry in history if entry["state"] != DIVERGED]
+    if not sound:
+        return None
+    if "valid_iou" not in sound[-1]:
+        return int(sound[-1]["epoch"])
+    return int(max(sound, key=_merit)["epoch"])
+
+
+def patience_is_over(history: Sequence[Entry], attempt: int, patience: int) -> bool:
+    """Say whether the last ``patience`` epochs of an attempt were none better than its best.
+
+    Until one is of use, a lower validation loss is progress as well as a higher AUC.
+    """
+    own = _of_attempt(history, attempt)
+    best = best_epoch(own)
+    if best is None:
+        return False
+    validated = [entry for entry in own if "valid_loss" in entry]
+    if validated and not any(entry["state"] == LEARNING for entry in own):
+        best = max(best, min(validated, key=lambda entry: entry["valid_loss"])["epoch"])
+    return own[-1]["epoch"] - best >= patience
+
+
+def failure(history: Sequence[Entry], attempt: int, patience: int) -> str | None:
+    """Name what has gone wrong with an attempt, None if nothing has.
+
+    - "diverged": its last loss was NaN or infinite;
+    - "collapsed": an earlier epoch was of use and in the last `DEAD_EPOCHS` (or ``patience``, if
+      that is less) the network called nothing or everything; or none ever was, it does so now,
+      and patience is over: a slow start is no collapse.
+    """
+    own = _of_attempt(history, attempt)
+    if not own:
+        return None
+    if own[-1]["state"] == DIVERGED:
+        return DIVERGED
+    n_dead = min(DEAD_EPOCHS, patience)
+    last = [entry["state"] in (NOTHING, EVERYTHING) for entry in own[-n_dead:]]
+    if any(entry["state"] == LEARNING for entry in history):
+        is_over = len(last) == n_dead and all(last)
+    else:
+        is_over = last[-1] and patience_is_over(history, attempt, patience)
+    return "collapsed" if is_over else None
+
+
+def _of_attempt(history: Sequence[Entry], attempt: int) -> list[Entry]:
+    return [entry for entry in history if entry["attempt"] == attempt]
+
+
+def _merit(entry: Entry) -> tuple[float, float, float]:
+    iou = entry["valid_iou"] if entry["state"] == LEARNING else 0.0
+    return iou, entry.get("valid_auc", 0.0), -entry["valid_loss"]

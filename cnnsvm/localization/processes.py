@@ -1,0 +1,134 @@
+"""One training run in several processes, started by ``torchrun``."""
+
+import atexit
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cnnsvm.devices import choose_device
+
+_SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and which of them this is.
+
+    Parameters
+    ----------
+    rank : int
+        Number of this process, from 0; the first one writes.
+    count : int
+        1 is a process on its own, for which nothing below communicates.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and shows progress."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Any]) -> Sequence[Any]:
+        """Return this process's part of a list that all have: every ``count``-th item."""
+        return items[self.rank :: self.count]
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over the processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(values)
+        return values
+
+    def agree(self, value: int) -> bool:
+        """Tell whether all processes have the same number."""
+        if self.count == 1:
+            return True
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return len(set(values)) == 1
+
+    def spread(self, network: nn.Module) -> None:
+        """Give all processes the first one's parameters and statistics."""
+        if self.count > 1:
+            for value in network.state_dict().values():
+                dist.broadcast(value, 0)
+
+    def wrap(self, network: nn.Module, device: torch.device) -> tuple[nn.Module, nn.Module]:
+        """Make the network that learns and the one to judge with, which share their parameters.
+
+        On CUDA batch norm takes the statistics of the whole batch; on the CPU, where torch has no
+        such layer, each process takes those of its own part.
+
+        Returns
+        -------
+        model, network
+            The same one twice for a process on its own.
+        """
+        if self.count == 1:
+            network = network.to(device)
+            return network, network
+        if device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
+        network = network.to(device)
+        return DistributedDataParallel(network), network
+
+
+def join(device: str, gpu_memory_fraction: float | None, distributed: bool) -> torch.device:
+    """Find the device of this process, and meet the others if there are any.
+
+    Parameters
+    ----------
+    device : str
+        As for `cnnsvm.devices.choose_device`. With "auto" or "cuda" each process of a machine
+        takes a GPU of its own.
+    gpu_memory_fraction : float in (0, 1] or None
+    distributed : bool
+        Whether the process was started by torchrun, together with others. They talk by NCCL
+        between GPUs and else by gloo, until they end.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there.
+    ValueError
+        If ``distributed`` is set and the process was not started by torchrun.
+    """
+    chosen = choose_device(device, gpu_memory_fraction)
+    if not distributed:
+        return chosen
+    missing = [name for name in _SET_BY_TORCHRUN if name not in os.environ]
+    if missing and not dist.is_initialized():
+        raise ValueError(
+            f"distributed=True needs the variables that torchrun sets, and {', '.join(missing)} "
+            "is not set. Start the program by `torchrun --nproc-per-node=2 program.py`, or use "
+            "distributed=False."
+        )
+    if chosen.type == "cuda":
+        if chosen.index is None:
+            own = os.environ.get("LOCAL_RANK", "0")
+            chosen = choose_device(f"cuda:{own}", gpu_memory_fraction)
+        torch.cuda.set_device(chosen)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        atexit.register(dist.destroy_process_group)
+    return chosen
+
+
+def processes(distributed: bool) -> Processes:
+    """Return the processes that have joined; one alone if ``distributed`` is False."""
+    if not distributed:
+        return Processes()
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def writes(distributed: bool) -> bool:
+    """Tell whether this is the process that writes files, joined or not."""
+    return not distributed or int(os.environ.get("RANK", "0")) == 0
