@@ -3,10 +3,28 @@
 import argparse
 import logging
 
-from cnnsvm.cli import audit, build, download, fit, predict
+from cnnsvm.cli import (
+    audit,
+    build,
+    download,
+    fit,
+    localize,
+    localize_test,
+    localize_train,
+    predict,
+)
 from cnnsvm.cli.errors import guard
 
-SUBCOMMANDS = {"audit": audit, "build": build, "download": download, "fit": fit, "predict": predict}
+SUBCOMMANDS = {
+    "audit": audit,
+    "build": build,
+    "download": download,
+    "fit": fit,
+    "localize": localize,
+    "localize-test": localize_test,
+    "localize-train": localize_train,
+    "predict": predict,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

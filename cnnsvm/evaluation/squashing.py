@@ -53,7 +53,7 @@ def squash(image: Any, size: int, resample: str) -> np.ndarray:
 class Squashed(Dataset):
     """Item i: image i as the one square of ``size`` pixels, uint8 of shape (1, 3, size, size)."""
 
-    n_crops = 1
+    n_crops, mirror = 1, False
 
     def __init__(self, images: Decoded, size: int, resample: str) -> None:
         self.images, self.size, self.resample = images, size, resample

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -57,7 +58,8 @@ def study():
     rows, fits = [], []
     for number, (fit, conditions) in enumerate(plan_study(WANTED).items()):
         named = {"design": fit.design, "trained_on": fit.kind, "policy": fit.policy}
-        history = [{"epoch": 0, "attempt": 0, "state": "learning", "valid_iou": 0.5}]
+        entry = {"epoch": 0, "attempt": 0, "state": "learning"}
+        history = [entry | {"valid_iou": 0.5, "valid_loss": 1.0}]
         fits.append({**named, "n_images": 9, "seconds": 61.0, "history": history})
         for condition in conditions:
             share = 0.9 - 0.1 * (number % 5) - 0.3 * (condition.quality is not None)
@@ -69,8 +71,6 @@ def study():
 
 
 def facts(**more):
-    from dataclasses import asdict
-
     return asdict(WANTED) | {"title": "Where <it> was", "n_images": 9, "n_sources": 3, **more}
 
 

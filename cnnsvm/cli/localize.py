@@ -1,0 +1,223 @@
+"""Mark what was repainted: a mask, a map and an overlay for each image of a folder.
+
+    cnnsvm localize photos found --model localizer
+
+Interrupted or killed and called again, it goes on where it was.
+"""
+
+import argparse
+import csv
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnnsvm.cli.localizer_flags import add_machine_flags
+
+if TYPE_CHECKING:
+    import numpy as np
+
+logger = logging.getLogger(__name__)
+
+TABLE = "localize.csv"
+FIELDS = ("path", "sha256", "repainted", "highest", "mean", "status", "reason")
+DONE, FAILED = "ok", "failed"
+SUFFIXES = {"mask": ".mask.png", "map": ".map.png", "overlay": ".overlay.jpg"}
+_OF_PREDICTION = ("tile_size", "tile_overlap", "threshold", "batch_size")
+_ORIENTATION = 0x0112  # EXIF
+_DEEPEST = 65535  # of a 16-bit map
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``cnnsvm localize``."""
+    parser.epilog = "Exit status: 0 all done, 1 some images failed, 2 nothing could be begun."
+    add: Any = parser.add_argument
+    add("input", type=Path, help="an image, or a folder of them with its sub-folders")
+    add("output", type=Path, help=f"folder of NAME{', NAME'.join(SUFFIXES.values())} and {TABLE}")
+    add_prediction_flags(parser)
+
+
+def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
+    """Add which model predicts, how, and where."""
+    add: Any = parser.add_argument
+    add("--model", type=Path, required=True, metavar="DIR", help="folder of a saved localiser")
+    add("--threshold", type=float, help="probability that counts as repainted [the model's]")
+    add("--tile-size", type=int, help="pixels seen at once [the model's]")
+    add("--tile-overlap", type=int, help="pixels [the model's]")
+    add("--batch-size", type=int, help="lower it if memory is short [the model's]")
+    add_machine_flags(parser, training=False)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Localise in what is not done yet, write the table; status 1 if an image failed."""
+    from cnnsvm.evaluation.keeping import claim
+    from cnnsvm.generation.progress import show_progress
+    from cnnsvm.report.files import write_atomically
+
+    images = list_input(args.input, args.output)
+    localizer = load_localizer(args)
+    claim(args.output, _fingerprint(localizer, args.model), TABLE)
+    table = args.output / TABLE
+    done = read_finished(table)
+    rows, fresh = [], 0
+    write_atomically(table, _as_csv(done.values()))  # without a row that a killed call tore
+    with open(table, "a", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        for path, name in show_progress(images, len(images), "images"):
+            row = _row(localizer, path, name, args.output, done.get(name.as_posix()))
+            rows.append(row)
+            if row is not done.get(name.as_posix()):
+                fresh += 1
+                writer.writerow(row)
+                stream.flush()
+    write_atomically(table, _as_csv(rows))
+    failed = [row for row in rows if row["status"] == FAILED]
+    for row in failed[:10]:
+        logger.warning("%s", row["reason"])
+    n_good = fresh - len(failed)  # those that fail are tried every time
+    print(f"{n_good} image(s) done, {len(rows) - fresh} before, {len(failed)} failed: {table}")
+    return 1 if failed else 0
+
+
+def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Give each image with its name below the input; what is in the output is no input.
+
+    Raises
+    ------
+    ValueError
+        If the input is not there, holds no images, or is the output or in it.
+    """
+    from cnnsvm.images import list_images
+
+    if not place.exists():
+        raise ValueError(f"{place}: no such file or folder. Check the path.")
+    target = output.resolve()
+    if place.resolve().is_relative_to(target):
+        raise ValueError(
+            f"{place} is to be looked at and lies in the output {output}; masks and maps are not "
+            "images to look at. Choose another output folder."
+        )
+    if place.is_file():
+        return [(place, Path(place.name))]
+    found = [path for path in list_images(place) if not path.resolve().is_relative_to(target)]
+    if not found:
+        raise ValueError(f"{place}: no images in this folder. Check the path.")
+    return [(path, path.relative_to(place)) for path in found]
+
+
+def load_localizer(args: argparse.Namespace) -> Any:
+    """Read the model, set it up for this machine, and change what flags ask for."""
+    from cnnsvm import InpaintLocalizer
+    from cnnsvm.localization.checks import check_localizer_params
+
+    localizer = InpaintLocalizer.load(args.model)
+    asked = {name: getattr(args, name) for name in _OF_PREDICTION}
+    machine = {name: getattr(args, name) for name in ("device", "precision", "gpu_memory_fraction")}
+    localizer.set_params(**machine, **{k: v for k, v in asked.items() if v is not None})
+    check_localizer_params(localizer.get_params())
+    if args.threshold is not None:
+        localizer.threshold_ = args.threshold
+    return localizer
+
+
+def read_finished(table: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows of an earlier call by path, those of images that were done alone."""
+    if not table.is_file():
+        return {}
+    text = table.read_text(encoding="utf-8", errors="replace")
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    # a row that was cut off lacks its end
+    whole = [row for row in rows if row.get("status") == DONE and row.get("reason") is not None]
+    return {str(row["path"]): row for row in whole}
+
+
+def write_pictures(
+    path: Path, pixels: "np.ndarray", probability: "np.ndarray", threshold: float, target: Path
+) -> None:
+    """Write what was found in one image.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    pixels : ndarray of uint8, shape (H, W, 3)
+        Upright.
+    probability : ndarray of float32 in [0, 1], shape (H, W)
+        Upright.
+    threshold : float
+    target : Path
+        Without suffix; its folder is made. ``TARGET.mask.png`` (8-bit grey, 0 or 255) and
+        ``TARGET.map.png`` (16-bit grey, 0-65535 for 0-1) are pixel for pixel as the image is
+        stored, with its EXIF orientation; ``TARGET.overlay.jpg`` is upright.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written.
+    """
+    import numpy as np
+    from PIL import Image
+
+    from cnnsvm.explanation import _as_stored, _orientation
+    from cnnsvm.generation.store import write_bytes
+    from cnnsvm.localization.overlay import draw_overlay
+
+    exif = Image.Exif()
+    orientation = _orientation(path)
+    exif[_ORIENTATION] = orientation if orientation in range(1, 9) else 1
+    stored = np.asarray(_as_stored(probability, path))
+    mask = probability >= np.float32(threshold)
+    called = stored >= np.float32(threshold)
+    pictures: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+        "map": (np.rint(stored * _DEEPEST).astype(np.uint16), {"format": "PNG", "exif": exif}),
+        "overlay": (draw_overlay(pixels, probability, mask), {"format": "JPEG", "quality": 90}),
+        "mask": (np.where(called, 255, 0).astype(np.uint8), {"format": "PNG", "exif": exif}),
+    }
+    for role, (values, options) in pictures.items():
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, **options)
+        write_bytes(Path(f"{target}{SUFFIXES[role]}"), buffer.getvalue())
+
+
+def _row(
+    localizer: Any, path: Path, name: Path, output: Path, known: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Localise in one image, unless that was done and neither it nor the result has changed."""
+    from cnnsvm.images import ImageError, load_image
+
+    target = output / name
+    row: dict[str, Any] = dict.fromkeys(FIELDS, "") | {"path": name.as_posix(), "status": FAILED}
+    try:
+        content = path.read_bytes()
+        row["sha256"] = hashlib.sha256(content).hexdigest()
+        is_there = all(Path(f"{target}{suffix}").is_file() for suffix in SUFFIXES.values())
+        if known is not None and known["sha256"] == row["sha256"] and is_there:
+            return known
+        pixels = load_image(path)
+        probability = localizer.predict_proba([pixels])[0]
+        write_pictures(path, pixels, probability, localizer.threshold_, target)
+    except (ImageError, OSError) as error:
+        return row | {"reason": " ".join(str(error).split())}
+    share = float((probability >= probability.dtype.type(localizer.threshold_)).mean())
+    stated = {"repainted": share, "highest": probability.max(), "mean": probability.mean()}
+    return row | {key: f"{value:.5f}" for key, value in stated.items()} | {"status": DONE}
+
+
+def _fingerprint(localizer: Any, model: Path) -> str:
+    """Hash the model and what its masks depend on besides."""
+    from cnnsvm.persistence import CONFIG
+
+    digest = hashlib.sha256((model / CONFIG).read_bytes())  # has the hash of the weights
+    params = localizer.get_params()
+    known = [float(localizer.threshold_), params["tile_size"], params["tile_overlap"]]
+    digest.update(repr(known).encode())
+    return digest.hexdigest()
+
+
+def _as_csv(rows: Any) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

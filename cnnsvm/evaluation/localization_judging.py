@@ -1,0 +1,143 @@
+"""Maps of a fitted localiser against what is true, kind by kind of picture."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnnsvm.evaluation.intervals import as_columns
+from cnnsvm.evaluation.keeping import CARRIED
+from cnnsvm.evaluation.localization_metrics import (
+    PER_IMAGE,
+    POOLED,
+    UNTOUCHED,
+    PixelCounts,
+    count_pixels,
+    summarise,
+)
+from cnnsvm.evaluation.localization_records import ORIGINAL, kinds_of, load_truth
+from cnnsvm.generation.history import History
+from cnnsvm.images import load_image
+
+_PARTS = {"per_image": PER_IMAGE, "pooled": POOLED, "untouched": UNTOUCHED}
+_COUNTED = ("n_images", "n_untouched", "n_sources", "threshold")
+_AT_ONCE = 16  # pictures whose maps are held
+#: Called with the position of a row and its map.
+Watcher = Callable[[int, np.ndarray], None]
+
+
+def judge(
+    localizer: Any,
+    table: pd.DataFrame,
+    *,
+    policy: str | None = None,
+    quality: int | None = None,
+    watch: Watcher | None = None,
+) -> PixelCounts:
+    """Let a localiser judge pictures, and compare its maps with the truth.
+
+    Parameters
+    ----------
+    localizer : InpaintLocalizer
+        Fitted; its threshold is frozen.
+    table : DataFrame
+        Of `cnnsvm.evaluation.localization_records.with_truth`; none of its sources was trained
+        on.
+    policy : str or None
+        Which greys of a mask count; None takes the localiser's.
+    quality : int or None
+        Of a JPEG (4:2:0) that the pictures go through in memory; None leaves them as they are.
+    watch : callable or None
+        Called with the position of each row and its map.
+
+    Returns
+    -------
+    PixelCounts
+        Its rows are in the order of the table and also have the columns in
+        `cnnsvm.evaluation.keeping.CARRIED`, ``kind`` and ``reading``.
+
+    Raises
+    ------
+    ValueError
+        If the table is empty or a mask has another size than its picture (`MaskError`).
+    ImageError
+        If a picture cannot be read.
+    """
+    truths = (load_truth(row, policy or localizer.mask_policy) for row in table.to_dict("records"))
+    maps = _maps(localizer, list(table["path"]), quality, watch)
+    counts = count_pixels(truths, maps, table["source_id"], float(localizer.threshold_))
+    carried = table[[*CARRIED, "kind", "reading"]].reset_index(drop=True)
+    scores = counts.rows.drop(columns="source_id")
+    return PixelCounts(pd.concat([carried, scores], axis=1), counts.histograms, counts.threshold)
+
+
+def judge_kinds(
+    localizer: Any, table: pd.DataFrame, n_resamples: int = 1000, random_state: int | None = 0
+) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
+    """Judge each kind of picture apart, and the untouched ones.
+
+    Parameters
+    ----------
+    localizer, table
+        As for `judge`.
+    n_resamples, random_state
+        Of the intervals, see `cnnsvm.evaluation.localization_metrics.summarise`.
+
+    Returns
+    -------
+    rows : DataFrame
+        One an image and reading, as `judge` returns them.
+    summaries : dict of str to dict
+        By kind, as `flatten` returns them.
+    """
+    parts, summaries = [], {}
+    for kind in (*kinds_of(table), ORIGINAL):
+        own = table[table["kind"] == kind]
+        if len(own):
+            counts = judge(localizer, own)
+            parts.append(counts.rows)
+            found = summarise(counts, n_resamples, random_state=random_state)
+            summaries[kind] = flatten(found)
+    return pd.concat(parts, ignore_index=True), summaries
+
+
+def flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Spread a summary over the columns of a table.
+
+    Parameters
+    ----------
+    summary : mapping
+        Of `cnnsvm.evaluation.localization_metrics.summarise`.
+
+    Returns
+    -------
+    dict
+        ``n_images``, ``n_untouched``, ``n_sources``, ``threshold``, and each score with its
+        interval, as ``per_image_iou``, ``per_image_iou_low`` and ``per_image_iou_high``. What is
+        undefined is None.
+    """
+    flat = {name: summary[name] for name in _COUNTED}
+    for part, names in _PARTS.items():
+        scores = as_columns({f"{part}_{name}": summary[part][name] for name in names})
+        flat |= {k: float(v) if np.isfinite(v) else None for k, v in scores.items()}
+    return flat
+
+
+def compress(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Send pixels (H, W, 3) through a JPEG of a quality, 4:2:0, in memory."""
+    history = History(codec="jpeg", quality=quality)
+    return history.decode(history.encode(pixels))
+
+
+def _maps(
+    localizer: Any, paths: list[Any], quality: int | None, watch: Watcher | None
+) -> Iterator[np.ndarray]:
+    for start in range(0, len(paths), _AT_ONCE):
+        pictures = [load_image(path) for path in paths[start : start + _AT_ONCE]]
+        if quality is not None:
+            pictures = [compress(picture, quality) for picture in pictures]
+        for offset, found in enumerate(localizer.predict_proba(pictures)):
+            if watch is not None:
+                watch(start + offset, found)
+            yield found

@@ -1,0 +1,236 @@
+"""What a localiser is trained on and judged by: the pictures of a manifest with their truth.
+
+A spliced picture is repainted inside its mask. A regenerated one went through the engine whole:
+its mask says what the engine was asked to repaint, but every pixel is the engine's. So there are
+two readings of it, and neither is right alone: against its **mask**, as the earlier study of
+*inpainted* pictures was scored, or as repainted **whole**. They are kept apart. A reading is
+left out where it does not apply: pictures of an engine that takes no mask have the second alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+
+from cnnsvm.evaluation.preparation import Prepared
+from cnnsvm.images import ImageError, load_image
+from cnnsvm.localization.masks import load_mask, load_pair
+
+MASK, WHOLE, UNTOUCHED = "mask", "whole", "untouched"
+READINGS = (MASK, WHOLE)
+ORIGINAL = "original"
+SAME = (
+    "{} regenerated picture(s) are file for file their spliced ones, as of an engine that changes "
+    "nothing outside the mask; they were left out."
+)
+NO_MASK = "{} spliced picture(s) have no mask file; they were left out."
+
+
+def with_truth(
+    manifest: pd.DataFrame, readings: Sequence[str] = READINGS
+) -> tuple[pd.DataFrame, list[str]]:
+    """List pictures by what is true of them, one row a picture and reading.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        See `cnnsvm.records`.
+    readings : sequence of {"mask", "whole"}
+        Of regenerated pictures; others have one alone.
+
+    Returns
+    -------
+    table : DataFrame
+        The manifest's columns, ``reading`` ("mask", "whole" or "untouched") and ``kind``: what
+        tables call a set of pictures, such as "opencv-telea spliced". Where `build` blurred an
+        edge, ``mask_path`` names the grey weights of the blend rather than the mask of what is
+        fully repainted, so that the mask policy decides about the edge.
+    warnings : list of str
+        What was left out.
+
+    Raises
+    ------
+    ValueError
+        If a reading is unknown or no repainted picture is left.
+    """
+    for reading in readings:
+        if reading not in READINGS:
+            raise ValueError(f"readings must be of {', '.join(READINGS)}, got {reading!r}.")
+    variant, has_mask = manifest["variant"], manifest["mask_path"].notna()
+    spliced = (variant == "spliced") & has_mask
+    same = (variant == "regenerated") & _among(manifest, spliced)
+    regenerated = (variant == "regenerated") & ~same
+    originals = manifest[variant == "original"]
+    twice = originals["sha256"].duplicated() & originals["sha256"].notna()  # of joined manifests
+    parts = [
+        originals[~twice].assign(reading=UNTOUCHED, mask_path=None),
+        manifest[spliced].assign(reading=MASK),
+    ]
+    if MASK in readings:
+        parts.append(manifest[regenerated & has_mask].assign(reading=MASK))
+    if WHOLE in readings:
+        parts.append(manifest[regenerated].assign(reading=WHOLE))
+    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+    if not len(table) or (table["variant"] == "original").all():
+        raise ValueError(
+            f"no repainted picture with a truth is left of {len(manifest)} image(s): a spliced one "
+            "needs a mask_path, and so does a regenerated one unless it is read as repainted "
+            "whole. Make records with cnnsvm build, or take the reading 'whole'."
+        )
+    table["kind"] = [_kind(row) for row in table.to_dict("records")]
+    table["mask_path"] = [_soft_mask(path) for path in table["mask_path"]]
+    n_same, n_bare = int(same.sum()), int(((variant == "spliced") & ~has_mask).sum())
+    warnings = [text.format(n) for text, n in ((SAME, n_same), (NO_MASK, n_bare)) if n]
+    return table, warnings
+
+
+def limit_sources(manifest: pd.DataFrame, n_sources: int, random_state: int = 0) -> pd.DataFrame:
+    """Draw sources with all that was made from them; all if there are no more.
+
+    Raises
+    ------
+    ValueError
+        If ``n_sources`` is below 1.
+    """
+    if n_sources < 1:
+        raise ValueError(f"the number of sources must be at least 1, got {n_sources!r}.")
+    sources = np.sort(manifest["source_id"].astype(str).unique())
+    drawn = np.random.default_rng(random_state).permutation(sources)[:n_sources]
+    return manifest[manifest["source_id"].astype(str).isin(drawn)].reset_index(drop=True)
+
+
+def masks_of(table: pd.DataFrame) -> list[Any]:
+    """Return what `InpaintLocalizer.fit` takes as the masks of a table's pictures.
+
+    Returns
+    -------
+    list
+        Paths; None where a picture is untouched; an ndarray of bool, all True, that takes no
+        memory where it is repainted whole.
+    """
+    return [_mask_of(row) for row in table.to_dict("records")]
+
+
+def load_truth(row: Any, policy: str = "half") -> np.ndarray:
+    """Load which pixels of one row's picture are repainted.
+
+    Returns
+    -------
+    ndarray of bool, shape (H, W)
+    """
+    mask = _mask_of(row)
+    return np.zeros(_shape(row), dtype=bool) if mask is None else load_mask(mask, policy)
+
+
+def without_bad_pairs(
+    table: pd.DataFrame, policy: str = "half", *, skip_bad: bool = False, n_jobs: int | None = None
+) -> Prepared:
+    """Read every picture and its mask once, before anything long starts.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Of `with_truth`.
+    policy : {"any", "half", "full"}
+        Greys of a mask that count.
+    skip_bad : bool
+        Leave out and list what cannot be used, rather than stop.
+    n_jobs : int or None
+        Threads; None takes one a core.
+
+    Returns
+    -------
+    Prepared
+        The table is its ``manifest``.
+
+    Raises
+    ------
+    ImageError
+        If a picture or mask cannot be used, and they are not skipped.
+    """
+    pairs = zip(table["path"], masks_of(table), strict=True)
+    found = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
+        delayed(_failure)(path, mask, policy) for path, mask in pairs
+    )
+    bad = {position: reason for position, reason in enumerate(found) if reason is not None}
+    if bad and not skip_bad:
+        listed = "\n".join(f"  {reason}" for reason in list(bad.values())[:10])
+        raise ImageError(
+            f"{len(bad)} of {len(table)} pictures cannot be used with their masks:\n{listed}\n"
+            "Repair or remove them, or leave them out with --skip-bad (skip_bad=True)."
+        )
+    skipped = [{"path": table["path"].iloc[i], "reason": reason} for i, reason in bad.items()]
+    return Prepared(table.drop(table.index[list(bad)]).reset_index(drop=True), skipped)
+
+
+def hash_masks(table: pd.DataFrame) -> str:
+    """Hash the content of all mask files and the readings, which a run depends on."""
+    digest = hashlib.sha256()
+    for reading, path in zip(table["reading"], table["mask_path"], strict=True):
+        digest.update(str(reading).encode())
+        if isinstance(path, str) and reading == MASK:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def has_greys(table: pd.DataFrame) -> bool:
+    """Tell whether any mask has pixels between black and white, which mask policies are about."""
+    paths = table.loc[table["reading"] == MASK, "mask_path"].unique()
+    return any(bool(((grey > 0) & (grey < 255)).any()) for grey in map(load_image, paths))
+
+
+def kinds_of(table: pd.DataFrame) -> list[str]:
+    """List the kinds of repainted pictures: spliced first, then by engine."""
+    fakes = table[table["variant"] != ORIGINAL]
+    keys = fakes[["variant", "engine", "reading", "kind"]].fillna("").drop_duplicates()
+    keys["rank"] = (keys["variant"] != "spliced").astype(int)
+    return list(keys.sort_values(["rank", "engine", "reading"])["kind"])
+
+
+def _among(manifest: pd.DataFrame, spliced: pd.Series) -> pd.Series:
+    """Tell which images are, to the byte, a spliced one of their own source."""
+    keys = [manifest["source_id"].astype(str), manifest["sha256"].fillna("").astype(str)]
+    named = keys[0] + "\0" + keys[1]
+    return named.isin(named[spliced]) & (keys[1] != "")
+
+
+def _soft_mask(path: Any) -> Any:
+    """Return the weights of a blurred edge that lie beside a mask, else the mask."""
+    if not isinstance(path, str):
+        return None
+    file = Path(path)
+    blend = file.with_name(f"blend{file.name.removeprefix('mask')}")
+    return str(blend) if file.name.startswith("mask") and blend.is_file() else path
+
+
+def _kind(row: Any) -> str:
+    if row["variant"] == ORIGINAL:
+        return ORIGINAL
+    engine = "unknown" if pd.isna(row["engine"]) else row["engine"]
+    reading = f" ({row['reading']})" if row["variant"] == "regenerated" else ""
+    return f"{engine} {row['variant']}{reading}"
+
+
+def _mask_of(row: Any) -> Any:
+    if row["reading"] == UNTOUCHED:
+        return None
+    if row["reading"] == MASK:
+        return row["mask_path"]
+    return np.broadcast_to(np.True_, _shape(row))
+
+
+def _shape(row: Any) -> tuple[int, int]:
+    return int(row["height"]), int(row["width"])
+
+
+def _failure(path: Any, mask: Any, policy: str) -> str | None:
+    try:
+        load_pair(path, mask, policy)
+    except ImageError as error:
+        return str(error)
+    return None
