@@ -53,7 +53,7 @@ def heatmap(detector: Any, image: Any) -> np.ndarray:
         scores.append(score_crops(network, torch.from_numpy(crops), dtype, len(part)))
     network.cpu()
     blended = blend_windows(expit(np.concatenate(scores)), places, large.shape[:2], size)
-    return _as_stored(blended[: pixels.shape[0], : pixels.shape[1]], image)
+    return as_stored(blended[: pixels.shape[0], : pixels.shape[1]], image)
 
 
 def window_positions(height: int, width: int, size: int) -> tuple[list[int], list[int]]:
@@ -105,7 +105,7 @@ def blend_windows(
     return np.clip(total / weight, 0, 1).astype(np.float32)
 
 
-def _as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
+def as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
     """Turn a map of the upright picture back to how the file stores its pixels."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -115,13 +115,13 @@ def _as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
         6: Image.Transpose.ROTATE_90,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
-    }.get(_orientation(image))
+    }.get(orientation_of(image))
     if undo is None:
         return upright
     return np.array(Image.fromarray(upright).transpose(undo))
 
 
-def _orientation(image: Any) -> Any:
+def orientation_of(image: Any) -> Any:
     """Read the EXIF orientation, 1 (as stored) to 8; files may also hold nonsense there."""
     if isinstance(image, np.ndarray):
         return 1

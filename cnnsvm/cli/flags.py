@@ -135,7 +135,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
         kernel=kernels if len(kernels) > 1 else kernels[0],
         voting="soft" if args.soft_vote else None,
         n_trials=args.trials,
-        threshold=_number_or_name(args.threshold),
+        threshold=number_or_name(args.threshold),
         max_error=args.max_error,
         cv=args.inner_folds,
         nystroem=args.nystroem,
@@ -169,7 +169,8 @@ def _fill_in(args: argparse.Namespace, shipped: bool) -> None:
             setattr(args, name, value)
 
 
-def _number_or_name(text: str) -> float | str:
+def number_or_name(text: str) -> float | str:
+    """Read a threshold, which is a number or the name of a rule."""
     try:
         return float(text)
     except ValueError:

@@ -159,14 +159,14 @@ def write_pictures(
     import numpy as np
     from PIL import Image
 
-    from cnnsvm.explanation import _as_stored, _orientation
+    from cnnsvm.explanation import as_stored, orientation_of
     from cnnsvm.generation.store import write_bytes
     from cnnsvm.localization.overlay import draw_overlay
 
     exif = Image.Exif()
-    orientation = _orientation(path)
+    orientation = orientation_of(path)
     exif[_ORIENTATION] = orientation if orientation in range(1, 9) else 1
-    stored = np.asarray(_as_stored(probability, path))
+    stored = np.asarray(as_stored(probability, path))
     mask = probability >= np.float32(threshold)
     called = stored >= np.float32(threshold)
     pictures: dict[str, tuple[np.ndarray, dict[str, Any]]] = {

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli.flags import _number_or_name
+from cnnsvm.cli.flags import number_or_name
 
 #: Parameter -> flag, where they do not have one name.
 _FLAG_OF = {"n_crops": "crops", "n_jobs": "jobs", "random_state": "seed"}
@@ -54,7 +54,7 @@ def make_localizer(args: argparse.Namespace) -> Any:
     names = [name for name in InpaintLocalizer().get_params() if name != "cache_dir"]
     params = {name: getattr(args, _FLAG_OF.get(name, name)) for name in names}
     params["weights"] = None if args.weights == "none" else args.weights
-    params["threshold"] = _number_or_name(args.threshold)
+    params["threshold"] = number_or_name(args.threshold)
     params["genotype"] = read_genotype(args.genotype) if args.genotype else None
     localizer = InpaintLocalizer(**params)
     check_localizer_params(localizer.get_params())

@@ -58,11 +58,11 @@ def bootstrap_metrics(
     ValueError
         If a column is missing or holds impossible values, or an option is out of range.
     """
-    _check_options(n_resamples, confidence)
+    check_options(n_resamples, confidence)
     _check_columns(predictions, _SCORED)
     values = binary_metrics(*_scored(predictions))
     resampled = _resample(predictions, n_resamples, random_state)
-    return {name: _interval(values[name], resampled[name], confidence) for name in METRICS}
+    return {name: interval_of(values[name], resampled[name], confidence) for name in METRICS}
 
 
 def metrics_by(
@@ -97,7 +97,7 @@ def metrics_by(
     ValueError
         As in :func:`bootstrap_metrics`.
     """
-    _check_options(n_resamples, confidence)
+    check_options(n_resamples, confidence)
     _check_columns(predictions, (*_SCORED, column))
     is_real = predictions["label"] == 0
     kinds = predictions[column].where(~is_real)
@@ -147,7 +147,7 @@ def paired_difference(
         If the metric is unknown, or paths repeat or differ, or a path has another label or
         source in one of them; and as in :func:`bootstrap_metrics`.
     """
-    _check_options(n_resamples, confidence)
+    check_options(n_resamples, confidence)
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
     a, b = _matched(predictions_a, predictions_b)
@@ -156,7 +156,7 @@ def paired_difference(
         _resample(a, n_resamples, random_state)[metric]
         - _resample(b, n_resamples, random_state)[metric]
     )
-    interval = _interval(value, resampled, confidence)
+    interval = interval_of(value, resampled, confidence)
     return {**interval, "p": _two_sided_p(resampled) if np.isfinite(interval["low"]) else np.nan}
 
 
@@ -182,12 +182,14 @@ def _resample(
     columns = _scored(predictions)
     batches = [
         weighted_metrics(*columns, draws[:, sources])
-        for draws in _draw(n_sources, n_resamples, max(1, _BATCH // len(sources)), random_state)
+        for draws in draw_weights(
+            n_sources, n_resamples, max(1, _BATCH // len(sources)), random_state
+        )
     ]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in METRICS}
 
 
-def _draw(
+def draw_weights(
     n_sources: int, n_resamples: int, batch: int, random_state: int | None
 ) -> Iterator[np.ndarray]:
     """Yield how often each source was drawn, (up to ``batch``, n_sources), the same for a seed."""
@@ -199,7 +201,8 @@ def _draw(
         yield np.bincount(cells.ravel(), minlength=size * n_sources).reshape(size, n_sources)
 
 
-def _interval(value: float, resampled: np.ndarray, confidence: float) -> Interval:
+def interval_of(value: float, resampled: np.ndarray, confidence: float) -> Interval:
+    """Put a value beside the percentiles of its resamples; nan if half of them are undefined."""
     defined = resampled[np.isfinite(resampled)]
     low = high = float("nan")
     if np.isfinite(value) and 2 * len(defined) >= len(resampled):
@@ -252,7 +255,8 @@ def _check_columns(predictions: pd.DataFrame, columns: tuple[str, ...]) -> None:
         )
 
 
-def _check_options(n_resamples: int, confidence: float) -> None:
+def check_options(n_resamples: int, confidence: float) -> None:
+    """Refuse a number of resamples or a confidence that cannot be (`ValueError`)."""
     if n_resamples < 1:
         raise ValueError(f"n_resamples must be at least 1, got {n_resamples!r}; 1000 is usual.")
     if not 0 < confidence < 1:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.evaluation.intervals import _check_options, _draw, _interval
+from cnnsvm.evaluation.intervals import check_options, draw_weights, interval_of
 from cnnsvm.folds import encode_groups
 from cnnsvm.localization.pixel_scores import (
     SCORES,
@@ -141,11 +141,11 @@ def summarise(
     ValueError
         If an option is out of range.
     """
-    _check_options(n_resamples, confidence)
+    check_options(n_resamples, confidence)
     values = _all_scores(counts, np.ones((1, len(counts.histograms))))
     n_sources = len(counts.histograms)
     if n_sources > 1:
-        draws = _draw(n_sources, n_resamples, _BATCH, random_state)
+        draws = draw_weights(n_sources, n_resamples, _BATCH, random_state)
         resampled = _stacked(_all_scores(counts, weights.astype(float)) for weights in draws)
     else:
         resampled = {part: {k: np.array([np.nan]) for k in found} for part, found in values.items()}
@@ -154,7 +154,7 @@ def summarise(
     summary |= {"n_sources": n_sources, "threshold": counts.threshold}
     for part, found in values.items():
         summary[part] = {
-            name: _interval(float(value[0]), resampled[part][name], confidence)
+            name: interval_of(float(value[0]), resampled[part][name], confidence)
             for name, value in found.items()
         }
     return summary
