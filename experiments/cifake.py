@@ -145,9 +145,10 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
     images = cifake.images[np.concatenate([rows, judged])]
     split = (np.arange(len(rows)), np.arange(len(rows), len(manifest)))
     folder = args.out / "shuffled"
-    detector = make_detector(args).set_params(epochs=min(args.epochs, 3))
+    epochs = min(args.epochs, 3)
+    detector = make_detector(args).set_params(epochs=epochs)
     found, _ = evaluate_held_out(detector, manifest, *split, images=images, folder=folder)
-    return summarise_control(found.predictions, f"{MEANING}; {len(rows):,} images, 3 epochs")
+    return summarise_control(found.predictions, f"{MEANING}; {len(rows):,} images, {epochs} epochs")
 
 
 def compare(args: argparse.Namespace, data: Any, model: Any, frame: Any, train: np.ndarray) -> Any:

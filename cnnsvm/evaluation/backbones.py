@@ -1,8 +1,6 @@
 """Detectors that differ in one respect, such as the backbone, on one and the same split."""
 
-import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pandas as pd
 
 from cnnsvm.evaluation.heads import Head, compare_heads, network_head, svm_head
 from cnnsvm.evaluation.holdout import evaluate_held_out
-from cnnsvm.persistence import CONFIG
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +47,14 @@ def judge_variants(
     for number, (name, detector) in enumerate(detectors.items()):
         logger.info("%d of %d: %s", number + 1, len(detectors), name)
         place = folder / name.replace(", ", "-").replace(" ", "-")
-        minutes, rate = _remembered(place)
         found, model = evaluate_held_out(detector, frame, train, test, images=inputs, folder=place)
-        if minutes is None:
-            fold = found.folds[0]
-            minutes, rate = fold["seconds"] / 60, fold["images_a_second"]
-            _remember(place, minutes, rate)
         network, svm = compare_heads(_heads(model, [inputs[i] for i in test], frame.iloc[test]))
         rows.append(
             {
                 "name": name,
                 "parameters": sum(p.numel() for p in model.network_.parameters()),
-                "minutes": minutes,
-                "images_a_second": rate,
+                "minutes": found.folds[0]["seconds"] / 60,
+                "images_a_second": found.folds[0]["images_a_second"],
                 "history": model.history_,
                 "network": network,
                 "svm": svm,
@@ -74,18 +66,3 @@ def judge_variants(
 def _heads(model: Any, images: Sequence[Any], frame: pd.DataFrame) -> list[Head]:
     embeddings = model.transform(images)
     return [network_head(model, embeddings, frame), svm_head(model, embeddings, frame)]
-
-
-def _remembered(place: Path) -> tuple[float | None, float | None]:
-    """Read how long an earlier call took: what is only loaded now tells nothing of that."""
-    file = place / "timing.json"
-    if not file.is_file() or not (place / "model" / CONFIG).is_file():
-        return None, None
-    known = json.loads(file.read_text(encoding="utf-8"))
-    return known["minutes"], known["images_a_second"]
-
-
-def _remember(place: Path, minutes: float, rate: float) -> None:
-    partial = place / "timing.partial"
-    partial.write_text(json.dumps({"minutes": minutes, "images_a_second": rate}), "utf-8")
-    os.replace(partial, place / "timing.json")

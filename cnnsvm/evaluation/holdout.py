@@ -1,6 +1,6 @@
 """One split instead of many: for data so large that a single held-out part says enough."""
 
-import logging
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,7 @@ from cnnsvm.evaluation.keeping import CARRIED, claim, fingerprint_of, fitted, se
 from cnnsvm.evaluation.metrics import binary_metrics
 from cnnsvm.features.trainer import best_epoch
 from cnnsvm.folds import grouped_folds
-
-logger = logging.getLogger(__name__)
+from cnnsvm.persistence import CONFIG
 
 
 def hold_out(
@@ -99,7 +98,8 @@ def evaluate_held_out(
     Returns
     -------
     found : CrossValidation
-        With one fold, the judged rows only.
+        With one fold, the judged rows only. Its ``seconds`` are those of the fit, of a fit that
+        was interrupted since it was last taken up; ``images_a_second`` is how fast it judges.
     fitted : InpaintDetector
 
     Raises
@@ -120,9 +120,7 @@ def evaluate_held_out(
         rows = frame.iloc[np.concatenate([train, test])]
         claim(folder, fingerprint_of(settings_of(detector), (len(train),), rows), "model/*")
     inputs = frame["path"].tolist() if images is None else images
-    started = time.perf_counter()
-    model = fitted(detector, frame.iloc[train], folder, images=[inputs[i] for i in train])
-    seconds = time.perf_counter() - started
+    model, seconds = _fit(detector, frame.iloc[train], folder, [inputs[i] for i in train])
     started = time.perf_counter()
     judged = judge_images(model, [inputs[i] for i in test])
     rate = len(test) / (time.perf_counter() - started)
@@ -146,3 +144,20 @@ def evaluate_held_out(
     history = getattr(model, "history_", [])
     curve = {"fold": 0, "history": history, "best_epoch": best_epoch(history)}
     return CrossValidation(predictions, [summary], [curve]), model
+
+
+def _fit(
+    detector: Any, seen: pd.DataFrame, folder: Path | None, images: list[Any]
+) -> tuple[Any, float]:
+    """Fit, or take up what is finished, and tell how long the fit took then; nan if unknown."""
+    is_finished = folder is not None and (folder / "model" / CONFIG).is_file()
+    started = time.perf_counter()
+    model = fitted(detector, seen, folder, images=images)
+    seconds = time.perf_counter() - started
+    if folder is None:
+        return model, seconds
+    file = folder / "seconds.json"
+    if is_finished:
+        return model, json.loads(file.read_text("utf-8")) if file.is_file() else float("nan")
+    file.write_text(json.dumps(seconds), encoding="utf-8")
+    return model, seconds

@@ -95,6 +95,16 @@ def test_a_second_call_fits_nothing(run, monkeypatch):
         InpaintDetector(**QUICK), manifest, *split, images=images, folder=folder
     )
     pd.testing.assert_frame_equal(again.predictions, found.predictions)
+    assert again.folds[0]["seconds"] == found.folds[0]["seconds"]  # of the fit, not of loading
+
+
+def test_a_time_that_is_not_known_is_not_made_up(run):
+    images, manifest, split, folder, *_ = run
+    (folder / "seconds.json").unlink()
+    again, _ = evaluate_held_out(
+        InpaintDetector(**QUICK), manifest, *split, images=images, folder=folder
+    )
+    assert np.isnan(again.folds[0]["seconds"])
 
 
 def test_other_settings_are_not_mixed_in(run):

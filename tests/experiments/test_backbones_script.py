@@ -57,7 +57,9 @@ def test_run_again_it_fits_nothing_and_remembers_the_time(run, script, monkeypat
     monkeypatch.setattr(InpaintDetector, "fit", lambda *_: pytest.fail("fitted again"))
     before = pd.read_csv(run[1] / "backbones.csv")
     assert script.main(run[0]) == 0
-    pd.testing.assert_frame_equal(pd.read_csv(run[1] / "backbones.csv"), before)
+    again = pd.read_csv(run[1] / "backbones.csv")
+    rate = ["images_a_second"]  # measured again
+    pd.testing.assert_frame_equal(again.drop(columns=rate), before.drop(columns=rate))
 
 
 @pytest.mark.parametrize("given", ["resnet18", "resnet18=no.pth"])
