@@ -62,6 +62,7 @@ def save(
         config["history"] = detector.history_
         config["real_class"] = detector.network_.real_class
         config["min_side"] = getattr(detector, "min_side_", 0)
+        config["max_side"] = getattr(detector, "max_side_", 0)
         weights = network_arrays(detector.network_)
         learnt = [name for name, value in detector.network_.named_parameters() if value.ndim > 1]
         arrays["network"] = _halve(weights, learnt) if half else weights
@@ -141,6 +142,7 @@ def _rebuild(kind: type, config: dict[str, Any], arrays: dict[str, dict[str, np.
         detector.history_ = config["history"]
         detector.network_ = rebuild_network(config, arrays["network"])
         detector.min_side_ = int(config.get("min_side", 0))
+        detector.max_side_ = int(config.get("max_side", 0))
         detector.network_.trained_on = arrays.get("trained_on", {}).get("network")
         detector.network_.knows_all = config.get("network_knows_all", True)
     if "hashes" in arrays.get("trained_on", {}):

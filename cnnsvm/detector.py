@@ -27,7 +27,7 @@ from cnnsvm.checks import (
 from cnnsvm.explanation import heatmap
 from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm
 from cnnsvm.svm.checks import check_finite
-from cnnsvm.verdicts import offset, predicted_codes, too_small, with_unsure
+from cnnsvm.verdicts import of_unknown_size, offset, predicted_codes, with_unsure
 
 if TYPE_CHECKING:
     from cnnsvm.model_card import ModelCard
@@ -40,6 +40,7 @@ _OF_ONE_FIT = (
     "n_features_in_",
     "feature_names_in_",
     "trained_on_",
+    "max_side_",
     "min_side_",
 )
 
@@ -65,10 +66,10 @@ class InpaintDetector(
     backbone : str, default="resnet18"
         A key of `cnnsvm.features.backbones.BACKBONES`, or "precomputed": X is then a 2-D array of
         embeddings and only the SVM is used.
-    weights : None, "imagenet", "cnnsvm" or path, default="imagenet"
+    weights : None, "imagenet", "cnnsvm", "cifake" or path, default="imagenet"
         Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones. The
-        folder of a saved detector, or "cnnsvm" for the one that ships, gives that detector's
-        network; the parameters that shape it must be as they were there.
+        folder of a saved detector, or the name of one that ships, gives that detector's network;
+        the parameters that shape it must be as they were there.
     stem : {"native", "nopool", "nodown", "small"}, default="native"
         How the network begins: as published, without its first max pool, with its first
         convolution and max pool at stride 1, or with a 3x3 convolution at stride 1 and no pool,
@@ -162,8 +163,9 @@ class InpaintDetector(
     confidence_ : float
         Probability of the predicted class above which `verdict` commits itself (0 without
         ``max_error``), chosen on the grouped out-of-fold scores that calibrate.
-    min_side_ : int
-        Shortest side of the training images in pixels; absent for precomputed embeddings.
+    min_side_, max_side_ : int
+        Shortest and longest side of the training images in pixels (0: unknown); absent for
+        precomputed embeddings.
     n_features_in_ : int
         Length of a precomputed embedding; absent for images.
 
@@ -342,17 +344,18 @@ class InpaintDetector(
         ndarray of object, shape (n_samples,)
             Labels of ``classes_``, and "unsure" where the probability of the predicted class is
             not above ``confidence_``, or with ``max_error`` where the image is smaller than a crop
-            and than all training images (``min_side_``).
+            and than all training images, or larger than a single crop that showed each of them
+            whole (``min_side_``, ``max_side_``).
         """
         if not self.calibrate:
             raise ValueError("verdict compares probabilities; use calibrate=True.")
         embeddings = self.transform(X)
         probabilities = self.svm_.predict_proba(embeddings)
         codes = predicted_codes(self.svm_.decision_function(embeddings), self.threshold_)
-        small: Any = False
+        outside: Any = False
         if self.backbone != PRECOMPUTED and self.max_error is not None:
-            small = too_small(self, check_images(X))
-        return with_unsure(codes, probabilities, self.classes_, self.confidence_, small)
+            outside = of_unknown_size(self, check_images(X))
+        return with_unsure(codes, probabilities, self.classes_, self.confidence_, outside)
 
     def explain(self, image: Any) -> np.ndarray:
         """Show where a picture looks repainted.
@@ -419,8 +422,9 @@ class InpaintDetector(
         Parameters
         ----------
         name_or_path : str, path or None
-            None is the detector that ships with this package; else a folder of `save` or
-            `save_pretrained`, or an id of the Hugging Face hub (``owner/name``).
+            None is the detector of inpainting that ships with this package, "cifake" the one of
+            32-pixel pictures that does; else a folder of `save` or `save_pretrained` (one of that
+            name is ``./cifake``), or an id of the Hugging Face hub (``owner/name``).
         revision : str or None
             Commit, tag or branch on the hub; name a commit, so that nobody can change what you
             load.

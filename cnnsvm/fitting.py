@@ -15,7 +15,7 @@ from cnnsvm.features.finetuning import validation_split
 from cnnsvm.features.loading import view_draws
 from cnnsvm.features.trainer import Training
 from cnnsvm.folds import encode_groups, grouped_folds
-from cnnsvm.images import shorter_side
+from cnnsvm.images import image_sides
 from cnnsvm.reuse import is_saved_network, load_saved_network, real_class
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.calibration import log_odds_to_proba
@@ -44,7 +44,8 @@ def fit_on_images(
     detector.classes_, codes = np.unique(y, return_inverse=True)
     if groups is not None or detector.n_views is not None:
         grouped_folds(y, groups, detector.cv)  # better now than after the fine-tuning
-    detector.min_side_ = min(map(shorter_side, images))
+    sides = np.array([image_sides(image) for image in images])
+    detector.min_side_, detector.max_side_ = int(sides.min()), int(sides.max())
     detector.network_ = build_network(detector, seed)
     if detector.network_.classifier is None:
         detector.network_.real_class = real_class(detector.classes_)

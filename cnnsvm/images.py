@@ -80,8 +80,8 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
         raise ImageError(f"{image_name(image)}: {reason}") from error
 
 
-def shorter_side(image: ImageInput) -> int:
-    """Return the shorter side of an image in pixels, from its header alone.
+def image_sides(image: ImageInput) -> tuple[int, int]:
+    """Return the shorter and the longer side of an image in pixels, from its header alone.
 
     Raises
     ------
@@ -89,12 +89,13 @@ def shorter_side(image: ImageInput) -> int:
         If it cannot be read.
     """
     if isinstance(image, np.ndarray):
-        return min(image.shape[:2])
+        height, width = image.shape[:2]
+        return min(height, width), max(height, width)
     if isinstance(image, Image.Image):
-        return min(image.size)
+        return min(image.size), max(image.size)
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            return min(opened.size)
+            return min(opened.size), max(opened.size)
     except Exception as error:
         raise ImageError(f"{image_name(image)}: {explain(error)}") from error
 

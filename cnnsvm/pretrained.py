@@ -17,7 +17,7 @@ from cnnsvm.datasets.duplicates import MAX_DISTANCE, perceptual_hash
 from cnnsvm.images import as_image_list
 from cnnsvm.model_card import ModelCard, render_card
 from cnnsvm.persistence import CONFIG, BundleError, holds_model, read_bundle, read_config
-from cnnsvm.reuse import SHIPPED
+from cnnsvm.reuse import SHIPPED, USUAL
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,9 @@ def load_pretrained(
     kind : type
         `InpaintDetector`.
     name_or_path : str, path or None
-        None is the detector that ships with cnnsvm. Otherwise a folder, or, if there is none of
-        that name, an id of the Hugging Face hub, ``owner/name``.
+        None is the detector of inpainting that ships with cnnsvm, "cifake" the one of 32-pixel
+        pictures. Otherwise a folder, or, if there is none of that name, an id of the Hugging Face
+        hub, ``owner/name``.
     revision : str or None
         Commit, tag or branch on the hub. Without it the newest is taken, and a warning logs which
         commit that is.
@@ -116,24 +117,25 @@ def find_pretrained(
 
     Parameters, errors as for `load_pretrained`; the files in the folder are not checked.
     """
-    if name_or_path is None:
-        _refuse_revision("the detector that ships with cnnsvm", revision)
-        if not holds_model(SHIPPED):
+    name = USUAL if name_or_path is None else name_or_path
+    if name in SHIPPED:
+        _refuse_revision("a detector that ships with cnnsvm", revision)
+        if not holds_model(SHIPPED[name]):
             raise BundleError(
-                f"no pretrained detector ships with this cnnsvm: {SHIPPED / CONFIG} is missing. "
-                "Name the folder of one, or its id on the Hugging Face hub (owner/name); "
-                "`cnnsvm fit` makes one."
+                f"no pretrained detector {name!r} ships with this cnnsvm: {SHIPPED[name] / CONFIG} "
+                "is missing. Name the folder of one, or its id on the Hugging Face hub "
+                "(owner/name); `cnnsvm fit` makes one."
             )
-        return SHIPPED
-    folder = Path(name_or_path).expanduser()
+        return SHIPPED[name]
+    folder = Path(name).expanduser()
     if folder.is_dir() and name_or_path != "":
         _refuse_revision(f"{folder} is a folder, which", revision)
         return folder
     if not isinstance(name_or_path, str) or not _ID.fullmatch(name_or_path):
         what = "a file" if folder.is_file() else "no folder of this machine"
         raise BundleError(
-            f"pretrained detector {os.fspath(name_or_path)!r} is {what}, and not an id of the "
-            "Hugging Face hub, which is owner/name. Check the path."
+            f"pretrained detector {os.fspath(name)!r} is {what}, and not an id of the "
+            f"Hugging Face hub, which is owner/name. Check the path; {' and '.join(SHIPPED)} ship."
         )
     return _fetch(name_or_path, revision, token)
 

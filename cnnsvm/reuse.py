@@ -14,9 +14,13 @@ from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.features.weights import WeightsError
 from cnnsvm.persistence import BundleError, holds_model, read_bundle, read_config
 
-#: The detector that is installed with the package, and what ``weights`` calls its network.
-SHIPPED = Path(__file__).with_name("weights")
-SHIPPED_NAME = "cnnsvm"
+#: The detectors that are installed with the package, and what ``weights`` calls their networks.
+SHIPPED = {
+    "cnnsvm": Path(__file__).with_name("weights"),
+    "cifake": Path(__file__).with_name("weights") / "cifake",
+}
+#: The one that judges where none is named.
+USUAL = "cnnsvm"
 #: What a class of untouched images may be called, wherever it is in the order of the classes.
 REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
 #: What shapes a network beside its backbone, as it was before a detector could say otherwise.
@@ -32,10 +36,10 @@ def real_class(classes: Sequence[Any] | np.ndarray) -> int:
 def is_saved_network(
     weights: str | os.PathLike[str] | None,
 ) -> TypeGuard[str | os.PathLike[str]]:
-    """Tell whether ``weights`` names a saved detector: "cnnsvm", or the folder of one."""
-    if weights is None or weights == SHIPPED_NAME:
-        return weights is not None
-    return weights != "imagenet" and holds_model(Path(weights))
+    """Tell whether ``weights`` names a saved detector: one that ships, or the folder of one."""
+    if weights is None or weights == "imagenet":
+        return False
+    return weights in SHIPPED or holds_model(Path(weights))
 
 
 def widen(arrays: dict[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
@@ -79,8 +83,8 @@ def load_saved_network(weights: str | os.PathLike[str], wanted: dict[str, Any]) 
 
     Parameters
     ----------
-    weights : "cnnsvm" or path
-        The detector that ships with the package, or the folder of another.
+    weights : "cnnsvm", "cifake" or path
+        A detector that ships with the package, or the folder of another.
     wanted : dict
         The new detector's parameters, see `check_weights`.
 
@@ -146,8 +150,8 @@ def check_weights(params: dict[str, Any]) -> None:
     folder = saved_folder(weights)
     if not holds_model(folder):
         raise WeightsError(
-            f"weights={SHIPPED_NAME!r} are those of the detector that ships with cnnsvm, and none "
-            "ships with this one. Choose None, 'imagenet' or a file."
+            f"weights={os.fspath(weights)!r} are those of a detector that ships with cnnsvm, and "
+            f"none ships with this one: {folder} is empty. Choose None, 'imagenet' or a file."
         )
     try:
         config = read_config(folder)
@@ -160,7 +164,7 @@ def check_weights(params: dict[str, Any]) -> None:
 
 def saved_folder(weights: str | os.PathLike[str]) -> Path:
     """Return the folder of the saved detector that ``weights`` names."""
-    return SHIPPED if weights == SHIPPED_NAME else Path(weights)
+    return SHIPPED[weights] if weights in SHIPPED else Path(weights)
 
 
 def has_learnt_branch(network: Backbone) -> bool:

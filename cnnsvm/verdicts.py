@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.images import shorter_side
+from cnnsvm.images import image_sides
 
 UNSURE = "unsure"
 
@@ -96,7 +96,7 @@ def with_unsure(
     confidence : float
         Probability of the predicted class above which the verdict stands.
     outside : ndarray of bool, shape (n,), or bool
-        Rows that are unlike all training images, see `too_small`.
+        Rows that are unlike all training images, see `of_unknown_size`.
 
     Returns
     -------
@@ -108,20 +108,27 @@ def with_unsure(
     return verdicts
 
 
-def too_small(detector: Any, images: Sequence[Any]) -> np.ndarray:
-    """Find images that are smaller than a crop and than all that a detector was trained on.
+def of_unknown_size(detector: Any, images: Sequence[Any]) -> np.ndarray:
+    """Find images of a size from which nothing follows, as the training had nothing like it.
 
-    Such a picture is repeated to fill a crop, and what that looks like was never learnt.
+    A picture that is smaller than a crop, and than all training images, is repeated to fill one.
+    Of a picture that is larger than a single crop only the middle is seen; that tells nothing of
+    it if all training images were seen whole.
 
     Parameters
     ----------
     detector : InpaintDetector
-        Fitted on images; ``min_side_`` is the shortest side that its training had (0: unknown).
+        Fitted on images; ``min_side_`` and ``max_side_`` are the shortest and the longest side
+        that its training had (0: unknown).
     images : sequence of images
 
     Returns
     -------
     ndarray of bool, shape (n_images,)
     """
-    least = min(detector.crop_size, getattr(detector, "min_side_", 0))
-    return np.array([least > 0 and shorter_side(image) < least for image in images], dtype=bool)
+    crop = detector.crop_size
+    sides = np.array([image_sides(image) for image in images], dtype=int).reshape(-1, 2)
+    outside = sides[:, 0] < min(crop, getattr(detector, "min_side_", 0))
+    if detector.n_crops == 1 and 0 < getattr(detector, "max_side_", 0) <= crop:
+        outside |= sides[:, 1] > crop
+    return outside

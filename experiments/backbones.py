@@ -2,7 +2,7 @@
 
     python experiments/backbones.py --train cifake_train.tar.xz
     python experiments/backbones.py --train train.tar.xz --limit 10000 --epochs 4
-    python experiments/backbones.py --train train.tar.xz --weights squeezenet1_0=squeezenet.pth
+    python experiments/backbones.py --train train.tar.xz --weights squeezenet1_0=weights.pth,caffe
 
 Each backbone is trained in the same way on the same images and judged on the same others, by its
 own last layer and by the SVM; once more without augmentation, and from the weights that --weights
@@ -53,8 +53,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--weights",
         nargs="*",
         default=[],
-        metavar="NAME=FILE",
-        help="pretrained weights: a row more for each",
+        metavar="NAME=FILE[,PREPROCESSING]",
+        help="pretrained weights, and what they expect to see [imagenet]: a row more for each",
     )
     add("--held-out", type=int, default=10_000, metavar="N", help="images [%(default)s]")
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
@@ -67,6 +67,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return the parameters of each row of the table by its name."""
+    from cnnsvm.features.preprocessing import PREPROCESSING
+
     variants: dict[str, dict[str, Any]] = {
         name: {"backbone": name, "weights": None} for name in args.backbones
     }
@@ -74,11 +76,18 @@ def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         without = {"backbone": ABLATED, "weights": None, "augmentation": "none"}
         variants[f"{ABLATED}, no augmentation"] = without
     for given in args.weights:
-        name, equals, file = given.partition("=")
+        name, equals, rest = given.partition("=")
+        file, comma, preprocessing = rest.rpartition(",")
+        if not comma or preprocessing not in PREPROCESSING:
+            file, preprocessing = rest, DETECTOR["preprocessing"]
         if not equals or not Path(file).is_file():
-            raise ValueError(f"--weights takes NAME=FILE with a file that exists, got {given!r}.")
+            raise ValueError(
+                f"--weights takes NAME=FILE[,PREPROCESSING] with a file that exists, got {given!r}."
+                f" PREPROCESSING is one of {', '.join(PREPROCESSING)}."
+            )
         variants.setdefault(name, {"backbone": name, "weights": None})
-        variants[f"{name}, pretrained"] = {"backbone": name, "weights": file}
+        seen = {"preprocessing": preprocessing}
+        variants[f"{name}, pretrained"] = {"backbone": name, "weights": file} | seen
     return variants
 
 

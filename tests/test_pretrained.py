@@ -157,26 +157,38 @@ def test_a_folder_of_something_else_says_what_is_missing(tmp_path):
 
 
 def test_the_shipped_detector_needs_no_name(small, folder, monkeypatch):
-    monkeypatch.setattr(pretrained, "SHIPPED", folder)
+    monkeypatch.setitem(pretrained.SHIPPED, "cnnsvm", folder)
     assert judges_like(load(), small)
     refused("ships with cnnsvm has no revisions", revision="main")
 
 
+def test_others_that_ship_have_names_and_folders_of_that_name_have_paths(
+    small, folder, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(pretrained.SHIPPED, "cifake", folder)
+    (tmp_path / "cifake").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert judges_like(load("cifake"), small)
+    refused("ships with cnnsvm has no revisions", "cifake", revision="main")
+    refused(r"holds no saved model", "./cifake")
+    refused("no folder of this machine.*cnnsvm and cifake ship", "cifar")
+
+
 def test_without_a_shipped_detector_the_remedies_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path / "weights")
-    message = refused("no pretrained detector ships with this cnnsvm")
+    monkeypatch.setitem(pretrained.SHIPPED, "cnnsvm", tmp_path / "weights")
+    message = refused("no pretrained detector 'cnnsvm' ships with this cnnsvm")
     for part in (str(tmp_path / "weights" / "config.json"), "owner/name", "cnnsvm fit"):
         assert part in message
 
 
 def test_what_ships_is_small_and_tells_what_it_is():
-    assert find_oversized(pretrained.SHIPPED) == []
+    assert find_oversized(pretrained.SHIPPED["cnnsvm"]) == []
     detector = load()
     assert detector.classes_.tolist() == ["original", "regenerated", "spliced"]
     known, is_all = training_hashes(detector)
     assert is_all
     assert len(known) > 500
-    card = (pretrained.SHIPPED / "README.md").read_text(encoding="utf-8")
+    card = (pretrained.SHIPPED["cnnsvm"] / "README.md").read_text(encoding="utf-8")
     source = json.loads((ROOT / "experiments" / "bundle_card.json").read_text(encoding="utf-8"))
     for row in source["tested_on"]:
         line = next(line for line in card.splitlines() if line.startswith(f"| {row['data']} |"))

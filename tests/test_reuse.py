@@ -142,10 +142,10 @@ def test_a_detector_of_precomputed_embeddings_has_no_network(tmp_path):
 
 
 def test_the_shipped_network_has_a_name(saved, monkeypatch, tmp_path):
-    monkeypatch.setattr(reuse, "SHIPPED", tmp_path / "none")
+    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", tmp_path / "none")
     with pytest.raises(WeightsError, match="none ships with this one"):
         fit(weights="cnnsvm", finetune="none")
-    monkeypatch.setattr(reuse, "SHIPPED", saved[1])
+    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", saved[1])
     detector = fit(weights="cnnsvm", finetune="none")
     np.testing.assert_array_equal(
         weights_of(detector)["branch.1.weight"], weights_of(saved[0])["branch.1.weight"]
@@ -163,6 +163,7 @@ def test_bundles_of_before_that_do_not_name_their_real_class_still_load(saved):
 
 def test_what_names_a_saved_network(saved, tmp_path):
     assert is_saved_network("cnnsvm")
+    assert is_saved_network("cifake")
     assert is_saved_network(saved[1])
     assert not any(map(is_saved_network, (None, "imagenet", tmp_path, tmp_path / "none.pt")))
     assert real_class(["fake", "real"]) == 1

@@ -6,9 +6,9 @@ from cnnsvm.images import ImageError
 from cnnsvm.verdicts import (
     UNSURE,
     choose_confidence,
+    of_unknown_size,
     offset,
     predicted_codes,
-    too_small,
     with_unsure,
 )
 
@@ -130,7 +130,9 @@ def test_views_of_one_image_are_not_so_many_proofs():
 
 class Small:
     crop_size = 32
+    n_crops = 1
     min_side_ = 20
+    max_side_ = 0
 
 
 def test_rows_unlike_all_training_are_unsure_whatever_is_stated():
@@ -140,16 +142,28 @@ def test_rows_unlike_all_training_are_unsure_whatever_is_stated():
     assert said.tolist() == [1, UNSURE]
 
 
-def test_too_small_is_smaller_than_a_crop_and_than_all_training(tmp_path):
+def test_an_unknown_size_is_smaller_than_a_crop_and_than_all_training(tmp_path):
     detector = Small()
     Image.new("L", (19, 200)).save(tmp_path / "narrow.png")
     images = [np.zeros((20, 90, 3), np.uint8), np.zeros((90, 19), np.uint8)]
     images += [Image.new("RGB", (40, 10)), tmp_path / "narrow.png"]
     images += [(tmp_path / "narrow.png").read_bytes()]
-    assert too_small(detector, images).tolist() == [False, True, True, True, True]
+    assert of_unknown_size(detector, images).tolist() == [False, True, True, True, True]
     detector.min_side_ = 500
-    assert too_small(detector, [np.zeros((32, 32, 3), np.uint8)]).tolist() == [False]
+    assert of_unknown_size(detector, [np.zeros((32, 32, 3), np.uint8)]).tolist() == [False]
     detector.min_side_ = 0  # not known
-    assert not too_small(detector, images).any()
+    assert not of_unknown_size(detector, images).any()
     with pytest.raises(ImageError, match=r"none\.png: no such file"):
-        too_small(Small(), [tmp_path / "none.png"])
+        of_unknown_size(Small(), [tmp_path / "none.png"])
+
+
+def test_a_picture_is_too_large_where_training_saw_all_of_them_whole():
+    detector, images = Small(), [np.zeros((height, 32, 3), np.uint8) for height in (32, 33)]
+    assert of_unknown_size(detector, images).tolist() == [False, False]  # not known
+    detector.max_side_ = 32
+    assert of_unknown_size(detector, images).tolist() == [False, True]
+    detector.max_side_ = 33  # training had pictures of which a crop shows a part
+    assert not of_unknown_size(detector, images).any()
+    detector.max_side_, detector.n_crops = 32, 2
+    assert not of_unknown_size(detector, images).any()
+    assert of_unknown_size(detector, []).tolist() == []

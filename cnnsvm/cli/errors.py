@@ -31,6 +31,7 @@ def guard(name: str, action: Callable[[], int]) -> int:
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and torch may not be loaded
         if "out of memory" not in str(error).lower():
             raise
-        remedy = "Lower --batch-size or --crop-size; what is finished is kept."
+        remedy = "Lower --batch-size or --crop-size (--tile-size, where a localiser predicts); "
+        remedy += "what is finished is kept."
         print(f"{name}: {error}\n{remedy}", file=sys.stderr)
         return 2

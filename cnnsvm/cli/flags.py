@@ -61,7 +61,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
         network.add_argument(flag, default=None, help=shown, **options)  # filled in later
 
     add("--backbone", "a torchvision name or statistics")
-    add("--weights", "none, imagenet, cnnsvm (the network that ships), a file or a saved detector")
+    add("--weights", "none, imagenet, cnnsvm or cifake (that ship), a file or a saved detector")
     add("--stem", "native, nopool or nodown: less shrinking; small: for pictures of 32 pixels")
     add("--truncate-at", "last stage that is kept, such as layer2 [all]", metavar="STAGE")
     add(
@@ -152,16 +152,17 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
 def _fill_in(args: argparse.Namespace, shipped: bool) -> None:
     """Give the flags of the network that were left out their values."""
     from cnnsvm.persistence import holds_model, read_config
-    from cnnsvm.reuse import SHIPPED, SHIPPED_NAME
+    from cnnsvm.reuse import SHIPPED, USUAL
 
     usual = _MAKE | _SEE
     given = [name for name in _MAKE if getattr(args, name) is not None]
-    asked = args.weights == SHIPPED_NAME and not any(name in given for name in _SHAPE)
-    if holds_model(SHIPPED) and (asked or (shipped and not given)):
-        params = read_config(SHIPPED)["params"]
+    asked = args.weights in SHIPPED and not any(name in given for name in _SHAPE)
+    chosen = args.weights if asked else USUAL
+    if holds_model(SHIPPED[chosen]) and (asked or (shipped and not given)):
+        params = read_config(SHIPPED[chosen])["params"]
         usual |= {name: params[name] for name in (*_SHAPE, "crop_size", "pooling")}
         usual |= {"crops": params["n_crops"], "mirror": params.get("mirror", False)}
-        usual["weights"] = SHIPPED_NAME
+        usual["weights"] = chosen
         if not given or given == ["weights"]:
             usual["finetune"] = "none"
     for name, value in usual.items():

@@ -2,7 +2,8 @@
 
     cnnsvm localize-test records --model localizer --out results
 
-Nothing is kept but what --out asks for: a second call judges all again.
+Sources that it was trained on are found by their looks and left out. Nothing is kept but what
+--out asks for: a second call judges all again.
 """
 
 import argparse
@@ -16,10 +17,6 @@ from cnnsvm.cli.localize_train import read_pictures
 logger = logging.getLogger(__name__)
 
 READINGS = {"both": ("mask", "whole"), "mask": ("mask",), "whole": ("whole",), "none": ()}
-WARNING = (
-    "A number on sources that the localiser was trained on is no result; it does not know which "
-    "those were."
-)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,10 +51,10 @@ def main(args: argparse.Namespace) -> int:
     check_policy(args.mask_policy)
     localizer.set_params(mask_policy=args.mask_policy)
     work = args.work or args.model.with_name(args.model.name + ".test")
-    table, warnings = read_pictures(args, work, READINGS[args.regenerated])
+    table, warnings = read_pictures(args, work, READINGS[args.regenerated], args.model)
     rows, summaries = judge_kinds(localizer, table, random_state=args.seed)
     print(format_table(*kind_table(summaries)))
-    for text in (false_alarm_sentence(summaries.get("original")), WARNING, *warnings):
+    for text in (false_alarm_sentence(summaries.get("original")), *warnings):
         print(f"\n{text}" if text else "")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -42,9 +42,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, train, save."""
+    from cnnsvm.datasets.duplicates import pick_paths
     from cnnsvm.evaluation.localization_records import masks_of
     from cnnsvm.evaluation.turns import first_alone
     from cnnsvm.persistence import check_target
+    from cnnsvm.pretrained import hash_images
 
     localizer = make_localizer(args)
     check_target(args.model)
@@ -58,6 +60,8 @@ def main(args: argparse.Namespace) -> int:
     localizer.set_params(cache_dir=work / "cache")
     groups = table["source_id"].to_numpy()
     localizer.fit(table["path"].tolist(), masks_of(table), groups=groups)
+    if is_first:
+        localizer.trained_on_ = hash_images(pick_paths(table))  # of one image a source
     localizer.save(args.model)
     if is_first:
         n_fakes = int((table["variant"] != "original").sum())
@@ -69,11 +73,15 @@ def main(args: argparse.Namespace) -> int:
 
 
 def read_pictures(
-    args: argparse.Namespace, work: Path, readings: tuple[str, ...]
+    args: argparse.Namespace, work: Path, readings: tuple[str, ...], trained: Path | None = None
 ) -> tuple["pd.DataFrame", list[str]]:
-    """Prepare the data and list pictures with their truth, and what a reader must know."""
+    """Prepare the data and list pictures with their truth, and what a reader must know.
+
+    Sources that ``trained``, the folder of a localiser, has learnt from are left out.
+    """
     from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
     from cnnsvm.evaluation.preparation import prepare
+    from cnnsvm.evaluation.seen import leave_out_seen
 
     prepared = prepare(
         args.data,
@@ -85,6 +93,7 @@ def read_pictures(
         variants=args.variants,
         random_state=args.seed,
     )
+    prepared = leave_out_seen(prepared, trained)
     table, warnings = with_truth(prepared.manifest, readings)
     checked = without_bad_pairs(table, args.mask_policy, skip_bad=args.skip_bad)
     skipped = [*prepared.skipped, *checked.skipped]

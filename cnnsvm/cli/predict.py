@@ -185,7 +185,7 @@ def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
     import numpy as np
 
     from cnnsvm.images import ImageError, load_image
-    from cnnsvm.verdicts import too_small, with_unsure
+    from cnnsvm.verdicts import of_unknown_size, with_unsure
 
     if path.is_dir():
         raise ImageError(f"{path}: no images in this folder. Check the path.")
@@ -194,9 +194,9 @@ def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
     two = len(names) == 2
     best = int(probabilities[1] > detector.threshold_) if two else int(probabilities.argmax())
     classes = np.array(names, dtype=object)
-    small = detector.max_error is not None and too_small(detector, [pixels])
+    outside = detector.max_error is not None and of_unknown_size(detector, [pixels])
     verdict = with_unsure(
-        np.array([best]), probabilities[None], classes, detector.confidence_, small
+        np.array([best]), probabilities[None], classes, detector.confidence_, outside
     )
     stated = {f"probability_{n}": f"{p:.4f}" for n, p in zip(names, probabilities, strict=True)}
     return {"prediction": names[best], "verdict": verdict[0]} | stated

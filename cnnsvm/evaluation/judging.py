@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from cnnsvm.verdicts import UNSURE, too_small
+from cnnsvm.verdicts import UNSURE, of_unknown_size
 
 
 def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:
         said = np.where(fake, "fake", "original")
         sure = confidence > detector.confidence_
         if hasattr(detector, "min_side_"):
-            sure &= ~too_small(detector, images)
+            sure &= ~of_unknown_size(detector, images)
         judged["verdict"] = np.where(sure, said, UNSURE)
     return pd.DataFrame(judged)
 

@@ -126,6 +126,7 @@ def identity_of(detector: Any) -> bytes:
     params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_JUDGING}
     known = [params, float(detector.threshold_), detector.classes_.tolist(), config["models"]]
     known += [float(detector.confidence_), getattr(detector, "min_side_", 0)]
+    known.append(getattr(detector, "max_side_", 0))
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     network = getattr(detector, "network_", None)
     if network is not None:

@@ -6,7 +6,7 @@ from typing import Any
 from cnnsvm.datasets.duplicates import pick_paths
 from cnnsvm.evaluation.preparation import Prepared
 from cnnsvm.pretrained import find_near, training_hashes
-from cnnsvm.reuse import SHIPPED_NAME, is_saved_network, saved_folder
+from cnnsvm.reuse import SHIPPED, is_saved_network, saved_folder
 
 SEEN = "looks like a picture that {} was trained on ({} bits of 64 differ)"
 LEFT_OUT = (
@@ -55,8 +55,7 @@ def leave_out_seen(
     """
     if not is_saved_network(trained):
         return prepared
-    is_shipped = trained == SHIPPED_NAME
-    origin = "the detector that ships" if is_shipped else os.fspath(trained)
+    origin = f"the detector {trained} that ships" if trained in SHIPPED else os.fspath(trained)
     known, is_all = training_hashes(saved_folder(trained))
     warnings = list(prepared.warnings) if is_all else [*prepared.warnings, UNKNOWN.format(origin)]
     manifest = prepared.manifest

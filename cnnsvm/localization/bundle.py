@@ -44,7 +44,10 @@ def save(localizer: Any, folder: str | os.PathLike[str], half: bool = False) -> 
     arrays = network_arrays(localizer.network_)
     if half:
         arrays = {name: _round(value) for name, value in arrays.items()}
-    return write_bundle(folder, config, {"network": arrays})
+    written = {"network": arrays}
+    if hasattr(localizer, "trained_on_"):
+        written["trained_on"] = {"hashes": np.asarray(localizer.trained_on_, dtype=np.uint64)}
+    return write_bundle(folder, config, written)
 
 
 def load(kind: type, folder: str | os.PathLike[str]) -> Any:
@@ -61,6 +64,8 @@ def load(kind: type, folder: str | os.PathLike[str]) -> Any:
         localizer.history_ = list(config["history"])
         localizer.network_ = build_network(config["params"], seed=0)
         load_arrays(localizer.network_, arrays["network"])
+        if "trained_on" in arrays:
+            localizer.trained_on_ = arrays["trained_on"]["hashes"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(
             f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."

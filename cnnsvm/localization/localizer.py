@@ -104,6 +104,9 @@ class InpaintLocalizer(BaseEstimator):
         (see `cnnsvm.localization.training.train`).
     threshold_ : float
         Probability from which `predict` calls a pixel repainted.
+    trained_on_ : ndarray of uint64
+        Hashes of the training images, if whoever trained it has set them
+        (`cnnsvm.pretrained.hash_images`); saved with it.
 
     Notes
     -----
@@ -220,6 +223,7 @@ class InpaintLocalizer(BaseEstimator):
         check_localizer_params(self.get_params(deep=False))
         pairs = check_training_pairs(images, masks, groups)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        self.__dict__.pop("trained_on_", None)  # what an earlier fit has seen
         fit_on_pairs(self, *pairs, seed)
         return self
 

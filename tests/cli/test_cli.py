@@ -57,7 +57,7 @@ def finetuned(pictures, tmp_path_factory):
 
 @pytest.fixture
 def shipped(finetuned, monkeypatch):
-    monkeypatch.setattr(pretrained, "SHIPPED", finetuned)
+    monkeypatch.setitem(pretrained.SHIPPED, "cnnsvm", finetuned)
     return InpaintDetector.load(finetuned)
 
 
@@ -130,9 +130,9 @@ def test_a_missing_model_is_one_message(tmp_path, capsys, flag):
 
 
 def test_without_a_shipped_model_the_message_says_what_to_do(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    monkeypatch.setitem(pretrained.SHIPPED, "cnnsvm", tmp_path)
     assert main(["predict", str(photos)]) == 2
-    assert "no pretrained detector ships with this cnnsvm" in capsys.readouterr().err
+    assert "no pretrained detector 'cnnsvm' ships with this cnnsvm" in capsys.readouterr().err
 
 
 def test_a_model_alone_is_no_call(model, capsys):

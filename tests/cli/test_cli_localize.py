@@ -25,11 +25,14 @@ def picture(seed, height=48, width=56):
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    """Six sources with two spliced pictures each."""
-    root = tmp_path_factory.mktemp("localize")
+    return build(tmp_path_factory.mktemp("localize"), range(6))
+
+
+def build(root, seeds):
+    """Make records: a source of each seed with two spliced pictures."""
     (root / "photos").mkdir()
-    for i in range(6):
-        Image.fromarray(picture(i)).save(root / "photos" / f"{i}.png")
+    for seed in seeds:
+        Image.fromarray(picture(seed)).save(root / "photos" / f"{seed}.png")
     flags = ["--schemas", "diagonal_upper_left", "random_patches", "--no-panels"]
     assert main(["build", str(root / "photos"), str(root / "records"), *flags]) == 0
     return root / "records"
@@ -216,10 +219,12 @@ def test_without_torchrun_there_is_no_distributed_training(records, tmp_path, mo
     assert "torchrun" in capsys.readouterr().err
 
 
-def test_a_test_scores_each_kind(records, model, tmp_path, capsys):
-    call = ["localize-test", str(records), "--model", str(model), "--out", str(tmp_path)]
+def test_a_test_scores_each_kind(model, tmp_path, capsys):
+    others = build(tmp_path, range(4, 12))
+    call = ["localize-test", str(others), "--model", str(model), "--out", str(tmp_path)]
     assert main([*call, "--work", str(tmp_path / "work")]) == 0
     said = capsys.readouterr().out
+    assert "2 of 8 sources look like pictures that" in said
     assert "opencv-telea spliced" in said
     assert "Of the 6 untouched pictures" in said
     report = json.loads((tmp_path / "localize-test.json").read_text())
@@ -232,6 +237,22 @@ def test_a_test_scores_each_kind(records, model, tmp_path, capsys):
     row = fakes.iloc[0]
     called = InpaintLocalizer.load(model).predict([row["path"]])[0]
     assert called.mean() == pytest.approx(row["called"])
+
+
+def test_nothing_is_tested_on_what_it_was_trained_on(records, model, tmp_path, capsys):
+    call = ["localize-test", str(records), "--model", str(model), "--work", str(tmp_path)]
+    assert main(call) == 2
+    assert "6 of 6 sources of the data look like pictures" in capsys.readouterr().err
+
+
+def test_a_localiser_that_does_not_tell_its_training_is_warned_of(model, tmp_path, capsys):
+    localizer = InpaintLocalizer.load(model)
+    assert len(localizer.trained_on_) == 6
+    del localizer.trained_on_
+    silent = localizer.save(tmp_path / "silent")
+    others = build(tmp_path, range(6, 8))
+    assert main(["localize-test", str(others), "--model", str(silent)]) == 0
+    assert "does not say what it was trained on" in capsys.readouterr().out
 
 
 def test_a_bad_mask_stops_a_training_unless_it_may_be_left_out(records, tmp_path, capsys):

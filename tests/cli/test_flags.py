@@ -120,7 +120,7 @@ def shipped(tmp_path, monkeypatch):
         random_state=0,
     )
     detector.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
-    monkeypatch.setattr(reuse, "SHIPPED", detector.save(tmp_path / "weights"))
+    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", detector.save(tmp_path / "weights"))
 
 
 def parse_shipped(*argv, shipped=True):
@@ -156,7 +156,7 @@ def test_a_network_of_ones_own_has_the_usual_flags(shipped, given):
 
 
 def test_where_none_ships_the_usual_flags_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr(reuse, "SHIPPED", tmp_path / "none")
+    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", tmp_path / "none")
     assert parse_shipped()["backbone"] == "resnet18"
 
 
@@ -169,7 +169,7 @@ def test_the_shipped_network_can_be_asked_for(shipped):
 
 
 def test_a_damaged_shipped_detector_is_told(shipped):
-    config = reuse.SHIPPED / "config.json"
+    config = reuse.SHIPPED["cnnsvm"] / "config.json"
     config.write_text(config.read_text().replace("mean_top", "mean_std"))
     with pytest.raises(BundleError, match="has changed since it was saved"):
         parse_shipped()

@@ -102,10 +102,10 @@ def test_a_changed_bundle_is_an_error(prepared, trained_on):
 
 def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
     folder = trained_on([picture(3)])
-    monkeypatch.setattr(reuse, "SHIPPED", folder)
+    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", folder)
     left = leave_out_seen(prepared, "cnnsvm")
     assert "source3" not in set(left.manifest["source_id"])
-    assert left.warnings[1].startswith("1 of 6 sources look like pictures that the detector that")
+    assert left.warnings[1].startswith("1 of 6 sources look like pictures that the detector cnnsvm")
 
 
 def test_a_fake_stands_for_a_source_without_an_original(prepared, trained_on):

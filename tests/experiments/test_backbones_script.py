@@ -62,7 +62,20 @@ def test_run_again_it_fits_nothing_and_remembers_the_time(run, script, monkeypat
     pd.testing.assert_frame_equal(again.drop(columns=rate), before.drop(columns=rate))
 
 
-@pytest.mark.parametrize("given", ["resnet18", "resnet18=no.pth"])
+@pytest.mark.parametrize("given", ["resnet18", "resnet18=no.pth", "resnet18=no.pth,caffe"])
 def test_weights_that_are_no_file_are_refused(script, given, capsys):
     assert script.main(["--train", "x", "--weights", given]) != 0
-    assert f"NAME=FILE with a file that exists, got '{given}'" in capsys.readouterr().err
+    message = f"NAME=FILE[,PREPROCESSING] with a file that exists, got '{given}'"
+    assert message in capsys.readouterr().err
+
+
+def test_weights_may_say_what_they_expect_to_see(script, tmp_path):
+    for name in ("plain.pth", "odd,name.pth"):
+        (tmp_path / name).touch()
+    given = [f"vgg11_bn={tmp_path / 'plain.pth'},caffe", f"resnet18={tmp_path / 'odd,name.pth'}"]
+    args = script.parse_arguments(["--train", "x", "--weights", *given, "--backbones", "plain_cnn"])
+    found = script.list_variants(args)
+    assert found["vgg11_bn, pretrained"]["preprocessing"] == "caffe"
+    assert found["vgg11_bn, pretrained"]["weights"] == str(tmp_path / "plain.pth")
+    assert found["resnet18, pretrained"]["preprocessing"] == "imagenet"
+    assert found["resnet18, pretrained"]["weights"] == str(tmp_path / "odd,name.pth")
