@@ -208,7 +208,7 @@ def _usage() -> str:
         "```python\nfrom cnnsvm import InpaintDetector\n\n"
         'detector = InpaintDetector.from_pretrained("FOLDER")\n'
         '# or from the hub: from_pretrained("owner/name", revision="COMMIT"),\n'
-        "# or, if it is the one that ships with cnnsvm: from_pretrained()\n"
+        '# or, if it ships with cnnsvm: from_pretrained(), from_pretrained("cifake")\n'
         'detector.predict_proba(["picture.png"])\n```\n\n'
         "Pin `revision` when you take it from the hub: the commit names the weights. Every file is "
         "checked against its SHA-256, and nothing in the folder can run code."

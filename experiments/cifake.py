@@ -39,6 +39,7 @@ DETECTOR: dict[str, Any] = {
     "validation_fraction": 0.05,
     "kernel": "rbf",
     "n_trials": 10,
+    "max_error": 0.01,
 }
 HELD_OUT = 10_000
 SUBSET = 10_000  # rows that hyperparameters of the exact machine are tuned on
@@ -225,7 +226,8 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
         test_protocol="One split; 95 % intervals from resampling groups of near-duplicates.",
         limits=[
             "It knows 32x32 pictures of ten kinds of things, and one generator. Of larger pictures "
-            "it sees one crop in the middle, and what it says of them means nothing.",
+            "it sees one crop in the middle: its verdict on them is unsure, and the probabilities "
+            "that it states mean nothing.",
             "Pictures of other generators, or recompressed or resized ones, were not tested.",
         ],
         tags=["cifake"],
