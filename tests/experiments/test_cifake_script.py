@@ -11,6 +11,7 @@ from PIL import Image
 
 from cnnsvm import InpaintDetector
 from cnnsvm.pretrained import find_oversized, find_training_images
+from cnnsvm.verdicts import of_unknown_size
 
 ROOT = Path(__file__).parents[2]
 TINY = {"backbone": "plain_cnn", "truncate_at": None, "batch_size": 16, "n_trials": 2}
@@ -102,6 +103,8 @@ def test_the_bundle_judges_as_the_report_says(run):
     pictures = [jpeg(int(Path(path).stem), "FAKE" in path) for path in table["path"]]
     said = detector.set_params(precision="float32").predict_proba(pictures)[:, 1]
     assert np.abs(said - table["probability"]).max() < 0.05  # half precision
+    larger = np.zeros((48, 48, 3), np.uint8)
+    assert of_unknown_size(detector, [pictures[0], larger]).tolist() == [False, True]
     assert find_oversized(run[1] / "bundle") == []
     card = (run[1] / "bundle" / "README.md").read_text()
     assert "CIFAKE" in card

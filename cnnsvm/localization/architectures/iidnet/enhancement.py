@@ -1,18 +1,18 @@
-"""The enhancement block of IID-Net: three kinds of first layer side by side."""
+"""The enhancement block of IID-Net: three kinds of first layer side by side.
+
+Two things are not as published. `FIXED` holds three filters beside the authors' three (across,
+down, along the diagonal), and a batch norm brings the three kinds to one scale: the constrained
+layer's outputs are some ten times the others'. Without either, a network of 0.9 million weights had
+learnt nothing of the round trips of a VAE in 300 steps of 8 patches of 64 pixels.
+"""
 
 import torch
 from torch import nn
 
-from cnnsvm.features.preprocessing import PREPROCESSING, InputLayer, Preprocessing
+from cnnsvm.features.preprocessing import PREPROCESSING, InputLayer
 
-#: Fixed high-pass filters of each colour: across, down and along the diagonal.
-PRE_FILTERS = Preprocessing(
-    mean=(0.0, 0.0, 0.0),
-    std=(1.0, 1.0, 1.0),
-    scale=1 / 4,
-    residual=8.0,
-    filters=("across", "down", "diagonal2"),
-)
+#: Fixed high-pass filters of each colour.
+FIXED = PREPROCESSING["residual_bank"]
 
 
 def constrain(weight: torch.Tensor) -> torch.Tensor:
@@ -68,21 +68,22 @@ class ConstrainedConv(nn.Module):
 class Enhancement(nn.Module):
     """Plain, constrained and fixed high-pass convolutions, together (Wu & Zhou, 2022)."""
 
-    n_outputs = 3 + 3 + PRE_FILTERS.n_channels
+    n_outputs = 3 + 3 + FIXED.n_channels
 
     def __init__(self) -> None:
         super().__init__()
         self.see = InputLayer(PREPROCESSING["imagenet"])
         self.plain = nn.Conv2d(3, 3, 5, padding=2, bias=False)
         self.constrained = ConstrainedConv()
-        self.pre_filter = InputLayer(PRE_FILTERS)
+        self.pre_filter = InputLayer(FIXED)
+        self.norm = nn.BatchNorm2d(self.n_outputs)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map uint8 (N, 3, H, W) to float (N, n_outputs, H, W)."""
-        grey_levels = pixels.float() * PRE_FILTERS.scale
+        grey_levels = pixels.float() * FIXED.scale
         parts = [
             self.plain(self.see(pixels)).float(),
             self.constrained(grey_levels),
             self.pre_filter(pixels).float(),
         ]
-        return torch.cat(parts, dim=1)
+        return self.norm(torch.cat(parts, dim=1))

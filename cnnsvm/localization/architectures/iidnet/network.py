@@ -11,6 +11,12 @@ from cnnsvm.localization.architectures.iidnet.genotype import (
     normalised_separable,
 )
 
+#: Scale of what a new cell adds to what it passes on. At 1, the default of a batch norm, ten cells
+#: bury the trace that they are to find: pixel AUC .72 after 300 steps on VAE splices of 64 pixels,
+#: where two cells had .82 after 150, and ten of scale 0 .95 after 300 (one run each; Goyal et al.,
+#: arXiv 1706.02677, begin at 0 too; gradients need a little to reach every parameter).
+FIRST_SCALE = 0.01
+
 
 class Cell(nn.Module):
     """A residual block: an entry, then the operations that a genotype names for this cell.
@@ -40,7 +46,8 @@ class Cell(nn.Module):
         middle = [OPERATIONS[name](n_outputs, 1, dilation) for name in operations[:-1]]
         last = OPERATIONS[operations[-1]](n_outputs, stride, 1)
         self.layers = nn.Sequential(
-            *(_activated(layer, n_outputs) for layer in (first, *middle, last))
+            *(_activated(layer, n_outputs) for layer in (first, *middle)),
+            _activated(last, n_outputs, FIRST_SCALE),
         )
         self.skip: nn.Module = nn.Identity()
         if n_inputs != n_outputs or stride != 1:
@@ -104,8 +111,10 @@ class IidNet(nn.Module):
         return self.decide(torch.cat([part.to(features.dtype) for part in parts], dim=1))
 
 
-def _activated(layer: nn.Module, channels: int) -> nn.Module:
-    return nn.Sequential(nn.ReLU(), layer, nn.BatchNorm2d(channels))
+def _activated(layer: nn.Module, channels: int, scale: float = 1.0) -> nn.Module:
+    norm = nn.BatchNorm2d(channels)
+    nn.init.constant_(norm.weight, scale)
+    return nn.Sequential(nn.ReLU(), layer, norm)
 
 
 def _convolution(n_inputs: int, n_outputs: int, stride: int = 1) -> list[nn.Module]:
