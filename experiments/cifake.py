@@ -209,20 +209,20 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
     """Write the card of the detector to share."""
     from cnnsvm.model_card import Measured, ModelCard, find_commit
 
-    metrics = result["metrics"]
+    metrics, fold = result["metrics"], result["folds"][0]
     names = ("accuracy", "precision", "recall", "f1", "roc_auc", "brier", "ece")
     numbers = {n: tuple(metrics[n][end] for end in ("value", "low", "high")) for n in names}
-    judged = result["folds"][0]["n_test"]
-    what = "the test images" if args.test else "training images held out by near-duplicate groups"
+    judged = {"n_images": fold["n_test"], "n_sources": fold["n_sources_test"]}
+    what = "test images" if args.test else "training images held out by near-duplicate groups"
     return ModelCard(
-        name="cifake",
+        name="cifake: photographs against pictures by Stable Diffusion, 32x32",
         summary="Tells photographs of 32x32 pixels (CIFAR-10) from pictures that Stable Diffusion "
         "1.4 made in their likeness (CIFAKE).",
         trained_on=[
             f"{n_train:,} training images of CIFAKE (Bird & Lotfi, IEEE Access 2024): photographs "
             "of CIFAR-10 and pictures by Stable Diffusion 1.4, 32x32, JPEG."
         ],
-        tested_on=[Measured(data=f"{judged:,} {what}", numbers=numbers)],
+        tested_on=[Measured(data=what, numbers=numbers, **judged)],
         test_protocol="One split; 95 % intervals from resampling groups of near-duplicates.",
         limits=[
             "It knows 32x32 pictures of ten kinds of things, and one generator. Of larger pictures "

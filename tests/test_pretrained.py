@@ -217,6 +217,27 @@ def test_what_ships_tells_a_photograph_from_its_repainting(tmp_path):
     assert detector.verdict([photos[0][:100]]).tolist() == ["unsure"]  # smaller than a crop
 
 
+def test_the_detector_of_small_pictures_ships_too():
+    folder = pretrained.SHIPPED["cifake"]
+    assert find_oversized(folder) == []
+    detector = load("cifake").set_params(device="cpu")
+    assert detector.classes_.tolist() == [0, 1]
+    known, is_all = training_hashes(detector)
+    assert is_all
+    assert len(known) > 80_000
+    rng = np.random.default_rng(0)
+    small, larger = (rng.integers(0, 256, (3, n, n, 3), dtype=np.uint8) for n in (32, 64))
+    chances = detector.predict_proba(small)
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    np.testing.assert_allclose(detector.predict_proba(small[:, :, ::-1]), chances, atol=0.02)
+    assert detector.verdict(larger).tolist() == ["unsure"] * 3
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    measured = next(line for line in card.splitlines() if "held out by near-duplicate" in line)
+    accuracy = measured.split(" | ")[2]
+    told = accuracy.replace("0.", ".")
+    assert told in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_large_files_are_found_and_logged(small, folder, monkeypatch, caplog):
     assert find_oversized(folder) == []
     assert caplog.text == ""
