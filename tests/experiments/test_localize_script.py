@@ -77,8 +77,8 @@ def test_no_source_is_trained_on_and_judged(run):
 def test_edges_that_are_blurred_make_policies_differ(run):
     report = json.loads((run[1] / "localization.json").read_text())
     assert report["has_greys"]
-    of_one = [row for row in report["summary"] if row["policy"] == "any" and row["pooled_iou"]]
-    assert len({row["pooled_iou"] for row in of_one}) == 3
+    of_one = [row for row in report["summary"] if row["policy"] == "any" and row["pooled_auc"]]
+    assert len({row["pooled_auc"] for row in of_one}) == 3
 
 
 def test_run_again_it_trains_and_judges_nothing(run, script, monkeypatch, capsys):
