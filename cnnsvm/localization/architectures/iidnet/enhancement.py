@@ -2,8 +2,9 @@
 
 Two things are not as published. `FIXED` holds three filters beside the authors' three (across,
 down, along the diagonal), and a batch norm brings the three kinds to one scale: the constrained
-layer's outputs are some ten times the others'. Without either, a network of 0.9 million weights had
-learnt nothing of the round trips of a VAE in 300 steps of 8 patches of 64 pixels.
+layer's outputs are some ten times the others'. With the three filters, a network of 0.9 million
+weights had learnt nothing of the round trips of a VAE in 300 steps of 8 patches of 64 pixels; with
+six, its pixel AUC was .93 after 240, and .85 without the batch norm (one run each).
 """
 
 import torch
