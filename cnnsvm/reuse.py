@@ -151,7 +151,7 @@ def check_weights(params: dict[str, Any]) -> None:
     if not holds_model(folder):
         raise WeightsError(
             f"weights={os.fspath(weights)!r} are those of a detector that ships with cnnsvm, and "
-            f"none ships with this one: {folder} is empty. Choose None, 'imagenet' or a file."
+            f"none ships with this one: {folder} has none. Choose None, 'imagenet' or a file."
         )
     try:
         config = read_config(folder)

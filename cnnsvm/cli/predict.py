@@ -27,8 +27,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        help="folder of a saved detector, or owner/name on the Hugging Face hub [the one that "
-        "ships with cnnsvm]",
+        help="folder of a saved detector, cifake (ships too, for pictures of 32 pixels), or "
+        "owner/name on the Hugging Face hub [the detector of inpainting that ships]",
     )
     parser.add_argument("--revision", help="commit, tag or branch of a model on the hub")
     parser.add_argument(

@@ -13,8 +13,9 @@ from cnnsvm.localization.architectures.iidnet.genotype import (
 
 #: Scale of what a new cell adds to what it passes on. At 1, the default of a batch norm, ten cells
 #: bury the trace that they are to find: pixel AUC .72 after 300 steps on VAE splices of 64 pixels,
-#: where two cells had .82 after 150, and ten of scale 0 .95 after 300 (one run each; Goyal et al.,
-#: arXiv 1706.02677, begin at 0 too; gradients need a little to reach every parameter).
+#: which is what the place of a pixel tells alone, where two cells had .82 after 150, and ten of
+#: scale 0 .95 after 300 (one run each; Goyal et al., arXiv 1706.02677, begin at 0 too; gradients
+#: need a little to reach every parameter).
 FIRST_SCALE = 0.01
 
 
