@@ -53,6 +53,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add("--sizes", **several, default=SIZES, help=f"of the table of sizes [{' '.join(SIZES)}]")
     add("--main", metavar="KIND", help="pictures of the tables about one kind [the first spliced]")
+    add(
+        "--train-on",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help="pictures that the tables matrix and cross train on [every kind there is]",
+    )
+    add(
+        "--rename",
+        nargs="+",
+        default=[],
+        metavar="PATTERN=NAME",
+        help="what tables call an engine, as in 'file:inpainting_*.webp=RePaint'",
+    )
     add("--limit", type=int, metavar="N", help="take N sources only [all]")
     add("--folds", type=int, default=N_FOLDS, help="parts of the sources [%(default)s]")
     add_data_flags(parser, generate=False)
@@ -79,6 +93,7 @@ def read(args: argparse.Namespace, out: Path) -> Any:
     from cnnsvm.evaluation.joining import join_manifests
     from cnnsvm.evaluation.localization_records import (
         limit_sources,
+        rename_engines,
         with_truth,
         without_bad_pairs,
     )
@@ -95,7 +110,7 @@ def read(args: argparse.Namespace, out: Path) -> Any:
     manifest, _ = join_manifests([part.manifest for part in parts])
     if args.limit:
         manifest = limit_sources(manifest, args.limit, args.seed)
-    table, warnings = with_truth(manifest)
+    table, warnings = with_truth(rename_engines(manifest, args.rename))
     checked = without_bad_pairs(table, args.mask_policy, skip_bad=args.skip_bad)
     checked.warnings = list(dict.fromkeys([w for p in parts for w in p.warnings] + warnings))
     checked.skipped = [entry for part in (*parts, checked) for entry in part.skipped]
@@ -117,6 +132,7 @@ def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: 
         designs=tuple(args.architectures),
         sizes=tuple(args.sizes),
         policy=args.mask_policy,
+        trained_on=tuple(args.train_on),
         has_greys="masks" in args.tables and has_greys(table),
     )
     options = {"n_splits": args.folds, "n_resamples": N_RESAMPLES, "random_state": args.seed}
@@ -170,7 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("cnnsvm.localization.training").setLevel(logging.WARNING)
+    if sys.stderr.isatty():  # there a bar shows the epochs
+        logging.getLogger("cnnsvm.localization.training").setLevel(logging.WARNING)
     return guard("localize.py", lambda: run(args))
 
 

@@ -96,7 +96,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("training").add_argument
     add("--loss", default="focal", help="focal, bce or dice [%(default)s]")
     add("--optimizer", default="adamw", help="adamw or adam [%(default)s]")
-    add("--learning-rate", type=float, default=3e-4, help="[%(default)s]")
+    add("--learning-rate", type=float, default=1e-3, help="[%(default)s]")
     add("--weight-decay", type=float, default=0.01, help="[%(default)s]")
     add("--epochs", type=int, default=20, help="at most [%(default)s]")
     add("--patience", type=int, default=5, help="epochs without a better IoU [%(default)s]")

@@ -78,6 +78,8 @@ class Wanted:
         Designs of the table of sizes.
     policy : str
         Greys of a mask that count, but in the table of policies.
+    trained_on : tuple of str
+        Kinds that ``matrix`` and ``cross`` train on, all of ``kinds`` by default.
     has_greys : bool
         Whether any mask has greys between black and white; if none has, all policies are one.
     """
@@ -89,11 +91,16 @@ class Wanted:
     sizes: tuple[str, ...] = ()
     policy: str = "half"
     has_greys: bool = True
+    trained_on: tuple[str, ...] = ()
 
     @property
     def spliced(self) -> tuple[str, ...]:
         """Those of the kinds that are spliced."""
         return tuple(kind for kind in self.kinds if kind.endswith(SPLICED))
+
+    def trains(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of some kinds that are trained on."""
+        return tuple(kind for kind in kinds if kind in (self.trained_on or self.kinds))
 
     def on(self, *kinds: str) -> list[Condition]:
         """Judge on kinds of pictures and on untouched ones, as they are."""
@@ -122,13 +129,13 @@ _Needs = Iterator[tuple[Fit, list[Condition]]]
 
 def _matrix(wanted: Wanted) -> _Needs:
     for design in wanted.designs:
-        for kind in wanted.kinds:
+        for kind in wanted.trains(wanted.kinds):
             yield Fit(design, kind, wanted.policy), wanted.on(*wanted.kinds)
 
 
 def _cross(wanted: Wanted) -> _Needs:
     for design in wanted.designs:
-        for kind in wanted.spliced:
+        for kind in wanted.trains(wanted.spliced):
             yield Fit(design, kind, wanted.policy), wanted.on(*wanted.spliced)
 
 
@@ -170,9 +177,10 @@ def _check(wanted: Wanted) -> None:
     for name in wanted.tables:
         if name not in TABLES:
             raise ValueError(f"there is no table {name!r}. Choose of {', '.join(TABLES)}.")
-    if wanted.main not in wanted.kinds:
-        listed = ", ".join(wanted.kinds)
-        raise ValueError(f"there are no pictures {wanted.main!r}. There are: {listed}.")
+    for kind in (wanted.main, *wanted.trained_on):
+        if kind not in wanted.kinds:
+            listed = ", ".join(wanted.kinds)
+            raise ValueError(f"there are no pictures {kind!r}. There are: {listed}.")
     if wanted.tables == ("cross",) and len(wanted.spliced) < 2:
         raise ValueError(
             f"the table 'cross' needs spliced pictures of two engines, got {len(wanted.spliced)}. "

@@ -9,6 +9,7 @@ left out where it does not apply: pictures of an engine that takes no mask have 
 
 import hashlib
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from cnnsvm.localization.masks import load_mask, load_pair
 MASK, WHOLE, UNTOUCHED = "mask", "whole", "untouched"
 READINGS = (MASK, WHOLE)
 ORIGINAL = "original"
+UNKNOWN = "unknown"
 SAME = (
     "{} regenerated picture(s) are file for file their spliced ones, as of an engine that changes "
     "nothing outside the mask; they were left out."
@@ -101,6 +103,42 @@ def limit_sources(manifest: pd.DataFrame, n_sources: int, random_state: int = 0)
     sources = np.sort(manifest["source_id"].astype(str).unique())
     drawn = np.random.default_rng(random_state).permutation(sources)[:n_sources]
     return manifest[manifest["source_id"].astype(str).isin(drawn)].reset_index(drop=True)
+
+
+def rename_engines(manifest: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Call engines something else, so that tables are readable and several can count as one.
+
+    Parameters
+    ----------
+    manifest : DataFrame
+        See `cnnsvm.records`.
+    names : sequence of str
+        Each ``PATTERN=NAME``, as in ``file:inpainting_*.webp=RePaint``, with ``*``, ``?`` and
+        ``[...]`` as in a shell. The first that matches counts. An engine that is not known is
+        called "unknown".
+
+    Raises
+    ------
+    ValueError
+        If an entry is no such pair, or matches no engine.
+    """
+    repainted = manifest["variant"] != ORIGINAL
+    found = manifest["engine"].where(manifest["engine"].notna(), UNKNOWN)
+    known = sorted(found[repainted].unique())
+    renamed = manifest["engine"].copy()
+    for entry in reversed(names):
+        pattern, _, name = entry.rpartition("=")
+        if not pattern or not name:
+            raise ValueError(
+                f"an engine's name is given as PATTERN=NAME, got {entry!r}. Write for example "
+                "'file:inpainting_*.webp=RePaint'."
+            )
+        engines = [engine for engine in known if fnmatchcase(engine, pattern)]
+        if not engines:
+            listed = ", ".join(known)
+            raise ValueError(f"no engine matches {pattern!r} of {entry!r}. There are: {listed}.")
+        renamed[repainted & found.isin(engines)] = name
+    return manifest.assign(engine=renamed)
 
 
 def masks_of(table: pd.DataFrame) -> list[Any]:
@@ -211,7 +249,7 @@ def _soft_mask(path: Any) -> Any:
 def _kind(row: Any) -> str:
     if row["variant"] == ORIGINAL:
         return ORIGINAL
-    engine = "unknown" if pd.isna(row["engine"]) else row["engine"]
+    engine = UNKNOWN if pd.isna(row["engine"]) else row["engine"]
     reading = f" ({row['reading']})" if row["variant"] == "regenerated" else ""
     return f"{engine} {row['variant']}{reading}"
 

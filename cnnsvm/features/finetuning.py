@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.branch import train_branch
-from cnnsvm.features.trainer import Trainer, Training
+from cnnsvm.features.trainer import Trainer, Training, epoch_line
 from cnnsvm.folds import encode_groups, grouped_folds
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def finetune(
         trainer.remember(entry)
         trainer.save(checkpoint)
         progress.set_postfix({key: f"{entry[key]:.3f}" for key in entry if "loss" in key})
-        logger.info("fine-tuning %s", entry)
+        logger.info("fine-tuning: %s", epoch_line(entry, training.epochs))
     trainer.restore_best()
     network.cpu().eval().requires_grad_(False)
     return trainer.history

@@ -3,7 +3,7 @@
 import copy
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,23 @@ from cnnsvm.features.loading import (
 )
 
 logger = logging.getLogger(__name__)
+
+
+def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
+    """Say in one line what an epoch brought, as in "epoch 3 of 20, train_loss 0.031".
+
+    Parameters
+    ----------
+    entry : mapping
+        ``epoch``, counted from 0, and numbers or words about it.
+    epochs : int
+        How many there are at most.
+    """
+    said = [f"epoch {entry['epoch'] + 1} of {epochs}"]
+    for name, value in entry.items():
+        if name != "epoch":
+            said.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(said)
 
 
 class DivergedError(ArithmeticError, ValueError):

@@ -48,7 +48,7 @@ class InpaintLocalizer(BaseEstimator):
     loss : {"focal", "bce", "dice"}, default="focal"
         See `cnnsvm.localization.losses`.
     optimizer : {"adamw", "adam"}, default="adamw"
-    learning_rate : float, default=3e-4
+    learning_rate : float, default=1e-3
         Peak rate of the one-cycle schedule.
     weight_decay : float, default=0.01
     epochs, patience : int, default=20, 5
@@ -137,7 +137,7 @@ class InpaintLocalizer(BaseEstimator):
         mask_policy: str = "half",
         loss: str = "focal",
         optimizer: str = "adamw",
-        learning_rate: float = 3e-4,
+        learning_rate: float = 1e-3,
         weight_decay: float = 0.01,
         epochs: int = 20,
         patience: int = 5,

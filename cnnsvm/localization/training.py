@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from tqdm import tqdm
 
-from cnnsvm.features.trainer import DivergedError
+from cnnsvm.features.trainer import DivergedError, epoch_line
 from cnnsvm.localization.collapse import (
     LEARNING,
     Entry,
@@ -74,7 +74,7 @@ def train(
         trainer.save(checkpoint)
         progress.update()
         progress.set_postfix({key: f"{entry[key]:.3f}" for key in entry if "valid" in key})
-        logger.info("training %s", entry)
+        logger.info("training: %s", epoch_line(entry, training.epochs))
     progress.close()
     if best_epoch(trainer.history) is None:
         n_attempts = trainer.attempt + 1

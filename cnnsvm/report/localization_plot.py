@@ -24,12 +24,13 @@ def matrix_plot(plain: pd.DataFrame, design: str, kinds: Sequence[str]) -> Figur
     kinds : sequence of str
     """
     own = plain[plain["design"] == design].set_index(["trained_on", "judged_on"])["per_image_iou"]
-    values = np.array([[own.get((row, column), np.nan) for column in kinds] for row in kinds])
-    figure, (axes,) = new_figure(height=1.8 + 0.75 * len(kinds))
+    trained = [kind for kind in kinds if (kind, kind) in own.index]
+    values = np.array([[own.get((row, column), np.nan) for column in kinds] for row in trained])
+    figure, (axes,) = new_figure(height=1.8 + 0.75 * len(trained))
     shown = axes.imshow(values.astype(float), vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    names = [wrap_name(kind, 16) for kind in kinds]
-    axes.set_xticks(range(len(kinds)), names, fontsize=8, rotation=30, ha="right")
-    axes.set_yticks(range(len(kinds)), names, fontsize=8)
+    columns, rows = ([wrap_name(kind, 16) for kind in names] for names in (kinds, trained))
+    axes.set_xticks(range(len(columns)), columns, fontsize=8, rotation=30, ha="right")
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set(xlabel="judged on", ylabel="trained on", title=design)
     for (row, column), value in np.ndenumerate(values.astype(float)):
         text = "n/a" if np.isnan(value) else f"{value:.2f}"

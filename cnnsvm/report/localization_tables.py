@@ -86,8 +86,10 @@ def study_tables(
 
 def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str], form: Form) -> dict[str, Any]:
     own = plain[plain["design"] == design]
-    rows = []
+    rows, trained = [], set(own["trained_on"])  # some kinds are only judged on
     for letter, trained_on in zip(ascii_uppercase, kinds, strict=False):
+        if trained_on not in trained:
+            continue
         cells = [_cell(own, trained_on, kind, "per_image_iou", form) for kind in kinds]
         alarms = _cell(own, trained_on, ORIGINAL, "untouched_false_alarm", form)
         rows.append([f"{letter} {trained_on}", *cells, alarms])
@@ -110,7 +112,8 @@ def _cross(plain: pd.DataFrame, facts: Mapping[str, Any], form: Form) -> dict[st
     rows = []
     for design in facts["designs"] if len(kinds) > 1 else ():
         own = plain[plain["design"] == design]
-        for trained_on in kinds:
+        trained = set(own["trained_on"])
+        for trained_on in [kind for kind in kinds if kind in trained]:
             cells = [_cell(own, trained_on, kind, "per_image_iou", form) for kind in kinds]
             rows.append([f"{design}, {trained_on.removesuffix(SPLICED)}", *cells])
     engines = [kind.removesuffix(SPLICED) for kind in kinds]

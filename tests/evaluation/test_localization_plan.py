@@ -34,6 +34,17 @@ def test_engines_are_compared_on_spliced_pictures_alone():
     assert judged(plan, "fcn", "b spliced") == ["a spliced", "b spliced", "original"]
 
 
+def test_what_is_trained_on_can_be_chosen():
+    only = {"trained_on": ("b spliced",)}
+    for table, judged_on in (("matrix", KINDS), ("cross", KINDS[:2])):
+        plan = plan_study(wanted(table, **only))
+        designs = {(fit.design, fit.kind) for fit in plan}
+        assert designs == {("fcn", "b spliced"), ("iid", "b spliced")}
+        assert judged(plan, "fcn", "b spliced") == [*judged_on, "original"]
+    with pytest.raises(ValueError, match=r"there are no pictures 'c'\. There are: a spliced"):
+        plan_study(wanted("matrix", trained_on=("c",)))
+
+
 def test_policies_are_judged_by_each_other():
     plan = plan_study(wanted("masks"))
     assert [fit.policy for fit in plan] == ["any", "half", "full"]

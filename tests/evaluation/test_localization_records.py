@@ -11,6 +11,7 @@ from cnnsvm.evaluation.localization_records import (
     limit_sources,
     load_truth,
     masks_of,
+    rename_engines,
     with_truth,
     without_bad_pairs,
 )
@@ -42,6 +43,24 @@ def test_a_reading_can_be_left_out(manifest):
     assert "regenerated" not in set(with_truth(manifest, [])[0]["variant"])
     with pytest.raises(ValueError, match="readings must be of mask, whole, got 'half'"):
         with_truth(manifest, ["half"])
+
+
+def test_engines_can_be_renamed_and_several_made_one(manifest):
+    assert kinds_of(with_truth(rename_engines(manifest, ["?=VAE"]))[0])[:1] == ["VAE spliced"]
+    first_counts = rename_engines(manifest, ["b=second", "*=other"])
+    fakes = first_counts[first_counts["variant"] != "original"]
+    assert set(fakes["engine"]) == {"second", "other"}
+    originals = manifest["variant"] == "original"
+    assert first_counts.loc[originals, "engine"].equals(manifest.loc[originals, "engine"])
+    unknown = manifest.assign(engine=None)
+    assert "known spliced" in kinds_of(with_truth(rename_engines(unknown, ["unk*=known"]))[0])
+
+
+def test_a_rename_that_cannot_be_is_told(manifest):
+    with pytest.raises(ValueError, match="PATTERN=NAME, got 'VAE'"):
+        rename_engines(manifest, ["VAE"])
+    with pytest.raises(ValueError, match=r"no engine matches 'c' of 'c=VAE'\. There are: a, b"):
+        rename_engines(manifest, ["c=VAE"])
 
 
 def test_what_has_no_mask_is_read_as_whole_or_left_out(manifest):

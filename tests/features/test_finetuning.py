@@ -9,7 +9,7 @@ from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import build_backbone
 from cnnsvm.features.finetuning import finetune
-from cnnsvm.features.trainer import DivergedError, Training, best_epoch
+from cnnsvm.features.trainer import DivergedError, Training, best_epoch, epoch_line
 from cnnsvm.folds import encode_groups
 
 TRAINING = Training(
@@ -268,3 +268,9 @@ def test_dropout_follows_the_seed_too(pictures):
     first = train()
     torch.manual_seed(2)
     assert not differ(first, train())
+
+
+def test_an_epoch_is_said_in_one_line():
+    entry = {"epoch": 2, "attempt": 1, "learning_rate": 0.00084414, "state": "learning"}
+    line = "epoch 3 of 20, attempt 1, learning_rate 0.0008441, state learning"
+    assert epoch_line(entry, 20) == line

@@ -26,6 +26,12 @@ def test_on_colours_it_is_torchvisions_network():
     mean, std = (
         torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
+    scales = [name for name in reference.backbone.state_dict() if name.endswith("bn3.weight")]
+    own = network.body.network.backbone.state_dict()
+    assert len(scales) == 3 + 4 + 6 + 3
+    for name in scales:  # blocks that begin close to the identity
+        assert torch.unique(own[name]).tolist() == [pytest.approx(0.01)]
+        reference.backbone.state_dict()[name].copy_(own[name])
     with torch.inference_mode():
         wanted = reference((PIXELS.float() / 255 - mean) / std)["out"]
         torch.testing.assert_close(network(PIXELS), wanted, rtol=1e-3, atol=1e-4)

@@ -6,10 +6,14 @@ from typing import Any
 import torch
 import torchvision
 from torch import nn
+from torchvision.models.resnet import Bottleneck
 
 from cnnsvm.features.preprocessing import InputLayer, Preprocessing, as_preprocessing
 from cnnsvm.features.stems import set_channels
 from cnnsvm.features.weights import load_weights
+
+#: Of the last batch norm of a residual block.
+FIRST_SCALE = 0.01
 
 
 class Fcn(nn.Module):
@@ -39,6 +43,12 @@ def build_fcn(
 ) -> nn.Module:
     """Build FCN-ResNet50 without the auxiliary head, which serves training on COCO only.
 
+    With random weights its residual blocks begin close to the identity: the scale of the last
+    batch norm of each is `FIRST_SCALE` (nearly the zero of Goyal et al., arXiv 1706.02677, but
+    gradients reach all). Without that it had learnt nothing of spliced paintings after 120 steps
+    of 8 patches of 64 pixels (pixel AUC .71, which is that of where masks tend to lie), with it
+    .84 after 150, one run each.
+
     Parameters
     ----------
     weights : None, "imagenet" or path
@@ -61,6 +71,9 @@ def build_fcn(
         weights=None, weights_backbone=None, num_classes=1, aux_loss=False
     )
     set_channels(network.backbone, settings.n_channels)
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            nn.init.constant_(block.bn3.weight, FIRST_SCALE)
     if weights is not None:
         _check_colours(settings, weights, preprocessing)
         resnet = torchvision.models.resnet50(weights=None)
