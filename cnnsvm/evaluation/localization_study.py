@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.base import clone
 
 from cnnsvm.evaluation.keeping import claim, fingerprint_of, settings_of, store
+from cnnsvm.evaluation.localization_controls import judge_controls
 from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
 from cnnsvm.evaluation.localization_plan import Condition, Fit, Plan
@@ -52,12 +53,16 @@ class Study:
     examples : list of dict
         Pictures with maps: ``design``, ``kind``, ``policy``, ``row`` (of the table), ``map`` (a
         PNG, 8-bit grey), ``iou``, ``threshold``.
+    controls : DataFrame
+        What is reached without looking at a picture, see
+        `cnnsvm.evaluation.localization_controls.judge_controls`, and ``judged_policy``.
     """
 
     summary: pd.DataFrame
     images: pd.DataFrame
     fits: list[dict[str, Any]] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    controls: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def measure_localization(
@@ -114,7 +119,11 @@ def measure_localization(
         if is_first:
             options = {"n_resamples": n_resamples, "random_state": random_state}
             parts.append(_judge_all(model, fit, conditions, unseen, places[fit], **options))
-    return _joined(parts) if is_first else None
+    if not is_first:
+        return None
+    study = _joined(parts)
+    study.controls = _controls(plan, seen, unseen, n_resamples, random_state)
+    return study
 
 
 def hold_out_sources(table: pd.DataFrame, n_splits: int, random_state: int = 0) -> Fold:
@@ -229,6 +238,19 @@ def _examples(
         example["threshold"] = model.threshold_
         found.append(example)
     return found
+
+
+def _controls(
+    plan: Plan, seen: pd.DataFrame, unseen: pd.DataFrame, n_resamples: int, random_state: int
+) -> pd.DataFrame:
+    """Judge the controls on each kind of repainted pictures, under each policy asked for."""
+    asked = {(c.policy, c.kind): None for listed in plan.values() for c in listed}
+    found = []
+    for policy in dict.fromkeys(policy for policy, _ in asked):
+        kinds = [kind for own, kind in asked if own == policy and kind != ORIGINAL]
+        rows = judge_controls(seen, unseen, kinds, policy, n_resamples, random_state)
+        found.append(rows.assign(judged_policy=policy))
+    return pd.concat(found, ignore_index=True)
 
 
 def _joined(parts: list[Study]) -> Study:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cnnsvm.evaluation.localization_study import Study
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
@@ -60,8 +62,8 @@ def write_localization(
     dict of str to Path
         File name to path.
     """
-    summary = study.summary.astype(object).where(study.summary.notna(), None)
-    results = {"summary": summary.to_dict("records"), "fits": study.fits, "costs": costs}
+    results: dict[str, Any] = {"fits": study.fits, "costs": costs}
+    results |= {"summary": _records(study.summary), "controls": _records(study.controls)}
     contents = {
         "localization.html": render_localization(study, costs, facts),
         FILE: to_json({**facts, "protocol": PROTOCOL, **results}),
@@ -138,6 +140,11 @@ def _cards(study: Study, facts: Mapping[str, Any]) -> list[Html]:
             label = f"IoU, {row['design']}, {row['judged_on']}"
             cards.append(card(label, interval_of(row, "per_image_iou")))
     return cards
+
+
+def _records(table: pd.DataFrame) -> list[Any]:
+    """List the rows of a table, with None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _figures(study: Study, facts: Mapping[str, Any]) -> list[Html]:

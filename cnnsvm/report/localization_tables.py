@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.evaluation.localization_controls import CONTROLS
 from cnnsvm.evaluation.localization_plan import SPLICED
 from cnnsvm.evaluation.localization_records import ORIGINAL
 from cnnsvm.evaluation.localization_study import Study
@@ -26,6 +27,10 @@ MATRIX = (
 CROSS = "IoU on spliced pictures of each engine, by what the localiser was trained on."
 MASKS = "IoU. Rows: greys of the masks that counted in training; columns: in judging."
 NO_GREYS = " No mask has a grey, so all policies are one and the rows that are missing are equal."
+CONTROL = (
+    "What any localiser must beat: calling every pixel repainted, and the mean of the training "
+    "masks, whatever the picture is."
+)
 COST = (
     "Multiply-adds are those of one crop: convolutions and matrix products. Images a second are "
     "measured on random crops in batches, without decoding."
@@ -81,7 +86,8 @@ def study_tables(
         found.append(_side_by_side(title, plain, facts["designs"], costs, facts["main"], form))
     if "jpeg" in asked:
         found += _jpeg(study.summary, facts, form)
-    return [entry for entry in [*found, _fits(study.fits)] if entry["rows"]]
+    found += [_controls(study.controls, facts, form), _fits(study.fits)]
+    return [entry for entry in found if entry["rows"]]
 
 
 def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str], form: Form) -> dict[str, Any]:
@@ -184,6 +190,21 @@ _OF_JPEG = (
     ("per_image_iou", None, "IoU"),
     ("untouched_false_alarm", ORIGINAL, "false alarms on untouched pictures"),
 )
+
+
+def _controls(controls: pd.DataFrame, facts: Mapping[str, Any], form: Form) -> dict[str, Any]:
+    headers = ["pictures", *(f"{c}: {name}" for c in CONTROLS for name in ("IoU", "F1"))]
+    rows = []
+    for kind in facts["kinds"] if len(controls) else ():
+        own = controls[controls["judged_policy"] == facts["policy"]]
+        by_control = {r["control"]: r for r in own[own["judged_on"] == kind].to_dict("records")}
+        if by_control:
+            scores = ("per_image_iou", "per_image_f1")
+            cells = [
+                _of_row(by_control.get(c), column, form) for c in CONTROLS for column in scores
+            ]
+            rows.append([kind, *cells])
+    return _table("Without looking at a picture", CONTROL, headers, rows)
 
 
 def _fits(fits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

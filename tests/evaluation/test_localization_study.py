@@ -48,6 +48,13 @@ def test_every_condition_is_judged_on_held_out_sources(run, table):
     assert study.fits[0]["n_images"] == 2 * len(set(table["source_id"]) - held_out)
 
 
+def test_what_needs_no_picture_is_judged_beside(run):
+    controls = run[0].controls
+    assert controls["judged_on"].tolist() == ["a spliced", "a spliced"]
+    assert controls["judged_policy"].tolist() == ["half", "half"]
+    assert controls["per_image_f1"].iloc[0] == pytest.approx(2 / 3)
+
+
 def test_the_summary_is_that_of_the_saved_localiser(run, table):
     study, folder = run
     localizer = InpaintLocalizer.load(next(folder.glob("*/model")))

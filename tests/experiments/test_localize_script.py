@@ -61,8 +61,10 @@ def test_the_report_has_every_localiser_and_its_overlays(run):
     fits = [(fit["trained_on"], fit["policy"]) for fit in report["fits"]]
     assert fits == [(kinds[0], "half"), (kinds[1], "half"), (kinds[0], "any"), (kinds[0], "full")]
     assert report["costs"]["iidnet:small"]["parameters"] > 1e5
+    assert {row["control"] for row in report["controls"]} == {"every pixel", "where masks lie"}
     page = (run[1] / "localization.html").read_text()
     assert "From one engine to another" in page
+    assert "Without looking at a picture" in page
     assert page.count("data:image/jpeg") == 4 * 2 * 4  # of each localiser two pictures
     assert "<script" not in page
 
