@@ -100,7 +100,9 @@ def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str], form: Form) 
         alarms = _cell(own, trained_on, ORIGINAL, "untouched_false_alarm", form)
         rows.append([f"{letter} {trained_on}", *cells, alarms])
     headers = ["trained on", *(f"on {letter}" for letter in ascii_uppercase[: len(kinds)])]
-    return _table(f"{design}: trained on, judged on", MATRIX, [*headers, "false alarms"], rows)
+    letters = ", ".join(f"{a} {kind}" for a, kind in zip(ascii_uppercase, kinds, strict=False))
+    note = MATRIX if len(rows) == len(kinds) else f"{MATRIX} Judged on: {letters}."
+    return _table(f"{design}: trained on, judged on", note, [*headers, "false alarms"], rows)
 
 
 def _details(plain: pd.DataFrame, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from cnnsvm.evaluation.localization_controls import CONTROLS
 from cnnsvm.evaluation.localization_judging import flatten
 from cnnsvm.evaluation.localization_metrics import count_pixels, summarise
 from cnnsvm.evaluation.localization_plan import Wanted, plan_study
@@ -17,7 +18,7 @@ from cnnsvm.report.localization import (
     write_localization,
 )
 from cnnsvm.report.localization_examples import draw_example, examples_html
-from cnnsvm.report.localization_plot import jpeg_plot
+from cnnsvm.report.localization_plot import jpeg_plot, matrix_plot
 from cnnsvm.report.localization_scores import false_alarm_sentence, kind_table
 from cnnsvm.report.localization_tables import long_form, short_form, study_tables
 
@@ -92,6 +93,36 @@ def test_a_cell_is_what_was_trained_on_the_row_and_judged_on_the_column(study):
             own = own[(own["judged_on"] == judged_on) & own["quality"].isna()]
             own = own[own[["policy", "judged_policy"]].eq("half").all(axis=1)]
             assert cell == f"{own['per_image_iou'].iloc[0]:.3f}"
+
+
+def test_kinds_that_were_only_judged_on_have_no_row_but_a_letter(study):
+    summary = study.summary[study.summary["trained_on"] != KINDS[0]]
+    assert set(summary["judged_on"]) >= set(KINDS)
+    part = replace(study, summary=summary)
+    table = by_title(part)["iid: trained on, judged on"]
+    assert [row[0] for row in table["rows"]] == [f"B {KINDS[1]}", f"C {KINDS[2]}"]
+    assert table["note"].endswith(f"A {KINDS[0]}, B {KINDS[1]}, C {KINDS[2]}.")
+    assert [row[0] for row in by_title(part)["From one engine to another"]["rows"]] == [
+        "fcn, b",
+        "iid, b",
+    ]
+    plot = matrix_plot(summary[summary["quality"].isna()], "iid", KINDS)
+    assert len(plot.axes[0].get_yticks()) == 2
+    assert len(plot.axes[0].get_xticks()) == 3
+
+
+def test_what_needs_no_picture_has_a_row_a_kind(study):
+    rows = [
+        {"control": name, "judged_on": kind, "judged_policy": policy} | scored(kind, share)
+        for name, share in zip(CONTROLS, (1.0, 0.5), strict=True)
+        for kind in KINDS[:2]
+        for policy in ("any", "half")
+    ]
+    part = replace(study, controls=pd.DataFrame(rows))
+    table = by_title(part)["Without looking at a picture"]
+    assert [row[0] for row in table["rows"]] == list(KINDS[:2])
+    assert table["rows"][0][1:] == ["1.000", "1.000", "0.500", "0.667"]
+    assert "Without looking" not in str(by_title(study))
 
 
 def test_there_is_every_table_that_was_asked_for(study):
