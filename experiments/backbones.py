@@ -37,6 +37,8 @@ DETECTOR: dict[str, Any] = {
     "n_trials": 5,
 }
 RATES = {False: 3e-3, True: 1e-3}  # peak learning rate from random and from given weights
+#: Families without batch normalisation: SqueezeNet fell to chance at the rates above.
+UNNORMALISED = ("alexnet", "squeezenet", "vgg")
 RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 
@@ -91,6 +93,12 @@ def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return variants
 
 
+def learning_rate(backbone: str, *, pretrained: bool) -> float:
+    """Return the peak rate: a tenth where there is no batch normalisation."""
+    unnormalised = backbone.startswith(UNNORMALISED) and not backbone.endswith("_bn")
+    return RATES[pretrained] * (0.1 if unnormalised else 1.0)
+
+
 def run(args: argparse.Namespace) -> int:
     """Train and judge each, and write the table."""
     from cnnsvm import InpaintDetector
@@ -110,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
     own = {"epochs": args.epochs, "nystroem": args.nystroem, "device": args.device}
     detectors = {
         name: InpaintDetector(
-            **DETECTOR | own | {"learning_rate": RATES[params["weights"] is not None]} | params,
+            learning_rate=learning_rate(params["backbone"], pretrained=bool(params["weights"])),
+            **DETECTOR | own | params,
             random_state=args.seed,
         )
         for name, params in variants.items()

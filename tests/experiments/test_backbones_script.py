@@ -79,3 +79,10 @@ def test_weights_may_say_what_they_expect_to_see(script, tmp_path):
     assert found["vgg11_bn, pretrained"]["weights"] == str(tmp_path / "plain.pth")
     assert found["resnet18, pretrained"]["preprocessing"] == "imagenet"
     assert found["resnet18, pretrained"]["weights"] == str(tmp_path / "odd,name.pth")
+
+
+def test_networks_without_batch_normalisation_learn_at_a_tenth_of_the_rate(script):
+    usual = script.learning_rate("resnet18", pretrained=False)
+    for name, share in (("vgg11_bn", 1), ("plain_cnn", 1), ("vgg11", 0.1), ("squeezenet1_0", 0.1)):
+        assert script.learning_rate(name, pretrained=False) == pytest.approx(share * usual)
+    assert script.learning_rate("resnet18", pretrained=True) < usual
