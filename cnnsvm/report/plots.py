@@ -29,6 +29,8 @@ from cnnsvm.report.canvas import (
 )
 from cnnsvm.report.wording import METRIC_LABELS, format_number
 
+LINE = 76  # letters of a legend beside each other
+
 
 def confusion_matrix_plot(predictions: pd.DataFrame) -> Figure:
     """Show how many reals and fakes were called what.
@@ -191,7 +193,8 @@ def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     height = 7.6 if told else 5.6
     figure, (losses, *middle, aucs) = new_figure(rows=3 if told else 2, height=height, sharex=True)
     for i, curve in enumerate(curves):
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        marker = MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]  # no pair comes back soon
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": marker}
         _draw_history(losses, curve, "train_loss", {**style, "linestyle": ":"})
         _draw_history(losses, curve, "valid_loss", {**style, "label": _name(curve)})
         for shares in middle:
@@ -206,7 +209,8 @@ def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     key += [Line2D([], [], color="black", marker="*", linestyle="", markersize=9)]
     losses.legend(key, ["training", "validation", "epoch kept"], fontsize=8)
     folds = losses.get_legend_handles_labels()
-    figure.legend(*folds, loc="outside lower center", ncols=4, fontsize=8)
+    columns = min(4, LINE // max(len(name) + 8 for name in ["", *folds[1]]))  # 8: line and gap
+    figure.legend(*folds, loc="outside lower center", ncols=max(1, columns), fontsize=8)
     return figure
 
 

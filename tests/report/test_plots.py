@@ -83,6 +83,18 @@ def test_the_kept_epoch_is_starred(curves):
     assert is_drawn(figure)
 
 
+def test_names_of_many_curves_fit_and_no_two_look_alike():
+    history = [{"epoch": 1, "train_loss": 0.5, "valid_loss": 0.5}]
+    names = [f"a backbone of a long name {number}" for number in range(9)]
+    figure = training_plot([{"name": name, "best_epoch": 1, "history": history} for name in names])
+    assert is_drawn(figure)
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
+    lines = figure.legends[0].get_lines()
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(names)
+
+
 def test_a_figure_is_the_same_bytes_twice_and_leaves_pyplot_alone(predictions):
     assert to_png(roc_plot(predictions)) == to_png(roc_plot(predictions))
     if "matplotlib.pyplot" in sys.modules:
