@@ -115,6 +115,13 @@ def _add_patch_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("patches and masks").add_argument
     add("--mask-policy", default="half", help="greys that count: any, half, full [%(default)s]")
     add("--augmentation", default="full", help="none, geometric, full or robust [%(default)s]")
+    add(
+        "--warmup",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of the epochs, over which blur, noise and codecs come in [%(default)s]",
+    )
     add("--crop-size", type=int, default=256, help="pixels [%(default)s]")
     add("--crops-per-image", type=int, default=1, metavar="N", help="an epoch [%(default)s]")
     add("--crops", type=int, default=4, metavar="N", help="of a validation image [%(default)s]")

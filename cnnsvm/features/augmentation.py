@@ -7,7 +7,7 @@ turn, codec and noise, and only the trace of the repainting tells them apart.
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -91,6 +91,14 @@ AUGMENTATIONS = {
         encoders=("jpeg", "jpeg", "jpeg-444", "jpeg-opencv"),
     ),
 }
+
+#: Fields of `Augmentation` that are probabilities of a degradation.
+DEGRADATIONS = ("resize", "blur", "noise", "codec", "second_codec")
+
+
+def weaken(augmentation: Augmentation, share: float) -> Augmentation:
+    """Multiply the probability of each degradation by ``share``, a number in [0, 1]."""
+    return replace(augmentation, **{k: share * getattr(augmentation, k) for k in DEGRADATIONS})
 
 
 @dataclass(frozen=True)

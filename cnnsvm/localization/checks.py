@@ -34,6 +34,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "learning_rate": ("be a number above 0", lambda value: 0 < value < np.inf),
     "weight_decay": ("be a number from 0 up", lambda value: 0 <= value < np.inf),
     "validation_fraction": ("lie in (0, 0.5]", lambda value: 0 < value <= 0.5),
+    "warmup": ("lie in [0, 1]", lambda value: 0 <= value <= 1),
     "balance": ("lie in [0, 1]", lambda value: 0 <= value <= 1),
     "threshold": ("be 'iou' or lie in (0, 1)", lambda value: 0 < value < 1),
     "gpu_memory_fraction": ("be None or lie in (0, 1]", lambda value: 0 < value <= 1),

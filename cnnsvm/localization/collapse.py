@@ -53,11 +53,15 @@ def best_epoch(history: Sequence[Entry]) -> int | None:
     That of the highest validation IoU among those of use. Where none is, the IoU says little: a
     network that learns first calls nothing, as most pixels are untouched. Then the highest AUC
     decides, and where that is not defined the lowest validation loss. Without a validation it is
-    the last epoch. None if every one diverged.
+    the last epoch. Epochs that degraded patches less often than the training is to
+    (``degradations``) count only if no other is of use. None if every one diverged.
     """
     sound = [entry for entry in history if entry["state"] != DIVERGED]
     if not sound:
         return None
+    ripe = [entry for entry in sound if not is_warming_up(entry)]
+    if _some_learn(ripe) or not _some_learn(sound):
+        sound = ripe or sound
     if "valid_iou" not in sound[-1]:
         return int(sound[-1]["epoch"])
     return int(max(sound, key=_merit)["epoch"])
@@ -70,12 +74,17 @@ def patience_is_over(history: Sequence[Entry], attempt: int, patience: int) -> b
     """
     own = _of_attempt(history, attempt)
     best = best_epoch(own)
-    if best is None:
+    if best is None or is_warming_up(own[-1]):
         return False
     validated = [entry for entry in own if "valid_loss" in entry]
-    if validated and not any(entry["state"] == LEARNING for entry in own):
+    if validated and not _some_learn(own):
         best = max(best, min(validated, key=lambda entry: entry["valid_loss"])["epoch"])
     return own[-1]["epoch"] - best >= patience
+
+
+def is_warming_up(entry: Entry) -> bool:
+    """Say whether degradations were rarer in an epoch than they are to be."""
+    return entry.get("degradations", 1.0) < 1
 
 
 def failure(history: Sequence[Entry], attempt: int, patience: int) -> str | None:
@@ -93,11 +102,15 @@ def failure(history: Sequence[Entry], attempt: int, patience: int) -> str | None
         return DIVERGED
     n_dead = min(DEAD_EPOCHS, patience)
     last = [entry["state"] in (NOTHING, EVERYTHING) for entry in own[-n_dead:]]
-    if any(entry["state"] == LEARNING for entry in history):
+    if _some_learn(history):
         is_over = len(last) == n_dead and all(last)
     else:
         is_over = last[-1] and patience_is_over(history, attempt, patience)
     return "collapsed" if is_over else None
+
+
+def _some_learn(history: Sequence[Entry]) -> bool:
+    return any(entry["state"] == LEARNING for entry in history)
 
 
 def _of_attempt(history: Sequence[Entry], attempt: int) -> list[Entry]:

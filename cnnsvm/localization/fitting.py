@@ -40,6 +40,7 @@ _OF_TRAINING = (
     "n_crops",
     "crops_per_image",
     "balance",
+    "warmup",
     "threshold",
 )
 

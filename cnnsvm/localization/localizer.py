@@ -62,6 +62,10 @@ class InpaintLocalizer(BaseEstimator):
     augmentation : {"none", "geometric", "full", "robust"}, default="full"
         See `cnnsvm.features.augmentation.AUGMENTATIONS`. The mask goes through the same place,
         resizing, turns and flips; blur, noise and codecs are the image's alone.
+    warmup : float in [0, 1], default=0.5
+        Share of the epochs over which degradations (resizing, blur, noise, codecs) grow from
+        never to as often as the augmentation says. Strong ones from the first step on leave
+        little to learn from. The weights kept are of an epoch after that, if one is of use.
     crop_size : int, default=256
         Side of a training patch in pixels; smaller images are wrapped.
     crops_per_image : int, default=1
@@ -144,6 +148,7 @@ class InpaintLocalizer(BaseEstimator):
         max_restarts: int = 2,
         validation_fraction: float = 0.2,
         augmentation: str = "full",
+        warmup: float = 0.5,
         crop_size: int = 256,
         crops_per_image: int = 1,
         n_crops: int = 4,
@@ -175,6 +180,7 @@ class InpaintLocalizer(BaseEstimator):
         self.max_restarts = max_restarts
         self.validation_fraction = validation_fraction
         self.augmentation = augmentation
+        self.warmup = warmup
         self.crop_size = crop_size
         self.crops_per_image = crops_per_image
         self.n_crops = n_crops

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cnnsvm.devices import autocast
-from cnnsvm.features.augmentation import Augmentation
+from cnnsvm.features.augmentation import Augmentation, weaken
 from cnnsvm.features.trainer import DivergedError
 from cnnsvm.localization.collapse import DIVERGED, LEARNING, Entry, best_epoch, state_of
 from cnnsvm.localization.losses import LOSSES
@@ -55,6 +55,9 @@ class Training:
     balance : float in [0, 1]
         See `cnnsvm.localization.patches.choose_place`.
     augmentation : Augmentation
+    warmup : float in [0, 1]
+        Share of an attempt's epochs over which the degradations of the augmentation grow from
+        never to as often as it says. Epochs before that are kept only if no other is of use.
     threshold : float in (0, 1) or "iou"
         Where the validation calls a pixel repainted; "iou" is wherever its IoU is the highest.
     random_state, n_jobs : int
@@ -78,6 +81,7 @@ class Training:
     crops_per_image: int
     balance: float
     augmentation: Augmentation
+    warmup: float
     threshold: float | str
     random_state: int
     n_jobs: int
@@ -123,12 +127,21 @@ class Trainer:
             "learning_rate": float(self.schedule.get_last_lr()[0]),
             "state": LEARNING,
         }
+        if self.share_of(entry["epoch"]) < 1:
+            entry["degradations"] = self.share_of(entry["epoch"])
         try:
             entry["train_loss"] = self._train(entry["epoch"])
             return entry | (self._validate() if len(self.valid) else {})
         except DivergedError as error:
             logger.warning("epoch %d: %s", entry["epoch"], error)
             return entry | {"state": DIVERGED}
+
+    def share_of(self, epoch: int) -> float:
+        """Say how often an epoch degrades patches, as a share of how often the last one does."""
+        training = self.training
+        warm = training.warmup * (training.epochs - self.first_epoch)
+        degrades = weaken(training.augmentation, 0.0) != training.augmentation
+        return min(1.0, (epoch - self.first_epoch) / warm) if warm > 0 and degrades else 1.0
 
     def remember(self, entry: Entry) -> None:
         """Add an epoch to the history and keep its weights if it is the best."""
@@ -200,9 +213,8 @@ class Trainer:
             self.fit, training.crops_per_image, training.batch_size, training.random_state, epoch
         )
         own = training.processes.share(draws)
-        patches = DrawnPatches(
-            self.pairs, own, training.crop_size, training.augmentation, training.balance
-        )
+        augmentation = weaken(training.augmentation, self.share_of(epoch))
+        patches = DrawnPatches(self.pairs, own, training.crop_size, augmentation, training.balance)
         size = training.batch_size // training.processes.count
         return DataLoader(patches, size, num_workers=training.n_jobs)
 

@@ -25,6 +25,7 @@ FLAGS = {
     "--crops-per-image 3": ("crops_per_image", 3),
     "--crops 9": ("n_crops", 9),
     "--balance 0.2": ("balance", 0.2),
+    "--warmup 0.2": ("warmup", 0.2),
     "--tile-size 128": ("tile_size", 128),
     "--tile-overlap 8": ("tile_overlap", 8),
     "--threshold iou": ("threshold", "iou"),

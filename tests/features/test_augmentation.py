@@ -12,6 +12,7 @@ from cnnsvm.features.augmentation import (
     apply_to_whole,
     draw_plan,
     recompress,
+    weaken,
 )
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 70, 3), dtype=np.uint8)
@@ -79,6 +80,15 @@ def test_probabilities_are_kept():
     rng = np.random.default_rng(0)
     share = np.mean([draw_plan(augmentation, rng).codec is not None for _ in range(2000)])
     assert 0.26 < share < 0.34
+
+
+def test_degradations_become_rarer_and_nothing_else_changes():
+    robust = AUGMENTATIONS["robust"]
+    half = weaken(robust, 0.5)
+    assert (half.resize, half.codec, half.second_codec) == (0.125, 0.325, 0.075)
+    assert replace(half, resize=0.25, blur=0.1, noise=0.1, codec=0.65, second_codec=0.15) == robust
+    assert weaken(robust, 1.0) == robust
+    assert weaken(AUGMENTATIONS["small"], 0.0) == AUGMENTATIONS["small"]
 
 
 def test_the_image_is_not_changed():

@@ -243,6 +243,7 @@ def test_too_few_sources_leave_nothing_aside(caplog):
         ({"learning_rate": 0.0}, r"learning_rate must be a number above 0, got 0\.0"),
         ({"validation_fraction": 0.6}, r"validation_fraction must lie in \(0, 0\.5\], got 0\.6"),
         ({"balance": 1.1}, r"balance must lie in \[0, 1\]"),
+        ({"warmup": -0.1}, r"warmup must lie in \[0, 1\], got -0\.1"),
         ({"threshold": "best"}, r"threshold must be 'iou' or lie in \(0, 1\), got 'best'"),
         ({"gpu_memory_fraction": 2}, r"gpu_memory_fraction must be None or lie in \(0, 1\]"),
         ({"distributed": "yes"}, "distributed must be True or False, got 'yes'"),

@@ -5,6 +5,12 @@ from cnnsvm.localization.collapse import best_epoch, failure, patience_is_over, 
 STATES = {"l": "learning", "g": "guessing", "n": "nothing", "e": "everything", "d": "diverged"}
 
 
+def warming_up(entries, n):
+    """Say of the first n epochs that they degraded patches less than the training is to."""
+    shares = [k / n for k in range(n)]
+    return [e | {"degradations": s} for e, s in zip(entries, shares, strict=False)] + entries[n:]
+
+
 def history(text, losses=None):
     """Write a history: a state and an attempt each epoch, such as "l0 n0 n0 l1"; IoU rises."""
     entries = []
@@ -107,3 +113,20 @@ def test_patience_counts_from_the_best_epoch_of_an_attempt():
     assert not patience_is_over(history("e0 e0 e0 n1 n1 n1 n1 n1", losses), 1, 2)
     assert patience_is_over(history("e0 e0 e0 n1 n1 n1 n1 n1 n1", losses), 1, 2)
     assert not patience_is_over([], 0, 3)
+
+
+def test_epochs_that_warm_up_are_kept_only_if_there_are_no_others():
+    falling = [e | {"valid_iou": 0.9 - e["epoch"] / 10} for e in history("l0 l0 l0 l0 l0")]
+    assert best_epoch(falling) == 0
+    assert best_epoch(warming_up(falling, 3)) == 3
+    assert best_epoch(warming_up(falling, 5)) == 0
+    dead = [e | {"state": "nothing"} if e["epoch"] > 2 else e for e in falling]
+    assert best_epoch(warming_up(dead, 3)) == 0
+
+
+def test_patience_waits_for_the_warm_up():
+    falling = [e | {"valid_iou": 0.9 - e["epoch"] / 10} for e in history("l0 l0 l0 l0 l0")]
+    assert patience_is_over(falling[:4], 0, 2)
+    warm = warming_up(falling, 3)
+    assert [patience_is_over(warm[:n], 0, 2) for n in (2, 3, 4, 5)] == [False] * 4
+    assert patience_is_over([*warm, falling[-1] | {"epoch": 5, "valid_iou": 0.1}], 0, 2)

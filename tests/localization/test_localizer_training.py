@@ -7,8 +7,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from tiny_localizer import Tiny, assert_same_weights, training, weights
 
+from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.trainer import DivergedError
-from cnnsvm.localization import losses
+from cnnsvm.localization import losses, trainer
 from cnnsvm.localization.patches import Pairs
 from cnnsvm.localization.trainer import RATE_FACTOR, Trainer
 from cnnsvm.localization.training import train, warn_of_collapse
@@ -212,3 +213,34 @@ def test_a_threshold_of_its_own_is_chosen_where_the_iou_is_highest(painted):
         assert b["valid_iou"] >= a["valid_iou"]
         assert b["valid_auc"] == a["valid_auc"]
     assert {entry["valid_threshold"] for entry in chosen} != {0.5}
+
+
+def test_degradations_come_in_slowly(painted, monkeypatch):
+    used = []
+
+    class Watched(trainer.DrawnPatches):
+        def __init__(self, pairs, draws, size, augmentation, balance):
+            used.append(augmentation)
+            super().__init__(pairs, draws, size, augmentation, balance)
+
+    monkeypatch.setattr(trainer, "DrawnPatches", Watched)
+    _, history = run(painted, epochs=4, warmup=0.5)
+    full = AUGMENTATIONS["full"]
+    assert [a.codec for a in used] == [0.0, full.codec / 2, full.codec, full.codec]
+    assert [entry.get("degradations", 1.0) for entry in history] == [0.0, 0.5, 1.0, 1.0]
+    assert {a.turn for a in used} == {True}
+    used.clear()
+    _, history = run(painted, epochs=2, warmup=1.0, augmentation=AUGMENTATIONS["geometric"])
+    assert not any("degradations" in entry for entry in history)
+
+
+def test_each_attempt_warms_up_anew(painted, monkeypatch):
+    script(
+        monkeypatch, [*[("learning", 0.6)] * 4, *[("nothing", 0.0)] * 3, *[("learning", 0.7)] * 5]
+    )
+    _, history = run(painted, epochs=11, warmup=0.5)
+    shares = [entry.get("degradations", 1.0) for entry in history]
+    assert shares[0] == 0
+    assert shares[6] == 1
+    assert [entry["attempt"] for entry in history][7] == 1
+    assert shares[7:] == [0.0, 0.5, 1.0, 1.0]

@@ -86,6 +86,7 @@ def training(**changes):
         "crops_per_image": 1,
         "balance": 0.5,
         "augmentation": AUGMENTATIONS["full"],
+        "warmup": 0.0,
         "threshold": 0.5,
         "random_state": 0,
         "n_jobs": 0,
