@@ -4,7 +4,7 @@
     python experiments/localize.py --data vae opencv repaint
     python experiments/localize.py --data vae --tables matrix jpeg --augmentation robust --out jpeg
     python experiments/localize.py --data vae --architectures nixnet:2m --crop-size 128 --limit 60
-    python experiments/localize.py --data vae opencv --train-on "opencv-telea spliced" --tables cross
+    python experiments/localize.py --data vae opencv --train-on "opencv-telea spliced"
     torchrun --nproc-per-node=8 experiments/localize.py --data vae --distributed
 
 Each architecture is trained on each kind of picture (engine and variant) and judged on all, on
