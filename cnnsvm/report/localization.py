@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.evaluation.localization_controls import EVERY_PIXEL
 from cnnsvm.evaluation.localization_study import Study
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
@@ -142,6 +143,14 @@ def _cards(study: Study, facts: Mapping[str, Any]) -> list[Html]:
     return cards
 
 
+def _f1_of_every_pixel(study: Study, facts: Mapping[str, Any]) -> float | None:
+    wanted = {"control": EVERY_PIXEL, "judged_on": facts["main"], "judged_policy": facts["policy"]}
+    for row in study.controls.to_dict("records"):
+        if all(row[key] == value for key, value in wanted.items()):
+            return float(row["per_image_f1"])
+    return None
+
+
 def _records(table: pd.DataFrame) -> list[Any]:
     """List the rows of a table, with None for what is missing."""
     return table.astype(object).where(table.notna(), None).to_dict("records")
@@ -159,6 +168,6 @@ def _figures(study: Study, facts: Mapping[str, Any]) -> list[Html]:
             figures.append(element("figure", image(to_png(plot), "png", alt)))
     if "jpeg" in facts["tables"]:
         main = usual[(usual[["trained_on", "judged_on"]] == facts["main"]).all(axis=1)]
-        plot = jpeg_plot(main, designs)
+        plot = jpeg_plot(main, designs, _f1_of_every_pixel(study, facts))
         figures.append(element("figure", image(to_png(plot), "png", "F1 by JPEG quality")))
     return figures

@@ -40,7 +40,9 @@ def matrix_plot(plain: pd.DataFrame, design: str, kinds: Sequence[str]) -> Figur
     return figure
 
 
-def jpeg_plot(rows: pd.DataFrame, designs: Sequence[str]) -> Figure:
+def jpeg_plot(
+    rows: pd.DataFrame, designs: Sequence[str], every_pixel: float | None = None
+) -> Figure:
     """Draw F1 by JPEG quality, one line a design; vertical lines are 95 % intervals.
 
     Parameters
@@ -48,6 +50,8 @@ def jpeg_plot(rows: pd.DataFrame, designs: Sequence[str]) -> Figure:
     rows : DataFrame
         Rows of a study's summary on the main pictures, under one policy.
     designs : sequence of str
+    every_pixel : float or None
+        F1 of calling every pixel repainted, dashed if it is known.
     """
     qualities = sorted(rows["quality"].dropna().unique(), reverse=True)
     names = ["none", *(f"{quality:.0f}" for quality in qualities)]
@@ -63,6 +67,8 @@ def jpeg_plot(rows: pd.DataFrame, designs: Sequence[str]) -> Figure:
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(places, part["per_image_f1"], marker=marker, color=colour, label=design)
     axes.axhline(_BEST_ZERO_SHOT, color=GREY, linestyle=":", linewidth=1)
+    if every_pixel is not None:
+        axes.axhline(every_pixel, color="black", linestyle="--", linewidth=1, label="every pixel")
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel="JPEG quality", ylabel="F1", ylim=(-0.02, 1.02))
     axes.set_title("F1 under JPEG (dotted: best published zero-shot at 80)", fontsize=9)

@@ -190,6 +190,7 @@ def _jpeg(summary: pd.DataFrame, facts: Mapping[str, Any], form: Form) -> list[d
 _OF_JPEG = (
     ("per_image_f1", None, "F1"),
     ("per_image_iou", None, "IoU"),
+    ("pooled_auc", None, "pooled AUC"),
     ("untouched_false_alarm", ORIGINAL, "false alarms on untouched pictures"),
 )
 

@@ -13,6 +13,7 @@ from cnnsvm.evaluation.localization_plan import Wanted, plan_study
 from cnnsvm.evaluation.localization_study import Study
 from cnnsvm.localization.overlay import draw_overlay
 from cnnsvm.report.localization import (
+    _f1_of_every_pixel,
     format_localization,
     render_localization,
     write_localization,
@@ -122,6 +123,8 @@ def test_what_needs_no_picture_has_a_row_a_kind(study):
     table = by_title(part)["Without looking at a picture"]
     assert [row[0] for row in table["rows"]] == list(KINDS[:2])
     assert table["rows"][0][1:] == ["1.000", "1.000", "0.500", "0.667"]
+    assert _f1_of_every_pixel(part, facts()) == 1
+    assert _f1_of_every_pixel(study, facts()) is None
     assert "Without looking" not in str(by_title(study))
 
 
@@ -146,6 +149,7 @@ def test_jpeg_goes_from_none_to_strong(study):
     qualities = ["none", "95", "90", "80", "75", "60", "50", "40"]
     assert [row[0] for row in table["rows"]] == qualities
     assert float(table["rows"][0][1]) > float(table["rows"][1][1])
+    assert "JPEG: pooled AUC" in by_title(study)
 
 
 def test_costs_are_said_in_millions_and_billions(study):
@@ -196,6 +200,9 @@ def test_the_plot_has_a_line_a_design(study):
     assert labels == ["fcn", "iid"]
     line = figure.axes[0].get_lines()[0]
     assert len(line.get_xdata()) == 8
+    figure = jpeg_plot(rows[rows["judged_policy"] == "half"], ["fcn", "iid"], every_pixel=0.6)
+    assert figure.axes[0].get_lines()[-1].get_ydata()[0] == 0.6
+    assert len(figure.axes[0].get_legend().get_texts()) == 3
 
 
 def test_kinds_and_false_alarms_in_words():
