@@ -19,10 +19,12 @@ from cnnsvm.report.wording import format_interval, format_number
 METRICS = {"accuracy": "accuracy", "f1": "F1", "roc_auc": "ROC AUC"}
 HEADS = {"network": "own layer", "svm": "SVM"}
 PROTOCOL = (
-    "All networks were trained on the same images with the same settings, and judged on the same "
-    "images that none of them has seen, nor a near-duplicate of them. Own layer: what fine-tuning "
-    "trained on top; SVM: tuned on the same embeddings. 95 % intervals come from resampling groups "
-    "of near-duplicates, and say nothing about retraining."
+    "All networks were trained on the same images with the same settings, but for what a row's "
+    "name says and a learning rate that is lower from given weights and without batch "
+    "normalisation. They were judged on the same images, which none of them has seen, nor a "
+    "near-duplicate of them. Own layer: what fine-tuning trained on top; SVM: tuned on the same "
+    "embeddings. 95 % intervals come from resampling groups of near-duplicates, and say nothing "
+    "about retraining."
 )
 _WIDE = ".plots.wide { grid-template-columns: minmax(0, 46rem); }"
 
