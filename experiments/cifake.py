@@ -3,6 +3,7 @@ r"""CIFAKE: real against generated pictures of 32x32 pixels, from the archive to
     python experiments/cifake.py --train cifake_train.tar.xz
     python experiments/cifake.py --train train.tar.xz --test test.tar.xz --exact
     python experiments/cifake.py --train train.tar.xz --bundle runs/cifake/weights
+    python experiments/cifake.py --train train.tar.xz --weights runs/cifake/weights --epochs 8
 
 A part of the training images is held out by groups of near-duplicates (or --test is judged); a
 network is fine-tuned on the others at their native size, an SVM tuned on its embeddings, and both
@@ -61,6 +62,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, default=RUNS / "cifake", help="folder of the results [%(default)s]")
     add("--held-out", type=int, default=HELD_OUT, metavar="N", help="images [%(default)s]")
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
+    add("--weights", help="train on from 'cifake' or from what --bundle has written [from scratch]")
     add("--epochs", type=int, default=24, help="[%(default)s]")
     add("--learning-rate", type=float, default=3e-3, help="[%(default)s]")
     add("--nystroem", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
@@ -90,7 +92,34 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     n_left_out = len(train) - len(kept)
     if args.limit:
         kept = kept[draw_groups(cifake.groups[kept], args.limit, args.seed)]
+    refuse_seen(args.weights, cifake.images[test])
     return cifake, kept, test, n_left_out
+
+
+def refuse_seen(weights: str | None, judged: np.ndarray) -> None:
+    """Refuse to train on from a detector that has learnt from images that are to be judged."""
+    from cnnsvm.pretrained import find_near, training_hashes
+    from cnnsvm.reuse import is_saved_network, saved_folder
+
+    if weights is None:
+        return
+    if not is_saved_network(weights):
+        raise ValueError(
+            f"--weights {weights} is no saved detector. Give 'cifake' or what --bundle wrote."
+        )
+    known, is_all = training_hashes(saved_folder(weights))
+    if not is_all:
+        raise ValueError(
+            f"--weights {weights} does not say what it was trained on, so that images to be judged "
+            "may be among that. Give a folder that --bundle wrote."
+        )
+    n_seen = len(find_near(known, judged, 0))
+    if n_seen:
+        raise ValueError(
+            f"--weights {weights} has been trained on {n_seen:,} of the {len(judged):,} images to "
+            "be judged; a number on those would be no result. Give the --seed and the --held-out "
+            "that it was trained with, or start from scratch."
+        )
 
 
 def make_detector(args: argparse.Namespace) -> Any:
@@ -98,7 +127,7 @@ def make_detector(args: argparse.Namespace) -> Any:
     from cnnsvm import InpaintDetector
 
     return InpaintDetector(
-        **DETECTOR,
+        **DETECTOR | {"weights": args.weights},
         epochs=args.epochs,
         learning_rate=args.learning_rate,
         nystroem=args.nystroem,

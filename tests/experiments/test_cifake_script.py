@@ -71,6 +71,47 @@ def run(script, train, tmp_path_factory):
     return arguments, out
 
 
+def changed(arguments, **values):
+    """Give other values to the flags of a command line."""
+    found = list(arguments)
+    for name, value in values.items():
+        flag = f"--{name.replace('_', '-')}"
+        place = found.index(flag) if flag in found else len(found)
+        found[place : place + 2] = [flag, str(value)]
+    return found
+
+
+def test_training_goes_on_from_a_detector(script, run, tmp_path):
+    bundle, again = run[1] / "bundle", tmp_path / "bundle"
+    arguments = changed(run[0], out=tmp_path / "out", weights=bundle, epochs=1, bundle=again)
+    assert script.main([*arguments, "--no-shuffled"]) == 0
+    before, after = (InpaintDetector.from_pretrained(folder) for folder in (bundle, again))
+    assert len(after.history_) == 1
+    # a new layer on trained ones
+    assert after.history_[0]["train_loss"] < before.history_[0]["train_loss"]
+    assert (after.trained_on_ == before.trained_on_).all()
+
+
+@pytest.mark.parametrize("case", ["seen", "unknown", "no detector"])
+def test_a_detector_that_may_have_seen_what_is_judged_is_refused(
+    script, run, tmp_path, capsys, case
+):
+    weights, seed = run[1] / "bundle", 0
+    if case == "seen":
+        seed = 1  # another split
+    elif case == "unknown":
+        weights = run[1] / "model" / "model"
+    else:
+        weights = tmp_path
+    arguments = changed(run[0], out=tmp_path / "out", weights=weights, seed=seed)
+    assert script.main(arguments) != 0
+    said = capsys.readouterr().err
+    assert str(weights) in said
+    expected = {"seen": "of the 32 images to be judged", "unknown": "does not say what it was"}
+    assert expected.get(case, "is no saved detector. Give 'cifake'") in said
+    assert not (tmp_path / "out" / "model").exists()
+
+
 def test_the_held_out_part_is_judged_and_well(run):
     table = pd.read_csv(run[1] / "predictions.csv")
     report = json.loads((run[1] / "report.json").read_text())
