@@ -92,7 +92,7 @@ class InpaintDetector(
     weight_decay : float, default=0.01
     validation_fraction : float in (0, 0.5], default=0.2
         Share of the training sources that early stopping watches.
-    augmentation : {"none", "geometric", "small", "full", "robust"}, default="full"
+    augmentation : {"none", "geometric", "small", "full", "jpeg", "robust"}, default="full"
         See `cnnsvm.features.augmentation.AUGMENTATIONS`. A source and its fakes get the same.
     pairs_per_source : int or None, default=None
         Crops of each class that a source gives in an epoch, at most; None takes every image.

@@ -72,7 +72,7 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--augmentation",
         default="geometric",
-        help="none, geometric, small, full or robust [%(default)s]",
+        help="none, geometric, small, full, jpeg or robust [%(default)s]",
     )
     add("--pairs-per-source", "crops of each class in an epoch [all]", type=int, metavar="N")
     add("--epochs", "at most", type=int)

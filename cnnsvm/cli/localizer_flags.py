@@ -114,7 +114,9 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
 def _add_patch_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("patches and masks").add_argument
     add("--mask-policy", default="half", help="greys that count: any, half, full [%(default)s]")
-    add("--augmentation", default="full", help="none, geometric, full or robust [%(default)s]")
+    add(
+        "--augmentation", default="full", help="none, geometric, full, jpeg or robust [%(default)s]"
+    )
     add(
         "--warmup",
         type=float,

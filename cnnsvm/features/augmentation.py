@@ -47,7 +47,9 @@ class Augmentation:
     blur_sigma, noise_sigma : float
         Largest Gaussian blur in pixels, and largest Gaussian noise in grey levels.
     quality, webp_quality : (int, int)
-        Range of JPEG and WebP quality; the codec is JPEG three times in four.
+        Range of JPEG and WebP quality.
+    webp : float
+        Probability that a codec is WebP instead of JPEG.
     encoders : tuple of str
         Keys of `ENCODERS` that write the JPEGs.
     """
@@ -64,19 +66,22 @@ class Augmentation:
     resize_range: tuple[float, float] = (0.75, 1.33)
     blur_sigma: float = 0.8
     noise_sigma: float = 2.0
+    webp: float = 0.25
     quality: tuple[int, int] = (60, 100)
     webp_quality: tuple[int, int] = (60, 100)
     encoders: tuple[str, ...] = ("jpeg",)
 
 
 #: What ``augmentation=`` accepts. "geometric" keeps every pixel value; "small" is for
-#: pictures of 32 pixels, which have an up and a down; "full" is mild; "robust" is for detectors
-#: that must stand what happens to pictures on their way through the world.
+#: pictures of 32 pixels, which have an up and a down; "full" is mild; "jpeg" is for files that
+#: have all been saved again; "robust" is for detectors that must stand what happens to pictures on
+#: their way through the world.
 AUGMENTATIONS = {
     "none": Augmentation(turn=False),
     "geometric": Augmentation(),
     "small": Augmentation(turn=False, mirror=True, shift=2, erase=12),
     "full": Augmentation(resize=0.1, blur=0.1, noise=0.1, codec=0.3),
+    "jpeg": Augmentation(codec=0.8, webp=0.0, encoders=("jpeg", "jpeg", "jpeg-444", "jpeg-opencv")),
     "robust": Augmentation(
         resize=0.25,
         blur=0.1,
@@ -302,7 +307,7 @@ def _opencv_jpeg(image: np.ndarray, quality: int) -> bytes:
 
 
 def _draw_codec(wanted: Augmentation, rng: np.random.Generator) -> tuple[str, int]:
-    is_jpeg, share = rng.random() < 0.75, rng.random()
+    is_jpeg, share = rng.random() < 1 - wanted.webp, rng.random()
     encoder = wanted.encoders[int(rng.integers(len(wanted.encoders)))]
     low, high = wanted.quality if is_jpeg else wanted.webp_quality
     return (encoder if is_jpeg else "webp"), low + int(share * (high - low + 1))

@@ -59,7 +59,7 @@ class InpaintLocalizer(BaseEstimator):
         After that its best weights are kept with a ``ConvergenceWarning``.
     validation_fraction : float in (0, 0.5], default=0.2
         Share of the training sources that early stopping watches.
-    augmentation : {"none", "geometric", "full", "robust"}, default="full"
+    augmentation : {"none", "geometric", "full", "jpeg", "robust"}, default="full"
         See `cnnsvm.features.augmentation.AUGMENTATIONS`. The mask goes through the same place,
         resizing, turns and flips; blur, noise and codecs are the image's alone.
     warmup : float in [0, 1], default=0.5

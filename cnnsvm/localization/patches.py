@@ -16,6 +16,10 @@ from cnnsvm.localization.masks import load_pair
 #: Share of repainted pixels that a balanced patch should have, and places tried to find one.
 WANTED_SHARE = (0.1, 0.9)
 N_TRIES = 10
+#: Share of the recompressed patches that are cut on the picture's 8-pixel grid. A file that is
+#: saved again has its second grid where it had the first, and that leaves another trace than a grid
+#: that is moved, as after cropping.
+ON_GRID, GRID = 0.5, 8
 
 
 class Pairs:
@@ -117,6 +121,8 @@ def cut_patch(
     side = size if plan.scale is None else max(1, round(size / plan.scale))
     pixels, mask = wrap_to(pixels, side), wrap_to(mask, side)
     top, left = choose_place(mask, side, balance, rng)
+    if rng.random() < ON_GRID and plan.codec is not None and plan.scale is None:
+        top, left = top - top % GRID, left - left % GRID
     place = slice(top, top + side), slice(left, left + side)
     painted = np.repeat(np.where(mask[place], np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
     geometry = replace(plan, blur=None, noise=None, codec=None, second_codec=None, erase=None)

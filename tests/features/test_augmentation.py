@@ -82,6 +82,16 @@ def test_probabilities_are_kept():
     assert 0.26 < share < 0.34
 
 
+def test_jpeg_alone_is_never_webp_and_changes_nothing_else():
+    rng = np.random.default_rng(0)
+    plans = [draw_plan(AUGMENTATIONS["jpeg"], rng) for _ in range(500)]
+    codecs = [plan.codec for plan in plans if plan.codec is not None]
+    assert 0.75 < len(codecs) / len(plans) < 0.85
+    assert {encoder for encoder, _ in codecs} == {"jpeg", "jpeg-444", "jpeg-opencv"}
+    assert (min(q for _, q in codecs), max(q for _, q in codecs)) == (60, 100)
+    assert {(p.scale, p.blur, p.noise, p.second_codec) for p in plans} == {(None,) * 4}
+
+
 def test_degradations_become_rarer_and_nothing_else_changes():
     robust = AUGMENTATIONS["robust"]
     half = weaken(robust, 0.5)

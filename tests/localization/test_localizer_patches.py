@@ -6,6 +6,7 @@ from PIL import Image
 from tiny_localizer import paintings
 
 from cnnsvm.features.augmentation import AUGMENTATIONS, Augmentation
+from cnnsvm.localization import patches
 from cnnsvm.localization.patches import (
     DrawnPatches,
     FixedPatches,
@@ -45,7 +46,8 @@ def test_image_and_mask_go_through_the_same_geometry(shape, seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_degradations_leave_the_mask_alone(seed):
+def test_degradations_leave_the_mask_alone(seed, monkeypatch):
+    monkeypatch.setattr(patches, "ON_GRID", 0.0)  # else a codec may move the place
     degraded = Augmentation(blur=1, noise=1, codec=1, second_codec=1, noise_sigma=8.0)
     clean = dataclasses.replace(degraded, blur=0, noise=0, codec=0)
     grain = rng(seed).random((90, 120)) < 0.4  # which a blur would change
@@ -154,3 +156,16 @@ def test_what_is_erased_in_the_image_stays_in_the_mask(seed):
     patch, target = cut_patch(painted_white(whole), whole, 32, moved, 0.0, rng(seed))
     assert (patch[..., 0] == 124).any()
     assert target.all()
+
+
+@pytest.mark.parametrize(("codec", "expected"), [(1.0, 0.5), (0.0, 0.0)])
+def test_half_of_the_recompressed_patches_lie_on_the_grid_of_the_picture(codec, expected):
+    dots = np.zeros((96, 88), dtype=bool)
+    dots[::8, ::8] = True
+    saved_again = Augmentation(turn=False, codec=codec)
+    on_grid = [
+        cut_patch(painted_white(dots), dots, 32, saved_again, 0.0, rng(seed))[1][0, 0]
+        for seed in range(400)
+    ]
+    by_chance = 1 / 64
+    assert np.mean(on_grid) == pytest.approx(expected + (1 - expected) * by_chance, abs=0.08)
