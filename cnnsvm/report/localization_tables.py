@@ -181,7 +181,7 @@ def _jpeg(summary: pd.DataFrame, facts: Mapping[str, Any], form: Form) -> list[d
             by_design = {row["design"]: row for row in part[is_it].to_dict("records")}
             cells = [_of_row(by_design.get(design), column, form) for design in facts["designs"]]
             rows.append(["none" if quality is None else f"{quality:.0f}", *cells])
-        note = f"{name} of the localisers of {facts['main']}, frozen."
+        note = f"Trained on {facts['main']}; the threshold stays as it was."
         found.append(_table(f"JPEG: {name}", note, ["JPEG quality", *facts["designs"]], rows))
     return found
 
