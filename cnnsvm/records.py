@@ -132,11 +132,11 @@ def read_manifest(path: str | os.PathLike[str], *, check: bool = True) -> pd.Dat
         )
     root = file.parent.resolve()
     outside = [
-        _problem(i, value, f"leaves the manifest's folder {root}. Move the file inside it.")
+        _problem(i, value, rule)
         for column in ("path", "mask_path")
         if column in table
         for i, value in enumerate(table[column])
-        if isinstance(value, str) and not _inside(root, value)
+        if isinstance(value, str) and (rule := _misplaced(root, value))
     ]
     if outside:
         raise ManifestError(_summary(outside, str(file)))
@@ -241,8 +241,15 @@ def _with_file_facts(table: pd.DataFrame) -> pd.DataFrame:
     return make_manifest(rows)
 
 
-def _inside(root: Path, value: str) -> bool:
-    return not Path(value).is_absolute() and (root / value).resolve().is_relative_to(root)
+def _misplaced(root: Path, value: str) -> str | None:
+    """Say what is wrong with where a path of a manifest leads, if anything is."""
+    if Path(value).is_absolute():
+        return (
+            f"is absolute. Write it relative to the manifest's folder {root}, with the file in it."
+        )
+    if not (root / value).resolve().is_relative_to(root):
+        return f"leaves the manifest's folder {root}. Move the file inside it."
+    return None
 
 
 def _relative(root: Path, value: Any, position: int) -> str | None:

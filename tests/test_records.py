@@ -159,12 +159,20 @@ def test_paths_may_not_leave_the_folder(tmp_path, manifest, suffix, column, chec
     outside = write_image(tmp_path / "secret.png", 99)
     (tmp_path / "records/link.png").symlink_to(outside)
     reader = pd.read_csv if suffix == "csv" else pd.read_parquet
-    for value in ("../secret.png", str(outside), "0/../../secret.png", "link.png"):
+    leaves = r"leaves the manifest's folder.*Move"
+    absolute = r"is absolute\. Write it relative to the manifest's folder"
+    for value, expected in (
+        ("../secret.png", leaves),
+        ("0/../../secret.png", leaves),
+        ("link.png", leaves),
+        (str(outside), absolute),
+        (str(tmp_path / "records" / "0.png"), absolute),
+    ):
         table = reader(path)
         table.loc[3, column] = value
         bad = path.with_name(f"bad.{suffix}")
         table.to_csv(bad, index=False) if suffix == "csv" else table.to_parquet(bad)
-        with pytest.raises(ManifestError, match=r"row 4 \(.*leaves the manifest's folder.*Move"):
+        with pytest.raises(ManifestError, match=rf"row 4 \(.*{expected}"):
             read_manifest(bad, check=check)
 
 
