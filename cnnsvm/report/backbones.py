@@ -9,7 +9,7 @@ import pandas as pd
 from cnnsvm.features.trainer import best_epoch
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
-from cnnsvm.report.files import to_json, write_atomically
+from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import element, html, image, join, paragraph, section, table
 from cnnsvm.report.plots import training_plot
 from cnnsvm.report.style import CSS, PAGE
@@ -57,12 +57,10 @@ def write_backbones(
         "backbones.json": to_json({**facts, "backbones": list(rows)}),
         "backbones.html": _page(rows, facts, headers, cells),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(out / name, content)
+    files = write_files(out, contents)
     short = ["backbone", "accuracy, own layer", "accuracy, SVM", *headers[-3:]]
     picked = [[row[0], row[1], row[2], *row[-3:]] for row in cells]
-    return f"{facts['title']}\n{format_table(short, picked)}", [out / name for name in contents]
+    return f"{facts['title']}\n{format_table(short, picked)}", list(files.values())
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

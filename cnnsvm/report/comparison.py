@@ -1,6 +1,5 @@
 """The report on a comparison of designs: text, CSV, JSON, and one HTML page with a plot."""
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import pandas as pd
 from cnnsvm.evaluation.comparison import ALL, COMPARED, FALSE_ALARMS, Comparison
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
-from cnnsvm.report.comparison_plot import Found, Row, comparison_plot, of_all_fakes
-from cnnsvm.report.files import to_json, write_atomically
+from cnnsvm.report.comparison_plot import Found, comparison_plot, of_all_fakes
+from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import (
     Html,
     definitions,
@@ -24,7 +23,17 @@ from cnnsvm.report.markup import (
     table,
 )
 from cnnsvm.report.style import CSS, PAGE
-from cnnsvm.report.text import WIDTH, format_table
+from cnnsvm.report.summaries import (
+    WIDE,
+    interval_of,
+    page_head,
+    text_head,
+    text_tail,
+    trust,
+    warnings_of,
+    wrapped,
+)
+from cnnsvm.report.text import format_table
 from cnnsvm.report.wording import (
     METRIC_LABELS,
     format_interval,
@@ -51,7 +60,7 @@ PROTOCOL = (
 )
 _SHORT = ("found", "alarms", "ECE", "time")
 _SIGNIFICANT = 0.05
-_WIDE = ".plots.wide { grid-template-columns: minmax(0, 40rem); }"
+JSON = "the JSON file"
 
 
 def write_comparison(
@@ -88,10 +97,7 @@ def write_comparison(
         f"{stem}-differences.csv": _csv(differences),
         f"{stem}-predictions.csv": _csv(predictions),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(out / name, content)
-    return {name: out / name for name in contents}
+    return write_files(out, contents)
 
 
 def format_comparison(found: Found, facts: Mapping[str, Any], files: Iterable[Path] = ()) -> str:
@@ -110,9 +116,7 @@ def format_comparison(found: Found, facts: Mapping[str, Any], files: Iterable[Pa
         With a final newline.
     """
     title = str(facts.get("title") or "Benchmark")
-    lines = {"data": facts.get("data"), "size": _size(facts), "command": facts.get("command")}
-    head = [f"{name:9}{value}" for name, value in lines.items() if value]
-    blocks = ["\n".join([title, "=" * min(len(title), WIDTH), *head])]
+    blocks = [text_head(title, facts)]
     for codec, comparison in found.items():
         headers = ["design", "ROC AUC", "balanced accuracy", *_SHORT]
         blocks.append(
@@ -121,10 +125,12 @@ def format_comparison(found: Found, facts: Mapping[str, Any], files: Iterable[Pa
         blocks += [f"ROC AUC by variant\n{format_table(*rows)}" for rows in _variants(comparison)]
         headers, rows = _differences(comparison)
         blocks += [f"Differences\n{format_table(headers, rows)}"] if rows else []
-        blocks.append(_wrapped(" ".join(describe_comparison(comparison))))
-    blocks += [_wrapped(PROTOCOL), *(_wrapped(f"Warning: {text}") for text in _warnings(facts))]
-    paths = [f"  {path}" for path in files]
-    return "\n\n".join([*blocks, *(["\n".join(["Written to", *paths])] if paths else [])]) + "\n"
+        blocks.append(wrapped(" ".join(describe_comparison(comparison))))
+    blocks += [
+        wrapped(PROTOCOL),
+        *(wrapped(f"Warning: {text}") for text in warnings_of(facts, JSON)),
+    ]
+    return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
 
 
 def describe_comparison(comparison: Comparison) -> list[str]:
@@ -144,7 +150,7 @@ def describe_comparison(comparison: Comparison) -> list[str]:
     if not known:
         return ["No ROC AUC is defined for these predictions."]
     best = max(known, key=lambda name: rows[name]["roc_auc"])
-    said = [f"{best} ranks best: ROC AUC {format_interval(_interval(rows[best], 'roc_auc'))}."]
+    said = [f"{best} ranks best: ROC AUC {format_interval(interval_of(rows[best], 'roc_auc'))}."]
     table = comparison.differences
     pairs = table[table["metric"] == "roc_auc"].to_dict("records")
     of_best = [pair for pair in pairs if best in (pair["design"], pair["against"])]
@@ -174,23 +180,17 @@ def render_comparison(found: Found, facts: Mapping[str, Any]) -> str:
         HTML with inline style and embedded images; paths and names in it are escaped.
     """
     title = str(facts.get("title") or "Benchmark")
-    command = facts.get("command")
     alt = "ROC AUC and balanced accuracy by design, with the values of the tables below"
     plot = element("figure", image(to_png(comparison_plot(found)), "png", alt))
-    seconds = format_seconds(facts["seconds"]) if "seconds" in facts else None
-    soft = [facts.get("data"), _size(facts), seconds]
-    trust = element("strong", "How far to trust this. ") + html(PROTOCOL)
     body = [
-        element("h1", title),
-        paragraph(" · ".join(str(part) for part in soft if part), class_="soft"),
-        paragraph(element("code", command), class_="command") if command else "",
-        paragraph(Html(trust), class_="note"),
+        page_head(title, facts),
+        trust(PROTOCOL),
         section("Designs", definitions(facts.get("designs") or {})),
         section("Plot", element("div", plot, class_="plots wide")),
         *(_results(codec, comparison) for codec, comparison in found.items()),
-        sections.provenance({**facts, "warnings": _warnings(facts), "skipped": []}),
+        sections.provenance({**facts, "warnings": warnings_of(facts, JSON), "skipped": []}),
     ]
-    return PAGE.format(title=html(title), css=CSS + _WIDE, body=join(body))
+    return PAGE.format(title=html(title), css=CSS + WIDE, body=join(body))
 
 
 def _results(codec: str, comparison: Comparison) -> Html:
@@ -213,7 +213,7 @@ def _scores(comparison: Comparison, spread: Iterable[str] = COMPARED) -> list[li
     return [
         [row["design"]]
         + [
-            format_interval(_interval(row, name)) if name in spread else format_number(row[name])
+            format_interval(interval_of(row, name)) if name in spread else format_number(row[name])
             for name in COLUMNS
         ]
         + [format_seconds(seconds[row["design"]])]
@@ -230,7 +230,7 @@ def _variants(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]
     rows = [
         [
             str(name),
-            *(format_interval(_interval(row, "roc_auc")) for row in part.to_dict("records")),
+            *(format_interval(interval_of(row, "roc_auc")) for row in part.to_dict("records")),
         ]
         for name, part in summary.groupby("design", sort=False)
     ]
@@ -252,10 +252,6 @@ def _differences(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return headers, [[pair, *cells] for pair, cells in pairs.items()]
 
 
-def _interval(row: Row, name: str) -> dict[str, Any]:
-    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
-
-
 def _nested(comparison: Comparison) -> dict[str, Any]:
     parts = ("summary", "differences", "folds")
     return {part: getattr(comparison, part).to_dict("records") for part in parts}
@@ -264,24 +260,6 @@ def _nested(comparison: Comparison) -> dict[str, Any]:
 def _heading(codec: str, comparison: Comparison) -> str:
     row = of_all_fakes(comparison)[0]
     return f"{codec}: {row['n_fakes']} fakes against {row['n_originals']} originals"
-
-
-def _size(facts: Mapping[str, Any]) -> str:
-    size = f"{facts.get('n_images', '?')} images from {facts.get('n_sources', '?')} sources"
-    return f"{size}, {facts['n_folds']} folds" if facts.get("n_folds") else size
-
-
-def _warnings(facts: Mapping[str, Any]) -> list[str]:
-    skipped = facts.get("skipped") or []
-    warned = [str(text) for text in facts.get("warnings") or []]
-    if skipped:
-        first = f"{skipped[0]['path']}: {skipped[0]['reason']}"
-        warned.append(f"{len(skipped)} image(s) left out, all in the JSON file; first {first}")
-    return warned
-
-
-def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False)
 
 
 def _csv(frame: pd.DataFrame) -> str:

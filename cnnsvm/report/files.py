@@ -90,6 +90,23 @@ def write_report(
         "predictions.csv": predictions_csv(predictions),
         "report.html": render_html(result, predictions, curves, loader),
     }
+    return write_files(out, contents)
+
+
+def write_files(out: Path, contents: Mapping[str, str]) -> dict[str, Path]:
+    """Write text files by name into a folder, each in one step.
+
+    Parameters
+    ----------
+    out : Path
+        Made if it is missing.
+    contents : mapping of str to str
+
+    Returns
+    -------
+    dict of str to Path
+        File name to path, in the same order.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(out / name, content)

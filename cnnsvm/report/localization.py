@@ -1,6 +1,5 @@
 """The report on a localisation study: text, CSV, JSON, and one HTML page with overlays."""
 
-import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from cnnsvm.evaluation.localization_controls import EVERY_PIXEL
 from cnnsvm.evaluation.localization_study import Study
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
-from cnnsvm.report.files import to_json, write_atomically
+from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.localization_examples import examples_html
 from cnnsvm.report.localization_plot import jpeg_plot, matrix_plot
 from cnnsvm.report.localization_scores import MEANINGS, READINGS
@@ -27,8 +26,17 @@ from cnnsvm.report.markup import (
     section,
 )
 from cnnsvm.report.style import CSS, PAGE, SHEET_CSS
-from cnnsvm.report.summaries import card, interval_of, page_head, text_head, text_tail, warnings_of
-from cnnsvm.report.text import WIDTH, format_table
+from cnnsvm.report.summaries import (
+    card,
+    interval_of,
+    page_head,
+    text_head,
+    text_tail,
+    trust,
+    warnings_of,
+    wrapped,
+)
+from cnnsvm.report.text import format_table
 
 FILE = "localization.json"
 PROTOCOL = (
@@ -71,10 +79,7 @@ def write_localization(
         "localization.csv": study.summary.to_csv(index=False, lineterminator="\n"),
         "localization-images.csv": study.images.to_csv(index=False, lineterminator="\n"),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(out / name, content)
-    return {name: out / name for name in contents}
+    return write_files(out, contents)
 
 
 def format_localization(
@@ -98,7 +103,7 @@ def format_localization(
     for entry in study_tables(study, costs, facts, short_form):
         blocks.append(f"{entry['title']}\n{format_table(entry['headers'], entry['rows'])}")
     prose = [READINGS, PROTOCOL, *(f"Warning: {text}" for text in warnings_of(facts, FILE))]
-    blocks += [textwrap.fill(text, WIDTH, break_long_words=False) for text in prose]
+    blocks += [wrapped(text) for text in prose]
     return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
 
 
@@ -116,12 +121,11 @@ def render_localization(study: Study, costs: Costs, facts: Mapping[str, Any]) ->
         HTML with inline style and embedded images; paths and names in it are escaped.
     """
     title = str(facts.get("title") or "Localisation")
-    trust = element("strong", "How far to trust this. ") + html(PROTOCOL)
     body = [
         page_head(title, facts),
         element("ul", *_cards(study, facts), class_="cards"),
         paragraph(READINGS),
-        paragraph(Html(trust), class_="note"),
+        trust(PROTOCOL),
         section("Plots", element("div", *_figures(study, facts), class_="plots")),
         sections.tables({"tables": study_tables(study, costs, facts, long_form)}),
         section("Scores", definitions(MEANINGS)),

@@ -1,6 +1,5 @@
 """The report on robustness: text, CSV, JSON, and one HTML page with a plot."""
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from cnnsvm.evaluation.degradations import CLEAN, MEANINGS, kind_of
 from cnnsvm.evaluation.robustness import ALL
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
-from cnnsvm.report.files import to_json, write_atomically
+from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import (
     Html,
     definitions,
@@ -30,17 +29,19 @@ from cnnsvm.report.summaries import (
     Row,
     card,
     interval_of,
+    outcome,
     page_head,
     text_head,
     text_tail,
+    trust,
     warnings_of,
+    wrapped,
 )
-from cnnsvm.report.text import WIDTH, format_table
+from cnnsvm.report.text import format_table
 from cnnsvm.report.wording import (
     format_interval,
     format_number,
     is_number,
-    percent,
 )
 
 #: Column of the summary -> what the tables call it.
@@ -103,10 +104,7 @@ def write_robustness(
         "robustness.csv": summary.to_csv(index=False, lineterminator="\n"),
         "robustness-predictions.csv": predictions.to_csv(index=False, lineterminator="\n"),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(out / name, content)
-    return {name: out / name for name in contents}
+    return write_files(out, contents)
 
 
 def format_robustness(
@@ -145,7 +143,7 @@ def format_robustness(
         blocks.append(f"{VERDICTS}\n{format_table(headers, verdicts)}")
     prose = [" ".join(describe_robustness(summary)), FROZEN]
     prose += [f"Warning: {text}" for text in warnings_of(facts, FILE)]
-    blocks += [textwrap.fill(text, WIDTH, break_long_words=False) for text in prose]
+    blocks += [wrapped(text) for text in prose]
     return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
 
 
@@ -159,10 +157,10 @@ def describe_robustness(summary: pd.DataFrame) -> list[str]:
     """
     rows = _of_all_fakes(summary)
     others = {name: row for name, row in rows.items() if name != CLEAN}
-    sentences = [_outcome("Clean pictures", rows[CLEAN])] if CLEAN in rows else []
+    sentences = [outcome("Clean pictures", rows[CLEAN])] if CLEAN in rows else []
     worst = _extreme(others, "roc_auc", min)
     if worst is not None:
-        sentences.append(_outcome(f"The lowest ranking is that under {worst}", rows[worst]))
+        sentences.append(outcome(f"The lowest ranking is that under {worst}", rows[worst]))
     for words, names in (
         (
             "Lower than clean, beyond chance",
@@ -206,13 +204,12 @@ def render_robustness(summary: pd.DataFrame, facts: Mapping[str, Any]) -> str:
 
 
 def _header(summary: pd.DataFrame, facts: Mapping[str, Any], title: str) -> Html:
-    trust = element("strong", "How far to trust this. ") + html(FROZEN)
     return join(
         [
             page_head(title, facts),
             element("ul", *_cards(summary), class_="cards"),
             paragraph(" ".join(describe_robustness(summary))),
-            paragraph(Html(trust), class_="note"),
+            trust(FROZEN),
         ]
     )
 
@@ -295,12 +292,3 @@ def _nested(summary: pd.DataFrame) -> list[dict[str, Any]]:
         {name: row[name] for name in plain} | {name: interval_of(row, name) for name in shown}
         for row in summary.to_dict("records")
     ]
-
-
-def _outcome(subject: str, row: Row) -> str:
-    sentence = f"{subject}: ROC AUC {format_interval(interval_of(row, 'roc_auc'))}"
-    rates = [row["detection_rate"], row["false_alarm_rate"]]
-    if not all(map(is_number, rates)):
-        return f"{sentence}."
-    found, alarms = map(percent, rates)
-    return f"{sentence}; {found} of the fakes and {alarms} of the originals are called fake."

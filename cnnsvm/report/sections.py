@@ -12,7 +12,6 @@ from cnnsvm.report.markup import (
     Html,
     definitions,
     element,
-    html,
     image,
     join,
     paragraph,
@@ -27,6 +26,7 @@ from cnnsvm.report.plots import (
     roc_plot,
     training_plot,
 )
+from cnnsvm.report.summaries import trust
 from cnnsvm.report.wording import (
     GROUPINGS,
     METRIC_GAPS,
@@ -61,12 +61,11 @@ def headline(result: Mapping[str, Any]) -> Html:
     metrics = result.get("metrics") or {}
     cards = [_card(name, metrics[name]) for name in _HEADLINES if name in metrics]
     alarming = bool(leaking(result.get("controls") or {}))
-    trust = element("strong", "How far to trust this. ") + html(" ".join(caveats(result)))
     return join(
         [
             element("ul", *cards, class_="cards"),
             paragraph(" ".join(explain(result))),
-            paragraph(Html(trust), class_="note alarm" if alarming else "note"),
+            trust(" ".join(caveats(result)), alarming=alarming),
         ]
     )
 

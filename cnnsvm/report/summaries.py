@@ -1,12 +1,13 @@
-"""What the reports on tables of intervals have in common: heads, cards, warnings."""
+"""What reports on tables of intervals have in common: heads, cards, sentences, warnings."""
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.report.markup import Html, element, join, paragraph
+from cnnsvm.report.markup import Html, element, html, join, paragraph
 from cnnsvm.report.text import WIDTH
-from cnnsvm.report.wording import format_interval, format_seconds
+from cnnsvm.report.wording import format_interval, format_seconds, is_number, percent
 
 Row = Mapping[Any, Any]  # of a summary
 
@@ -61,6 +62,27 @@ def page_head(title: str, facts: Mapping[str, Any]) -> Html:
             paragraph(element("code", command), class_="command") if command else "",
         ]
     )
+
+
+def trust(text: str, *, alarming: bool = False) -> Html:
+    """Write the paragraph that says what the numbers rest on."""
+    content = element("strong", "How far to trust this. ") + html(text)
+    return paragraph(Html(content), class_="note alarm" if alarming else "note")
+
+
+def wrapped(text: str) -> str:
+    """Break prose into lines as wide as the tables are."""
+    return textwrap.fill(text, WIDTH, break_long_words=False)
+
+
+def outcome(subject: str, row: Row) -> str:
+    """Say in a sentence how well fakes are ranked, how many are found, and the false alarms."""
+    sentence = f"{subject}: ROC AUC {format_interval(interval_of(row, 'roc_auc'))}"
+    rates = [row["detection_rate"], row["false_alarm_rate"]]
+    if not all(map(is_number, rates)):
+        return f"{sentence}."
+    found, alarms = map(percent, rates)
+    return f"{sentence}; {found} of the fakes and {alarms} of the originals are called fake."
 
 
 def card(label: str, interval: Mapping[str, Any]) -> Html:

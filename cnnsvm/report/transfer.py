@@ -1,6 +1,5 @@
 """The report on unseen engines: text, CSV, JSON, and one HTML page with a plot."""
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from cnnsvm.evaluation.transfer import ALL_FAMILIES, FIRST, HELD_OUT
 from cnnsvm.evaluation.transfer_summary import ALL, MEAN, MEAN_OF_SAME, METRICS
 from cnnsvm.report import sections
 from cnnsvm.report.canvas import to_png
-from cnnsvm.report.files import to_json, write_atomically
+from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import Html, element, html, image, join, paragraph, section, table
 from cnnsvm.report.robustness_plot import shown_variants
 from cnnsvm.report.style import CSS, PAGE
@@ -20,14 +19,17 @@ from cnnsvm.report.summaries import (
     Row,
     card,
     interval_of,
+    outcome,
     page_head,
     text_head,
     text_tail,
+    trust,
     warnings_of,
+    wrapped,
 )
-from cnnsvm.report.text import WIDTH, format_table
+from cnnsvm.report.text import format_table
 from cnnsvm.report.transfer_plot import external_names, family_order, transfer_plot
-from cnnsvm.report.wording import format_interval, format_number, is_number, percent
+from cnnsvm.report.wording import format_interval, format_number, is_number
 
 FILE = "leave-one-out.json"
 FROZEN = (
@@ -80,10 +82,7 @@ def write_transfer(
         "leave-one-out.csv": summary.to_csv(index=False, lineterminator="\n"),
         "leave-one-out-predictions.csv": judged.to_csv(index=False, lineterminator="\n"),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_atomically(out / name, content)
-    return {name: out / name for name in contents}
+    return write_files(out, contents)
 
 
 def format_transfer(
@@ -108,7 +107,7 @@ def format_transfer(
         blocks.append(f"{heading}\n{format_table(headers, rows)}")
     prose = [" ".join(describe_transfer(summary)), *_notes(summary)]
     prose += [f"Warning: {text}" for text in warnings_of(facts, FILE)]
-    blocks += [textwrap.fill(text, WIDTH, break_long_words=False) for text in prose]
+    blocks += [wrapped(text) for text in prose]
     return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
 
 
@@ -129,12 +128,12 @@ def describe_transfer(summary: pd.DataFrame) -> list[str]:
     sentences = [
         f"ROC AUC on engines that training has not seen is {mean} in the mean of {len(names)}, and "
         f"{best} once they are in training.",
-        _outcome(f"The hardest is {names[0]}", unseen[names[0]]),
+        outcome(f"The hardest is {names[0]}", unseen[names[0]]),
     ]
     unproven = [n for n in names if is_number(low := unseen[n]["roc_auc_low"]) and low <= 0.5]
     sentences += [f"Not shown to beat guessing: {', '.join(unproven)}."] if unproven else []
     sentences += [
-        _outcome(f"On {name}, never trained on", seen[name])
+        outcome(f"On {name}, never trained on", seen[name])
         for name in external_names(summary)
         if is_number(seen[name]["roc_auc"])
     ]
@@ -157,12 +156,11 @@ def render_transfer(summary: pd.DataFrame, facts: Mapping[str, Any]) -> str:
     title = str(facts.get("title") or "Unseen engines")
     alt = "ROC AUC by engine, unseen and seen, with the values of the tables below"
     plot = element("figure", image(to_png(transfer_plot(summary)), "png", alt))
-    trust = element("strong", "How far to trust this. ") + html(" ".join(_notes(summary)))
     body = [
         page_head(title, facts),
         element("ul", *_cards(summary), class_="cards"),
         paragraph(" ".join(describe_transfer(summary))),
-        paragraph(Html(trust), class_="note"),
+        trust(" ".join(_notes(summary))),
         section("Plot", element("div", plot, class_="plots wide")),
         *(section(name, table(headers, rows)) for name, headers, rows in _tables(summary, _long)),
         sections.provenance({**facts, "warnings": warnings_of(facts, FILE), "skipped": []}),
@@ -260,15 +258,6 @@ def _short(row: Row, column: str) -> str:
 def _long(row: Row, column: str) -> str:
     bare = row["judged"] == MEAN
     return _short(row, column) if bare else format_interval(interval_of(row, column))
-
-
-def _outcome(subject: str, row: Row) -> str:
-    sentence = f"{subject}: ROC AUC {format_interval(interval_of(row, 'roc_auc'))}"
-    rates = [row["detection_rate"], row["false_alarm_rate"]]
-    if not all(map(is_number, rates)):
-        return f"{sentence}."
-    found, alarms = map(percent, rates)
-    return f"{sentence}; {found} of the fakes and {alarms} of the originals are called fake."
 
 
 def _notes(summary: pd.DataFrame) -> list[str]:
