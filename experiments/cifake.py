@@ -249,7 +249,8 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
         "1.4 made in their likeness (CIFAKE).",
         trained_on=[
             f"{n_train:,} training images of CIFAKE (Bird & Lotfi, IEEE Access 2024): photographs "
-            "of CIFAR-10 and pictures by Stable Diffusion 1.4, 32x32, JPEG."
+            "of CIFAR-10 and pictures by Stable Diffusion 1.4, 32x32, JPEG.",
+            *([f"It began with the network of {args.weights}."] if args.weights else []),
         ],
         tested_on=[Measured(data=what, numbers=numbers, **judged)],
         test_protocol="One split; 95 % intervals from resampling groups of near-duplicates.",

@@ -90,6 +90,8 @@ def test_training_goes_on_from_a_detector(script, run, tmp_path):
     # a new layer on trained ones
     assert after.history_[0]["train_loss"] < before.history_[0]["train_loss"]
     assert (after.trained_on_ == before.trained_on_).all()
+    assert f"It began with the network of {bundle}." in (again / "README.md").read_text()
+    assert "It began with" not in (bundle / "README.md").read_text()
 
 
 @pytest.mark.parametrize("case", ["seen", "unknown", "no detector"])
