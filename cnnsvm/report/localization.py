@@ -141,7 +141,7 @@ def _cards(study: Study, facts: Mapping[str, Any]) -> list[Html]:
     for row in study.summary.to_dict("records"):
         on_main = row["trained_on"] == row["judged_on"] == facts["main"]
         plain = row["policy"] == row["judged_policy"] == facts["policy"]
-        if on_main and plain and row["quality"] != row["quality"]:  # nan: no JPEG
+        if on_main and plain and pd.isna(row["quality"]):  # no JPEG
             label = f"IoU, {row['design']}, {row['judged_on']}"
             cards.append(card(label, interval_of(row, "per_image_iou")))
     return cards

@@ -169,6 +169,16 @@ def test_html_has_intervals_and_escapes(study):
     assert "&lt;bad&gt;" in page
 
 
+@pytest.mark.parametrize("tables", [WANTED.tables, ("cost",)])
+def test_each_design_has_a_card_with_and_without_jpeg(study, tables):
+    table = study.summary if "jpeg" in tables else study.summary[study.summary["quality"].isna()]
+    # without JPEG the column has no number in it
+    only = replace(study, summary=table.astype({"quality": object}).replace({np.nan: None}))
+    page = render_localization(only, COSTS, facts(tables=tables))
+    for design in WANTED.designs:
+        assert f"<span>IoU, {design}, a&lt;b&gt; spliced</span>" in page
+
+
 def test_files_hold_what_was_found(study, tmp_path):
     files = write_localization(tmp_path / "new", study, COSTS, facts())
     assert list(files) == [
