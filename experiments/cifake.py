@@ -79,7 +79,12 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     from cnnsvm.datasets.cifake import read_cifake
     from cnnsvm.datasets.cifake_groups import outside, with_near_duplicates
     from cnnsvm.evaluation.holdout import draw_groups, hold_out
+    from cnnsvm.reuse import is_saved_network
 
+    if args.weights and not is_saved_network(args.weights):
+        raise ValueError(
+            f"--weights {args.weights} is no saved detector. Give 'cifake' or what --bundle wrote."
+        )
     cifake = read_cifake(args.train, "train")
     if args.test:
         cifake = cifake.join(read_cifake(args.test, "test"))
@@ -92,33 +97,34 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     n_left_out = len(train) - len(kept)
     if args.limit:
         kept = kept[draw_groups(cifake.groups[kept], args.limit, args.seed)]
-    refuse_seen(args.weights, cifake.images[test])
+    if args.weights:
+        refuse_other_split(args, cifake.images[kept])
     return cifake, kept, test, n_left_out
 
 
-def refuse_seen(weights: str | None, judged: np.ndarray) -> None:
-    """Refuse to train on from a detector that has learnt from images that are to be judged."""
-    from cnnsvm.pretrained import find_near, training_hashes
-    from cnnsvm.reuse import is_saved_network, saved_folder
+def refuse_other_split(args: argparse.Namespace, images: np.ndarray) -> None:
+    """Refuse to train on from a detector that had other training ``images`` or another seed.
 
-    if weights is None:
-        return
-    if not is_saved_network(weights):
-        raise ValueError(
-            f"--weights {weights} is no saved detector. Give 'cifake' or what --bundle wrote."
-        )
-    known, is_all = training_hashes(saved_folder(weights))
+    With the same ones the same images are set aside again, to be judged and to tell when to stop;
+    with others it may have learnt from some of them.
+    """
+    from cnnsvm.persistence import read_config
+    from cnnsvm.pretrained import hash_images, training_hashes
+    from cnnsvm.reuse import saved_folder
+
+    known, is_all = training_hashes(saved_folder(args.weights))
     if not is_all:
         raise ValueError(
-            f"--weights {weights} does not say what it was trained on, so that images to be judged "
-            "may be among that. Give a folder that --bundle wrote."
+            f"--weights {args.weights} does not say what it was trained on, so that images to be "
+            "judged may be among that. Give a folder that --bundle wrote."
         )
-    n_seen = len(find_near(known, judged, 0))
-    if n_seen:
+    seed = read_config(saved_folder(args.weights))["params"]["random_state"]
+    if seed != args.seed or not np.array_equal(hash_images(images), known):
         raise ValueError(
-            f"--weights {weights} has been trained on {n_seen:,} of the {len(judged):,} images to "
-            "be judged; a number on those would be no result. Give the --seed and the --held-out "
-            "that it was trained with, or start from scratch."
+            f"--weights {args.weights} was trained on other images or with another --seed (its: "
+            f"{seed}), so that it may have learnt from images that are to be judged or to tell "
+            "when to stop. Give the --train, --test, --seed, --held-out and --limit that it was "
+            "trained with, or start from scratch."
         )
 
 

@@ -61,7 +61,8 @@ class InpaintLocalizer(BaseEstimator):
         Share of the training sources that early stopping watches.
     augmentation : {"none", "geometric", "full", "jpeg", "robust"}, default="full"
         See `cnnsvm.features.augmentation.AUGMENTATIONS`. The mask goes through the same place,
-        resizing, turns and flips; blur, noise and codecs are the image's alone.
+        resizing, turns and flips; blur, noise and codecs are the image's alone. Half of the
+        recompressed patches lie on the picture's own 8-pixel grid.
     warmup : float in [0, 1], default=0.5
         Share of the epochs over which degradations (resizing, blur, noise, codecs) grow from
         never to as often as the augmentation says. Strong ones from the first step on leave

@@ -75,9 +75,8 @@ def changed(arguments, **values):
     """Give other values to the flags of a command line."""
     found = list(arguments)
     for name, value in values.items():
-        flag = f"--{name.replace('_', '-')}"
-        place = found.index(flag) if flag in found else len(found)
-        found[place : place + 2] = [flag, str(value)]
+        place = found.index(f"--{name}") if f"--{name}" in found else len(found)
+        found[place : place + 2] = [f"--{name}", str(value)]
     return found
 
 
@@ -94,23 +93,24 @@ def test_training_goes_on_from_a_detector(script, run, tmp_path):
     assert "It began with" not in (bundle / "README.md").read_text()
 
 
-@pytest.mark.parametrize("case", ["seen", "unknown", "no detector"])
-def test_a_detector_that_may_have_seen_what_is_judged_is_refused(
-    script, run, tmp_path, capsys, case
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ({"seed": 1}, "another --seed (its: 0)"),
+        ({"limit": 40}, "was trained on other images"),
+        ({"weights": "model/model"}, "does not say what it was trained on"),
+        ({"weights": "files"}, "is no saved detector. Give 'cifake'"),
+    ],
+)
+def test_a_detector_that_may_have_seen_what_is_set_aside_is_refused(
+    script, run, tmp_path, capsys, case, expected
 ):
-    weights, seed = run[1] / "bundle", 0
-    if case == "seen":
-        seed = 1  # another split
-    elif case == "unknown":
-        weights = run[1] / "model" / "model"
-    else:
-        weights = tmp_path
-    arguments = changed(run[0], out=tmp_path / "out", weights=weights, seed=seed)
-    assert script.main(arguments) != 0
+    weights = run[1] / case.get("weights", "bundle")
+    wanted = case | {"weights": weights, "out": tmp_path / "out"}
+    assert script.main(changed(run[0], **wanted)) != 0
     said = capsys.readouterr().err
-    assert str(weights) in said
-    expected = {"seen": "of the 32 images to be judged", "unknown": "does not say what it was"}
-    assert expected.get(case, "is no saved detector. Give 'cifake'") in said
+    assert f"--weights {weights} " in said
+    assert expected in said
     assert not (tmp_path / "out" / "model").exists()
 
 
