@@ -61,6 +61,8 @@ def save(
         config["preprocessing"] = asdict(detector.network_.preprocessing)
         config["history"] = detector.history_
         config["real_class"] = detector.network_.real_class
+        config["parents"] = detector.network_.parents
+        config["ensemble"] = [member.description for member in detector.network_.members]
         config["min_side"] = getattr(detector, "min_side_", 0)
         config["max_side"] = getattr(detector, "max_side_", 0)
         weights = network_arrays(detector.network_)
@@ -160,4 +162,5 @@ def _plain_params(detector: Any) -> dict[str, Any]:
         params["random_state"] = None
     if isinstance(params["weights"], os.PathLike):
         params["weights"] = os.fspath(params["weights"])
+    params["ensemble"] = [os.fspath(place) for place in params["ensemble"]]
     return params

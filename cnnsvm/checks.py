@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
@@ -15,7 +16,7 @@ from cnnsvm.features.finetuning import MODES
 from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.features.stems import STEMS
 from cnnsvm.images import as_image_list
-from cnnsvm.reuse import check_weights, is_saved_network
+from cnnsvm.reuse import check_ensemble, check_weights, is_saved_network
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.checks import check_params
 from cnnsvm.verdicts import UNSURE
@@ -90,6 +91,52 @@ def check_labelled_images(
         groups = np.asarray(groups)
         check_consistent_length(images, groups)
     return images, labels, groups
+
+
+def check_teaches(detector: Any, fine_labels: Any) -> None:
+    """Refuse fine labels where no network is trained that could be taught them.
+
+    Raises
+    ------
+    ValueError
+        If ``finetune`` is "none", or the detector learns from statistics.
+    """
+    if fine_labels is None:
+        return
+    params = detector.get_params(deep=False)
+    names = ("backbone", "finetune", "statistics")
+    if params["backbone"] in (PRECOMPUTED, STATISTICS) or params["finetune"] == "none":
+        reason = "no network is trained"
+    elif params["statistics"]:
+        reason = "statistics are taught the classes alone"
+    else:
+        return
+    said = ", ".join(f"{name}={params[name]!r}" for name in names)
+    raise ValueError(
+        f"fine_labels are what a network is taught, but with {said} {reason}. Use a network with "
+        "finetune='full' or 'head' and statistics=False, or leave fine_labels out."
+    )
+
+
+def check_fine_labels(fine_labels: Any, labels: np.ndarray) -> np.ndarray | None:
+    """Line fine labels up with the labels; None stays None.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ or a label is missing.
+    """
+    if fine_labels is None:
+        return None
+    fine = column_or_1d(np.asarray(fine_labels))
+    check_consistent_length(fine, labels)
+    missing = np.flatnonzero(pd.isna(fine))
+    if len(missing):
+        raise ValueError(
+            f"fine_labels[{missing[0]}] is missing ({fine[missing[0]]!r}); every image needs one. "
+            "Give those without a finer class the name of their class."
+        )
+    return fine
 
 
 def check_class_names(labels: np.ndarray) -> None:
@@ -179,6 +226,7 @@ def _check_combinations(params: dict[str, Any]) -> None:
     backbone, mode, pooling = (params[name] for name in ("backbone", "finetune", "pooling"))
     if backbone != PRECOMPUTED:
         check_weights(params)
+        check_ensemble(params)
     untrained = mode == "none" and not is_saved_network(params["weights"])
     if backbone != PRECOMPUTED and untrained and "top" in POOLINGS[pooling]:
         raise ValueError(

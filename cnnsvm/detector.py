@@ -12,7 +12,6 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
-from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -21,11 +20,13 @@ from cnnsvm.checks import (
     PRECOMPUTED,
     check_class_names,
     check_detector_params,
+    check_fine_labels,
     check_images,
     check_labelled_images,
+    check_teaches,
 )
 from cnnsvm.explanation import heatmap
-from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm
+from cnnsvm.fitting import embedding_of, fit_on_images, fit_svm, seed_of
 from cnnsvm.svm.checks import check_finite
 from cnnsvm.verdicts import of_unknown_size, offset, predicted_codes, with_unsure
 
@@ -109,6 +110,10 @@ class InpaintDetector(
         Put residual statistics (`cnnsvm.features.statistics`) behind the network's embedding: as
         they are with ``finetune="none"``, else what two layers make of them, trained before the
         network on ``epochs`` rounds of crops. ``backbone="statistics"`` has them alone.
+    ensemble : tuple of "cnnsvm", "cifake" or paths, default=()
+        Saved detectors whose networks see the crops too, as they are: their embeddings stand behind
+        this network's, and the SVM is fitted on all of them (fusion of features). Fit it on images
+        that none of the frozen networks has learnt from, as what they say of others is too good.
     n_views : int or None, default=None
         None fits the SVM on the images as they are. A number fits it on so many views of each
         class of each source: the first as it is, the others degraded by the augmentation, so that
@@ -205,6 +210,7 @@ class InpaintDetector(
         mirror: bool = False,
         pooling: str = "mean_std",
         statistics: bool = False,
+        ensemble: tuple[str | os.PathLike[str], ...] = (),
         n_views: int | None = None,
         kernel: str | tuple[str, ...] = "rbf",
         voting: str | None = None,
@@ -241,6 +247,7 @@ class InpaintDetector(
         self.mirror = mirror
         self.pooling = pooling
         self.statistics = statistics
+        self.ensemble = ensemble
         self.n_views = n_views
         self.kernel = kernel
         self.voting = voting
@@ -259,7 +266,13 @@ class InpaintDetector(
         self.verbose = verbose
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None, groups: Sequence[Any] | np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        groups: Sequence[Any] | np.ndarray | None = None,
+        fine_labels: Sequence[Any] | np.ndarray | None = None,
+    ) -> Self:
         """Fine-tune, embed, tune, calibrate.
 
         Parameters
@@ -272,6 +285,10 @@ class InpaintDetector(
         groups : array-like of shape (n_samples,), optional
             The source of each image; None takes the ``source_id`` column of a manifest, and
             otherwise makes each image its own source.
+        fine_labels : array-like of shape (n_samples,), optional
+            Finer classes that the network is taught, each within one class of ``y``, such as "cat,
+            fake" instead of "fake": what a picture shows beside whether it is real. The SVM is
+            fitted on ``y`` all the same, and nothing finer is predicted.
 
         Returns
         -------
@@ -280,19 +297,23 @@ class InpaintDetector(
         Raises
         ------
         ValueError
-            For bad parameters, labels, groups, images (`ImageError`), weights (`WeightsError`)
+            For bad parameters, labels, groups, fine labels, images (`ImageError`), weights
+            (`WeightsError`)
             or devices (`DeviceError`).
         """
         check_detector_params(self.get_params(deep=False))
         for left in _OF_ONE_FIT:
             self.__dict__.pop(left, None)
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        seed = seed_of(self.random_state)
+        check_teaches(self, fine_labels)
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
             check_class_names(labels)
             fit_svm(self, embeddings, labels, groups, seed)
         else:
-            fit_on_images(self, *check_labelled_images(X, y, groups), seed)
+            images, labels, groups = check_labelled_images(X, y, groups)
+            fine = check_fine_labels(fine_labels, labels)
+            fit_on_images(self, images, labels, groups, seed, fine)
         return self
 
     def transform(self, X: Any) -> np.ndarray:

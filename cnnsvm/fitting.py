@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_curve
+from sklearn.utils import check_random_state
 
 from cnnsvm.devices import choose_device, choose_precision
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import STATISTICS, Backbone, build_backbone, embedding_dim
 from cnnsvm.features.extractor import Embedding, fit_embeddings, fit_network, task_folder
+from cnnsvm.features.fine_classes import FineClasses
 from cnnsvm.features.finetuning import validation_split
 from cnnsvm.features.loading import view_draws
 from cnnsvm.features.trainer import Training
 from cnnsvm.folds import encode_groups, grouped_folds
 from cnnsvm.images import image_sides
-from cnnsvm.reuse import is_saved_network, load_saved_network, real_class
+from cnnsvm.reuse import add_ensemble, is_saved_network, load_saved_network, real_class
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.calibration import log_odds_to_proba
 from cnnsvm.svm.checks import calibration_rows
@@ -27,7 +29,12 @@ MIN_HELD_OUT = 10
 
 
 def fit_on_images(
-    detector: Any, images: Sequence[Any], y: np.ndarray, groups: np.ndarray | None, seed: int
+    detector: Any,
+    images: Sequence[Any],
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    seed: int,
+    fine_labels: np.ndarray | None = None,
 ) -> None:
     """Fine-tune the network, embed the images, and fit the SVM on that.
 
@@ -40,8 +47,11 @@ def fit_on_images(
         Labels, of at least two classes.
     groups : ndarray of shape (n_samples,) or None
     seed : int
+    fine_labels : ndarray of shape (n_samples,) or None
+        What the network is taught instead of ``y``, each value within one class.
     """
     detector.classes_, codes = np.unique(y, return_inverse=True)
+    fine = None if fine_labels is None else FineClasses.of(fine_labels, codes)
     if groups is not None or detector.n_views is not None:
         grouped_folds(y, groups, detector.cv)  # better now than after the fine-tuning
     sides = np.array([image_sides(image) for image in images])
@@ -53,8 +63,9 @@ def fit_on_images(
     training, embedding = training_of(detector, seed), embedding_of(detector)
     shape = [detector.backbone, detector.stem, detector.truncate_at, statistics_of(detector)]
     settings = [*shape, detector.n_views, detector.classes_.tolist(), training, embedding]
+    settings += [] if fine is None else [fine.parents, fine.codes.tobytes()]
     cache = task_folder(detector.cache_dir, detector.network_, images, codes, groups, settings)
-    detector.history_ = fit_network(detector.network_, images, codes, groups, training, cache)
+    detector.history_ = fit_network(detector.network_, images, codes, groups, training, cache, fine)
     sources = encode_groups(groups, len(y))
     trusted = _trusted_rows(codes, sources, training)
     if detector.n_views is None:
@@ -68,6 +79,37 @@ def fit_on_images(
     rows = np.array([draw.index for draw in draws])
     trusted = None if trusted is None else trusted[rows]
     return fit_svm(detector, embeddings, y[rows], sources[rows], seed, trusted, cache)
+
+
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """Draw the seed of a fit."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def set_aside(
+    detector: Any, y: np.ndarray, groups: Sequence[Any] | np.ndarray | None
+) -> np.ndarray:
+    """Find the images that a fit would keep from the network, to tell when to stop.
+
+    They are what an SVM on frozen networks can be fitted on, where there are no other images: what
+    a network says of those that it has learnt from is too good.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        With ``random_state`` a number, as then the fit draws the same ones.
+    y : ndarray of shape (n_samples,)
+        Labels of all images of the fit.
+    groups : array-like of shape (n_samples,) or None
+
+    Returns
+    -------
+    ndarray of int
+        Sorted positions.
+    """
+    training = training_of(detector, seed_of(detector.random_state))
+    codes = np.unique(y, return_inverse=True)[1]
+    return np.sort(validation_split(codes, encode_groups(groups, len(y)), training)[1])
 
 
 def fit_svm(
@@ -155,7 +197,13 @@ def choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndarr
 
 
 def build_network(detector: Any, seed: int) -> Backbone:
-    """Build the network that a detector's parameters describe, or load a saved one."""
+    """Build the network that a detector's parameters describe, with its ensemble."""
+    network = _build_or_load(detector, seed)
+    add_ensemble(network, detector.ensemble)
+    return network
+
+
+def _build_or_load(detector: Any, seed: int) -> Backbone:
     if is_saved_network(detector.weights):
         return load_saved_network(detector.weights, detector.get_params(deep=False))
     usual = "residual" if detector.weights is None else "imagenet"

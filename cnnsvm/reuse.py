@@ -25,6 +25,8 @@ USUAL = "cnnsvm"
 REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
 #: What shapes a network beside its backbone, as it was before a detector could say otherwise.
 _SHAPE: dict[str, Any] = {"stem": "native", "truncate_at": None, "statistics": False}
+#: What else of a saved detector describes its network.
+_DESCRIPTION = ("preprocessing", "classes", "real_class", "parents", "ensemble")
 
 
 def real_class(classes: Sequence[Any] | np.ndarray) -> int:
@@ -74,6 +76,14 @@ def rebuild_network(config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Ba
         statistics="learnt" if has_branch else "raw" if params["statistics"] else None,
     )
     network.real_class = config.get("real_class", real_class(config["classes"]))
+    network.description = {name: config[name] for name in _DESCRIPTION if name in config}
+    network.description["params"] = {name: params[name] for name in ("backbone", *_SHAPE)}
+    for number, description in enumerate(config.get("ensemble", [])):
+        prefix = f"ensemble.{number}."
+        own = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+        network.ensemble.append(rebuild_network(description, own))
+    parents = config.get("parents")
+    network.parents = None if parents is None else tuple(parents)
     load_network(network, widen(arrays, np.float32))
     return network
 
@@ -101,14 +111,7 @@ def load_saved_network(weights: str | os.PathLike[str], wanted: dict[str, Any]) 
     """
     check_weights(wanted)
     name = os.fspath(weights)
-    try:
-        config, arrays = read_bundle(saved_folder(weights))
-    except BundleError as error:
-        raise WeightsError(f"weights {name!r} cannot be read: {error}") from error
-    network = rebuild_network(config, arrays["network"])
-    seen = arrays.get("trained_on", {})
-    network.trained_on = seen.get("hashes", seen.get("network"))
-    network.knows_all = "hashes" in seen
+    network = _read_network(weights)
     if wanted["finetune"] == "none":
         return network
     has_projection = not isinstance(network.projection, nn.Identity)
@@ -122,8 +125,58 @@ def load_saved_network(weights: str | os.PathLike[str], wanted: dict[str, Any]) 
             f"weights {name!r} take residual statistics as they are, so there is nothing to train "
             "on them. Use finetune='none', or weights=None for layers that learn from them."
         )
-    network.classifier = None  # training makes a new one
+    network.classifier = network.parents = None  # training makes new ones
     return network
+
+
+def add_ensemble(network: Backbone, ensemble: Sequence[str | os.PathLike[str]]) -> None:
+    """Put the networks of saved detectors beside a network, to embed with it as they are.
+
+    Parameters
+    ----------
+    network : Backbone
+        Changed in place; what they have seen counts as seen by it.
+    ensemble : sequence of str or path
+        Detectors that ship with the package, or folders of others.
+
+    Raises
+    ------
+    WeightsError
+        If one cannot be read, or its network was not fine-tuned.
+    """
+    for weights in ensemble:
+        member = _read_network(weights)
+        if member.classifier is None:
+            raise WeightsError(
+                f"ensemble: the network of {os.fspath(weights)!r} was never fine-tuned, so it has "
+                "learnt nothing of fakes. Name a detector that was fitted with finetune='full' or "
+                "'head'."
+            )
+        known = [part for part in (network.trained_on, member.trained_on) if part is not None]
+        network.trained_on = np.unique(np.concatenate(known)) if known else None
+        network.knows_all = network.knows_all and member.knows_all
+        network.ensemble.append(member)
+
+
+def check_ensemble(params: dict[str, Any]) -> None:
+    """Refuse an ``ensemble`` that is no sequence of saved detectors.
+
+    Raises
+    ------
+    ValueError
+    """
+    ensemble = params["ensemble"]
+    if isinstance(ensemble, str | os.PathLike) or not isinstance(ensemble, Sequence):
+        raise ValueError(
+            f"ensemble must be a tuple of saved detectors, got {ensemble!r}. For a single one "
+            "write ('FOLDER',)."
+        )
+    for weights in ensemble:
+        if not isinstance(weights, str | os.PathLike) or not is_saved_network(weights):
+            raise WeightsError(
+                f"ensemble: {weights!r} is no saved detector. Give the folder of one, or "
+                f"{' or '.join(map(repr, SHIPPED))}, which ship."
+            )
 
 
 def check_weights(params: dict[str, Any]) -> None:
@@ -165,6 +218,21 @@ def check_weights(params: dict[str, Any]) -> None:
 def saved_folder(weights: str | os.PathLike[str]) -> Path:
     """Return the folder of the saved detector that ``weights`` names."""
     return SHIPPED[weights] if weights in SHIPPED else Path(weights)
+
+
+def _read_network(weights: str | os.PathLike[str]) -> Backbone:
+    """Read the network of a saved detector, and the hashes of what it has seen."""
+    try:
+        config, arrays = read_bundle(saved_folder(weights))
+    except BundleError as error:
+        raise WeightsError(f"weights {os.fspath(weights)!r} cannot be read: {error}") from error
+    if "network" not in arrays:
+        raise WeightsError(f"weights {os.fspath(weights)!r}: that detector has no network.")
+    network = rebuild_network(config, arrays["network"])
+    seen = arrays.get("trained_on", {})
+    network.trained_on = seen.get("hashes", seen.get("network"))
+    network.knows_all = "hashes" in seen
+    return network
 
 
 def has_learnt_branch(network: Backbone) -> bool:

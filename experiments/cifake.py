@@ -4,10 +4,14 @@ r"""CIFAKE: real against generated pictures of 32x32 pixels, from the archive to
     python experiments/cifake.py --train train.tar.xz --test test.tar.xz --exact
     python experiments/cifake.py --train train.tar.xz --bundle runs/cifake/weights
     python experiments/cifake.py --train train.tar.xz --weights runs/cifake/weights --epochs 8
+    python experiments/cifake.py --train train.tar.xz --weights runs/cifake/weights \
+        --ensemble runs/objects/weights
 
 A part of the training images is held out by groups of near-duplicates (or --test is judged); a
 network is fine-tuned on the others at their native size, an SVM tuned on its embeddings, and both
-judged on what they have not seen. Run again with the same --out, it goes on where it was.
+judged on what they have not seen. With --ensemble no network is trained: those of --weights and
+--ensemble embed side by side, and an SVM is fitted on the images that had told each when to stop,
+which none has learnt from. Run again with the same --out, it goes on where it was.
 """
 
 import argparse
@@ -24,10 +28,7 @@ from cnnsvm.cli.errors import guard
 
 #: 32-pixel pictures: no early downsampling, no crops, mirror images, three of ResNet's four stages.
 DETECTOR: dict[str, Any] = {
-    "backbone": "resnet18",
-    "weights": None,
     "stem": "small",
-    "truncate_at": "layer3",
     "preprocessing": "imagenet",
     "augmentation": "small",
     "crop_size": 32,
@@ -36,11 +37,15 @@ DETECTOR: dict[str, Any] = {
     "pooling": "mean",
     "patience": 100,
     "weight_decay": 0.05,
-    "batch_size": 128,
     "validation_fraction": 0.05,
     "kernel": "rbf",
     "n_trials": 10,
     "max_error": 0.01,
+}
+#: What depends on the network: where it is cut, and images a step.
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet18": {"truncate_at": "layer3", "batch_size": 128},
+    "plain_cnn_7": {"truncate_at": "stage3", "batch_size": 64},
 }
 HELD_OUT = 10_000
 SUBSET = 10_000  # rows that hyperparameters of the exact machine are tuned on
@@ -63,6 +68,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--held-out", type=int, default=HELD_OUT, metavar="N", help="images [%(default)s]")
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
     add("--weights", help="train on from 'cifake' or from what --bundle has written [from scratch]")
+    add("--ensemble", nargs="+", default=[], metavar="DETECTOR", help="networks beside --weights")
+    add("--backbone", default="resnet18", choices=tuple(NETWORKS), help="[%(default)s]")
+    add("--objects", action="store_true", help="teach the network what pictures show as well")
     add("--epochs", type=int, default=24, help="[%(default)s]")
     add("--learning-rate", type=float, default=3e-3, help="[%(default)s]")
     add("--nystroem", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
@@ -79,12 +87,17 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     from cnnsvm.datasets.cifake import read_cifake
     from cnnsvm.datasets.cifake_groups import outside, with_near_duplicates
     from cnnsvm.evaluation.holdout import draw_groups, hold_out
+    from cnnsvm.evaluation.same_split import refuse_other_split
     from cnnsvm.reuse import is_saved_network
 
-    if args.weights and not is_saved_network(args.weights):
+    if args.ensemble and not args.weights:
         raise ValueError(
-            f"--weights {args.weights} is no saved detector. Give 'cifake' or what --bundle wrote."
+            f"--ensemble {' '.join(args.ensemble)} stands beside --weights, which is missing. Name "
+            "the first of the detectors there."
         )
+    for place in saved(args):
+        if not is_saved_network(place):
+            raise ValueError(f"{place} is no saved detector. Give 'cifake' or what --bundle wrote.")
     cifake = read_cifake(args.train, "train")
     if args.test:
         cifake = cifake.join(read_cifake(args.test, "test"))
@@ -97,49 +110,49 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     n_left_out = len(train) - len(kept)
     if args.limit:
         kept = kept[draw_groups(cifake.groups[kept], args.limit, args.seed)]
-    if args.weights:
-        refuse_other_split(args, cifake.images[kept])
+    kept_apart = (args.seed, DETECTOR["validation_fraction"])
+    refuse_other_split(saved(args), cifake.images[kept], *kept_apart)
     return cifake, kept, test, n_left_out
 
 
-def refuse_other_split(args: argparse.Namespace, images: np.ndarray) -> None:
-    """Refuse to train on from a detector that had other training ``images`` or another seed.
-
-    With the same ones the same images are set aside again, to be judged and to tell when to stop;
-    with others it may have learnt from some of them.
-    """
-    from cnnsvm.persistence import read_config
-    from cnnsvm.pretrained import hash_images, training_hashes
-    from cnnsvm.reuse import saved_folder
-
-    known, is_all = training_hashes(saved_folder(args.weights))
-    if not is_all:
-        raise ValueError(
-            f"--weights {args.weights} does not say what it was trained on, so that images to be "
-            "judged may be among that. Give a folder that --bundle wrote."
-        )
-    seed = read_config(saved_folder(args.weights))["params"]["random_state"]
-    if seed != args.seed or not np.array_equal(hash_images(images), known):
-        raise ValueError(
-            f"--weights {args.weights} was trained on other images or with another --seed (its: "
-            f"{seed}), so that it may have learnt from images that are to be judged or to tell "
-            "when to stop. Give the --train, --test, --seed, --held-out and --limit that it was "
-            "trained with, or start from scratch."
-        )
+def saved(args: argparse.Namespace) -> list[str]:
+    """List the saved detectors whose networks are taken."""
+    return [place for place in (args.weights, *args.ensemble) if place]
 
 
 def make_detector(args: argparse.Namespace) -> Any:
-    """Return the unfitted detector."""
+    """Return the unfitted detector; with an ensemble its networks are frozen, and rows are few."""
     from cnnsvm import InpaintDetector
 
-    return InpaintDetector(
-        **DETECTOR | {"weights": args.weights},
+    detector = InpaintDetector(
+        args.backbone,
+        weights=args.weights,
+        **DETECTOR | NETWORKS[args.backbone],
         epochs=args.epochs,
         learning_rate=args.learning_rate,
         nystroem=args.nystroem,
         device=args.device,
         random_state=args.seed,
     )
+    if args.ensemble:
+        detector.set_params(ensemble=tuple(args.ensemble), finetune="none", nystroem=None)
+    return detector
+
+
+def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.ndarray:
+    """Return what the detector is fitted on; with an ensemble what no network has learnt from."""
+    from cnnsvm.fitting import set_aside
+
+    if not args.ensemble:
+        return train
+    sources = cifake.manifest["source_id"].to_numpy()[train]
+    return train[set_aside(make_detector(args), cifake.labels[train], sources)]
+
+
+def taught(cifake: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return what a network is taught of some images and their labels, such as "cat 1"."""
+    shown = cifake.objects[rows]
+    return np.array([f"{name} {label}" for name, label in zip(shown, labels, strict=True)])
 
 
 def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
@@ -178,22 +191,32 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
     judged = test[draw_groups(cifake.groups[test], SHUFFLED, args.seed)]
     manifest = cifake.manifest.iloc[np.concatenate([rows, judged])].reset_index(drop=True)
     manifest["label"] = shuffled_labels(manifest, args.seed)
-    images = cifake.images[np.concatenate([rows, judged])]
+    both = np.concatenate([rows, judged])
+    labels = manifest["label"].to_numpy()[: len(rows)]
     split = (np.arange(len(rows)), np.arange(len(rows), len(manifest)))
     folder = args.out / "shuffled"
     epochs = min(args.epochs, 3)
     detector = make_detector(args).set_params(epochs=epochs)
-    found, _ = evaluate_held_out(detector, manifest, *split, images=images, folder=folder)
+    found, _ = evaluate_held_out(
+        *(detector, manifest, *split),
+        images=cifake.images[both],
+        folder=folder,
+        fine_labels=taught(cifake, rows, labels) if args.objects else None,
+    )
     return summarise_control(found.predictions, f"{MEANING}; {len(rows):,} images, {epochs} epochs")
 
 
 def compare(args: argparse.Namespace, data: Any, model: Any, frame: Any, train: np.ndarray) -> Any:
-    """Judge the same embeddings by other heads; ``data`` are all images and those judged."""
+    """Judge the same embeddings by other heads.
+
+    ``data`` are all images and which are judged, ``train`` those that the SVM was fitted on.
+    """
     from cnnsvm.evaluation import heads
 
     cifake, test = data
     judged = model.transform(cifake.images[test])
-    found = [heads.network_head(model, judged, frame)]
+    found = heads.network_heads(model, judged, frame)
+    found.append(heads.network_head(model, judged, frame))
     if args.exact:
         logger.info("embedding %d training images for the exact machines", len(train))
         fitted = (model.transform(cifake.images[train]), cifake.labels[train], cifake.groups[train])
@@ -209,35 +232,10 @@ def tables(rows: Any, cifake: Any, n_left_out: int) -> list[dict[str, Any]]:
     """Put the heads and the duplicates into what a report shows."""
     from cnnsvm.datasets.cifake_groups import count_duplicates
     from cnnsvm.evaluation.heads import peak_memory
-    from cnnsvm.report.wording import format_interval, format_number
+    from cnnsvm.report.heads import duplicates_table, heads_table
 
-    shown = [
-        [
-            row["head"],
-            *(format_interval(row["metrics"][name]) for name in ("accuracy", "f1", "roc_auc")),
-            "" if row["difference"] is None else format_interval(row["difference"]),
-            "" if row["n_vectors"] is None else f"{row['n_vectors']:,}",
-            "" if row["seconds"] is None else f"{row['seconds']:,.0f} s",
-            f"{row['rate']:,.0f}",
-        ]
-        for row in rows
-    ]
-    headers = ["head", "accuracy", "F1", "ROC AUC", "against the last"]
-    headers += ["vectors", "fitted in", "rows/s"]
-    note = "The same embeddings under each head; the difference in accuracy is paired."
-    note += f" Most memory of the process so far: {format_number(peak_memory() / 1e9)} GB."
-    counted = count_duplicates(cifake)
-    copies = [[str(name), *(f"{n:,}" for n in row)] for name, row in counted.iterrows()]
-    kept_out = f"No group is on two sides of a split. Left out of training for it: {n_left_out}."
-    return [
-        {"title": "With and without the SVM", "headers": headers, "rows": shown, "note": note},
-        {
-            "title": "Near-duplicates",
-            "headers": ["images", "n", "same pixels", "near-duplicates", "groups of them"],
-            "rows": copies,
-            "note": kept_out,
-        },
-    ]
+    copies = duplicates_table(count_duplicates(cifake), n_left_out)
+    return [heads_table(rows, peak_memory()), copies]
 
 
 def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> Any:
@@ -256,7 +254,7 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
         trained_on=[
             f"{n_train:,} training images of CIFAKE (Bird & Lotfi, IEEE Access 2024): photographs "
             "of CIFAR-10 and pictures by Stable Diffusion 1.4, 32x32, JPEG.",
-            *([f"It began with the network of {args.weights}."] if args.weights else []),
+            *how_trained(args),
         ],
         tested_on=[Measured(data=what, numbers=numbers, **judged)],
         test_protocol="One split; 95 % intervals from resampling groups of near-duplicates.",
@@ -271,6 +269,20 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
         seed=args.seed,
         commit=find_commit(Path(__file__).resolve().parent),
     )
+
+
+def how_trained(args: argparse.Namespace) -> list[str]:
+    """Say on the card what the networks began with or were taught."""
+    if args.ensemble:
+        return [
+            f"It holds the networks of {' and '.join(saved(args))} as they are. The support vector "
+            f"machine learnt from the {DETECTOR['validation_fraction']:.0%} of the sources that "
+            "had told each network when to stop, and that no network has learnt from."
+        ]
+    said = [f"It began with the network of {args.weights}."] if args.weights else []
+    if args.objects:
+        said.append("The network was taught what each picture shows as well.")
+    return said
 
 
 def command() -> str:
@@ -289,12 +301,16 @@ def run(args: argparse.Namespace) -> int:
     cifake, train, test, n_left_out = read(args)
     controls, page = look(args, cifake, train, test)
     detector, manifest = make_detector(args), cifake.manifest
+    fitted = rows_to_fit(args, cifake, train)
     found, model = evaluate_held_out(
-        detector, manifest, train, test, images=cifake.images, folder=args.out / "model"
+        *(detector, manifest, fitted, test),
+        images=cifake.images,
+        folder=args.out / "model",
+        fine_labels=taught(cifake, fitted, cifake.labels[fitted]) if args.objects else None,
     )
     if not args.no_shuffled:
-        controls["shuffled_labels"] = shuffle(args, cifake, train, test)
-    rows = compare(args, (cifake, test), model, manifest.iloc[test], train)
+        controls["shuffled_labels"] = shuffle(args, cifake, fitted, test)
+    rows = compare(args, (cifake, test), model, manifest.iloc[test], fitted)
     result = {
         "title": "CIFAKE: real against generated pictures of 32x32 pixels",
         "command": command(),

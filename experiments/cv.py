@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
     from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
-    from cnnsvm.evaluation.seen import leave_out_seen
+    from cnnsvm.evaluation.seen import leave_out_seen_by
     from cnnsvm.evaluation.study import describe_environment, run_study
     from cnnsvm.report import format_report, write_report
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         random_state=args.seed,
     )
-    prepared = leave_out_seen(prepared, detector.weights, n_jobs=args.jobs)
+    prepared = leave_out_seen_by(prepared, detector, n_jobs=args.jobs)
     result, found = run_study(
         detector,
         prepared.manifest,

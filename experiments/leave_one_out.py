@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, fit and judge, report."""
     from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.joining import join_manifests
-    from cnnsvm.evaluation.seen import leave_out_seen
+    from cnnsvm.evaluation.seen import leave_out_seen_by
     from cnnsvm.evaluation.study import describe_environment
     from cnnsvm.evaluation.transfer import measure_transfer
     from cnnsvm.evaluation.transfer_summary import summarise_transfer
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or RUNS / name / "leave-one-out"
     own, others = (
         {
-            key: leave_out_seen(part, detector.weights, name=key, n_jobs=args.jobs)
+            key: leave_out_seen_by(part, detector, name=key, n_jobs=args.jobs)
             for key, part in parts.items()
         }
         for parts in prepare_all(args, out)

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.datasets.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.evaluation.robustness import summarise_robustness
-    from cnnsvm.evaluation.seen import leave_out_seen
+    from cnnsvm.evaluation.seen import leave_out_seen, leave_out_seen_by
     from cnnsvm.evaluation.study import describe_environment
     from cnnsvm.report.robustness import format_robustness, write_robustness
 
@@ -128,7 +128,10 @@ def run(args: argparse.Namespace) -> int:
         variants=args.variants,
         random_state=args.seed,
     )
-    prepared = leave_out_seen(prepared, args.model or detector.weights, n_jobs=args.jobs)
+    if args.model:
+        prepared = leave_out_seen(prepared, args.model, n_jobs=args.jobs)
+    else:
+        prepared = leave_out_seen_by(prepared, detector, n_jobs=args.jobs)
     predictions = judge(args, detector, prepared.manifest, out)
     summary = summarise_robustness(predictions, N_RESAMPLES, args.seed)
     facts = describe(args, name, detector, prepared)

@@ -82,6 +82,13 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
     add("--mirror", "the mirror image of each crop too", action="store_true")
     add("--pooling", "how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top")
     add("--statistics", "residual statistics behind the embedding", action="store_true")
+    network.add_argument(
+        "--ensemble",
+        nargs="+",
+        default=(),
+        metavar="DETECTOR",
+        help="saved detectors, or names of those that ship, whose networks embed too, frozen",
+    )
     network.add_argument("--batch-size", type=int, default=16)
 
 
@@ -130,6 +137,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
         mirror=args.mirror,
         pooling=args.pooling,
         statistics=args.statistics,
+        ensemble=tuple(args.ensemble),
         n_views=args.views,
         batch_size=args.batch_size,
         kernel=kernels if len(kernels) > 1 else kernels[0],

@@ -7,6 +7,7 @@ Half are the photographs of CIFAR-10, half were made by Stable Diffusion 1.4 in 
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "test")
 MAX_FILE = 64 * 1024  # bytes; 32x32 pixels are 3 KB uncompressed, and a camera may add a comment
 MAX_BYTES = 2**30  # ten times CIFAKE
+#: What pictures show, in the order of the numbers in their files' names: "0001 (10).jpg" is a
+#: truck, and a name without a number is an airplane.
+OBJECTS = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+_NUMBER = re.compile(r"^\d+(?: \((\d+)\))?$", re.ASCII)
 #: What made the fakes, as far as the paper tells.
 ENGINE = "diffusion:CompVis/stable-diffusion-v1-4"
 #: More small files than this are a burden on a disk, and nothing is gained by unpacking them.
@@ -72,6 +80,17 @@ class Cifake:
         return pd.DataFrame(
             columns | {"source_id": self.names[first][group], "sha256": self.sha256}
         )
+
+    @property
+    def objects(self) -> np.ndarray:
+        """What each picture shows, one of `OBJECTS`, as an array of str.
+
+        Raises
+        ------
+        DatasetError
+            If a file is not named as CIFAKE names its files, which is where that is written.
+        """
+        return np.array([_object_of(name) for name in self.names])
 
     @property
     def manifest(self) -> pd.DataFrame:
@@ -321,6 +340,18 @@ def _plain_name(name: str) -> str | None:
     *_, split, kind, file = ["", "", *name.split("/")]
     known = split.lower() in SPLITS and kind.lower() in CLASSES and _is_image(file)
     return f"{split.lower()}/{kind.upper()}/{file}" if known else None
+
+
+def _object_of(name: str) -> str:
+    found = _NUMBER.match(name.rpartition("/")[2].rpartition(".")[0])
+    number = int(found[1] or 1) if found else 0
+    if not 1 <= number <= len(OBJECTS):
+        raise DatasetError(
+            f"{name}: what it shows is told by a number from 1 to {len(OBJECTS)} in the name, as "
+            "in '0001 (7).jpg' (none: 1), and there is none. Keep CIFAKE's names, or do without "
+            "what pictures show."
+        )
+    return OBJECTS[number - 1]
 
 
 def _decode(content: bytes, name: str) -> bytes:

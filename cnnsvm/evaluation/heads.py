@@ -67,7 +67,33 @@ def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> 
     started = time.perf_counter()
     with torch.inference_mode():
         scores = detector.network_.fake_score(torch.from_numpy(embeddings)).double().numpy()
-    return _head("network's own layer", scores, frame, None, None, started)
+    own = "network's own layer"
+    name = "networks' own layers, averaged" if len(detector.network_.ensemble) else own
+    return _head(name, scores, frame, None, None, started)
+
+
+def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> list[Head]:
+    """Judge by each network of an ensemble alone, by the layer that its fine-tuning trained.
+
+    Parameters, errors
+        As of `network_head`, which averages these.
+
+    Returns
+    -------
+    list of Head
+        None if there is no ensemble.
+    """
+    network = detector.network_
+    if not len(network.ensemble):
+        return []
+    started = time.perf_counter()
+    with torch.inference_mode():
+        scores = network.fake_scores(torch.from_numpy(embeddings)).double().numpy()
+    names = [detector.backbone, *(m.description["params"]["backbone"] for m in network.members)]
+    return [
+        _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, started)
+        for k, name in enumerate(names)
+    ]
 
 
 def svm_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> Head:

@@ -69,6 +69,7 @@ def fitted(
     place: Path | None = None,
     target: str = "label",
     images: Sequence[Any] | None = None,
+    fine_labels: np.ndarray | None = None,
 ) -> Any:
     """Fit a clone of a detector, or take up the one that an earlier call saved.
 
@@ -84,13 +85,17 @@ def fitted(
         Column that is fitted.
     images : sequence of image inputs, optional
         What stands for the manifest's paths.
+    fine_labels : ndarray, optional
+        What the network is taught, see `InpaintDetector.fit`.
     """
     model = clone(detector)
     if place is None or not (place / "model" / CONFIG).is_file():
         if place is not None:
             model.set_params(cache_dir=place / "cache")
         labels, sources = seen[target].to_numpy(), seen["source_id"].to_numpy()
-        model.fit(seen["path"].tolist() if images is None else images, labels, groups=sources)
+        inputs = seen["path"].tolist() if images is None else images
+        taught = {} if fine_labels is None else {"fine_labels": fine_labels}
+        model.fit(inputs, labels, groups=sources, **taught)
         if place is None:
             return model
         model.save(place / "model")
@@ -113,9 +118,10 @@ def settings_of(detector: Any) -> bytes:
     params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
     digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
     weights = params.get("weights")
-    if is_saved_network(weights):
-        digest.update((saved_folder(weights) / CONFIG).read_bytes())  # has the hash of each file
-    elif weights not in (None, "imagenet") and Path(weights).is_file():
+    for place in (weights, *params.get("ensemble", ())):
+        if is_saved_network(place):
+            digest.update((saved_folder(place) / CONFIG).read_bytes())  # has the hash of each file
+    if weights not in (None, "imagenet") and Path(weights).is_file():
         digest.update(Path(weights).read_bytes())
     return digest.digest()
 

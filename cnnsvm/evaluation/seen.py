@@ -71,6 +71,22 @@ def leave_out_seen(
     return Prepared(kept, [*prepared.skipped, *skipped], warnings)
 
 
+def leave_out_seen_by(prepared: Prepared, detector: Any, **options: Any) -> Prepared:
+    """Leave out what a detector's initial network, or one of its ensemble, has learnt from.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    detector : InpaintDetector
+        Unfitted.
+    **options
+        Of `leave_out_seen`.
+    """
+    for trained in (detector.weights, *detector.ensemble):
+        prepared = leave_out_seen(prepared, trained, **options)
+    return prepared
+
+
 def _check_classes(manifest: Any, kept: Any, what: str, origin: str) -> None:
     gone = sorted(set(manifest["label"]) - set(kept["label"]))
     if gone:

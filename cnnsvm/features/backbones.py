@@ -9,7 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
-from cnnsvm.features.plain_cnn import PLAIN_CNN, PlainCNN
+from cnnsvm.features.fine_classes import collapse
+from cnnsvm.features.plain_cnn import PLAIN_CNN, PLAIN_CNN_7, PlainCNN, PlainCNN7
 from cnnsvm.features.preprocessing import RAW, InputLayer, Preprocessing, as_preprocessing
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
 from cnnsvm.features.stems import set_channels, set_stem
@@ -42,12 +43,15 @@ _FEATURES = (
     *("mobilenet_v3_large", "efficientnet_b0", "efficientnet_b2"),
 )
 
-#: Name of each network, torchvision's and `PlainCNN`, -> function that cuts it at its embedding.
+#: Networks of our own, which torchvision has not.
+_PLAIN: dict[str, Callable[[], nn.Module]] = {PLAIN_CNN: PlainCNN, PLAIN_CNN_7: PlainCNN7}
+
+#: Name of each network, torchvision's and ours, -> function that cuts it at its embedding.
 BACKBONES: dict[str, Callable[[nn.Module], nn.Module]] = {
     **dict.fromkeys(_FC, _cut_fc),
     **dict.fromkeys(_FEATURES, _cut_features),
     **dict.fromkeys(("densenet121", "densenet169"), _cut_densenet),
-    PLAIN_CNN: _cut_features,
+    **dict.fromkeys(_PLAIN, _cut_features),
 }
 
 
@@ -114,10 +118,16 @@ class Backbone(nn.Module):
         self.body = body
         self.branch = branch
         self.projection: nn.Module = nn.Identity()
-        #: What fine-tuning trained on top, from the embedding to one logit a class.
+        #: What fine-tuning trained on top, from the embedding to one logit a class or fine class.
         self.classifier: nn.Linear | None = None
-        #: Which of its classes is that of untouched images.
+        #: Class of each of the classifier's outputs, if these are finer than the classes.
+        self.parents: tuple[int, ...] | None = None
+        #: Which of the classes is that of untouched images.
         self.real_class = 0
+        #: Networks of saved detectors whose embeddings follow this one's. They are never trained.
+        self.ensemble = nn.ModuleList()
+        #: What a saved detector says of its network, if it comes from one.
+        self.description: dict[str, Any] | None = None
         #: Hashes of what it had learnt from before, if it comes from a saved detector that knows.
         self.trained_on: np.ndarray | None = None
         #: Whether those are all that it had learnt from.
@@ -128,8 +138,17 @@ class Backbone(nn.Module):
         """How pixels become the body's input."""
         return self.enter.preprocessing
 
+    @property
+    def width(self) -> int:
+        """Length of a fine-tuned network's embedding, with those of its ensemble."""
+        return self._trained().in_features + sum(member.width for member in self.members)
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed a uint8 batch of shape (N, 3, H, W), RGB, 0-255, as float (N, d)."""
+        own = self._embed(pixels)
+        return torch.cat([own, *(member(pixels) for member in self.ensemble)], dim=1)
+
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
         parts = []
         if self.body is not None:
             values = self.enter(pixels).contiguous(memory_format=torch.channels_last)
@@ -141,19 +160,46 @@ class Backbone(nn.Module):
         return torch.cat(parts, dim=1)
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Classify crops by the fine-tuned classifier, float (N, n_classes)."""
-        return self._classify(self(pixels))
+        """Classify crops by the fine-tuned classifier, float (N, n_outputs)."""
+        return self._classify(self._embed(pixels))
 
     def fake_score(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return the log-odds (N,) that crops of these embeddings are not real."""
-        logits = self._classify(embeddings)
+        """Return the log-odds (N,) that crops are not real, the mean over the ensemble."""
+        return self.fake_scores(embeddings).mean(dim=1)
+
+    def fake_scores(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return the log-odds that crops are not real by this network and each of its ensemble.
+
+        Parameters
+        ----------
+        embeddings : float tensor, shape (N, d)
+
+        Returns
+        -------
+        float tensor, shape (N, 1 + len(ensemble))
+        """
+        widths = [self._trained().in_features, *(member.width for member in self.members)]
+        own, *others = embeddings.split(widths, dim=1)
+        parts = [m.fake_score(part) for m, part in zip(self.members, others, strict=True)]
+        return torch.stack([self._own_score(own), *parts], dim=1)
+
+    def _own_score(self, embeddings: torch.Tensor) -> torch.Tensor:
+        logits = collapse(self._classify(embeddings), self.parents)
         others = [k for k in range(logits.shape[1]) if k != self.real_class]
         return logits[:, others].logsumexp(dim=1) - logits[:, self.real_class]
 
     def _classify(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self._trained()(embeddings.float()).float()
+
+    def _trained(self) -> nn.Linear:
         if self.classifier is None:
             raise RuntimeError("this backbone was not fine-tuned, so it has no classifier.")
-        return self.classifier(embeddings.float()).float()
+        return self.classifier
+
+    @property
+    def members(self) -> list["Backbone"]:
+        """The networks of the ensemble."""
+        return [member for member in self.ensemble if isinstance(member, Backbone)]
 
 
 def build_backbone(
@@ -218,8 +264,8 @@ def build_backbone(
         torch.manual_seed(random_state)
         body = None
         if name != STATISTICS:
-            plain = name == PLAIN_CNN
-            network = PlainCNN() if plain else torchvision.models.get_model(name, weights=None)
+            own = _PLAIN.get(name)
+            network = own() if own else torchvision.models.get_model(name, weights=None)
             set_channels(network, settings.n_channels)
             if weights is not None:
                 load_weights(network, name, weights)

@@ -18,6 +18,7 @@ from cnnsvm.features import branch
 from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.embeddings import embed_crops
+from cnnsvm.features.fine_classes import FineClasses
 from cnnsvm.features.finetuning import finetune
 from cnnsvm.features.loading import MEMORY, Decoded, DegradedViews, Draw, FixedCrops
 from cnnsvm.features.trainer import Training
@@ -81,6 +82,7 @@ def fit_network(
     groups: Sequence[Any] | np.ndarray | None,
     training: Training,
     cache: Path | None,
+    fine: FineClasses | None = None,
 ) -> list[dict[str, float]]:
     """Fine-tune a network in place, or take the finished one out of the cache.
 
@@ -88,7 +90,7 @@ def fit_network(
     ----------
     network : Backbone
         Changed in place.
-    images, codes, groups
+    images, codes, groups, fine
         As for `cnnsvm.features.finetuning.finetune`.
     training : Training
         With ``mode`` "none" nothing is done.
@@ -105,10 +107,11 @@ def fit_network(
         return []
     if cache is not None and (cache / "history.json").is_file():
         load_network(network, load_file(cache / "network.safetensors"))
+        network.parents = None if fine is None else fine.parents
         logger.info("fine-tuned network taken from %s", cache)
         return json.loads((cache / "history.json").read_text(encoding="utf-8"))
     checkpoint = None if cache is None else cache / "checkpoint.pt"
-    history = finetune(network, images, codes, groups, training, checkpoint)
+    history = finetune(network, images, codes, groups, training, checkpoint, fine)
     if cache is not None and checkpoint is not None:
         cache.mkdir(parents=True, exist_ok=True)
         save_file(network_arrays(network), cache / "network.safetensors")

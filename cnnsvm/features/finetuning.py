@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.branch import train_branch
+from cnnsvm.features.fine_classes import FineClasses
 from cnnsvm.features.trainer import Trainer, Training, epoch_line
 from cnnsvm.folds import encode_groups, grouped_folds
 
@@ -27,6 +28,7 @@ def finetune(
     groups: Sequence[Any] | np.ndarray | None,
     training: Training,
     checkpoint: Path | None = None,
+    fine: FineClasses | None = None,
 ) -> list[dict[str, float]]:
     """Train a backbone in place and leave it with the weights of its best epoch.
 
@@ -41,6 +43,8 @@ def finetune(
     training : Training
     checkpoint : path or None
         File that is written after each epoch and from which an interrupted run goes on.
+    fine : FineClasses or None
+        Finer classes that the network is taught; not for one with a branch of statistics.
 
     Returns
     -------
@@ -61,7 +65,7 @@ def finetune(
         if network.body is None:
             network.cpu().eval().requires_grad_(False)
             return history
-    trainer = Trainer(network, images, codes, group_codes, fit, valid, training)
+    trainer = Trainer(network, images, codes, group_codes, fit, valid, training, fine)
     trainer.resume(checkpoint)
     remaining = range(len(trainer.history), training.epochs)
     progress = tqdm(remaining, "fine-tuning", unit="epoch", disable=not sys.stderr.isatty())

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from cnnsvm.devices import autocast
 from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.backbones import Backbone, embedding_dim
+from cnnsvm.features.fine_classes import FineClasses, collapse
 from cnnsvm.features.loading import (
     MEMORY,
     Decoded,
@@ -121,6 +122,8 @@ class Trainer:
     fit, valid : ndarray of int
         Which images train, and which tell when to stop (may be none).
     training : Training
+    fine : FineClasses or None
+        What is taught instead of the classes; validation asks for these all the same.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class Trainer:
         fit: np.ndarray,
         valid: np.ndarray,
         training: Training,
+        fine: FineClasses | None = None,
     ) -> None:
         # worker processes start anew each epoch: what they keep would only cost memory
         self.images = Decoded(images, 0 if training.n_jobs else MEMORY)
@@ -140,7 +144,11 @@ class Trainer:
         self.valid_images = self.images.part(valid)
         self.training = training
         self.n_classes = int(codes.max()) + 1
-        _prepare(network, training, self.n_classes)
+        self.targets = codes if fine is None else fine.codes
+        network.parents = None if fine is None else fine.parents
+        self.class_of = torch.tensor(network.parents or range(self.n_classes))
+        self.class_of = self.class_of.to(training.device)
+        _prepare(network, training, len(self.class_of))
         self.model = network.to(training.device)
         rate = training.learning_rate
         self.optimiser = torch.optim.AdamW(
@@ -159,7 +167,7 @@ class Trainer:
         """Train on one epoch of crops and return its entry of the history."""
         self._training_mode()
         draws, rate = self._draws(epoch), float(self.schedule.get_last_lr()[0])
-        weight = self._weights(self.codes[[draw.index for draw in draws]])
+        weight = self._weights(self.targets[[draw.index for draw in draws]], len(self.class_of))
         device = self.training.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self.training.random_state + epoch)  # dropout, stochastic depth
@@ -179,8 +187,8 @@ class Trainer:
             for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
                 pooled += [part.mean(dim=0) for part in self._logits(crops).split(counts)]
         targets = torch.from_numpy(self.codes[self.valid]).to(training.device)
-        weight = self._weights(self.codes[self.valid])
-        logits = torch.stack(pooled)
+        weight = self._weights(self.codes[self.valid], self.n_classes)
+        logits = self._of_classes(torch.stack(pooled))
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
         metrics = {"valid_loss": finite_loss(loss.item(), self.training)}
         metrics["valid_accuracy"] = (logits.argmax(1) == targets).double().mean().item()
@@ -238,7 +246,7 @@ class Trainer:
     def _batches(self, draws: list[Draw]) -> DataLoader:
         training = self.training
         dataset = DrawnCrops(
-            self.images, self.codes, draws, training.crop_size, training.augmentation
+            self.images, self.targets, draws, training.crop_size, training.augmentation
         )
         alone = len(draws) % training.batch_size == 1  # batch norm cannot use a single crop
         return DataLoader(
@@ -258,7 +266,8 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
-        return value, (logits.argmax(1) == targets).cpu().numpy()
+        is_right = self._of_classes(logits).argmax(1) == self.class_of[targets]
+        return value, is_right.cpu().numpy()
 
     def _logits(self, crops: torch.Tensor) -> torch.Tensor:
         with autocast(self.training.device, self.training.dtype):
@@ -271,8 +280,11 @@ class Trainer:
         if self.training.mode == "head" and self.model.body is not None:
             self.model.body.eval()  # frozen: its batch statistics stay as they are
 
-    def _weights(self, codes: np.ndarray) -> torch.Tensor:
-        return class_weights(codes, self.n_classes).to(self.training.device)
+    def _of_classes(self, logits: torch.Tensor) -> torch.Tensor:
+        return collapse(logits, self.model.parents)
+
+    def _weights(self, codes: np.ndarray, n_classes: int) -> torch.Tensor:
+        return class_weights(codes, n_classes).to(self.training.device)
 
 
 def class_weights(codes: np.ndarray, n_classes: int) -> torch.Tensor:
@@ -293,13 +305,15 @@ def finite_loss(loss: float, training: Training) -> float:
 
 def _prepare(network: Backbone, training: Training, n_classes: int) -> None:
     """Give a network a new classifier and say which of its parameters learn."""
-    dim = embedding_dim(network, training.crop_size)
+    beside = sum(member.width for member in network.members)
+    dim = embedding_dim(network, training.crop_size) - beside
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.random_state)
         network.classifier = nn.Linear(dim, n_classes)
     network.requires_grad_(True)
     if network.body is not None:
         network.body.requires_grad_(training.mode == "full")
+    network.ensemble.requires_grad_(False)
     if network.branch is not None:
         network.branch.requires_grad_(False)  # learnt before, see `cnnsvm.features.branch`
 

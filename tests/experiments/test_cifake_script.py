@@ -14,7 +14,11 @@ from cnnsvm.pretrained import find_oversized, find_training_images
 from cnnsvm.verdicts import of_unknown_size
 
 ROOT = Path(__file__).parents[2]
-TINY = {"backbone": "plain_cnn", "truncate_at": None, "batch_size": 16, "n_trials": 2}
+TINY = {
+    "plain_cnn": {"truncate_at": None, "batch_size": 16},
+    "plain_cnn_7": {"truncate_at": "stage3", "batch_size": 16},
+}
+SMALL = {"n_trials": 2, "validation_fraction": 0.25}  # a quarter of 64 images
 N = 48  # images of each class
 
 
@@ -23,7 +27,7 @@ def load(name):
     spec = importlib.util.spec_from_file_location(f"{name}_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.DETECTOR = module.DETECTOR | TINY
+    module.DETECTOR, module.NETWORKS = module.DETECTOR | SMALL, TINY
     return module
 
 
@@ -43,7 +47,8 @@ def pack(path, split, seeds):
     with tarfile.open(path, "w:xz") as opened:
         for kind in ("REAL", "FAKE"):
             for seed in seeds:
-                info = tarfile.TarInfo(f"{split}/{kind}/{seed:04}.jpg")
+                number = "" if seed % 2 else " (4)"  # an airplane or a cat
+                info = tarfile.TarInfo(f"{split}/{kind}/{seed:04}{number}.jpg")
                 data = jpeg(seed, kind == "FAKE")
                 info.size = len(data)
                 opened.addfile(info, io.BytesIO(data))
@@ -66,7 +71,7 @@ def run(script, train, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
     arguments = ["--train", str(train), "--out", str(out), "--held-out", "32", "--epochs", "4"]
     arguments += ["--nystroem", "20", "--exact", "--bundle", str(out / "bundle")]
-    arguments += ["--device", "cpu", "--learning-rate", "1e-2"]
+    arguments += ["--device", "cpu", "--learning-rate", "1e-2", "--backbone", "plain_cnn"]
     assert script.main(arguments) == 0
     return arguments, out
 
@@ -96,7 +101,7 @@ def test_training_goes_on_from_a_detector(script, run, tmp_path):
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        ({"seed": 1}, "another --seed (its: 0)"),
+        ({"seed": 1}, "with another seed (its: 0, now: 1)"),
         ({"limit": 40}, "was trained on other images"),
         ({"weights": "model/model"}, "does not say what it was trained on"),
         ({"weights": "files"}, "is no saved detector. Give 'cifake'"),
@@ -109,9 +114,53 @@ def test_a_detector_that_may_have_seen_what_is_set_aside_is_refused(
     wanted = case | {"weights": weights, "out": tmp_path / "out"}
     assert script.main(changed(run[0], **wanted)) != 0
     said = capsys.readouterr().err
-    assert f"--weights {weights} " in said
+    assert str(weights) in said
     assert expected in said
     assert not (tmp_path / "out" / "model").exists()
+
+
+@pytest.fixture(scope="module")
+def both(script, run):
+    """A second network, which is taught what pictures show, and then both side by side."""
+    out, first = run[1].parent, run[1] / "bundle"
+    second = changed(run[0], out=out / "second", backbone="plain_cnn_7", bundle=out / "objects")
+    assert script.main([*second, "--objects"]) == 0
+    arguments = changed(run[0], out=out / "both", weights=first, bundle=out / "together")
+    assert script.main([*arguments, "--ensemble", str(out / "objects")]) == 0
+    return [InpaintDetector.from_pretrained(out / k) for k in ("objects", "together")], out / "both"
+
+
+def test_a_network_is_taught_what_pictures_show(both):
+    taught = both[0][0]
+    assert taught.network_.parents == (0, 1, 0, 1)  # airplanes and cats, real and fake
+    assert taught.network_.classifier.out_features == 4
+    assert taught.classes_.tolist() == [0, 1]
+    report = json.loads((both[1].parent / "second" / "report.json").read_text())
+    assert report["metrics"]["roc_auc"]["value"] > 0.9
+    assert "taught what each picture shows" in (both[1].parent / "objects/README.md").read_text()
+
+
+def test_networks_side_by_side_are_judged_on_what_none_has_learnt_from(both, run):
+    together, report = both[0][1], json.loads((both[1] / "report.json").read_text())
+    (member,) = together.network_.members
+    for name, value in both[0][0].network_.state_dict().items():
+        assert (member.state_dict()[name] == value).all(), name
+    names = [row["head"] for row in report["heads"]]
+    assert names[:2] == ["plain_cnn alone, its own layer", "plain_cnn_7 alone, its own layer"]
+    assert names[2] == "networks' own layers, averaged"
+    assert report["metrics"]["roc_auc"]["value"] > 0.9
+    first = json.loads((run[1] / "report.json").read_text())["folds"][0]
+    fold = report["folds"][0]
+    assert fold["n_test"] == first["n_test"]
+    assert 0 < fold["n_train"] <= 0.3 * first["n_train"]  # what told when to stop
+    known = InpaintDetector.from_pretrained(run[1] / "bundle").trained_on_
+    assert (together.trained_on_ == known).all()
+
+
+def test_an_ensemble_stands_beside_weights(script, run, capsys, tmp_path):
+    arguments = [*changed(run[0], out=tmp_path), "--ensemble", str(run[1] / "bundle")]
+    assert script.main(arguments) != 0
+    assert "stands beside --weights, which is missing" in capsys.readouterr().err
 
 
 def test_the_held_out_part_is_judged_and_well(run):
@@ -143,7 +192,7 @@ def test_heads_controls_and_duplicates_are_reported(run):
 def test_the_bundle_judges_as_the_report_says(run):
     detector = InpaintDetector.from_pretrained(run[1] / "bundle")
     table = pd.read_csv(run[1] / "predictions.csv")
-    pictures = [jpeg(int(Path(path).stem), "FAKE" in path) for path in table["path"]]
+    pictures = [jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
     said = detector.set_params(precision="float32").predict_proba(pictures)[:, 1]
     assert np.abs(said - table["probability"]).max() < 0.05  # half precision
     larger = np.zeros((48, 48, 3), np.uint8)
@@ -157,10 +206,9 @@ def test_the_bundle_judges_as_the_report_says(run):
 def test_the_bundle_knows_what_it_was_trained_on(run):
     detector = InpaintDetector.from_pretrained(run[1] / "bundle")
     judged = set(pd.read_csv(run[1] / "predictions.csv")["path"])
-    everything = [
-        (f"train/{k}/{i:04}.jpg", i, k == "FAKE") for k in ("REAL", "FAKE") for i in range(N)
-    ]
-    trained = [jpeg(seed, fake) for name, seed, fake in everything if name not in judged]
+    judged = {(int(Path(path).stem[:4]), "FAKE" in path) for path in judged}
+    everything = [(seed, fake) for seed in range(N) for fake in (False, True)]
+    trained = [jpeg(*image) for image in everything if image not in judged]
     assert [distance for _, distance in find_training_images(detector, trained)] == [0] * len(
         trained
     )
@@ -177,6 +225,7 @@ def test_test_images_are_judged_and_their_copies_not_trained_on(script, train, t
     test = pack(tmp_path / "test.tar.xz", "test", [0, *range(100, 112)])  # 0 is in both
     arguments = ["--train", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
     arguments += ["--epochs", "1", "--nystroem", "20", "--no-shuffled", "--device", "cpu"]
+    arguments += ["--backbone", "plain_cnn"]
     assert script.main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (report["folds"][0]["n_test"], report["folds"][0]["n_train"]) == (26, 2 * N - 2)
