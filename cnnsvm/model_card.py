@@ -189,10 +189,10 @@ def _describe(detector: Any) -> list[str]:
     lines = [f"- classes: {names}" + (" (0 real, 1 fake)" if _is_binary(detector) else "")]
     if detector.backbone != PRECOMPUTED:
         n_weights = sum(value.numel() for value in detector.network_.parameters())
-        stage = f", cut after `{detector.truncate_at}`" if detector.truncate_at else ""
+        beside = [_shape(member.description["params"]) for member in detector.network_.members]
+        shapes = ", beside it ".join([_shape(detector.get_params(deep=False)), *beside])
         lines += [
-            f"- network: `{detector.backbone}`{stage}, stem `{detector.stem}`, "
-            f"{n_weights:,} weights",
+            f"- network: {shapes}, {n_weights:,} weights",
             f"- crops: up to {detector.n_crops} of {detector.crop_size} pixels an image, nothing "
             f"is resized, pooling `{detector.pooling}`",
         ]
@@ -201,6 +201,12 @@ def _describe(detector: Any) -> list[str]:
         f"- support vector machine: kernel {kernels}, {detector.svm_.n_features_in_} features"
     )
     return lines
+
+
+def _shape(params: Mapping[str, Any]) -> str:
+    """Say which network the parameters of a detector describe."""
+    stage = f", cut after `{params['truncate_at']}`" if params["truncate_at"] else ""
+    return f"`{params['backbone']}`{stage}, stem `{params['stem']}`"
 
 
 def _usage() -> str:

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import StratifiedGroupKFold
 
 from cnnsvm.folds import encode_groups, grouped_folds
 
@@ -95,3 +96,25 @@ def test_a_missing_group_is_named(hole):
 
 def test_groups_from_a_table_column():
     assert encode_groups(pd.Series(["x", "y", "x"], index=[7, 8, 9]), 3).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_folds_are_those_of_scikit_learn(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(40, 200))
+    y = rng.integers(0, int(rng.integers(2, 5)), n)
+    groups = rng.integers(0, n // int(rng.integers(1, 4)), n)
+    n_splits = int(rng.integers(2, 6))
+    found = grouped_folds(y, groups, n_splits, seed)
+    codes = encode_groups(groups, n)
+    reference = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed).split(y, y, codes)
+    for (_, wanted), (_, test) in zip(reference, found, strict=True):
+        np.testing.assert_array_equal(test, wanted)
+
+
+def test_folds_are_found_without_scikit_learns_own_loop(monkeypatch):
+    monkeypatch.setattr(
+        StratifiedGroupKFold, "_find_best_fold", lambda *_: pytest.fail("slow"), raising=True
+    )
+    y, groups = records()
+    assert len(grouped_folds(y, groups, 5)) == 5

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,9 +11,11 @@ from cnnsvm.evaluation.heads import (
     fit_exact_head,
     fit_subset_head,
     network_head,
+    network_heads,
     peak_memory,
     svm_head,
 )
+from cnnsvm.features.backbones import build_backbone
 
 DIM = 6
 
@@ -47,7 +51,8 @@ class Fitted:
     def __init__(self, svm):
         self.svm_ = svm
         weight = torch.ones(DIM)
-        self.network_ = type("Network", (), {"fake_score": lambda _, e: e @ weight})()
+        network = {"fake_score": lambda _, e: e @ weight, "ensemble": ()}
+        self.network_ = type("Network", (), network)()
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +114,26 @@ def test_another_pooling_has_no_layer_of_its_own(heads):
 
 def test_memory_is_in_bytes():
     assert 2**26 < peak_memory() < 2**37  # more than 64 MB, less than 128 GB
+
+
+def test_each_network_of_an_ensemble_judges_alone_and_all_together():
+    network, member = (build_backbone("plain_cnn", random_state=s).eval() for s in (0, 1))
+    for part in (network, member):
+        part.classifier = torch.nn.Linear(256, 2)
+    member.description = {"params": {"backbone": "plain_cnn"}}
+    network.ensemble.append(member)
+    detector = SimpleNamespace(network_=network, pooling="mean", backbone="plain_cnn")
+    embeddings = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
+    frame = frame_of(np.arange(8) % 2)
+    parts = network_heads(detector, embeddings, frame)
+    together = network_head(detector, embeddings, frame)
+    assert [part.name for part in parts] == ["plain_cnn alone, its own layer"] * 2
+    assert together.name == "networks' own layers, averaged"
+    scores = np.stack([part.predictions["score"] for part in parts])
+    np.testing.assert_allclose(together.predictions["score"], scores.mean(axis=0), atol=1e-6)
+    assert np.abs(scores[0] - scores[1]).max() > 0.01
+
+
+def test_a_network_without_an_ensemble_is_judged_once(heads):
+    embeddings, truth, _ = rows(20, 1)
+    assert network_heads(Fitted(None), embeddings, frame_of(truth)) == []

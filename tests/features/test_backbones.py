@@ -7,7 +7,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from cnnsvm.features.backbones import BACKBONES, build_backbone, embedding_dim
-from cnnsvm.features.plain_cnn import PLAIN_CNN
+from cnnsvm.features.plain_cnn import PLAIN_CNN, PLAIN_CNN_7
 from cnnsvm.features.preprocessing import PREPROCESSING, as_preprocessing
 from cnnsvm.features.residuals import FILTERS, high_pass
 from cnnsvm.features.weights import WeightsError
@@ -28,7 +28,7 @@ def test_each_backbone_ends_at_its_pooled_embedding(name):
 
 
 def test_all_named_backbones_exist_in_torchvision():
-    known = {*torchvision.models.list_models(), PLAIN_CNN}
+    known = {*torchvision.models.list_models(), PLAIN_CNN, PLAIN_CNN_7}
     assert set(DIMS) <= set(BACKBONES) <= known
 
 
@@ -282,3 +282,48 @@ def test_the_plain_network_takes_any_size_and_learns_in_every_part():
     network(CROPS).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
     assert sum(p.numel() for p in network.parameters()) < 400_000
+
+
+def test_the_network_of_seven_convolutions_halves_a_picture_three_times():
+    network = build_backbone("plain_cnn_7", stem="small", truncate_at="stage3", random_state=1)
+    maps = []
+    for stage in list(network.body)[:-1]:
+        stage.register_forward_hook(lambda _, __, output: maps.append(tuple(output.shape[1:])))
+    network(CROPS[:, :, :32, :32]).square().sum().backward()
+    assert maps == [(24, 32, 32), (48, 16, 16), (128, 8, 8), (192, 4, 4)]
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in network.modules()) == 7
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+    assert embedding_dim(network, 33) == 2 * 192  # mean and deviation
+    assert sum(p.numel() for p in network.parameters()) < 800_000
+
+
+def test_a_score_of_fine_classes_is_that_of_their_classes():
+    network = build_backbone("plain_cnn").eval()
+    network.classifier, network.parents = torch.nn.Linear(256, 4), (0, 1, 0, 1)
+    embeddings = torch.randn(5, 256)
+    with torch.inference_mode():
+        fine = network.classifier(embeddings).softmax(dim=1)
+        odds = fine[:, [1, 3]].sum(1) / fine[:, [0, 2]].sum(1)
+        torch.testing.assert_close(network.fake_score(embeddings), odds.log())
+
+
+def test_an_ensemble_embeds_one_after_the_other_and_votes():
+    network, member, inner = (build_backbone("plain_cnn", random_state=s).eval() for s in range(3))
+    for part in (network, member, inner):
+        part.classifier = torch.nn.Linear(256, 2)
+    member.ensemble.append(inner)
+    network.ensemble.append(member)
+    crops = CROPS[:, :, :32, :32]
+    with torch.inference_mode():
+        together = network(crops)
+        alone = [build_backbone("plain_cnn", random_state=s).eval()(crops) for s in range(3)]
+        torch.testing.assert_close(together, torch.cat(alone, dim=1))
+        votes = [
+            part.classifier(e).diff(dim=1)[:, 0]
+            for part, e in zip((network, member, inner), alone, strict=True)
+        ]
+        own, others = votes[0], (votes[1] + votes[2]) / 2
+        torch.testing.assert_close(network.fake_scores(together), torch.stack([own, others], 1))
+        torch.testing.assert_close(network.fake_score(together), (own + others) / 2)
+        torch.testing.assert_close(network.logits(crops), network.classifier(alone[0]))
+    assert network.width == 3 * 256

@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.fine_classes import FineClasses
 from cnnsvm.features.finetuning import finetune
 from cnnsvm.features.trainer import DivergedError, Training, best_epoch, epoch_line
 from cnnsvm.folds import encode_groups
@@ -274,3 +275,55 @@ def test_an_epoch_is_said_in_one_line():
     entry = {"epoch": 2, "attempt": 1, "learning_rate": 0.00084414, "state": "learning"}
     line = "epoch 3 of 20, attempt 1, learning_rate 0.0008441, state learning"
     assert epoch_line(entry, 20) == line
+
+
+def test_finer_classes_are_taught_and_the_classes_validated():
+    rng = np.random.default_rng(0)
+    codes, kinds = np.arange(48) % 2, np.arange(48) // 2 % 2
+    images = [rng.integers(0, 90, (32, 32, 3), dtype=np.uint8) for _ in codes]
+    for image, code, kind in zip(images, codes, kinds, strict=True):
+        image += np.array([120 * code, 0, 120 * kind], np.uint8)  # fakes are red, half are blue
+    fine = FineClasses.of(2 * kinds + codes, codes)
+    network = build_backbone("plain_cnn", preprocessing="imagenet")
+    training = dataclasses.replace(TRAINING, epochs=6, learning_rate=3e-3)
+    history = finetune(network, images, codes, np.arange(48) // 2, training, fine=fine)
+    assert network.classifier.out_features == 4
+    assert network.parents == (0, 1, 0, 1)
+    best = history[best_epoch(history)]
+    assert best["valid_loss"] < 0.5  # of two classes: guessing gives 0.69, of four 1.39
+    assert best["valid_auc"] > 0.9
+    with torch.inference_mode():
+        said = network.logits(torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2)))
+    assert (said.argmax(dim=1).numpy() // 2 == kinds).mean() > 0.9
+
+
+def test_shares_told_right_are_of_the_classes(pictures, monkeypatch):
+    images, codes, groups = pictures
+    fine = FineClasses.of(2 * (np.arange(len(codes)) % 3) + codes, codes)
+    real = trainer.Trainer._logits
+
+    def fake_of_some_kind(self, crops):
+        logits = real(self, crops) * 0
+        logits[:, [k for k, parent in enumerate(fine.parents) if parent == 1]] += 5
+        return logits
+
+    monkeypatch.setattr(trainer.Trainer, "_logits", fake_of_some_kind)
+    entry = finetune(
+        *(build_backbone("squeezenet1_1"), images, codes, groups),
+        dataclasses.replace(TRAINING, epochs=1),
+        fine=fine,
+    )[0]
+    assert entry["train_accuracy"] == pytest.approx(0.5)  # pairs: half of an epoch is fake
+    assert entry["valid_accuracy"] == pytest.approx(2 / 3)  # two fakes to an original
+
+
+def test_an_ensemble_is_not_trained(pictures):
+    member = build_backbone("resnet18", truncate_at="layer1", random_state=1)
+    member.classifier = torch.nn.Linear(128, 2)
+    before = weights(member)
+    network = build_backbone("squeezenet1_1")
+    network.ensemble.append(member)
+    run(pictures, network, epochs=1)
+    assert not differ(weights(network.ensemble[0]), before)
+    assert network.classifier.in_features == 512
+    assert network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 512 + 128)
