@@ -5,8 +5,9 @@
     python experiments/backbones.py --train train.tar.xz --weights squeezenet1_0=weights.pth,caffe
 
 Each backbone is trained in the same way on the same images and judged on the same others, by its
-own last layer and by the SVM; once more without augmentation, and from the weights that --weights
-names. Run again with the same --out, it goes on where it was.
+own last layer and by the SVM; once more without augmentation, from the weights that --weights
+names, and with --objects taught what pictures show beside whether they are real. Run again with the
+same --out, it goes on where it was.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from cnnsvm.cli.errors import guard
 BACKBONES = ("plain_cnn", "vgg11_bn", "resnet18", "densenet121")
 #: The backbone that is also trained without augmentation.
 ABLATED = "resnet18"
+TAUGHT = ", taught objects"
 #: As in experiments/cifake.py, but for the whole network.
 DETECTOR: dict[str, Any] = {
     "stem": "small",
@@ -58,6 +60,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=FILE[,PREPROCESSING]",
         help="pretrained weights, and what they expect to see [imagenet]: a row more for each",
     )
+    add("--objects", nargs="*", default=[], metavar="NAME", help="taught that too: a row more")
     add("--held-out", type=int, default=10_000, metavar="N", help="images [%(default)s]")
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
     add("--epochs", type=int, default=16, help="[%(default)s]")
@@ -77,6 +80,9 @@ def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     if ABLATED in variants:
         without = {"backbone": ABLATED, "weights": None, "augmentation": "none"}
         variants[f"{ABLATED}, no augmentation"] = without
+    for name in args.objects:
+        variants.setdefault(name, {"backbone": name, "weights": None})
+        variants[name + TAUGHT] = variants[name]
     for given in args.weights:
         name, equals, rest = given.partition("=")
         file, comma, preprocessing = rest.rpartition(",")
@@ -102,7 +108,7 @@ def learning_rate(backbone: str, *, pretrained: bool) -> float:
 def run(args: argparse.Namespace) -> int:
     """Train and judge each, and write the table."""
     from cnnsvm import InpaintDetector
-    from cnnsvm.datasets.cifake import read_cifake
+    from cnnsvm.datasets.cifake import fine_labels, read_cifake
     from cnnsvm.datasets.cifake_groups import with_near_duplicates
     from cnnsvm.evaluation.backbones import judge_variants
     from cnnsvm.evaluation.holdout import draw_groups, hold_out
@@ -124,8 +130,12 @@ def run(args: argparse.Namespace) -> int:
         )
         for name, params in variants.items()
     }
+    taught = {name: fine_labels(cifake, train) for name in detectors if name.endswith(TAUGHT)}
     rows = judge_variants(
-        detectors, cifake.manifest, train, test, images=cifake.images, folder=args.out
+        *(detectors, cifake.manifest, train, test),
+        images=cifake.images,
+        folder=args.out,
+        fine_labels=taught,
     )
     facts = {
         "title": f"Backbones on CIFAKE: {len(train):,} images, {args.epochs} epochs",

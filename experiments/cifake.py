@@ -149,12 +149,6 @@ def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.
     return train[set_aside(make_detector(args), cifake.labels[train], sources)]
 
 
-def taught(cifake: Any, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return what a network is taught of some images and their labels, such as "cat 1"."""
-    shown = cifake.objects[rows]
-    return np.array([f"{name} {label}" for name, label in zip(shown, labels, strict=True)])
-
-
 def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Read some of the files as they are: the explorative page, and what headers tell."""
     from cnnsvm.datasets.cifake import extract_files
@@ -182,6 +176,7 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
 
 def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Run the whole pipeline on shuffled labels, of fewer images."""
+    from cnnsvm.datasets.cifake import fine_labels
     from cnnsvm.evaluation.controls import SHUFFLED as MEANING
     from cnnsvm.evaluation.controls import summarise_control
     from cnnsvm.evaluation.crossval import shuffled_labels
@@ -201,7 +196,7 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
         *(detector, manifest, *split),
         images=cifake.images[both],
         folder=folder,
-        fine_labels=taught(cifake, rows, labels) if args.objects else None,
+        fine_labels=fine_labels(cifake, rows, labels) if args.objects else None,
     )
     return summarise_control(found.predictions, f"{MEANING}; {len(rows):,} images, {epochs} epochs")
 
@@ -292,6 +287,7 @@ def command() -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Read, look, fit, judge, report, and save what may be shared."""
+    from cnnsvm.datasets.cifake import fine_labels
     from cnnsvm.evaluation.holdout import evaluate_held_out
     from cnnsvm.evaluation.intervals import bootstrap_metrics
     from cnnsvm.evaluation.study import describe_environment
@@ -306,7 +302,7 @@ def run(args: argparse.Namespace) -> int:
         *(detector, manifest, fitted, test),
         images=cifake.images,
         folder=args.out / "model",
-        fine_labels=taught(cifake, fitted, cifake.labels[fitted]) if args.objects else None,
+        fine_labels=fine_labels(cifake, fitted) if args.objects else None,
     )
     if not args.no_shuffled:
         controls["shuffled_labels"] = shuffle(args, cifake, fitted, test)

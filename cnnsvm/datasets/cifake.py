@@ -168,6 +168,31 @@ def read_cifake(
     return found.assemble()
 
 
+def fine_labels(cifake: Cifake, rows: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Say what some pictures show and whether they are real, such as "cat 1".
+
+    Parameters
+    ----------
+    cifake : Cifake
+    rows : ndarray of int, shape (n,)
+    labels : ndarray of int, shape (n,), or None
+        Other labels than the pictures' own, such as shuffled ones.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        For `InpaintDetector.fit`.
+
+    Raises
+    ------
+    DatasetError
+        See `Cifake.objects`.
+    """
+    labels = cifake.labels[rows] if labels is None else labels
+    pairs = zip(cifake.objects[rows].tolist(), labels.tolist(), strict=True)
+    return np.array([f"{shown} {label}" for shown, label in pairs])
+
+
 def extract_files(
     path: str | os.PathLike[str], names: Sequence[str], folder: str | os.PathLike[str]
 ) -> list[Path]:

@@ -40,7 +40,7 @@ def refuse_other_split(
     ------
     OtherSplitError
     """
-    hashes = hash_images(images) if saved else None
+    hashes = hash_images(images) if saved else np.array([], dtype=np.uint64)
     for place in saved:
         name = os.fspath(place)
         known, is_all = training_hashes(saved_folder(place))

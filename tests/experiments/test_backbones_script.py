@@ -15,7 +15,7 @@ N = 40
 @pytest.fixture(scope="module")
 def script():
     module = load("backbones")
-    module.DETECTOR = {k: v for k, v in module.DETECTOR.items() if k != "backbone"}
+    module.DETECTOR = module.DETECTOR | {"batch_size": 16}
     module.ABLATED = "plain_cnn"
     return module
 
@@ -29,15 +29,17 @@ def run(script, tmp_path_factory):
     arguments = ["--train", str(train), "--out", str(folder / "out"), "--held-out", "20"]
     arguments += ["--epochs", "2", "--backbones", "plain_cnn", "--nystroem", "20"]
     arguments += ["--weights", f"plain_cnn={folder / 'plain.safetensors'}", "--device", "cpu"]
+    arguments += ["--objects", "plain_cnn"]
     assert script.main(arguments) == 0
     return arguments, folder / "out"
 
 
 def test_each_variant_has_a_row_with_both_heads(run):
     table = pd.read_csv(run[1] / "backbones.csv").set_index("name")
-    expected = ["plain_cnn", "plain_cnn, no augmentation", "plain_cnn, pretrained"]
-    assert table.index.tolist() == expected
-    assert (table["parameters"] == 389_410).all()  # with the layer of two classes on top
+    kinds = ("no augmentation", "taught objects", "pretrained")
+    assert table.index.tolist() == ["plain_cnn", *(f"plain_cnn, {kind}" for kind in kinds)]
+    of_two, of_four = 389_410, 389_410 + 2 * 257  # classes of the layer on top
+    assert table["parameters"].tolist() == [of_two, of_two, of_four, of_two]
     for head in ("network", "svm"):
         assert table[f"{head}_accuracy"].between(0, 1).all()
         assert (table[f"{head}_accuracy_low"] <= table[f"{head}_accuracy"]).all()
@@ -50,7 +52,7 @@ def test_each_variant_has_a_row_with_both_heads(run):
 def test_variants_differ_in_what_they_are_named_for(run):
     report = json.loads((run[1] / "backbones.json").read_text())
     losses = [row["history"][0]["train_loss"] for row in report["backbones"]]
-    assert len(set(losses)) == 3
+    assert len(set(losses)) == 4
 
 
 def test_run_again_it_fits_nothing_and_remembers_the_time(run, script, monkeypatch):
