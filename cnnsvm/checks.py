@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import BACKBONES, STATISTICS
-from cnnsvm.features.embeddings import POOLINGS
+from cnnsvm.features.embeddings import FUSIONS, POOLINGS
 from cnnsvm.features.finetuning import MODES
 from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.features.stems import STEMS
@@ -28,6 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "finetune": MODES,
     "augmentation": tuple(AUGMENTATIONS),
     "pooling": tuple(POOLINGS),
+    "fusion": FUSIONS,
 }
 _AT_LEAST = {"epochs": 1, "patience": 1, "crop_size": 16, "n_crops": 1, "batch_size": 2}
 _NONE_OR_AT_LEAST = {"n_jobs": 0, "pairs_per_source": 1, "n_views": 1}
@@ -233,4 +234,10 @@ def _check_combinations(params: dict[str, Any]) -> None:
             f"pooling={pooling!r} ranks crops by the classifier that fine-tuning trains, and "
             "finetune='none' trains none. Use finetune='full' or 'head', the weights of a saved "
             "detector, or another pooling."
+        )
+    if backbone != PRECOMPUTED and untrained and params["fusion"] == "scores":
+        raise ValueError(
+            "fusion='scores' takes what the layer says that fine-tuning trains, and "
+            "finetune='none' trains none. Use finetune='full' or 'head', or the weights of a saved "
+            "detector."
         )

@@ -112,8 +112,12 @@ class InpaintDetector(
         network on ``epochs`` rounds of crops. ``backbone="statistics"`` has them alone.
     ensemble : tuple of "cnnsvm", "cifake" or paths, default=()
         Saved detectors whose networks see the crops too, as they are: their embeddings stand behind
-        this network's, and the SVM is fitted on all of them (fusion of features). Fit it on images
-        that none of the frozen networks has learnt from, as what they say of others is too good.
+        this network's. Fit the SVM on images that none of the frozen networks has learnt from, as
+        what they say of others is too good.
+    fusion : {"embeddings", "scores"}, default="embeddings"
+        What the SVM is fitted on: the embeddings of all networks, or only what the layer says that
+        fine-tuning trained on each, a few numbers an image, where there are not thousands of images
+        for the embeddings of several networks.
     n_views : int or None, default=None
         None fits the SVM on the images as they are. A number fits it on so many views of each
         class of each source: the first as it is, the others degraded by the augmentation, so that
@@ -211,6 +215,7 @@ class InpaintDetector(
         pooling: str = "mean_std",
         statistics: bool = False,
         ensemble: tuple[str | os.PathLike[str], ...] = (),
+        fusion: str = "embeddings",
         n_views: int | None = None,
         kernel: str | tuple[str, ...] = "rbf",
         voting: str | None = None,
@@ -248,6 +253,7 @@ class InpaintDetector(
         self.pooling = pooling
         self.statistics = statistics
         self.ensemble = ensemble
+        self.fusion = fusion
         self.n_views = n_views
         self.kernel = kernel
         self.voting = voting

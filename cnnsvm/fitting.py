@@ -228,7 +228,7 @@ def statistics_of(detector: Any) -> str | None:
 
 def embedding_of(detector: Any) -> Embedding:
     """Say how a detector's parameters want images to be seen."""
-    return Embedding(pooling=detector.pooling, **_place(detector))
+    return Embedding(pooling=detector.pooling, fusion=detector.fusion, **_place(detector))
 
 
 def training_of(detector: Any, seed: int) -> Training:

@@ -135,7 +135,8 @@ def make_detector(args: argparse.Namespace) -> Any:
         random_state=args.seed,
     )
     if args.ensemble:
-        detector.set_params(ensemble=tuple(args.ensemble), finetune="none", nystroem=None)
+        detector.set_params(ensemble=tuple(args.ensemble), fusion="scores")
+        detector.set_params(finetune="none", nystroem=None)
     return detector
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from cnnsvm import InpaintDetector
 from cnnsvm.evaluation.keeping import settings_of
@@ -163,6 +164,29 @@ def test_an_ensemble_stands_beside_a_network_in_training(saved):
     assert len(detector.history_) == 2
     assert detector.network_.classifier.in_features == 256
     assert detector.svm_.n_features_in_ == 256 + 384
+
+
+def test_an_svm_can_be_fitted_on_what_each_network_says(saved, tmp_path):
+    detector = together(saved, fusion="scores")
+    images = data(seed=5)[0]
+    found = detector.transform(images)
+    assert found.shape == (len(images), 2)
+    for k, folder in enumerate(saved):
+        one = InpaintDetector.load(folder)
+        one.set_params(precision="float32", device="cpu")
+        embedding = torch.from_numpy(one.transform(images))  # the mean over crops
+        assert np.corrcoef(one.network_.fake_score(embedding).numpy(), found[:, k])[0, 1] > 0.99
+    detector.save(tmp_path / "scores")
+    loaded = InpaintDetector.load(tmp_path / "scores").set_params(precision="float32", device="cpu")
+    assert loaded.svm_.n_features_in_ == 2
+    np.testing.assert_allclose(loaded.predict_proba(images), detector.predict_proba(images))
+
+
+def test_scores_need_a_network_that_was_trained():
+    with pytest.raises(ValueError, match="fusion='scores' takes what the layer says"):
+        fit(finetune="none", fusion="scores")
+    with pytest.raises(ValueError, match="fusion must be one of embeddings, scores, got 'votes'"):
+        fit(fusion="votes")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,11 @@ def _add_network_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DETECTOR",
         help="saved detectors, or names of those that ship, whose networks embed too, frozen",
     )
+    network.add_argument(
+        "--fusion",
+        default="embeddings",
+        help="what of the networks the SVM gets: embeddings or scores [%(default)s]",
+    )
     network.add_argument("--batch-size", type=int, default=16)
 
 
@@ -138,6 +143,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
         pooling=args.pooling,
         statistics=args.statistics,
         ensemble=tuple(args.ensemble),
+        fusion=args.fusion,
         n_views=args.views,
         batch_size=args.batch_size,
         kernel=kernels if len(kernels) > 1 else kernels[0],

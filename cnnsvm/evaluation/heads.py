@@ -81,7 +81,7 @@ def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) ->
     Returns
     -------
     list of Head
-        None if there is no ensemble.
+        Empty if there is no ensemble.
     """
     network = detector.network_
     if not len(network.ensemble):

@@ -183,6 +183,26 @@ class Backbone(nn.Module):
         parts = [m.fake_score(part) for m, part in zip(self.members, others, strict=True)]
         return torch.stack([self._own_score(own), *parts], dim=1)
 
+    def class_scores(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Return what this network's own layer and those of its ensemble say of each class.
+
+        Parameters
+        ----------
+        embeddings : float tensor, shape (N, d)
+
+        Returns
+        -------
+        float tensor, shape (N, k)
+            Of each network in turn the log-odds of the second of two classes, or the log
+            probabilities of more.
+        """
+        widths = [self._trained().in_features, *(member.width for member in self.members)]
+        own, *others = embeddings.split(widths, dim=1)
+        said = collapse(self._classify(own), self.parents).log_softmax(dim=1)
+        said = said[:, 1:] - said[:, :1] if said.shape[1] == 2 else said
+        parts = zip(self.members, others, strict=True)
+        return torch.cat([said, *(member.class_scores(part) for member, part in parts)], dim=1)
+
     def _own_score(self, embeddings: torch.Tensor) -> torch.Tensor:
         logits = collapse(self._classify(embeddings), self.parents)
         others = [k for k in range(logits.shape[1]) if k != self.real_class]

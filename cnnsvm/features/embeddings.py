@@ -19,6 +19,9 @@ POOLINGS = {
     "mean_top": ("mean", "top"),
     "mean_std_top": ("mean", "std", "top"),
 }
+#: What of several networks, or of one, goes into the SVM: their embeddings, or what the layer says
+#: that fine-tuning trained on each (stacked generalization: Wolpert, Neural Networks 5, 1992).
+FUSIONS = ("embeddings", "scores")
 #: Share of an image's crops that "top" takes, at least one.
 TOP_SHARE = 0.25
 
@@ -67,6 +70,7 @@ def embed_crops(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     n_jobs: int = 0,
+    fusion: str = "embeddings",
     label: str = "embedding",
 ) -> np.ndarray:
     """Embed images in their order.
@@ -86,6 +90,8 @@ def embed_crops(
         Precision of the forward pass.
     n_jobs : int
         Processes that decode images; 0 decodes in this one.
+    fusion : str
+        One of `FUSIONS`; "scores" needs networks that were fine-tuned.
     label : str
         What the progress bar says.
 
@@ -107,7 +113,7 @@ def embed_crops(
     with torch.inference_mode(), progress:
         for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
             placed = crops.to(device, non_blocking=True)
-            features, scores = _describe(network, placed, dtype)
+            features, scores = _describe(network, placed, dtype, fusion)
             cuts = np.cumsum(counts)[:-1]
             ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
             for part, rank in zip(np.split(features, cuts), ranks, strict=True):
@@ -141,12 +147,13 @@ def score_crops(
 
 
 def _describe(
-    network: Backbone, crops: torch.Tensor, dtype: torch.dtype
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, fusion: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
     with autocast(crops.device, dtype):
         embeddings = network(crops)
     scores = None if network.classifier is None else network.fake_score(embeddings).cpu().numpy()
-    return embeddings.float().cpu().numpy(), scores
+    features = embeddings if fusion == "embeddings" else network.class_scores(embeddings.float())
+    return features.float().cpu().numpy(), scores
 
 
 def _check_finite(embeddings: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ RECIPE = 3
 class Embedding:
     """How images are seen: crops of ``crop_size`` pixels, ``n_crops`` an image, pooled.
 
-    With ``mirror`` each crop has its mirror image beside it.
+    With ``mirror`` each crop has its mirror image beside it; ``fusion`` is one of
+    `cnnsvm.features.embeddings.FUSIONS`.
     """
 
     crop_size: int
@@ -46,6 +47,7 @@ class Embedding:
     dtype: torch.dtype
     n_jobs: int
     mirror: bool = False
+    fusion: str = "embeddings"
 
     def __call__(self, network: Backbone, images: Sequence[Any]) -> np.ndarray:
         """Embed images in their order, float32 of shape (n, d); the network ends on the CPU."""
@@ -69,7 +71,7 @@ class Embedding:
         return self._embed(network, dataset)
 
     def _embed(self, network: Backbone, dataset: FixedCrops | DegradedViews) -> np.ndarray:
-        own = ("pooling", "batch_size", "device", "dtype", "n_jobs")
+        own = ("pooling", "batch_size", "device", "dtype", "n_jobs", "fusion")
         embeddings = embed_crops(network, dataset, **{name: getattr(self, name) for name in own})
         network.cpu()
         return embeddings

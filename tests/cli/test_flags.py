@@ -29,6 +29,7 @@ FLAGS = {
     "--mirror": ("mirror", True),
     "--pooling mean_std_top": ("pooling", "mean_std_top"),
     "--statistics": ("statistics", True),
+    "--fusion scores": ("fusion", "scores"),
     "--ensemble cifake": ("ensemble", ("cifake",)),
     "--views 1": ("n_views", 1),
     "--batch-size 8": ("batch_size", 8),

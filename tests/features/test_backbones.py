@@ -326,4 +326,16 @@ def test_an_ensemble_embeds_one_after_the_other_and_votes():
         torch.testing.assert_close(network.fake_scores(together), torch.stack([own, others], 1))
         torch.testing.assert_close(network.fake_score(together), (own + others) / 2)
         torch.testing.assert_close(network.logits(crops), network.classifier(alone[0]))
+        scores = network.class_scores(together)
+        torch.testing.assert_close(scores, torch.stack(votes, dim=1))  # of each by itself
     assert network.width == 3 * 256
+
+
+def test_scores_of_more_than_two_classes_are_log_probabilities():
+    network = build_backbone("plain_cnn").eval()
+    network.classifier, network.parents = torch.nn.Linear(256, 4), (0, 2, 1, 2)
+    embeddings = torch.randn(5, 256)
+    with torch.inference_mode():
+        fine = network.classifier(embeddings).softmax(dim=1)
+        wanted = torch.stack([fine[:, 0], fine[:, 2], fine[:, [1, 3]].sum(1)], dim=1).log()
+        torch.testing.assert_close(network.class_scores(embeddings), wanted)
