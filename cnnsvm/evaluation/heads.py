@@ -50,7 +50,8 @@ def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> 
     detector : InpaintDetector
         Fine-tuned on two classes, with ``pooling="mean"``: a layer judges one mean embedding.
     embeddings : ndarray of float32, shape (n, d)
-        What `InpaintDetector.transform` says of the images.
+        What `InpaintDetector.transform` says of the images: with ``fusion="scores"`` that is what
+        the layers say.
     frame : DataFrame
         Their rows of the manifest.
 
@@ -65,8 +66,7 @@ def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> 
             "Use pooling='mean'."
         )
     started = time.perf_counter()
-    with torch.inference_mode():
-        scores = detector.network_.fake_score(torch.from_numpy(embeddings)).double().numpy()
+    scores = _network_scores(detector, embeddings).mean(axis=1)
     own = "network's own layer"
     name = "networks' own layers, averaged" if len(detector.network_.ensemble) else own
     return _head(name, scores, frame, None, None, started)
@@ -87,8 +87,7 @@ def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) ->
     if not len(network.ensemble):
         return []
     started = time.perf_counter()
-    with torch.inference_mode():
-        scores = network.fake_scores(torch.from_numpy(embeddings)).double().numpy()
+    scores = _network_scores(detector, embeddings)
     names = [detector.backbone, *(m.description["params"]["backbone"] for m in network.members)]
     return [
         _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, started)
@@ -206,6 +205,21 @@ def peak_memory() -> int:
     """Return the most memory that this process has held so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _network_scores(detector: Any, embeddings: np.ndarray) -> np.ndarray:
+    """Return the log-odds of the fake class by each network of an ensemble, (n, networks)."""
+    network = detector.network_
+    if detector.fusion == "scores":
+        ends = np.cumsum([1, *(_count_networks(member) for member in network.ensemble)])[:-1]
+        parts = np.split(embeddings.astype(np.float64), ends, axis=1)
+        return np.stack([part.mean(axis=1) for part in parts], axis=1)
+    with torch.inference_mode():
+        return np.asarray(network.fake_scores(torch.from_numpy(embeddings)).double().numpy())
+
+
+def _count_networks(network: Any) -> int:
+    return 1 + sum(_count_networks(member) for member in network.ensemble)
 
 
 def _head(

@@ -139,6 +139,8 @@ def residual_statistics(crops: torch.Tensor) -> torch.Tensor:
         If ``crops`` has another dtype or shape.
     """
     _check_crops(crops)
+    if not len(crops):  # MKL of torch 2.14 transforms no empty batch
+        return torch.empty((0, STATISTICS_DIM), device=crops.device)
     rgb = crops.float()
     residuals = _residuals(rgb)
     parts = [

@@ -46,12 +46,12 @@ def frame_of(labels):
 class Fitted:
     """A detector whose network's own layer is a plane, which cannot follow the ring."""
 
-    pooling, nystroem = "mean", None
+    pooling, nystroem, fusion = "mean", None, "embeddings"
 
     def __init__(self, svm):
         self.svm_ = svm
-        weight = torch.ones(DIM)
-        network = {"fake_score": lambda _, e: e @ weight, "ensemble": ()}
+        weight = torch.ones(DIM, 1)
+        network = {"fake_scores": lambda _, e: e @ weight, "ensemble": ()}
         self.network_ = type("Network", (), network)()
 
 
@@ -122,7 +122,8 @@ def test_each_network_of_an_ensemble_judges_alone_and_all_together():
         part.classifier = torch.nn.Linear(256, 2)
     member.description = {"params": {"backbone": "plain_cnn"}}
     network.ensemble.append(member)
-    detector = SimpleNamespace(network_=network, pooling="mean", backbone="plain_cnn")
+    own = {"network_": network, "pooling": "mean", "backbone": "plain_cnn"}
+    detector = SimpleNamespace(**own, fusion="embeddings")
     embeddings = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
     frame = frame_of(np.arange(8) % 2)
     parts = network_heads(detector, embeddings, frame)
@@ -137,3 +138,26 @@ def test_each_network_of_an_ensemble_judges_alone_and_all_together():
 def test_a_network_without_an_ensemble_is_judged_once(heads):
     embeddings, truth, _ = rows(20, 1)
     assert network_heads(Fitted(None), embeddings, frame_of(truth)) == []
+
+
+def test_scores_instead_of_embeddings_are_judged_alike():
+    networks = [build_backbone("plain_cnn", random_state=seed).eval() for seed in range(3)]
+    for network in networks:
+        network.classifier = torch.nn.Linear(256, 2)
+        network.description = {"params": {"backbone": "plain_cnn"}}
+    first, second, third = networks
+    second.ensemble.append(third)  # an ensemble in an ensemble
+    first.ensemble.append(second)
+    embeddings = torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
+    seen = {"embeddings": embeddings, "scores": first.class_scores(embeddings).detach()}
+    own = {"network_": first, "pooling": "mean", "backbone": "plain_cnn"}
+    frame = frame_of(np.arange(8) % 2)
+    found = {}
+    for fusion, said in seen.items():
+        detector = SimpleNamespace(**own, fusion=fusion)
+        heads = [*network_heads(detector, said.numpy(), frame)]
+        heads.append(network_head(detector, said.numpy(), frame))
+        found[fusion] = np.stack([head.predictions["score"] for head in heads])
+    assert seen["scores"].shape == (8, 3)
+    assert found["scores"].shape == (3, 8)  # two networks, and both together
+    np.testing.assert_allclose(found["scores"], found["embeddings"], atol=1e-5)

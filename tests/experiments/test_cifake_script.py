@@ -123,7 +123,8 @@ def test_a_detector_that_may_have_seen_what_is_set_aside_is_refused(
 def both(script, run):
     """A second network, which is taught what pictures show, and then both side by side."""
     out, first = run[1].parent, run[1] / "bundle"
-    second = changed(run[0], out=out / "second", backbone="plain_cnn_7", bundle=out / "objects")
+    taught = {"backbone": "plain_cnn_7", "bundle": out / "objects", "epochs": 8}
+    second = changed(run[0], out=out / "second", **taught)
     assert script.main([*second, "--objects"]) == 0
     arguments = changed(run[0], out=out / "both", weights=first, bundle=out / "together")
     assert script.main([*arguments, "--ensemble", str(out / "objects")]) == 0
