@@ -6,6 +6,8 @@ a reader must be able to tell "not measured" from "no problem found".
 
 import json
 import math
+import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +19,11 @@ from cnnsvm.features.backbones import STATISTICS
 from cnnsvm.persistence import library_versions
 from cnnsvm.reuse import has_learnt_branch
 
+#: What the card of a saved detector is called in its folder.
+CARD = "README.md"
 NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
+AGAIN = "How to make it again"
 TAGS = ("image-forensics", "inpainting-detection", "deepfake-detection", "svm")
 
 Number = float | tuple[float, float, float]
@@ -147,7 +152,7 @@ def render_card(detector: Any, card: ModelCard | None = None) -> str:
         "When it says fake, and when unsure": _decision(detector),
         "Limits": _bullets((*LIMITS, *card.limits)),
         "What it must not be used for": _bullets(MISUSE),
-        "How to make it again": _origin(detector, card),
+        AGAIN: _origin(detector, card),
     }
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     return f"{_header(card)}\n\n# {card.name}\n\n{body}\n"
@@ -314,6 +319,14 @@ def _number(number: Number | None) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
+
+
+def find_command(folder: str | os.PathLike[str]) -> str:
+    """Return the command that made a saved detector, as its card has it, "" if it has none."""
+    card = Path(folder) / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.search(rf"^## {AGAIN}\n+```\n(.*?)\n```$", text, re.DOTALL | re.MULTILINE)
+    return found.group(1) if found else ""
 
 
 def find_commit(folder: Path) -> str:

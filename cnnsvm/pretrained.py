@@ -15,13 +15,12 @@ from joblib import Parallel, delayed
 from cnnsvm import bundle
 from cnnsvm.datasets.duplicates import MAX_DISTANCE, perceptual_hash
 from cnnsvm.images import as_image_list
-from cnnsvm.model_card import ModelCard, render_card
+from cnnsvm.model_card import CARD, ModelCard, render_card
 from cnnsvm.persistence import CONFIG, BundleError, holds_model, read_bundle, read_config
 from cnnsvm.reuse import SHIPPED, USUAL
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
 #: What is taken from the hub; nothing in it can run code.
 PATTERNS = (CONFIG, "*.safetensors", CARD)
 #: Largest file that is put into the package, in bytes; see `find_oversized`.

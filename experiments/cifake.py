@@ -269,13 +269,20 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
 
 def how_trained(args: argparse.Namespace) -> list[str]:
     """Say on the card what the networks began with or were taught."""
+    from cnnsvm.model_card import find_command
+    from cnnsvm.reuse import saved_folder
+
+    made = {place: find_command(saved_folder(place)) for place in saved(args)}
+    commands = [f"{place} was made by `{line}`" for place, line in made.items() if line]
     if args.ensemble:
         return [
-            f"It holds the networks of {' and '.join(saved(args))} as they are. The support vector "
+            f"It holds the networks of {' and '.join(made)} as they are. The support vector "
             f"machine learnt from the {DETECTOR['validation_fraction']:.0%} of the sources that "
-            "had told each network when to stop, and that no network has learnt from."
+            "had told each network when to stop, and that no network has learnt from.",
+            *commands,
         ]
     said = [f"It began with the network of {args.weights}."] if args.weights else []
+    said += commands
     if args.objects:
         said.append("The network was taught what each picture shows as well.")
     return said

@@ -3,7 +3,7 @@ import pytest
 import yaml
 
 from cnnsvm import InpaintDetector
-from cnnsvm.model_card import MISUSE, Measured, ModelCard, render_card
+from cnnsvm.model_card import MISUSE, Measured, ModelCard, find_command, render_card
 
 FULL = ModelCard(
     name="A detector of VAE round trips",
@@ -130,3 +130,10 @@ def test_origin_names_command_seed_commit_and_versions(detector):
     origin = section(render_card(detector, FULL), "How to make it again")
     for part in ("cnnsvm fit paintings model --seed 7", "seed: 7", "commit: 0123abc", "torch "):
         assert part in origin
+
+
+def test_the_command_is_found_again_in_a_card(detector, tmp_path):
+    assert find_command(tmp_path) == ""
+    for card, expected in ((None, ""), (FULL, FULL.command)):
+        (tmp_path / "README.md").write_text(render_card(detector, card))
+        assert find_command(tmp_path) == expected

@@ -31,15 +31,15 @@ class Head:
         Support vectors or landmarks; None of the network's own layer.
     seconds : float or None
         That fitting took, tuning included; None if it was fitted with something else.
-    rate : float
-        Embeddings judged a second.
+    rate : float or None
+        Embeddings judged a second; None where these are what the head says.
     """
 
     name: str
     predictions: pd.DataFrame
     n_vectors: int | None
     seconds: float | None
-    rate: float
+    rate: float | None
 
 
 def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> Head:
@@ -67,9 +67,10 @@ def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> 
         )
     started = time.perf_counter()
     scores = _network_scores(detector, embeddings).mean(axis=1)
+    began = None if detector.fusion == "scores" else started
     own = "network's own layer"
     name = "networks' own layers, averaged" if len(detector.network_.ensemble) else own
-    return _head(name, scores, frame, None, None, started)
+    return _head(name, scores, frame, None, None, began)
 
 
 def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> list[Head]:
@@ -88,9 +89,10 @@ def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) ->
         return []
     started = time.perf_counter()
     scores = _network_scores(detector, embeddings)
+    began = None if detector.fusion == "scores" else started
     names = [detector.backbone, *(m.description["params"]["backbone"] for m in network.members)]
     return [
-        _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, started)
+        _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, began)
         for k, name in enumerate(names)
     ]
 
@@ -228,9 +230,9 @@ def _head(
     frame: pd.DataFrame,
     n_vectors: int | None,
     seconds: float | None,
-    started: float,
+    started: float | None,
 ) -> Head:
-    rate = len(scores) / max(time.perf_counter() - started, 1e-9)
+    rate = None if started is None else len(scores) / max(time.perf_counter() - started, 1e-9)
     judged = frame[list(CARRIED)].assign(
         score=scores, probability=expit(scores), prediction=(scores > 0).astype(int)
     )

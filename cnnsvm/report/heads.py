@@ -30,7 +30,7 @@ def heads_table(rows: Sequence[dict[str, Any]], memory: int) -> dict[str, Any]:
             "" if row["difference"] is None else format_interval(row["difference"]),
             "" if row["n_vectors"] is None else f"{row['n_vectors']:,}",
             "" if row["seconds"] is None else f"{row['seconds']:,.0f} s",
-            f"{row['rate']:,.0f}",
+            "" if row["rate"] is None else f"{row['rate']:,.0f}",
         ]
         for row in rows
     ]
