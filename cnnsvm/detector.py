@@ -164,7 +164,8 @@ class InpaintDetector(
     network_ : Backbone
         The fine-tuned network; absent with precomputed embeddings.
     history_ : list of dict
-        Losses and metrics of the fine-tuning, one entry an epoch.
+        Losses and metrics of the fine-tuning, one entry an epoch. With ``fine_labels`` the
+        training loss is that of the finer classes, all else of the classes.
     svm_ : TunedSVC
         The tuned classifier.
     threshold_ : float
@@ -304,8 +305,7 @@ class InpaintDetector(
         ------
         ValueError
             For bad parameters, labels, groups, fine labels, images (`ImageError`), weights
-            (`WeightsError`)
-            or devices (`DeviceError`).
+            (`WeightsError`) or devices (`DeviceError`).
         """
         check_detector_params(self.get_params(deep=False))
         for left in _OF_ONE_FIT:

@@ -50,7 +50,8 @@ def finetune(
     -------
     list of dict
         One an epoch: ``epoch``, ``train_loss``, ``learning_rate`` and, unless there are too few
-        sources for a validation split, ``valid_loss``, ``valid_auc``.
+        sources for a validation split, ``valid_loss``, ``valid_auc``. With ``fine`` the training
+        loss is that of the finer classes, all else of the classes.
 
     Raises
     ------

@@ -23,8 +23,9 @@ PROTOCOL = (
     "name says and a learning rate that is lower from given weights and without batch "
     "normalisation. They were judged on the same images, which none of them has seen, nor a "
     "near-duplicate of them. Own layer: what fine-tuning trained on top; SVM: tuned on the same "
-    "embeddings. 95 % intervals come from resampling groups of near-duplicates, and say nothing "
-    "about retraining."
+    "embeddings. The training loss of a network that is taught objects is that of telling these "
+    "too. 95 % intervals come from resampling groups of near-duplicates, and say nothing about "
+    "retraining."
 )
 _WIDE = ".plots.wide { grid-template-columns: minmax(0, 46rem); }"
 
