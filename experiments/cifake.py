@@ -176,7 +176,7 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
 
 
 def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
-    """Run the whole pipeline on shuffled labels, of fewer images."""
+    """Fit all that a run fits on shuffled labels, of fewer images."""
     from cnnsvm.datasets.cifake import fine_labels
     from cnnsvm.evaluation.controls import SHUFFLED as MEANING
     from cnnsvm.evaluation.controls import summarise_control
@@ -199,7 +199,10 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
         folder=folder,
         fine_labels=fine_labels(cifake, rows, labels) if args.objects else None,
     )
-    return summarise_control(found.predictions, f"{MEANING}; {len(rows):,} images, {epochs} epochs")
+    said = f"{MEANING}; {len(rows):,} images, {epochs} epochs"
+    if args.ensemble:
+        said = f"the SVM again on permuted labels, the networks as they are; {len(rows):,} images"
+    return summarise_control(found.predictions, said)
 
 
 def compare(args: argparse.Namespace, data: Any, model: Any, frame: Any, train: np.ndarray) -> Any:

@@ -60,17 +60,10 @@ def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> 
     ValueError
         If another pooling put something else behind the mean.
     """
-    if detector.pooling != "mean":
-        raise ValueError(
-            f"the network's own layer judges mean embeddings, got pooling={detector.pooling!r}. "
-            "Use pooling='mean'."
-        )
-    started = time.perf_counter()
-    scores = _network_scores(detector, embeddings).mean(axis=1)
-    began = None if detector.fusion == "scores" else started
+    scores, started = _network_scores(detector, embeddings)
     own = "network's own layer"
     name = "networks' own layers, averaged" if len(detector.network_.ensemble) else own
-    return _head(name, scores, frame, None, None, began)
+    return _head(name, scores.mean(axis=1), frame, None, None, started)
 
 
 def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> list[Head]:
@@ -87,12 +80,10 @@ def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) ->
     network = detector.network_
     if not len(network.ensemble):
         return []
-    started = time.perf_counter()
-    scores = _network_scores(detector, embeddings)
-    began = None if detector.fusion == "scores" else started
+    scores, started = _network_scores(detector, embeddings)
     names = [detector.backbone, *(m.description["params"]["backbone"] for m in network.members)]
     return [
-        _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, began)
+        _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, started)
         for k, name in enumerate(names)
     ]
 
@@ -209,15 +200,21 @@ def peak_memory() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _network_scores(detector: Any, embeddings: np.ndarray) -> np.ndarray:
-    """Return the log-odds of the fake class by each network of an ensemble, (n, networks)."""
+def _network_scores(detector: Any, embeddings: np.ndarray) -> tuple[np.ndarray, float | None]:
+    """Return each network's log-odds of a fake, (n, networks), and when computing them began."""
+    if detector.pooling != "mean":
+        raise ValueError(
+            f"the network's own layer judges mean embeddings, got pooling={detector.pooling!r}. "
+            "Use pooling='mean'."
+        )
     network = detector.network_
     if detector.fusion == "scores":
         ends = np.cumsum([1, *(_count_networks(member) for member in network.ensemble)])[:-1]
         parts = np.split(embeddings.astype(np.float64), ends, axis=1)
-        return np.stack([part.mean(axis=1) for part in parts], axis=1)
+        return np.stack([part.mean(axis=1) for part in parts], axis=1), None
+    started = time.perf_counter()
     with torch.inference_mode():
-        return np.asarray(network.fake_scores(torch.from_numpy(embeddings)).double().numpy())
+        return network.fake_scores(torch.from_numpy(embeddings)).double().numpy(), started
 
 
 def _count_networks(network: Any) -> int:

@@ -149,6 +149,7 @@ def test_networks_side_by_side_are_judged_on_what_none_has_learnt_from(both, run
     names = [row["head"] for row in report["heads"]]
     assert names[:2] == ["plain_cnn alone, its own layer", "plain_cnn_7 alone, its own layer"]
     assert names[2] == "networks' own layers, averaged"
+    assert "the networks as they are" in report["controls"]["shuffled_labels"]["meaning"]
     assert [row["rate"] is None for row in report["heads"][:3]] == [True] * 3
     card = (run[1].parent / "together" / "README.md").read_text()
     for folder in (run[1] / "bundle", run[1].parent / "objects"):
