@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cnnsvm.datasets.deepfakeart import find_record_folders, find_role
-from cnnsvm.images import ImageError
-from cnnsvm.records import describe_file
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import describe_file
+from cnnsvm.data.readers.deepfakeart import find_record_folders, find_role
 
 DELETED_ROLES = ("inpainting", "mask", "group")
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnsvm.detector import InpaintDetector
+    from cnnsvm.detection.detector import InpaintDetector
     from cnnsvm.localization.localizer import InpaintLocalizer
     from cnnsvm.svm import TunedSVC
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 __all__ = ["InpaintDetector", "InpaintLocalizer", "TunedSVC", "__version__"]
 
 _HOMES = {
-    "InpaintDetector": "cnnsvm.detector",
+    "InpaintDetector": "cnnsvm.detection.detector",
     "InpaintLocalizer": "cnnsvm.localization.localizer",
     "TunedSVC": "cnnsvm.svm",
 }

@@ -107,13 +107,13 @@ def learning_rate(backbone: str, *, pretrained: bool) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Train and judge each, and write the table."""
+    from cifake_study.backbones import judge_variants
+    from cifake_study.backbones_report import write_backbones
+    from cifake_study.groups import with_near_duplicates
+    from cifake_study.holdout import draw_groups, hold_out
     from cnnsvm import InpaintDetector
-    from cnnsvm.datasets.cifake import fine_labels, read_cifake
-    from cnnsvm.datasets.cifake_groups import with_near_duplicates
-    from cnnsvm.evaluation.backbones import judge_variants
-    from cnnsvm.evaluation.holdout import draw_groups, hold_out
-    from cnnsvm.evaluation.study import describe_environment
-    from cnnsvm.report.backbones import write_backbones
+    from cnnsvm.data.readers.cifake import fine_labels, read_cifake
+    from cnnsvm.evaluation.protocol import describe_environment
 
     variants = list_variants(args)
     environment = describe_environment(args.device)

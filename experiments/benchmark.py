@@ -137,8 +137,8 @@ def choose_designs(args: argparse.Namespace) -> Designs:
 
 def make_designs(args: argparse.Namespace) -> dict[str, Any]:
     """Turn the chosen designs into unfitted estimators."""
+    from baselines.designs import ResizedSVM, SeedDesign
     from cnnsvm import InpaintDetector
-    from cnnsvm.evaluation.baselines import ResizedSVM, SeedDesign
 
     classes = {kind.__name__: kind for kind in (ResizedSVM, SeedDesign, InpaintDetector)}
     common = {"device": args.device, "precision": args.precision, "n_jobs": args.jobs}
@@ -160,7 +160,7 @@ def compare(
     args: argparse.Namespace, designs: dict[str, Any], out: Path
 ) -> tuple[dict[str, Any], list[Any]]:
     """Prepare the data and compare the designs, once for each codec."""
-    from cnnsvm.evaluation.comparison import compare_designs
+    from baselines.comparison import compare_designs
     from cnnsvm.evaluation.preparation import prepare
 
     engine = args.generate or (None if args.data else SAMPLES_ENGINE)
@@ -187,9 +187,9 @@ def compare(
 
 def run(args: argparse.Namespace) -> int:
     """Compare and report."""
-    from cnnsvm.datasets.archives import data_name
-    from cnnsvm.evaluation.study import describe_environment
-    from cnnsvm.report.comparison import format_comparison, write_comparison
+    from baselines.report import format_comparison, write_comparison
+    from cnnsvm.data.readers.archives import data_name
+    from cnnsvm.evaluation.protocol import describe_environment
 
     started = time.perf_counter()
     designs = make_designs(args)

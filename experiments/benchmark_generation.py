@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cnnsvm.datasets import write_samples
+from cnnsvm.data.images import list_images, load_image
+from cnnsvm.data.readers import write_samples
 from cnnsvm.generation import MASK_SCHEMAS, MISSION_SCHEMAS, build
 from cnnsvm.generation.panel import draw_panel
-from cnnsvm.images import list_images, load_image
 
 SIDE = 512  # pixels of the masks, the working size of Stable Diffusion 2
 N_MASKS = 10

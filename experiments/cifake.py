@@ -84,11 +84,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     """Return the images, which of them train and are judged, and how many are left out."""
-    from cnnsvm.datasets.cifake import read_cifake
-    from cnnsvm.datasets.cifake_groups import outside, with_near_duplicates
-    from cnnsvm.evaluation.holdout import draw_groups, hold_out
-    from cnnsvm.evaluation.same_split import refuse_other_split
-    from cnnsvm.reuse import is_saved_network
+    from cifake_study.groups import outside, with_near_duplicates
+    from cifake_study.holdout import draw_groups, hold_out
+    from cifake_study.same_split import refuse_other_split
+    from cnnsvm.data.readers.cifake import read_cifake
+    from cnnsvm.detection.saved_networks import is_saved_network
 
     if args.ensemble and not args.weights:
         raise ValueError(
@@ -142,7 +142,7 @@ def make_detector(args: argparse.Namespace) -> Any:
 
 def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.ndarray:
     """Return what the detector is fitted on; with an ensemble what no network has learnt from."""
-    from cnnsvm.fitting import set_aside
+    from cnnsvm.detection.fitting import set_aside
 
     if not args.ensemble:
         return train
@@ -152,10 +152,10 @@ def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.
 
 def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Read some of the files as they are: the explorative page, and what headers tell."""
-    from cnnsvm.datasets.cifake import extract_files
-    from cnnsvm.evaluation.controls import run_controls
-    from cnnsvm.evaluation.exploration import explore
-    from cnnsvm.evaluation.holdout import draw_groups
+    from cifake_study.holdout import draw_groups
+    from cnnsvm.audit.exploration import explore
+    from cnnsvm.data.readers.cifake import extract_files
+    from cnnsvm.evaluation.negative_controls import run_controls
     from cnnsvm.report.explore import render_exploration
     from cnnsvm.report.files import write_atomically
 
@@ -177,11 +177,11 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
 
 def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Fit all that a run fits on shuffled labels, of fewer images."""
-    from cnnsvm.datasets.cifake import fine_labels
-    from cnnsvm.evaluation.controls import SHUFFLED as MEANING
-    from cnnsvm.evaluation.controls import summarise_control
-    from cnnsvm.evaluation.crossval import shuffled_labels
-    from cnnsvm.evaluation.holdout import draw_groups, evaluate_held_out
+    from cifake_study.holdout import draw_groups, evaluate_held_out
+    from cnnsvm.data.readers.cifake import fine_labels
+    from cnnsvm.evaluation.cross_validation import shuffled_labels
+    from cnnsvm.evaluation.negative_controls import SHUFFLED as MEANING
+    from cnnsvm.evaluation.negative_controls import summarise_control
 
     rows = train[draw_groups(cifake.groups[train], SHUFFLED, args.seed)]
     judged = test[draw_groups(cifake.groups[test], SHUFFLED, args.seed)]
@@ -210,7 +210,7 @@ def compare(args: argparse.Namespace, data: Any, model: Any, frame: Any, train: 
 
     ``data`` are all images and which are judged, ``train`` those that the SVM was fitted on.
     """
-    from cnnsvm.evaluation import heads
+    from cifake_study import heads
 
     cifake, test = data
     judged = model.transform(cifake.images[test])
@@ -229,9 +229,9 @@ def compare(args: argparse.Namespace, data: Any, model: Any, frame: Any, train: 
 
 def tables(rows: Any, cifake: Any, n_left_out: int) -> list[dict[str, Any]]:
     """Put the heads and the duplicates into what a report shows."""
-    from cnnsvm.datasets.cifake_groups import count_duplicates
-    from cnnsvm.evaluation.heads import peak_memory
-    from cnnsvm.report.heads import duplicates_table, heads_table
+    from cifake_study.groups import count_duplicates
+    from cifake_study.heads import peak_memory
+    from cifake_study.heads_report import duplicates_table, heads_table
 
     copies = duplicates_table(count_duplicates(cifake), n_left_out)
     return [heads_table(rows, peak_memory()), copies]
@@ -239,7 +239,7 @@ def tables(rows: Any, cifake: Any, n_left_out: int) -> list[dict[str, Any]]:
 
 def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> Any:
     """Write the card of the detector to share."""
-    from cnnsvm.model_card import Measured, ModelCard, find_commit
+    from cnnsvm.detection.model_card import Measured, ModelCard, find_commit
 
     metrics, fold = result["metrics"], result["folds"][0]
     names = ("accuracy", "precision", "recall", "f1", "roc_auc", "brier", "ece")
@@ -272,8 +272,8 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
 
 def how_trained(args: argparse.Namespace) -> list[str]:
     """Say on the card what the networks began with or were taught."""
-    from cnnsvm.model_card import find_command
-    from cnnsvm.reuse import saved_folder
+    from cnnsvm.detection.model_card import find_command
+    from cnnsvm.detection.saved_networks import saved_folder
 
     made = {place: find_command(saved_folder(place)) for place in saved(args)}
     commands = [f"{place} was made by `{line}`" for place, line in made.items() if line]
@@ -298,10 +298,10 @@ def command() -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Read, look, fit, judge, report, and save what may be shared."""
-    from cnnsvm.datasets.cifake import fine_labels
-    from cnnsvm.evaluation.holdout import evaluate_held_out
-    from cnnsvm.evaluation.intervals import bootstrap_metrics
-    from cnnsvm.evaluation.study import describe_environment
+    from cifake_study.holdout import evaluate_held_out
+    from cnnsvm.data.readers.cifake import fine_labels
+    from cnnsvm.evaluation.bootstrap import bootstrap_metrics
+    from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.report import format_report, write_report
 
     environment = describe_environment(args.device)
@@ -345,7 +345,7 @@ def run(args: argparse.Namespace) -> int:
 
 def share(args: argparse.Namespace, model: Any, images: np.ndarray, card: Any) -> None:
     """Save the detector with its card and with the hashes of what it has seen."""
-    from cnnsvm.pretrained import hash_images
+    from cnnsvm.detection.pretrained import hash_images
 
     model.trained_on_ = hash_images(images)
     folder = model.save_pretrained(args.bundle, card)

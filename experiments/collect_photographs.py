@@ -23,8 +23,8 @@ import pandas as pd
 from PIL import Image
 
 from cnnsvm.cli.errors import guard
+from cnnsvm.data.images import SUFFIXES, load_image
 from cnnsvm.generation.store import write_bytes
-from cnnsvm.images import SUFFIXES, load_image
 
 LIST = Path(__file__).with_name("photographs.csv")
 #: Longest side of what is copied as it is, and the range of what larger ones are reduced to.

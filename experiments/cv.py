@@ -41,10 +41,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
-    from cnnsvm.datasets.archives import data_name
+    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
-    from cnnsvm.evaluation.seen import leave_out_seen_by
-    from cnnsvm.evaluation.study import describe_environment, run_study
+    from cnnsvm.evaluation.protocol import describe_environment, run_study
+    from cnnsvm.evaluation.training_overlap import leave_out_seen_by
     from cnnsvm.report import format_report, write_report
 
     detector = make_detector(args, shipped=True)

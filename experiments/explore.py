@@ -45,9 +45,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
-    from cnnsvm.datasets import open_dataset, write_samples
-    from cnnsvm.datasets.archives import data_name
-    from cnnsvm.evaluation.exploration import explore
+    from cnnsvm.audit.exploration import explore
+    from cnnsvm.data.readers import open_dataset, write_samples
+    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.report.explore import render_exploration
     from cnnsvm.report.files import write_atomically
     from cnnsvm.report.findings import findings

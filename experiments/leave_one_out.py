@@ -138,13 +138,13 @@ def describe(
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, fit and judge, report."""
-    from cnnsvm.datasets.archives import data_name
-    from cnnsvm.evaluation.joining import join_manifests
-    from cnnsvm.evaluation.seen import leave_out_seen_by
-    from cnnsvm.evaluation.study import describe_environment
-    from cnnsvm.evaluation.transfer import measure_transfer
-    from cnnsvm.evaluation.transfer_summary import summarise_transfer
-    from cnnsvm.report.transfer import format_transfer, write_transfer
+    from cnnsvm.data.readers.archives import data_name
+    from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.evaluation.training_overlap import leave_out_seen_by
+    from transfer_study.joining import join_manifests
+    from transfer_study.report import format_transfer, write_transfer
+    from transfer_study.study import measure_transfer
+    from transfer_study.summary import summarise_transfer
 
     started = time.perf_counter()
     detector = make_detector(args)

@@ -91,7 +91,6 @@ def make_designs(args: argparse.Namespace, names: Sequence[str]) -> dict[str, An
 
 def read(args: argparse.Namespace, out: Path) -> Any:
     """Read every data set, join them, and list the pictures with their truth."""
-    from cnnsvm.evaluation.joining import join_manifests
     from cnnsvm.evaluation.localization_records import (
         limit_sources,
         rename_engines,
@@ -99,6 +98,7 @@ def read(args: argparse.Namespace, out: Path) -> Any:
         without_bad_pairs,
     )
     from cnnsvm.evaluation.preparation import prepare
+    from transfer_study.joining import join_manifests
 
     options = {"codec": args.codec, "groups": args.groups, "skip_bad": args.skip_bad}
     options["random_state"] = args.seed
@@ -120,10 +120,10 @@ def read(args: argparse.Namespace, out: Path) -> Any:
 
 def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: Path) -> Any:
     """Plan, train and judge, and time the networks that a table of costs names."""
-    from cnnsvm.evaluation.localization_cost import kept_cost
-    from cnnsvm.evaluation.localization_plan import Wanted, plan_study
     from cnnsvm.evaluation.localization_records import has_greys, kinds_of
-    from cnnsvm.evaluation.localization_study import measure_localization
+    from localization_study.cost import kept_cost
+    from localization_study.plan import Wanted, plan_study
+    from localization_study.study import measure_localization
 
     kinds = tuple(kinds_of(table))
     wanted = Wanted(
@@ -146,10 +146,10 @@ def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, train and judge, report; processes that only help to train report nothing."""
-    from cnnsvm.datasets.archives import data_name
-    from cnnsvm.evaluation.study import describe_environment
+    from cnnsvm.data.readers.archives import data_name
+    from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.evaluation.turns import first_alone
-    from cnnsvm.report.localization import format_localization, write_localization
+    from localization_study.report import format_localization, write_localization
 
     started = time.perf_counter()
     args.sizes = args.sizes if "sizes" in args.tables else ()

@@ -102,9 +102,9 @@ def make_localizer(args: argparse.Namespace) -> Any:
 
 def compare(args: argparse.Namespace, proxy: Any, found: Any, out: Path) -> dict[str, list[Any]]:
     """Train the published and the found genotype alike; what is finished is read."""
+    from architecture_search.search import train_candidate
     from cnnsvm.generation.store import read_json, text_hash, write_json
     from cnnsvm.localization.architectures.iidnet import PUBLISHED
-    from cnnsvm.localization.search import train_candidate
 
     scores: dict[str, list[Any]] = {"published": [], "found": []}
     for repeat in range(N_REPEATS):
@@ -119,12 +119,12 @@ def compare(args: argparse.Namespace, proxy: Any, found: Any, out: Path) -> dict
 
 def run(args: argparse.Namespace) -> int:
     """Search, compare, write."""
-    from cnnsvm.datasets.archives import data_name
-    from cnnsvm.evaluation.study import describe_environment
+    from architecture_search.report import describe_search, format_search
+    from architecture_search.search import best_genotype, make_proxy, search_genotype
+    from cnnsvm.data.readers.archives import data_name
+    from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.generation.store import write_json
     from cnnsvm.localization.architectures.iidnet import PUBLISHED
-    from cnnsvm.localization.search import best_genotype, make_proxy, search_genotype
-    from cnnsvm.report.search import describe_search, format_search
 
     out = args.out or RUNS / (data_name(args.data) if args.data else "samples") / "nas"
     environment = describe_environment(args.device)

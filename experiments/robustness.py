@@ -60,7 +60,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def choose_degradations(names: list[str] | None) -> list[str]:
     """List what is asked for in the usual order, clean first since all is set against it."""
-    from cnnsvm.evaluation.degradations import CLEAN, DEGRADATIONS, check_degradations
+    from cnnsvm.evaluation.corruptions import CLEAN, DEGRADATIONS, check_degradations
 
     check_degradations(names or [CLEAN])
     return [name for name in DEGRADATIONS if names is None or name in (CLEAN, *names)]
@@ -77,7 +77,7 @@ def load_detector(args: argparse.Namespace) -> Any:
 
 def judge(args: argparse.Namespace, detector: Any, manifest: Any, out: Path) -> Any:
     """Judge all data by a saved detector, or each fold by one that was fitted on the others."""
-    from cnnsvm.evaluation.robustness import measure_by_folds, measure_robustness
+    from robustness_study.study import measure_by_folds, measure_robustness
 
     names = choose_degradations(args.degradations)
     options: dict[str, Any] = {"random_state": args.seed}
@@ -105,12 +105,12 @@ def describe(args: argparse.Namespace, name: str, detector: Any, prepared: Any) 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, judge, report."""
-    from cnnsvm.datasets.archives import data_name
+    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.preparation import prepare
-    from cnnsvm.evaluation.robustness import summarise_robustness
-    from cnnsvm.evaluation.seen import leave_out_seen, leave_out_seen_by
-    from cnnsvm.evaluation.study import describe_environment
-    from cnnsvm.report.robustness import format_robustness, write_robustness
+    from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.evaluation.training_overlap import leave_out_seen, leave_out_seen_by
+    from robustness_study.report import format_robustness, write_robustness
+    from robustness_study.study import summarise_robustness
 
     started = time.perf_counter()
     choose_degradations(args.degradations)  # a misspelt one is told before anything is made

@@ -96,8 +96,8 @@ def list_engines(args: argparse.Namespace) -> list[str]:
 
 def read_originals(args: argparse.Namespace) -> list[Any]:
     """Return the originals of each data set; a picture that is in two has one source in both."""
-    from cnnsvm.datasets import open_dataset
-    from cnnsvm.evaluation.joining import join_manifests
+    from cnnsvm.data.readers import open_dataset
+    from transfer_study.joining import join_manifests
 
     parts = [
         open_dataset(path, args.out / "data" / str(number), skip_bad=True, only_originals=True)
@@ -110,8 +110,8 @@ def read_originals(args: argparse.Namespace) -> list[Any]:
 
 def make_records(args: argparse.Namespace) -> Any:
     """Repaint every original by every engine and return the manifest of all of it."""
-    from cnnsvm.generation.family import build_family
-    from cnnsvm.records import write_manifest
+    from cnnsvm.data.manifest import write_manifest
+    from decoders.family import build_family
 
     engines = list_engines(args)
     quick = [engine for engine in engines if Path(engine).name not in SLOW]
@@ -134,8 +134,8 @@ def make_records(args: argparse.Namespace) -> Any:
 
 
 def read_card(args: argparse.Namespace) -> dict[str, Any]:
-    """Read the fields of `cnnsvm.model_card.ModelCard`; JSON has lists for (value, low, high)."""
-    from cnnsvm.model_card import Measured, ModelCard
+    """Read the fields of a `ModelCard`; JSON has lists for (value, low, high)."""
+    from cnnsvm.detection.model_card import Measured, ModelCard
 
     fields = {} if args.card is None else json.loads(args.card.read_text("utf-8"))
     if not isinstance(fields, dict):
@@ -157,7 +157,7 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
 
 def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) -> Any:
     """Write the model card."""
-    from cnnsvm.model_card import ModelCard, find_commit
+    from cnnsvm.detection.model_card import ModelCard, find_commit
 
     lines = list(fields.get("trained_on", ()))
     for number, part in manifest.groupby("data"):
@@ -185,7 +185,7 @@ def name_of(data: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Make records, train, save."""
     from cnnsvm import InpaintDetector
-    from cnnsvm.pretrained import hash_images
+    from cnnsvm.detection.pretrained import hash_images
 
     fields = read_card(args)  # better now than after the training
     manifest = make_records(args)

@@ -61,9 +61,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read_originals(data: str, out: Path, seed: int) -> tuple[list[Any], str]:
     """Return the pictures of a data set's originals, and a digest of what they are."""
-    from cnnsvm.datasets import open_dataset
-    from cnnsvm.generation.decoder_training import read_pictures
+    from cnnsvm.data.readers import open_dataset
     from cnnsvm.generation.sources import find_sources
+    from decoders.training import read_pictures
 
     with tempfile.TemporaryDirectory(prefix="train-decoders-") as work:
         manifest = open_dataset(data, work, skip_bad=True, only_originals=True)
@@ -75,9 +75,9 @@ def read_originals(data: str, out: Path, seed: int) -> tuple[list[Any], str]:
 
 def plan(args: argparse.Namespace, pictures: list[Any]) -> dict[str, tuple[int, Callable[[], Any]]]:
     """Return for each generator's name its seed and what trains it."""
-    from cnnsvm.devices import choose_device, choose_precision
-    from cnnsvm.generation.decoder_training import train_autoencoder, train_denoiser
-    from cnnsvm.generation.decoders import DecoderSpec, Denoiser
+    from cnnsvm.features.devices import choose_device, choose_precision
+    from cnnsvm.generation.engines.decoder_networks import DecoderSpec, Denoiser
+    from decoders.training import train_autoencoder, train_denoiser
 
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
@@ -95,7 +95,7 @@ def plan(args: argparse.Namespace, pictures: list[Any]) -> dict[str, tuple[int, 
 
 def is_there(folder: Path, settings: dict[str, Any]) -> bool:
     """Tell whether a generator was trained before, and refuse one of other settings."""
-    from cnnsvm.generation.decoder_engine import load_decoder, read_training
+    from cnnsvm.generation.engines.decoder import load_decoder, read_training
 
     if not folder.exists():
         return False
@@ -112,7 +112,7 @@ def is_there(folder: Path, settings: dict[str, Any]) -> bool:
 
 def measure(folder: Path, pictures: Sequence[Any], device: str) -> float:
     """Return the mean PSNR of some of the pictures, cut to 512 pixels a side."""
-    from cnnsvm.generation.decoder_engine import decoder_engine, mean_psnr
+    from cnnsvm.generation.engines.decoder import decoder_engine, mean_psnr
 
     some = pictures[:: max(len(pictures) // N_MEASURED, 1)][:N_MEASURED]
     cut = [picture[:MOST_MEASURED, :MOST_MEASURED] for picture in some]
@@ -121,7 +121,7 @@ def measure(folder: Path, pictures: Sequence[Any], device: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Read, train what is missing, measure, tell."""
-    from cnnsvm.generation.decoder_engine import read_training, save_decoder
+    from cnnsvm.generation.engines.decoder import read_training, save_decoder
 
     pictures, data = read_originals(args.data, args.out, args.seed)
     planned = plan(args, pictures)

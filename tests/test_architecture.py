@@ -11,23 +11,12 @@ PACKAGE = Path(cnnsvm.__file__).parent
 #: Lowest first: a module may import from its own layer and from those before it.
 LAYERS = [
     {"cnnsvm"},
-    {"images"},
-    {"records", "folds", "persistence", "devices"},
-    {"datasets", "generation"},
+    {"io"},
+    {"data"},
     {"features", "svm"},
-    {
-        "checks",
-        "verdicts",
-        "explanation",
-        "reuse",
-        "fitting",
-        "model_card",
-        "bundle",
-        "pretrained",
-        "detector",
-        "localization",
-    },
+    {"detection", "localization", "generation"},
     {"evaluation"},
+    {"audit"},
     {"report"},
     {"cli", "__main__"},
 ]
@@ -86,7 +75,7 @@ def test_importing_the_package_is_cheap():
 
 
 def test_data_and_generation_do_not_load_torch():
-    code = "import sys, cnnsvm.datasets, cnnsvm.generation; print('torch' in sys.modules)"
+    code = "import sys, cnnsvm.data.readers, cnnsvm.generation; print('torch' in sys.modules)"
     assert run_python(code).stdout.strip() == "False"
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cnnsvm.cli import main
-from cnnsvm.records import read_manifest
+from cnnsvm.data.manifest import read_manifest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "generation"))

@@ -30,8 +30,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Read the data as they are, check, print; status 1 if there is a leak."""
-    from cnnsvm.evaluation.audit import audit, has_leak
-    from cnnsvm.evaluation.audit_input import read_for_audit
+    from cnnsvm.audit.audit import audit, has_leak
+    from cnnsvm.audit.input import read_for_audit
     from cnnsvm.generation.store import write_json
     from cnnsvm.report.audit_text import format_audit
 

@@ -53,7 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Open the sources, make what is missing of the records, say what there is."""
-    from cnnsvm.datasets import open_dataset
+    from cnnsvm.data.readers import open_dataset
     from cnnsvm.generation import build
 
     folder = args.folder.absolute()

@@ -6,7 +6,7 @@ from pathlib import Path
 #: What comes next, by data set.
 _NEXT = {
     "deepfakeart": "python experiments/cv.py --data {path}",
-    "cifake": "cnnsvm.datasets.read_cifake({path!r})",
+    "cifake": "cnnsvm.data.readers.read_cifake({path!r})",
 }
 
 
@@ -24,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Download, and say where the archive is and what reads it."""
-    from cnnsvm.datasets.kaggle import download
+    from cnnsvm.data.readers.kaggle import download
 
     path = download(args.name, args.folder)
     print(f"Saved in {path}. Next: {_NEXT[args.name].format(path=str(path))}")

@@ -20,10 +20,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, fit, save. An interrupted call goes on where it was."""
-    from cnnsvm.datasets.duplicates import pick_paths
+    from cnnsvm.data.near_duplicates import pick_paths
+    from cnnsvm.detection.pretrained import hash_images
     from cnnsvm.evaluation.preparation import prepare
-    from cnnsvm.persistence import check_target
-    from cnnsvm.pretrained import hash_images
+    from cnnsvm.io.bundle import check_target
 
     detector = make_detector(args)
     check_target(args.model)

@@ -122,7 +122,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
         make another. It is also what ``--weights cnnsvm`` asks for.
     """
     from cnnsvm import InpaintDetector
-    from cnnsvm.checks import check_detector_params
+    from cnnsvm.detection.checks import check_detector_params
 
     _fill_in(args, shipped)
     kernels = tuple(args.kernel.split(","))
@@ -165,8 +165,8 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
 
 def _fill_in(args: argparse.Namespace, shipped: bool) -> None:
     """Give the flags of the network that were left out their values."""
-    from cnnsvm.persistence import holds_model, read_config
-    from cnnsvm.reuse import SHIPPED, USUAL
+    from cnnsvm.detection.saved_networks import SHIPPED, USUAL
+    from cnnsvm.io.bundle import holds_model, read_config
 
     usual = _MAKE | _SEE
     given = [name for name in _MAKE if getattr(args, name) is not None]

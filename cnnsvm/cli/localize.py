@@ -51,8 +51,8 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Localise in what is not done yet, write the table; status 1 if an image failed."""
-    from cnnsvm.evaluation.keeping import claim
-    from cnnsvm.generation.progress import show_progress
+    from cnnsvm.evaluation.runs import claim
+    from cnnsvm.io.progress import show_progress
     from cnnsvm.report.files import write_atomically
 
     images = list_input(args.input, args.output)
@@ -88,7 +88,7 @@ def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
     ValueError
         If the input is not there, holds no images, or is the output or in it.
     """
-    from cnnsvm.images import list_images
+    from cnnsvm.data.images import list_images
 
     if not place.exists():
         raise ValueError(f"{place}: no such file or folder. Check the path.")
@@ -159,7 +159,7 @@ def write_pictures(
     import numpy as np
     from PIL import Image
 
-    from cnnsvm.explanation import as_stored, orientation_of
+    from cnnsvm.detection.heatmap import as_stored, orientation_of
     from cnnsvm.generation.store import write_bytes
     from cnnsvm.localization.overlay import draw_overlay
 
@@ -184,7 +184,7 @@ def _row(
     localizer: Any, path: Path, name: Path, output: Path, known: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Localise in one image, unless that was done and neither it nor the result has changed."""
-    from cnnsvm.images import ImageError, load_image
+    from cnnsvm.data.images import ImageError, load_image
 
     target = output / name
     row: dict[str, Any] = dict.fromkeys(FIELDS, "") | {"path": name.as_posix(), "status": FAILED}
@@ -206,7 +206,7 @@ def _row(
 
 def _fingerprint(localizer: Any, model: Path) -> str:
     """Hash the model and what its masks depend on besides."""
-    from cnnsvm.persistence import CONFIG
+    from cnnsvm.io.bundle import CONFIG
 
     digest = hashlib.sha256((model / CONFIG).read_bytes())  # has the hash of the weights
     params = localizer.get_params()

@@ -42,11 +42,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, train, save."""
-    from cnnsvm.datasets.duplicates import pick_paths
+    from cnnsvm.data.near_duplicates import pick_paths
+    from cnnsvm.detection.pretrained import hash_images
     from cnnsvm.evaluation.localization_records import masks_of
     from cnnsvm.evaluation.turns import first_alone
-    from cnnsvm.persistence import check_target
-    from cnnsvm.pretrained import hash_images
+    from cnnsvm.io.bundle import check_target
 
     localizer = make_localizer(args)
     check_target(args.model)
@@ -81,7 +81,7 @@ def read_pictures(
     """
     from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
     from cnnsvm.evaluation.preparation import prepare
-    from cnnsvm.evaluation.seen import leave_out_seen
+    from cnnsvm.evaluation.training_overlap import leave_out_seen
 
     prepared = prepare(
         args.data,

@@ -43,8 +43,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write one CSV row an image to standard output; status 1 if an image cannot be judged."""
     from cnnsvm import InpaintDetector
-    from cnnsvm.images import ImageError
-    from cnnsvm.pretrained import load_pretrained
+    from cnnsvm.data.images import ImageError
+    from cnnsvm.detection.pretrained import load_pretrained
 
     model, places = _split(args)
     _check_places(places, args.heatmaps)
@@ -103,7 +103,7 @@ def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
     import numpy as np
     from PIL import Image
 
-    from cnnsvm.images import FORMATS, ImageError, load_image
+    from cnnsvm.data.images import FORMATS, ImageError, load_image
 
     stored = Image.fromarray(np.round(255 * detector.explain(path)).astype(np.uint8))
     exif = Image.Exif()
@@ -124,8 +124,8 @@ def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
 
 def _split(args: argparse.Namespace) -> tuple[str | Path | None, list[Path]]:
     """Tell the model from the images: ``predict MODEL IMAGE...`` is how it used to be called."""
-    from cnnsvm.images import SUFFIXES
-    from cnnsvm.persistence import holds_model
+    from cnnsvm.data.images import SUFFIXES
+    from cnnsvm.io.bundle import holds_model
 
     first, *rest = args.images
     if args.model is not None:
@@ -171,7 +171,7 @@ def _check_detector(detector: Any, heatmaps: Path | None) -> None:
 
 def _list(places: list[Path], heatmaps: Path | None) -> Iterator[tuple[Path, Path]]:
     """Give each image with the name that it has below the folder of heatmaps."""
-    from cnnsvm.images import list_images
+    from cnnsvm.data.images import list_images
 
     for place in places:
         if not place.is_dir():
@@ -184,8 +184,8 @@ def _list(places: list[Path], heatmaps: Path | None) -> Iterator[tuple[Path, Pat
 def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
     import numpy as np
 
-    from cnnsvm.images import ImageError, load_image
-    from cnnsvm.verdicts import of_unknown_size, with_unsure
+    from cnnsvm.data.images import ImageError, load_image
+    from cnnsvm.detection.reject import of_unknown_size, with_unsure
 
     if path.is_dir():
         raise ImageError(f"{path}: no images in this folder. Check the path.")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.features.extractor import fit_embeddings, task_folder
-from cnnsvm.fitting import build_network, embedding_of
-from cnnsvm.reuse import is_saved_network
+from cnnsvm.detection.fitting import build_network, embedding_of
+from cnnsvm.detection.saved_networks import is_saved_network
+from cnnsvm.features.cache import fit_embeddings, task_folder
 
 logger = logging.getLogger(__name__)
 

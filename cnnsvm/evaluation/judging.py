@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from cnnsvm.verdicts import UNSURE, of_unknown_size
+from cnnsvm.detection.reject import UNSURE, of_unknown_size
 
 
 def judge_images(detector: Any, images: Sequence[Any]) -> pd.DataFrame:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.evaluation.intervals import as_columns
-from cnnsvm.evaluation.keeping import CARRIED
+from cnnsvm.data.images import load_image
+from cnnsvm.evaluation.bootstrap import as_columns
 from cnnsvm.evaluation.localization_metrics import (
     PER_IMAGE,
     POOLED,
@@ -17,8 +17,8 @@ from cnnsvm.evaluation.localization_metrics import (
     summarise,
 )
 from cnnsvm.evaluation.localization_records import ORIGINAL, kinds_of, load_truth
-from cnnsvm.generation.history import History
-from cnnsvm.images import load_image
+from cnnsvm.evaluation.runs import CARRIED
+from cnnsvm.generation.post_processing import History
 
 _PARTS = {"per_image": PER_IMAGE, "pooled": POOLED, "untouched": UNTOUCHED}
 _COUNTED = ("n_images", "n_untouched", "n_sources", "threshold")
@@ -55,7 +55,7 @@ def judge(
     -------
     PixelCounts
         Its rows are in the order of the table and also have the columns in
-        `cnnsvm.evaluation.keeping.CARRIED`, ``kind`` and ``reading``.
+        `cnnsvm.evaluation.runs.CARRIED`, ``kind`` and ``reading``.
 
     Raises
     ------

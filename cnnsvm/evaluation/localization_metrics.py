@@ -10,7 +10,7 @@ An image without a repainted pixel has no recall, and one false alarm turns its 
 such images are left out of the means over images and reported apart, by the share of their pixels
 that is called. Pooled over pixels they take part.
 
-The intervals are those of `cnnsvm.evaluation.intervals`: sources are drawn with replacement, with
+The intervals are those of `cnnsvm.evaluation.bootstrap`: sources are drawn with replacement, with
 all that was made from them.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.evaluation.intervals import check_options, draw_weights, interval_of
-from cnnsvm.folds import encode_groups
+from cnnsvm.data.splits import encode_groups
+from cnnsvm.evaluation.bootstrap import check_options, draw_weights, interval_of
 from cnnsvm.localization.pixel_scores import (
     SCORES,
     edges_with,
@@ -130,7 +130,7 @@ def summarise(
     dict
         ``n_images``, ``n_untouched`` (images without a repainted pixel), ``n_sources``,
         ``threshold``, and three dicts of intervals (``value``, ``low``, ``high``, see
-        `cnnsvm.evaluation.intervals.bootstrap_metrics`): ``per_image`` with the names in
+        `cnnsvm.evaluation.bootstrap.bootstrap_metrics`): ``per_image`` with the names in
         `PER_IMAGE`, ``pooled`` with those in `POOLED`, ``untouched`` with those in `UNTOUCHED`.
         A mean leaves out the images where a metric is undefined. The best threshold is chosen
         anew in each resample. Values are nan where nothing defines them, and so are intervals of

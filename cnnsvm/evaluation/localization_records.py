@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.evaluation.preparation import Prepared
-from cnnsvm.images import ImageError, load_image
 from cnnsvm.localization.masks import load_mask, load_pair
 
 MASK, WHOLE, UNTOUCHED = "mask", "whole", "untouched"
@@ -40,7 +40,7 @@ def with_truth(
     Parameters
     ----------
     manifest : DataFrame
-        See `cnnsvm.records`.
+        See `cnnsvm.data.manifest`.
     readings : sequence of {"mask", "whole"}
         Of regenerated pictures; others have one alone.
 
@@ -111,7 +111,7 @@ def rename_engines(manifest: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame
     Parameters
     ----------
     manifest : DataFrame
-        See `cnnsvm.records`.
+        See `cnnsvm.data.manifest`.
     names : sequence of str
         Each ``PATTERN=NAME``, as in ``file:inpainting_*.webp=RePaint``, with ``*``, ``?`` and
         ``[...]`` as in a shell. The first that matches counts. An engine that is not known is

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.datasets import merge_near_duplicates, open_dataset, write_samples
+from cnnsvm.data.images import FORMATS, ImageError, find_bad_images
+from cnnsvm.data.manifest import LOSSY, find_bad_rows
+from cnnsvm.data.readers import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.generation import build, match_histories
 from cnnsvm.generation.store import safe_name, text_hash
-from cnnsvm.images import FORMATS, ImageError, find_bad_images
-from cnnsvm.records import LOSSY, find_bad_rows
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def prepare(
     Parameters
     ----------
     data : path or None
-        See `cnnsvm.datasets.open_dataset`; None takes the embedded samples.
+        See `cnnsvm.data.readers.open_dataset`; None takes the embedded samples.
     workdir : path
         Where archives are unpacked and images are made.
     generate : str or None

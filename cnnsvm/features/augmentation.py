@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cnnsvm.features.transforms import wrap_to
+from cnnsvm.features.crops import wrap_to
 
 #: Least image side after a random reduction of a whole image, in pixels.
 MIN_SIDE = 16

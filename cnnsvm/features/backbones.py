@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from cnnsvm.features.fine_classes import collapse
+from cnnsvm.features.auxiliary_labels import collapse
 from cnnsvm.features.plain_cnn import PLAIN_CNN, PLAIN_CNN_7, PlainCNN, PlainCNN7
 from cnnsvm.features.preprocessing import RAW, InputLayer, Preprocessing, as_preprocessing
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics

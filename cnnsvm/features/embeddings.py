@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cnnsvm.devices import autocast
 from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.devices import autocast
 from cnnsvm.features.loading import iterate_crops
 
 #: Pooling -> the parts that are put one after the other.

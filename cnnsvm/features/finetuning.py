@@ -10,11 +10,11 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
+from cnnsvm.data.splits import encode_groups, grouped_folds
+from cnnsvm.features.auxiliary_labels import FineClasses
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.branch import train_branch
-from cnnsvm.features.fine_classes import FineClasses
 from cnnsvm.features.trainer import Trainer, Training, epoch_line
-from cnnsvm.folds import encode_groups, grouped_folds
 
 logger = logging.getLogger(__name__)
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from cnnsvm.data.images import load_image
 from cnnsvm.features.augmentation import (
     Augmentation,
     apply_plan,
     apply_to_whole,
     draw_plan,
 )
-from cnnsvm.features.transforms import fixed_crops
-from cnnsvm.images import load_image
+from cnnsvm.features.crops import fixed_crops
 
 #: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
 MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)

@@ -167,7 +167,7 @@ def _check_crops(crops: torch.Tensor) -> None:
         raise ValueError(
             f"crops must measure at least {MIN_SIDE}x{MIN_SIDE} pixels, "
             f"got {crops.shape[3]}x{crops.shape[2]}; cut larger ones, or wrap a small image with "
-            "cnnsvm.features.transforms.wrap_to."
+            "cnnsvm.features.crops.wrap_to."
         )
 
 

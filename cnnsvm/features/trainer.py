@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cnnsvm.devices import autocast
 from cnnsvm.features.augmentation import Augmentation
+from cnnsvm.features.auxiliary_labels import FineClasses, collapse
 from cnnsvm.features.backbones import Backbone, embedding_dim
-from cnnsvm.features.fine_classes import FineClasses, collapse
+from cnnsvm.features.devices import autocast
 from cnnsvm.features.loading import (
     MEMORY,
     Decoded,

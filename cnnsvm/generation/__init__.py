@@ -7,10 +7,7 @@ elsewhere so that originals and fakes share one history. What needs torch (the e
 
 from cnnsvm.generation.build import build
 from cnnsvm.generation.engines import ENGINES, Engine, EngineError, Task, get_engine, one_by_one
-from cnnsvm.generation.history import History, HistoryError
-from cnnsvm.generation.masks import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
-from cnnsvm.generation.matching import match_histories
-from cnnsvm.generation.schemas import (
+from cnnsvm.generation.masks.schemas import (
     SCHEMAS,
     MaskError,
     MaskSchema,
@@ -18,6 +15,9 @@ from cnnsvm.generation.schemas import (
     SchemaError,
     get_schema,
 )
+from cnnsvm.generation.masks.shapes import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
+from cnnsvm.generation.matching import match_histories
+from cnnsvm.generation.post_processing import History, HistoryError
 from cnnsvm.generation.store import GenerationError
 
 __all__ = [

@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import make_manifest, write_manifest
 from cnnsvm.generation.engines import Engine
-from cnnsvm.generation.history import History
-from cnnsvm.generation.masks import MISSION_SCHEMAS
-from cnnsvm.generation.progress import show_progress
+from cnnsvm.generation.masks.schemas import MaskSchema
+from cnnsvm.generation.masks.shapes import MISSION_SCHEMAS
+from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.recipe import Recipe, make_recipe
 from cnnsvm.generation.record import make_record
-from cnnsvm.generation.schemas import MaskSchema
 from cnnsvm.generation.shards import Shard, merge_shards, note_shard
 from cnnsvm.generation.sources import Source, SourceInput, check_owners, find_sources, skip
 from cnnsvm.generation.space import check_space as check_free_space
@@ -30,8 +31,7 @@ from cnnsvm.generation.store import (
     write_results,
 )
 from cnnsvm.generation.threads import map_in_threads
-from cnnsvm.images import ImageError
-from cnnsvm.records import make_manifest, write_manifest
+from cnnsvm.io.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def build(
     engine : str or Engine
         See `cnnsvm.generation.engines`.
     schemas : sequence of names or of MaskSchema
-        See `cnnsvm.generation.schemas`.
+        See `cnnsvm.generation.masks.schemas`.
     variants : {"spliced", "regenerated", "both"}
         With the OpenCV engines at native size the two are the same, since those engines change
         nothing outside the mask.

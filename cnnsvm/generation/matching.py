@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from cnnsvm.generation.history import History
-from cnnsvm.generation.progress import show_progress
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import REQUIRED, make_manifest
+from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.rewrite import Row, rewrite_record
 from cnnsvm.generation.sources import check_owners, skip
 from cnnsvm.generation.store import (
@@ -19,8 +20,7 @@ from cnnsvm.generation.store import (
     write_results,
 )
 from cnnsvm.generation.threads import map_in_threads
-from cnnsvm.images import ImageError
-from cnnsvm.records import REQUIRED, make_manifest
+from cnnsvm.io.progress import show_progress
 
 _NEW = {"path", "mask_path", "width", "height", "format", "sha256", "history"}
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from cnnsvm.data.manifest import VARIANTS
 from cnnsvm.generation.engines import Engine, EngineError, get_engine
-from cnnsvm.generation.history import History
-from cnnsvm.generation.schemas import MaskSchema, get_schema
+from cnnsvm.generation.masks.schemas import MaskSchema, get_schema
+from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import GenerationError, text_hash
-from cnnsvm.records import VARIANTS
 
 BOTH = "both"
 _EDGE = re.compile(r"blur:(\d+(?:\.\d+)?)")

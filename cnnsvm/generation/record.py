@@ -8,11 +8,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import GENERATED_COLUMNS, coding, describe_file, make_row
 from cnnsvm.generation.engines import Task
-from cnnsvm.generation.history import History
+from cnnsvm.generation.masks.schemas import MaskSchema, Scene
 from cnnsvm.generation.panel import draw_panel
+from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.recipe import Fake, Recipe, beside
-from cnnsvm.generation.schemas import MaskSchema, Scene
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import (
     Facts,
@@ -22,8 +24,6 @@ from cnnsvm.generation.store import (
     write_bytes,
     write_record,
 )
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import GENERATED_COLUMNS, coding, describe_file, make_row
 
 Rows = list[dict[str, Any]]
 Key = str | None  # the name of a schema; None for what needs no mask

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.generation.history import History
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import describe_file
+from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.store import (
     RECORD,
     clear_partials,
@@ -16,8 +18,6 @@ from cnnsvm.generation.store import (
     write_bytes,
     write_record,
 )
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import describe_file
 
 Size = tuple[int, int]
 Row = dict[str, Any]

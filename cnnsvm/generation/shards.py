@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import read_manifest
 from cnnsvm.generation.sources import Source, check_owners
 from cnnsvm.generation.store import (
     ERRORS,
@@ -18,8 +20,6 @@ from cnnsvm.generation.store import (
     write_json,
     write_results,
 )
-from cnnsvm.images import ImageError
-from cnnsvm.records import read_manifest
 
 _TEXT = re.compile(r"(\d+)/(\d+)")
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.generation.store import GenerationError, is_made_here, safe_name
-from cnnsvm.images import ImageError, list_images
-from cnnsvm.records import (
+from cnnsvm.data.images import ImageError, list_images
+from cnnsvm.data.manifest import (
     COLUMNS,
     GENERATED_COLUMNS,
     REQUIRED,
@@ -20,6 +19,7 @@ from cnnsvm.records import (
     describe_file,
     read_manifest,
 )
+from cnnsvm.generation.store import GenerationError, is_made_here, safe_name
 
 logger = logging.getLogger(__name__)
 

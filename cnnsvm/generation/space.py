@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import describe_file
 from cnnsvm.generation.panel import draw_panel
 from cnnsvm.generation.recipe import Recipe
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import GenerationError
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import describe_file
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.records import describe_file, write_manifest
+from cnnsvm.data.manifest import describe_file, write_manifest
 
 logger = logging.getLogger(__name__)
 

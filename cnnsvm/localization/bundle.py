@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
 from cnnsvm.localization import architectures
-from cnnsvm.persistence import BundleError, read_bundle, write_bundle
 
 KIND = "InpaintLocalizer"
 #: What names the make of a network among a localiser's parameters, beside its first weights.

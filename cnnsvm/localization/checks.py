@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_consistent_length
 
+from cnnsvm.data.images import as_image_list
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.images import as_image_list
 from cnnsvm.localization.losses import LOSSES
 from cnnsvm.localization.masks import POLICIES, MaskError, as_mask_list
 from cnnsvm.localization.trainer import OPTIMIZERS

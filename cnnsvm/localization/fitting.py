@@ -11,10 +11,10 @@ import torch
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from cnnsvm.devices import choose_precision
+from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.devices import choose_precision
 from cnnsvm.features.loading import MEMORY
-from cnnsvm.folds import encode_groups, grouped_folds
 from cnnsvm.localization.bundle import MAKE, build_network
 from cnnsvm.localization.cache import fit_network, task_folder
 from cnnsvm.localization.checks import check_repainted

@@ -11,15 +11,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.devices import choose_device, choose_precision
-from cnnsvm.images import as_image_list, load_image
+from cnnsvm.data.images import as_image_list, load_image
+from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.localization import bundle
 from cnnsvm.localization.checks import check_localizer_params, check_training_pairs
 from cnnsvm.localization.fitting import fit_on_pairs
 from cnnsvm.localization.masks import load_pair
 from cnnsvm.localization.pixel_scores import edges_with, histogram_scores, pixel_histogram
 from cnnsvm.localization.processes import writes
-from cnnsvm.localization.tiles import Tiling, predict_map
+from cnnsvm.localization.tiling import Tiling, predict_map
 
 
 class InpaintLocalizer(BaseEstimator):
@@ -111,7 +111,7 @@ class InpaintLocalizer(BaseEstimator):
         Probability from which `predict` calls a pixel repainted.
     trained_on_ : ndarray of uint64
         Hashes of the training images, if whoever trained it has set them
-        (`cnnsvm.pretrained.hash_images`); saved with it.
+        (`cnnsvm.detection.pretrained.hash_images`); saved with it.
 
     Notes
     -----
@@ -245,7 +245,7 @@ class InpaintLocalizer(BaseEstimator):
         Returns
         -------
         list of ndarray of float32, shape (H, W), in [0, 1]
-            One an image, upright as `cnnsvm.images.load_image` gives it. The batch size does
+            One an image, upright as `cnnsvm.data.images.load_image` gives it. The batch size does
             not matter but for rounding.
 
         Raises

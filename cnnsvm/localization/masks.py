@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.images import ImageError, ImageInput, image_name, load_image
+from cnnsvm.data.images import ImageError, ImageInput, image_name, load_image
 
 #: Policy -> least grey value (0-255) that counts as repainted. They part ways on masks with soft
 #: edges, and a study found IoUs of .94 and .82 for one network from that alone.

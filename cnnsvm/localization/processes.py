@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cnnsvm.devices import choose_device
+from cnnsvm.features.devices import choose_device
 
 _SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 #: How long the others wait for one that prepares data; gone ones torchrun notices at once.
@@ -90,7 +90,7 @@ def join(device: str, gpu_memory_fraction: float | None, distributed: bool) -> t
     Parameters
     ----------
     device : str
-        As for `cnnsvm.devices.choose_device`. With "auto" or "cuda" each process of a machine
+        As for `choose_device`. With "auto" or "cuda" each process of a machine
         takes a GPU of its own.
     gpu_memory_fraction : float in (0, 1] or None
     distributed : bool

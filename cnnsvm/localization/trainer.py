@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cnnsvm.devices import autocast
 from cnnsvm.features.augmentation import Augmentation, weaken
+from cnnsvm.features.devices import autocast
 from cnnsvm.features.trainer import DivergedError
 from cnnsvm.localization.collapse import DIVERGED, LEARNING, Entry, best_epoch, state_of
 from cnnsvm.localization.losses import LOSSES

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnnsvm.evaluation.audit_check import LEAK, NOT_CHECKED, PASS, WARNING
+from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING
 from cnnsvm.report.text import WIDTH
 from cnnsvm.report.wording import format_interval, format_seconds
 
@@ -49,7 +49,7 @@ def format_audit(result: Mapping[str, Any]) -> str:
     Parameters
     ----------
     result : mapping
-        As `cnnsvm.evaluation.audit.audit` returns it; ``data`` (a name) and ``left_out`` (a list
+        As `cnnsvm.audit.audit.audit` returns it; ``data`` (a name) and ``left_out`` (a list
         of ``path`` and ``reason``) are told too.
 
     Returns

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
 from cnnsvm.report.markup import Html, element, image, paragraph, section
 from cnnsvm.report.mistakes import Loader, thumbnail
 
@@ -20,7 +20,7 @@ def choose_examples(found: Mapping[str, Any], random_state: int = 0) -> list[dic
     Parameters
     ----------
     found : mapping
-        As :func:`cnnsvm.evaluation.exploration.explore` returns it.
+        As :func:`cnnsvm.audit.exploration.explore` returns it.
     random_state : int
 
     Returns

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cnnsvm.evaluation.exploration import FILE_FEATURES
-from cnnsvm.evaluation.image_facts import PIXEL_FEATURES
-from cnnsvm.evaluation.oddities import CHECKS
-from cnnsvm.images import load_image
+from cnnsvm.audit.anomalies import CHECKS
+from cnnsvm.audit.exploration import FILE_FEATURES
+from cnnsvm.audit.image_facts import PIXEL_FEATURES
+from cnnsvm.data.images import load_image
 from cnnsvm.report import explore_plots as plots
 from cnnsvm.report.canvas import to_png
 from cnnsvm.report.contact_sheet import choose_examples, contact_sheet
@@ -43,7 +43,7 @@ def render_exploration(
     Parameters
     ----------
     found : mapping
-        As :func:`cnnsvm.evaluation.exploration.explore` returns it.
+        As :func:`cnnsvm.audit.exploration.explore` returns it.
     facts : mapping
         ``title``, ``data``, ``command``, ``seconds``, and ``random_state`` of the examples; all
         of them optional.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
 from cnnsvm.report.html import render_html
 from cnnsvm.report.mistakes import Loader
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
 from cnnsvm.report import sections
 from cnnsvm.report.markup import Html, element, html, join, paragraph, section
 from cnnsvm.report.mistakes import Loader, mistakes_html, sample_html

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
 from cnnsvm.report.markup import Html, element, image, join, paragraph
 from cnnsvm.report.wording import format_number
 

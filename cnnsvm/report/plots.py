@@ -150,7 +150,7 @@ def group_plot(groups: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     Parameters
     ----------
     groups : mapping of str to mapping
-        As :func:`~cnnsvm.evaluation.intervals.metrics_by` returns it.
+        As :func:`~cnnsvm.evaluation.bootstrap.metrics_by` returns it.
     title : str
 
     Returns

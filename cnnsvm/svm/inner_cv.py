@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 
-from cnnsvm.folds import Fold, grouped_folds
+from cnnsvm.data.splits import Fold, grouped_folds
 from cnnsvm.svm.kernels import fit_scaler, pairwise_base
 from cnnsvm.svm.machine import build_machine
 from cnnsvm.svm.nystroem import choose_landmarks

@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 import cnnsvm
-from cnnsvm.folds import Fold, encode_groups
+from cnnsvm.data.splits import Fold, encode_groups
 
 logger = logging.getLogger(__name__)
 

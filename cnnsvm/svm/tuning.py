@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.folds import Fold
+from cnnsvm.data.splits import Fold
 from cnnsvm.svm.inner_cv import InnerCV
 from cnnsvm.svm.model import KernelModel, platt_columns
 from cnnsvm.svm.search import DEFAULTS, SPACES, KernelSearch, search_kernel

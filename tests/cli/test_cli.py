@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnsvm import InpaintDetector, pretrained
+from cnnsvm import InpaintDetector
 from cnnsvm.cli import main
 from cnnsvm.cli.errors import guard
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
+from cnnsvm.detection import pretrained
 
 QUICK = [
     *("--finetune", "none", "--crop-size", "48", "--crops", "2"),

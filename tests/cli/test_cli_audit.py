@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
 
 from cnnsvm.cli import main
-from cnnsvm.records import make_manifest, make_row, write_manifest
+from cnnsvm.data.manifest import make_manifest, make_row, write_manifest
 
 QUICK = ["--folds", "2", "--jobs", "1"]
 
@@ -16,7 +16,7 @@ def _few_trees():
     """Most of an audit's time goes into forests, on which nothing here depends."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "cnnsvm.evaluation.controls.RandomForestClassifier",
+            "cnnsvm.evaluation.negative_controls.RandomForestClassifier",
             lambda n_trees, **options: RandomForestClassifier(20, **options),
         )
         yield

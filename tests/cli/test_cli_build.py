@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cnnsvm.cli import main
-from cnnsvm.records import read_manifest
+from cnnsvm.data.manifest import read_manifest
 
 
 @pytest.fixture

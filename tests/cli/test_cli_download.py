@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from cnnsvm.cli import download, main
-from cnnsvm.datasets import kaggle
+from cnnsvm.data.readers import kaggle
 
 CLIENT = """#!{python}
 import pathlib, sys, zipfile
@@ -44,7 +44,7 @@ def test_a_download_says_where_it_is_and_what_comes_next(
     assert main(["download", "cifake", *([folder] if folder else [])]) == 0
     (path,) = (tmp_path / (folder or "data")).glob("cifake-*.zip")
     text = capsys.readouterr().out
-    assert text == f"Saved in {path}. Next: cnnsvm.datasets.read_cifake({str(path)!r})\n"
+    assert text == f"Saved in {path}. Next: cnnsvm.data.readers.read_cifake({str(path)!r})\n"
 
 
 def test_a_missing_client_is_one_message_and_status_2(tmp_path, bin_folder, capsys):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnnsvm import InpaintLocalizer
 from cnnsvm.cli import main
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
 
 QUICK = ["--architecture", "iidnet", "--size", "small", "--crop-size", "32", "--epochs", "1"]
 QUICK += ["--crops", "1", "--precision", "float32", "--augmentation", "geometric"]

@@ -3,14 +3,15 @@ import argparse
 import numpy as np
 import pytest
 
-from cnnsvm import InpaintDetector, reuse
+from cnnsvm import InpaintDetector
 from cnnsvm.cli.flags import (
     add_data_flags,
     add_detector_flags,
     make_detector,
 )
+from cnnsvm.detection import saved_networks as reuse
 from cnnsvm.features.weights import WeightsError
-from cnnsvm.persistence import BundleError
+from cnnsvm.io.bundle import BundleError
 
 #: Flag and value on the command line -> parameter and value of the detector.
 FLAGS = {

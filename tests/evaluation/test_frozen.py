@@ -3,12 +3,12 @@ import pytest
 from PIL import Image
 
 from cnnsvm import InpaintDetector
+from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.evaluation import frozen
-from cnnsvm.evaluation.crossval import cross_validate_detector
+from cnnsvm.evaluation.cross_validation import cross_validate_detector
 from cnnsvm.evaluation.frozen import embed_frozen
-from cnnsvm.evaluation.study import run_study
-from cnnsvm.features.extractor import Embedding
-from cnnsvm.records import make_manifest, make_row
+from cnnsvm.evaluation.protocol import run_study
+from cnnsvm.features.cache import Embedding
 
 SETTINGS = {
     "crop_size": 32,

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from spliced_records import SIDE, save, write_records
 
+from cnnsvm.data.images import ImageError
 from cnnsvm.evaluation.localization_records import (
     has_greys,
     hash_masks,
@@ -15,7 +16,6 @@ from cnnsvm.evaluation.localization_records import (
     with_truth,
     without_bad_pairs,
 )
-from cnnsvm.images import ImageError
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import ManifestError, make_manifest, make_row, write_manifest
 from cnnsvm.evaluation import preparation
 from cnnsvm.evaluation.preparation import JPEG_GRID, prepare
 from cnnsvm.generation import build
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import ManifestError, make_manifest, make_row, write_manifest
 
 
 def picture(seed, height=48, width=56):

@@ -84,8 +84,8 @@ def test_the_report_is_that_of_the_predictions(run):
 
 
 def test_run_again_it_fits_nothing(run, script, monkeypatch, capsys):
+    from baselines.designs import ResizedSVM, SeedDesign
     from cnnsvm import InpaintDetector
-    from cnnsvm.evaluation.baselines import ResizedSVM, SeedDesign
 
     def forbidden(*args, **kwargs):
         raise AssertionError("done again")
@@ -138,7 +138,7 @@ def test_each_ablation_changes_what_its_name_says():
 
 
 def test_the_designs_as_written_are_valid():
-    from cnnsvm.checks import check_detector_params
+    from cnnsvm.detection.checks import check_detector_params
 
     script = load_script()
     for table in ([], ["--ablation"]):

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from cnnsvm import InpaintDetector
-from cnnsvm.pretrained import find_oversized, find_training_images
-from cnnsvm.verdicts import of_unknown_size
+from cnnsvm.detection.pretrained import find_oversized, find_training_images
+from cnnsvm.detection.reject import of_unknown_size
 
 ROOT = Path(__file__).parents[2]
 TINY = {

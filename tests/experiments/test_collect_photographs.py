@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.images import load_image
+from cnnsvm.data.images import load_image
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.generation import build
-from cnnsvm.records import make_manifest, make_row
 
 ROOT = Path(__file__).parents[2]
 QUICK = [

@@ -63,7 +63,7 @@ def test_a_localiser_takes_what_was_found(run):
 
 
 def test_run_again_it_trains_nothing(run, script, monkeypatch, capsys):
-    from cnnsvm.localization import search
+    from architecture_search import search
 
     monkeypatch.setattr(search, "_trainer", None)
     before = json.loads((run[1] / "genotype.json").read_text())

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from cnnsvm import InpaintDetector
+from cnnsvm.data.images import load_image
+from cnnsvm.data.manifest import read_manifest
+from cnnsvm.detection.pretrained import find_training_images
 from cnnsvm.features import branch
-from cnnsvm.images import load_image
-from cnnsvm.pretrained import find_training_images
-from cnnsvm.records import read_manifest
 
 ROOT = Path(__file__).parents[2]
 TINY = {
@@ -126,9 +126,9 @@ def test_a_second_run_makes_and_trains_nothing_again(run, script, monkeypatch):
         (branch, "train_branch"),
         (branch, "residual_statistics"),
         ("cnnsvm.features.finetuning", "train_branch"),
-        ("cnnsvm.features.extractor", "embed_crops"),
+        ("cnnsvm.features.cache", "embed_crops"),
         ("cnnsvm.generation.engines.Engine", "repaint_all"),
-        ("cnnsvm.generation.reduction", "reduce"),
+        ("decoders.reduction", "reduce"),
         ("cnnsvm.svm.inner_cv.InnerCV", "fold_auc"),
     ):
         target = (f"{place}.{name}",) if isinstance(place, str) else (place, name)

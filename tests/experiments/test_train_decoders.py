@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnsvm.generation.decoder_engine import decoder_engine, read_training
-from cnnsvm.generation.decoders import DecoderSpec
+from cnnsvm.generation.engines.decoder import decoder_engine, read_training
+from cnnsvm.generation.engines.decoder_networks import DecoderSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ def test_each_generator_is_saved_with_its_seed_and_runs(run):
 
 
 def test_run_again_it_trains_nothing(run, script, monkeypatch, capsys):
-    from cnnsvm.generation import decoder_training
+    from decoders import training as decoder_training
 
     def forbidden(*args, **kwargs):
         raise AssertionError("done again")

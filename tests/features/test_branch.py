@@ -5,16 +5,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch, trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Standardise, build_backbone
 from cnnsvm.features.branch import train_branch
-from cnnsvm.features.extractor import fit_network, load_network, network_arrays
+from cnnsvm.features.cache import fit_network, load_network, network_arrays
 from cnnsvm.features.finetuning import finetune, validation_split
 from cnnsvm.features.loading import paired_draws
 from cnnsvm.features.statistics import STATISTICS_DIM
 from cnnsvm.features.trainer import DivergedError, Training, best_epoch
-from cnnsvm.folds import encode_groups
 
 TRAINING = Training(
     mode="full",

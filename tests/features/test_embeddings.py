@@ -3,13 +3,13 @@ import pytest
 import torch
 from torch import nn
 
+from cnnsvm.data.images import ImageError
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.crops import fixed_crops
 from cnnsvm.features.embeddings import embed_crops, pool_crops, score_crops
 from cnnsvm.features.loading import Decoded, DegradedViews, FixedCrops, view_draws
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
-from cnnsvm.features.transforms import fixed_crops
-from cnnsvm.images import ImageError
 
 CPU = torch.device("cpu")
 

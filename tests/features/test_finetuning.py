@@ -5,13 +5,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.auxiliary_labels import FineClasses
 from cnnsvm.features.backbones import build_backbone
-from cnnsvm.features.fine_classes import FineClasses
 from cnnsvm.features.finetuning import finetune
 from cnnsvm.features.trainer import DivergedError, Training, best_epoch, epoch_line
-from cnnsvm.folds import encode_groups
 
 TRAINING = Training(
     mode="full",

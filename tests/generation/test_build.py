@@ -7,12 +7,12 @@ import pytest
 from generation_helpers import Kill, Replace, picture, tree
 from PIL import Image
 
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import make_manifest, make_row, read_manifest
 from cnnsvm.generation.build import build
 from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one
-from cnnsvm.generation.masks import MASK_SCHEMAS, MISSION_SCHEMAS
+from cnnsvm.generation.masks.shapes import MASK_SCHEMAS, MISSION_SCHEMAS
 from cnnsvm.generation.store import GenerationError
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import make_manifest, make_row, read_manifest
 
 TWO = ("left", "random_patches")
 

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from cnnsvm.data.images import ImageError
 from cnnsvm.generation import build
-from cnnsvm.generation.decoder_engine import (
+from cnnsvm.generation.engines import Engine, EngineError, Task, get_engine, one_by_one
+from cnnsvm.generation.engines.decoder import (
     LEVELS,
     N_STEPS,
     decoder_engine,
@@ -16,11 +18,9 @@ from cnnsvm.generation.decoder_engine import (
     renoise,
     save_decoder,
 )
-from cnnsvm.generation.decoders import Autoencoder, DecoderSpec, Denoiser
-from cnnsvm.generation.engines import Engine, EngineError, Task, get_engine, one_by_one
-from cnnsvm.generation.vae import pad_to
-from cnnsvm.images import ImageError
-from cnnsvm.persistence import read_bundle, write_bundle
+from cnnsvm.generation.engines.decoder_networks import Autoencoder, DecoderSpec, Denoiser
+from cnnsvm.generation.engines.vae import pad_to
+from cnnsvm.io.bundle import read_bundle, write_bundle
 
 SPECS = [
     DecoderSpec("nearest", 8, "kl", "pyramid", width=8),

@@ -5,14 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnnsvm.generation import decoder_training
-from cnnsvm.generation.decoder_training import (
-    read_pictures,
-    signal_and_noise,
-    train_autoencoder,
-    train_denoiser,
-)
-from cnnsvm.generation.decoders import (
+from cnnsvm.generation.engines.decoder_networks import (
     BOTTLENECKS,
     CODE_DIM,
     FACTORS,
@@ -21,6 +14,13 @@ from cnnsvm.generation.decoders import (
     Autoencoder,
     DecoderSpec,
     Denoiser,
+)
+from decoders import training as decoder_training
+from decoders.training import (
+    read_pictures,
+    signal_and_noise,
+    train_autoencoder,
+    train_denoiser,
 )
 
 CPU = torch.device("cpu")

@@ -13,11 +13,10 @@ import torch
 from PIL import Image
 from tiny_models import make_tiny_pipeline, make_tiny_xl_pipeline
 
-from cnnsvm.generation import hub
-from cnnsvm.generation.diffusion import DEFAULT_PROMPT, diffusion_engine
-from cnnsvm.generation.engines import EngineError, Task, get_engine
-from cnnsvm.generation.hub import DEFAULT_MODEL, parse_model
-from cnnsvm.images import ImageError
+from cnnsvm.data.images import ImageError
+from cnnsvm.generation.engines import EngineError, Task, get_engine, hub
+from cnnsvm.generation.engines.diffusion import DEFAULT_PROMPT, diffusion_engine
+from cnnsvm.generation.engines.hub import DEFAULT_MODEL, parse_model
 
 COMMIT = "0123456789" * 4
 

@@ -5,8 +5,8 @@ import pytest
 from generation_helpers import picture
 from PIL import Image
 
-from cnnsvm.generation.schemas import MaskError, Scene, SchemaError, get_schema
-from cnnsvm.images import ImageError
+from cnnsvm.data.images import ImageError
+from cnnsvm.generation.masks.schemas import MaskError, Scene, SchemaError, get_schema
 
 MASK = np.zeros((24, 36), dtype=bool)
 MASK[3:15, 5:30] = True

@@ -6,12 +6,12 @@ import pytest
 from generation_helpers import Kill, Replace, picture, tree
 from PIL import Image
 
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import make_manifest, make_row, read_manifest
 from cnnsvm.generation.build import build
-from cnnsvm.generation.history import HistoryError
 from cnnsvm.generation.matching import match_histories
+from cnnsvm.generation.post_processing import HistoryError
 from cnnsvm.generation.store import GenerationError
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import make_manifest, make_row, read_manifest
 
 
 def save(path, pixels, **options):

@@ -16,15 +16,15 @@ import pytest
 from generation_helpers import picture, tree
 from PIL import Image
 
+from cnnsvm.data.images import load_image
+from cnnsvm.data.manifest import read_manifest
 from cnnsvm.generation import GenerationError, build
 from cnnsvm.generation.engines import Engine, one_by_one
-from cnnsvm.generation.progress import format_duration, show_progress
 from cnnsvm.generation.recipe import make_recipe
 from cnnsvm.generation.shards import Shard
 from cnnsvm.generation.sources import find_sources
 from cnnsvm.generation.space import estimate_bytes, format_bytes
-from cnnsvm.images import load_image
-from cnnsvm.records import read_manifest
+from cnnsvm.io.progress import format_duration, show_progress
 
 TWO = ("left", "random_patches")
 
@@ -264,7 +264,7 @@ def test_no_panels(photos, tmp_path):
 
 def test_progress_is_told_in_the_log_with_the_time_left(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr("cnnsvm.generation.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("cnnsvm.io.progress.time.monotonic", lambda: now[0])
 
     def items():
         for i in range(40):

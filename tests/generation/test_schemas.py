@@ -4,8 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from cnnsvm.generation.masks import MASK_SCHEMAS
-from cnnsvm.generation.schemas import (
+from cnnsvm.data.images import ImageError
+from cnnsvm.generation.masks.schemas import (
     SCHEMAS,
     MaskError,
     MaskSchema,
@@ -14,7 +14,7 @@ from cnnsvm.generation.schemas import (
     get_schema,
     split_argument,
 )
-from cnnsvm.images import ImageError
+from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
 
 CANONICAL = {
     "top:0-1": "top",
@@ -142,8 +142,8 @@ def test_draw_that_breaks_the_contract_is_found_out(mask):
 
 def test_torch_is_loaded_for_objects_only():
     code = (
-        "import sys; from cnnsvm.generation.schemas import SCHEMAS, get_schema; "
+        "import sys; from cnnsvm.generation.masks.schemas import SCHEMAS, get_schema; "
         "[get_schema(kind) for kind in SCHEMAS if kind != 'object']; "
-        "import cnnsvm.generation.objects; sys.exit('torch' in sys.modules)"
+        "import cnnsvm.generation.masks.objects; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,9 +7,9 @@ from generation_helpers import picture
 from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
-from cnnsvm.generation import build, self_blend
-from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one
-from cnnsvm.generation.self_blend import KERNELS, MAX_ANGLE, MAX_SHIFT, SCALES, draw_warp
+from cnnsvm.generation import build
+from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one, self_blend
+from cnnsvm.generation.engines.self_blend import KERNELS, MAX_ANGLE, MAX_SHIFT, SCALES, draw_warp
 from cnnsvm.generation.store import GenerationError
 
 
@@ -112,7 +112,7 @@ def test_an_engine_may_refuse_to_be_spliced_too(tmp_path, photos):
 
 
 def test_every_schema_of_a_source_gets_a_draw_of_its_own(tmp_path, photos):
-    from cnnsvm.images import load_image
+    from cnnsvm.data.images import load_image
 
     made = build(photos, tmp_path / "out", engine="self-blend", schemas=("left", "left:0.4-0.6"))
     fakes = made[made["label"] == 1]

@@ -11,12 +11,12 @@ from generation_helpers import picture
 from PIL import Image
 
 from cnnsvm.cli import main
-from cnnsvm.datasets import DatasetError, open_dataset
+from cnnsvm.data.images import load_image
+from cnnsvm.data.manifest import make_manifest, make_row, read_manifest, write_manifest
+from cnnsvm.data.readers import DatasetError, open_dataset
 from cnnsvm.evaluation.preparation import LOSSY_FAKES, RESIZED, prepare
 from cnnsvm.generation import EngineError, GenerationError, build, match_histories
 from cnnsvm.generation.engines import Engine, one_by_one
-from cnnsvm.images import load_image
-from cnnsvm.records import make_manifest, make_row, read_manifest, write_manifest
 
 INVERT = Engine("invert", one_by_one(lambda image, mask, seed: 255 - image))
 

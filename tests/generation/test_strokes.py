@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from cnnsvm.generation import strokes
-from cnnsvm.generation.schemas import MaskError, Scene, SchemaError, get_schema
-from cnnsvm.generation.strokes import (
+from cnnsvm.generation.masks import strokes
+from cnnsvm.generation.masks.schemas import MaskError, Scene, SchemaError, get_schema
+from cnnsvm.generation.masks.strokes import (
     DEFAULT_COVERAGE,
     _paint,
     draw_rectangles,

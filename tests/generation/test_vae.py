@@ -8,11 +8,10 @@ import pytest
 import torch
 from tiny_models import make_tiny_pipeline, make_tiny_vae
 
-from cnnsvm.generation import vae
-from cnnsvm.generation.engines import EngineError, Task, get_engine
-from cnnsvm.generation.hub import move
-from cnnsvm.generation.vae import as_output, pad_to, vae_engine
-from cnnsvm.images import ImageError
+from cnnsvm.data.images import ImageError
+from cnnsvm.generation.engines import EngineError, Task, get_engine, vae
+from cnnsvm.generation.engines.hub import move
+from cnnsvm.generation.engines.vae import as_output, pad_to, vae_engine
 
 
 def noise(height=48, width=64, seed=0):

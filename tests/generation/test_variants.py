@@ -8,12 +8,12 @@ import pytest
 from generation_helpers import picture
 from PIL import Image
 
-from cnnsvm.datasets import read_records
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import make_manifest, make_row, read_manifest
+from cnnsvm.data.readers import read_records
 from cnnsvm.generation import GenerationError, build
 from cnnsvm.generation.engines import Engine, EngineError, Task, one_by_one
 from cnnsvm.generation.record import blend, blend_weights
-from cnnsvm.images import ImageError, load_image
-from cnnsvm.records import make_manifest, make_row, read_manifest
 
 TWO = ("left", "random_patches")
 

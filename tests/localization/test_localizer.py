@@ -22,12 +22,12 @@ from tiny_localizer import (
 
 import cnnsvm
 from cnnsvm import InpaintLocalizer
-from cnnsvm.images import ImageError
+from cnnsvm.data.images import ImageError
+from cnnsvm.io.bundle import BundleError, write_bundle
 from cnnsvm.localization import bundle, cache, fitting
 from cnnsvm.localization.fitting import validation_split
 from cnnsvm.localization.masks import MaskError
 from cnnsvm.localization.trainer import Trainer
-from cnnsvm.persistence import BundleError, write_bundle
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_network"),

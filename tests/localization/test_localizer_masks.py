@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.images import ImageError
+from cnnsvm.data.images import ImageError
 from cnnsvm.localization.masks import POLICIES, MaskError, as_mask_list, load_mask, load_pair
 
 SOFT = np.array([[0, 1, 127, 128, 254, 255]], dtype=np.uint8)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnsvm.evaluation.intervals import bootstrap_metrics, metrics_by
+from cnnsvm.evaluation.bootstrap import bootstrap_metrics, metrics_by
 from cnnsvm.evaluation.metrics import binary_metrics
 
 KINDS = [

@@ -1,7 +1,7 @@
 import pytest
 
-from cnnsvm.evaluation.audit import CHECKS
-from cnnsvm.evaluation.audit_check import Check
+from cnnsvm.audit.audit import CHECKS
+from cnnsvm.audit.check import Check
 from cnnsvm.report.audit_text import LOOKS_AT, format_audit
 
 

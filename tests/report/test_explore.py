@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.evaluation.exploration import explore
-from cnnsvm.images import ImageError
-from cnnsvm.records import make_manifest, make_row
+from cnnsvm.audit.exploration import explore
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.report.canvas import new_grid, to_png
 from cnnsvm.report.contact_sheet import choose_examples
 from cnnsvm.report.explore import render_exploration

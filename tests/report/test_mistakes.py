@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.images import ImageError
+from cnnsvm.data.images import ImageError
 from cnnsvm.report.mistakes import mistakes_html, sample_html, thumbnail, worst_mistakes
 
 

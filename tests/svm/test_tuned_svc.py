@@ -18,7 +18,7 @@ from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import cnnsvm.svm.tuned_svc as tuned_svc
-from cnnsvm.folds import grouped_folds
+from cnnsvm.data.splits import grouped_folds
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.calibration import fit_platt
 from cnnsvm.svm.inner_cv import inner_folds

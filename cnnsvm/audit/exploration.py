@@ -1,0 +1,228 @@
+"""What a data set holds, before anything is fitted: the numbers of the exploratory report.
+
+Headers are read of every image and mask, pixels of a seeded sample of whole sources only.
+Whatever cannot be read is listed and never stops the rest.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ks_2samp
+from sklearn.metrics import roc_auc_score
+
+from cnnsvm.audit.anomalies import (
+    CHECKS,
+    UNSTATED,
+    Odd,
+    keep_readable,
+    list_odd,
+    odd_files,
+    odd_masks,
+    odd_sources,
+)
+from cnnsvm.audit.image_facts import (
+    PIXEL_FEATURES,
+    describe_mask,
+    describe_pixels,
+    measure_files,
+    read_header,
+)
+from cnnsvm.data.images import ImageError
+
+#: Compared between the classes: column -> what it is.
+FILE_FEATURES = {
+    "width": "width in pixels",
+    "height": "height in pixels",
+    "aspect": "width / height",
+    "bits_a_pixel": "length of the file by its pixels",
+    "quality": "JPEG quality whose table is nearest",
+}
+_HEADER = ("width", "height", "format", "bytes", "quality")
+_TEXT = ("path", "source_id", "variant", "engine", "mask_schema", "mask_path", "split", "sha256")
+
+
+def explore(
+    manifest: pd.DataFrame,
+    *,
+    max_images: int = 1000,
+    max_megapixels: float = 2000,
+    random_state: int = 0,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Count, measure and sample a data set.
+
+    Parameters
+    ----------
+    manifest : DataFrame with absolute paths
+        Unchecked: bad rows, files and masks are listed. ``attrs["skipped"]`` is listed too.
+    max_images, max_megapixels : int, float
+        Most to decode: whole sources, in seeded order, while both limits hold, and one at least.
+    random_state : int
+        Seed of the sample.
+    n_jobs : int or None
+        Threads; None takes one a core.
+    progress : bool
+        Show progress on standard error if that is a terminal.
+
+    Returns
+    -------
+    dict
+        ``n_images``, ``n_sources``, ``n_real``, ``n_fake``; ``fakes_a_source``, number of fakes
+        -> number of sources; ``balance``, a table of ``real``, ``fake`` and ``sources`` by split;
+        ``kinds``, a table of ``images`` and ``sources`` by variant, engine and mask schema of the
+        fakes; ``files``, the rows of readable images with ``bytes``, ``megapixels`` and the
+        columns of ``FILE_FEATURES``; ``sample``, its ``n_images`` and ``n_sources``; ``pixels``,
+        the rows of the sample with the columns of ``PIXEL_FEATURES``; ``masks``, a row a mask
+        with its ``coverage`` in [0, 1]; ``mean_masks``, schema -> float (64, 64), stretched to a
+        square; ``separation``, feature -> medians ``real`` and ``fake``, ``roc_auc``, ``gap``
+        (the Kolmogorov-Smirnov distance, in [0, 1]) and ``chance`` (what that exceeds in one of
+        20 draws of so many independent images from one distribution); ``odd``,
+        dicts of ``check`` (out of ``CHECKS``), ``path``, ``source_id`` and ``reason``.
+
+    Raises
+    ------
+    ValueError
+        If a limit is not positive, or no row can be used.
+    """
+    if max_images < 1 or max_megapixels <= 0:
+        limits = f"{max_images!r} and {max_megapixels!r}"
+        raise ValueError(f"max_images must be at least 1, max_megapixels positive, got {limits}.")
+    measure = partial(measure_files, n_jobs=n_jobs, hide=None if progress else True)
+    rows, odd = _usable_rows(manifest)
+    files, masks = _read_headers(rows, odd, measure)
+    odd += [*odd_files(files), *odd_sources(rows), *odd_masks(files, masks)]
+    sample = choose_sample(files, max_images, max_megapixels, random_state)
+    pixels = sample.join(measure(describe_pixels, sample["path"], tuple(PIXEL_FEATURES), "decoded"))
+    pixels = keep_readable("unreadable images", pixels, odd)
+    coverage, mean_masks = _decode_masks(masks[masks["path"].isin(sample["path"])], odd, measure)
+    order = list(CHECKS)
+    return {
+        **_count(rows),
+        "files": files,
+        "sample": {"n_images": len(sample), "n_sources": sample["source_id"].nunique()},
+        "pixels": pixels,
+        "masks": coverage,
+        "mean_masks": mean_masks,
+        "separation": _separate(files, FILE_FEATURES) | _separate(pixels, PIXEL_FEATURES),
+        "odd": sorted(odd, key=lambda entry: order.index(entry["check"])),
+    }
+
+
+def choose_sample(
+    files: pd.DataFrame, max_images: int, max_megapixels: float, random_state: int
+) -> pd.DataFrame:
+    """Take whole sources in seeded order while both limits hold, and one source at least.
+
+    Of a first source that is too large by itself the first ``max_images`` rows are taken.
+    """
+    rng = np.random.default_rng(random_state)
+    sizes = files.groupby("source_id")["megapixels"].agg(["size", "sum"])
+    total = sizes.iloc[rng.permutation(len(sizes))].cumsum()
+    within = (total["size"] <= max_images) & (total["sum"] <= max_megapixels)
+    names = total.index[: max(int(within.sum()), 1)]
+    return files[files["source_id"].isin(names)].head(max_images)
+
+
+def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Odd]]:
+    """Keep the rows that have a label, a path and a source; name what is not stated of fakes."""
+    # columns of one's own may have the names of what is found out here
+    known = [column for column in ("label", "record", *_TEXT) if column in manifest]
+    rows = manifest[known].reset_index(drop=True)
+    for column in _TEXT:
+        values = rows[column] if column in rows else [None] * len(rows)
+        rows[column] = pd.Series([None if pd.isna(v) else str(v) for v in values], dtype=object)
+    rows["record"] = rows.get("record", rows["source_id"]).fillna(rows["source_id"])
+    good = rows["label"].isin([0, 1]) & rows["path"].notna() & rows["source_id"].notna()
+    bad = rows[~good]
+    numbers = (np.flatnonzero(~good) + 1).tolist()
+    texts = [f"row {n}, label {v!r}" for n, v in zip(numbers, bad["label"], strict=True)]
+    odd = list_odd("unusable rows", bad, texts)
+    for entry in manifest.attrs.get("skipped", []):
+        reason = str(entry["reason"]).removeprefix(f"{entry['path']}: ")
+        where = {"path": str(entry["path"]), "source_id": ""}
+        odd.append({"check": "left out on reading", **where, "reason": reason})
+    if not good.any():
+        raise ValueError(
+            f"none of {len(manifest)} rows can be used. Give each a label (0 or 1), a path and a "
+            "source_id."
+        )
+    rows = rows[good].astype({"label": int})
+    for column in ("variant", "engine", "mask_schema"):
+        rows.loc[rows["label"].eq(1) & rows[column].isna(), column] = UNSTATED
+    return rows, odd
+
+
+def _count(rows: pd.DataFrame) -> dict[str, Any]:
+    fake = rows["label"] == 1
+    parts: dict[Hashable, pd.DataFrame] = {"all": rows, **dict(iter(rows.groupby("split")))}
+    balance = [
+        (*((part["label"] == label).sum() for label in (0, 1)), part["source_id"].nunique())
+        for part in parts.values()
+    ]
+    kinds = rows[fake].groupby(["variant", "engine", "mask_schema"])["source_id"]
+    return {
+        "n_images": len(rows),
+        "n_sources": rows["source_id"].nunique(),
+        "n_real": int((~fake).sum()),
+        "n_fake": int(fake.sum()),
+        "fakes_a_source": dict(sorted(Counter(rows.groupby("source_id")["label"].sum()).items())),
+        "balance": pd.DataFrame(balance, list(parts), ["real", "fake", "sources"]),
+        "kinds": kinds.agg(images="size", sources="nunique").reset_index(),
+    }
+
+
+def _read_headers(
+    rows: pd.DataFrame, odd: list[Odd], measure: Callable[..., pd.DataFrame]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the readable images, and those of them that are fakes with a readable mask."""
+    found = measure(read_header, rows["path"], _HEADER, "images")
+    files = rows.drop(columns=[*_HEADER], errors="ignore").join(found)
+    files = keep_readable("unreadable images", files, odd)
+    if files.empty:
+        raise ImageError(f"none of {len(rows)} images can be read; the first: {odd[-1]['reason']}")
+    files = files.astype({"width": int, "height": int, "bytes": int, "quality": float})
+    n_pixels = files["width"] * files["height"]
+    files["megapixels"] = n_pixels / 1e6
+    files["aspect"] = files["width"] / files["height"]
+    files["bits_a_pixel"] = 8 * files["bytes"] / n_pixels
+    masks = files[files["label"].eq(1) & files["mask_path"].notna()]
+    headers = measure(read_header, masks["mask_path"], _HEADER, "masks").add_prefix("mask_")
+    masks = masks.join(headers.rename(columns={"mask_problem": "problem"}))
+    return files, keep_readable("unreadable masks", masks, odd, "mask_path")
+
+
+def _decode_masks(
+    masks: pd.DataFrame, odd: list[Odd], measure: Callable[..., pd.DataFrame]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Return the coverage of each mask, and where the masks of a schema lie."""
+    once = masks.drop_duplicates("mask_path")[["mask_path", "mask_schema", "source_id"]]
+    found = once.join(measure(describe_mask, once["mask_path"], ("coverage", "grid"), "masks"))
+    found = keep_readable("unreadable masks", found, odd, "mask_path")
+    blank = found[found["coverage"].isin([0, 1])]
+    texts = ["all white" if coverage else "all black" for coverage in blank["coverage"]]
+    odd += list_odd("blank masks", blank, texts, "mask_path")
+    schemas = found.groupby("mask_schema")["grid"]
+    means = {str(name): np.mean(np.stack(list(grids)), axis=0) for name, grids in schemas}
+    return found.drop(columns="grid"), means
+
+
+def _separate(table: pd.DataFrame, features: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Compare the classes by each feature that both have values of."""
+    separation = {}
+    for feature in features:
+        known = table[table[feature].notna()]
+        real, fake = (known.loc[known["label"] == label, feature] for label in (0, 1))
+        if len(real) and len(fake):
+            separation[feature] = {
+                "real": float(real.median()),
+                "fake": float(fake.median()),
+                "roc_auc": float(roc_auc_score(known["label"], known[feature])),
+                "gap": float(ks_2samp(real, fake, method="asymp").statistic),
+                "chance": float(1.36 * np.sqrt(1 / len(real) + 1 / len(fake))),
+            }
+    return separation

@@ -1,0 +1,1 @@
+"""From files to pixels, rows, groups and folds."""

@@ -1,0 +1,394 @@
+"""CIFAKE: 120,000 images of 32x32, straight from their archive into one array.
+
+Half are the photographs of CIFAR-10, half were made by Stable Diffusion 1.4 in their likeness
+(Bird & Lotfi, IEEE Access 2024, arXiv:2303.14126).
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from cnnsvm.data.images import SUFFIXES, ImageError, load_image
+from cnnsvm.data.readers.archives import Member, is_archive, open_archive
+from cnnsvm.data.readers.errors import DatasetError, MissingDataError
+from cnnsvm.data.readers.folder import CLASSES
+from cnnsvm.data.small_near_duplicates import SIDE, digest_pixels, number_groups
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "test")
+MAX_FILE = 64 * 1024  # bytes; 32x32 pixels are 3 KB uncompressed, and a camera may add a comment
+MAX_BYTES = 2**30  # ten times CIFAKE
+#: What pictures show, in the order of the numbers in their files' names: "0001 (10).jpg" is a
+#: truck, and a name without a number is an airplane.
+OBJECTS = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+_NUMBER = re.compile(r"^\d+(?: \((\d+)\))?$", re.ASCII)
+#: What made the fakes, as far as the paper tells.
+ENGINE = "diffusion:CompVis/stable-diffusion-v1-4"
+#: More small files than this are a burden on a disk, and nothing is gained by unpacking them.
+MANY = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Cifake:
+    """Images of CIFAKE, sorted by name; all attributes are in the same order.
+
+    Attributes
+    ----------
+    images : ndarray of uint8, shape (N, 32, 32, 3)
+        RGB, 0-255.
+    labels : ndarray of int64, shape (N,)
+        0 real, 1 fake.
+    split : ndarray of str, shape (N,)
+        train or test.
+    names : ndarray of str, shape (N,)
+        Such as ``train/REAL/0001 (7).jpg``, however the archive spells the folders.
+    sha256 : ndarray of str, shape (N,)
+        Of the files.
+    groups : ndarray of int64, shape (N,)
+        Numbered from 0 by first appearance; images with the same pixels share one.
+        `cnnsvm.data.readers.group_near_duplicates` makes wider ones, for
+        ``dataclasses.replace(cifake, groups=...)``.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    split: np.ndarray
+    names: np.ndarray
+    sha256: np.ndarray
+    groups: np.ndarray
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row an image: name, label, split, source_id (the group's first name), sha256."""
+        _, first, group = np.unique(self.groups, return_index=True, return_inverse=True)
+        columns = {"name": self.names, "label": self.labels, "split": self.split}
+        return pd.DataFrame(
+            columns | {"source_id": self.names[first][group], "sha256": self.sha256}
+        )
+
+    @property
+    def objects(self) -> np.ndarray:
+        """What each picture shows, one of `OBJECTS`, as an array of str.
+
+        Raises
+        ------
+        DatasetError
+            If a file is not named as CIFAKE names its files, which is where that is written.
+        """
+        return np.array([_object_of(name) for name in self.names])
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """The columns of `cnnsvm.data.manifest` that are known, with the name as ``path``.
+
+        The files are in an archive, so pass ``images`` wherever pixels are needed.
+        """
+        made: dict[str, Any] = {
+            "variant": ["regenerated" if label else "original" for label in self.labels],
+            "engine": [ENGINE if label else None for label in self.labels],
+            "mask_schema": None,
+        }
+        return self.table.rename(columns={"name": "path"}).assign(**made)
+
+    def join(self, other: "Cifake") -> "Cifake":
+        """Put the images of another split behind these, grouped anew by their pixels.
+
+        Raises
+        ------
+        DatasetError
+            If a name occurs in both.
+        """
+        twice = np.intersect1d(self.names, other.names)
+        if len(twice):
+            raise DatasetError(
+                f"{len(twice)} image(s) are in both parts, such as {twice[0]}. Join train and test."
+            )
+        both = {
+            name: np.concatenate([getattr(self, name), getattr(other, name)])
+            for name in ("images", "labels", "split", "names", "sha256")
+        }
+        return Cifake(**both, groups=number_groups(digest_pixels(both["images"])))
+
+
+def read_cifake(
+    path: str | os.PathLike[str],
+    splits: str | Sequence[str] | None = None,
+    *,
+    progress: bool = True,
+) -> Cifake:
+    """Read CIFAKE from a folder or an archive, which is not unpacked.
+
+    The images lie in ``train/REAL``, ``train/FAKE``, ``test/REAL`` and ``test/FAKE``, in any case
+    and with any folders around them. Either split may be missing. Hidden files and files of other
+    kinds elsewhere are ignored; such files in these folders, and images elsewhere, are left out
+    with a warning that names one.
+
+    Parameters
+    ----------
+    path : path
+        A folder, or a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 file.
+    splits : None, "train", "test", or a sequence of them
+        What to read; None reads what is there.
+    progress : bool
+        Show a bar on standard error, if that is a terminal.
+
+    Returns
+    -------
+    Cifake
+
+    Raises
+    ------
+    DatasetError
+        If nothing is recognised, a split or one of its classes is missing, two files have one
+        name, an image is not 32x32 or larger than 64 KB as a file, or the archive is damaged or
+        unsafe (see `cnnsvm.data.readers.archives.open_archive`).
+    ImageError
+        If an image cannot be decoded.
+    """
+    place = Path(path).absolute()
+    found = _Found(place, _check_splits(splits))
+    with _open(place) as members:
+        for member in tqdm(members, "CIFAKE", unit=" files", disable=None if progress else True):
+            found.take(member)
+    return found.assemble()
+
+
+def fine_labels(cifake: Cifake, rows: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    """Say what some pictures show and whether they are real, such as "cat 1".
+
+    Parameters
+    ----------
+    cifake : Cifake
+    rows : ndarray of int, shape (n,)
+    labels : ndarray of int, shape (n,), or None
+        Other labels than the pictures' own, such as shuffled ones.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        For `InpaintDetector.fit`.
+
+    Raises
+    ------
+    DatasetError
+        See `Cifake.objects`.
+    """
+    labels = cifake.labels[rows] if labels is None else labels
+    pairs = zip(cifake.objects[rows].tolist(), labels.tolist(), strict=True)
+    return np.array([f"{shown} {label}" for shown, label in pairs])
+
+
+def extract_files(
+    path: str | os.PathLike[str], names: Sequence[str], folder: str | os.PathLike[str]
+) -> list[Path]:
+    """Write some of the files as they are, such as a sample to look at their headers.
+
+    Parameters
+    ----------
+    path : path
+        As for `read_cifake`.
+    names : sequence of str
+        See `Cifake.names`.
+    folder : path
+        Made if it is missing; files that it holds already are written again.
+
+    Returns
+    -------
+    list of Path
+        In the order of ``names``.
+
+    Raises
+    ------
+    DatasetError
+        If a name is not there.
+    """
+    wanted = {name: Path(folder) / name for name in names}
+    missing = set(wanted)
+    with _open(Path(path).absolute()) as members:
+        for member in members:
+            name = _plain_name(member.name)
+            if name is None or name not in missing:
+                continue
+            wanted[name].parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as opened:
+                wanted[name].write_bytes(opened.read())
+            missing.remove(name)
+    if missing:
+        raise DatasetError(f"{path}: {len(missing)} file(s) are not there, such as {min(missing)}.")
+    return list(wanted.values())
+
+
+def is_large_cifake(archive: str | os.PathLike[str]) -> bool:
+    """Tell whether an archive holds more than 20,000 small images in CIFAKE's folders only."""
+    n_files = 0
+    with open_archive(archive) as members:
+        for member in members:
+            if not _is_image(member.name):
+                continue
+            if _plain_name(member.name) is None or member.size > MAX_FILE:
+                return False
+            n_files += 1
+            if n_files > MANY:
+                return True
+    return False
+
+
+@dataclass
+class _Found:
+    """What was read so far."""
+
+    place: Path
+    wanted: tuple[str, ...]
+    pixels: bytearray = field(default_factory=bytearray)  # grows in place; a list would double
+    digests: dict[str, str] = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
+
+    def take(self, member: Member) -> None:
+        name = _plain_name(member.name)
+        if name is None:
+            odd = _is_image(member.name) or _is_stray(member.name)
+            self.elsewhere += [member.name] if odd else []
+            return
+        if not name.startswith(self.wanted):
+            return
+        if name in self.digests:
+            raise DatasetError(
+                f"{self.place}: {member.name} is a second {name}; a name stands for one image. "
+                "Remove one of the two."
+            )
+        if member.size > MAX_FILE:
+            raise DatasetError(
+                f"{self.place}: {member.name} has {member.size:,} bytes, but an image of "
+                f"{SIDE}x{SIDE} pixels at most {MAX_FILE:,}. Remove it, or unpack the archive and "
+                "read the folder with read_folder."
+            )
+        with member.open() as opened:
+            content = opened.read()
+        self.pixels += _decode(content, f"{self.place}: {member.name}")
+        self.digests[name] = hashlib.sha256(content).hexdigest()
+
+    def assemble(self) -> Cifake:
+        self._check()
+        images = np.frombuffer(self.pixels, np.uint8).reshape(-1, SIDE, SIDE, 3)
+        names = np.array(list(self.digests))
+        sha256 = np.array(list(self.digests.values()))
+        order = np.argsort(names, kind="stable")
+        if (np.diff(order) < 0).any():  # else a copy of everything would be for nothing
+            images, names, sha256 = images[order], names[order], sha256[order]
+        split, kind, _ = np.array([name.split("/") for name in names]).T
+        labels = (kind == "FAKE").astype(np.int64)
+        return Cifake(images, labels, split, names, sha256, number_groups(digest_pixels(images)))
+
+    def _check(self) -> None:
+        present = {name.rpartition("/")[0] for name in self.digests}
+        if not present:
+            seen = f", but {len(self.elsewhere)} elsewhere, such as {self.elsewhere[:1]}"
+            raise DatasetError(
+                f"{self.place}: no images in {'|'.join(self.wanted)}/REAL|FAKE"
+                f"{seen if self.elsewhere else ''}. Give the folder or archive that holds "
+                f"{self.wanted[0]}/REAL/*.jpg and {self.wanted[0]}/FAKE/*.jpg."
+            )
+        for split in {folder.split("/")[0] for folder in present}:
+            for kind in ("REAL", "FAKE"):
+                if f"{split}/{kind}" not in present:
+                    raise DatasetError(
+                        f"{self.place}: no images in {split}/{kind}; both classes are needed. Add "
+                        "them, or read the other split alone (splits=...)."
+                    )
+        if self.elsewhere:
+            logger.warning(
+                "%s: left out %d file(s), such as %s; only images in train|test/REAL|FAKE count",
+                self.place,
+                len(self.elsewhere),
+                self.elsewhere[0],
+            )
+
+
+def _check_splits(splits: str | Sequence[str] | None) -> tuple[str, ...]:
+    wanted = SPLITS if splits is None else (splits,) if isinstance(splits, str) else tuple(splits)
+    if not wanted or not set(wanted) <= set(SPLITS):
+        raise DatasetError(f"splits must be None or of {', '.join(SPLITS)}, got {splits!r}.")
+    return wanted
+
+
+def _open(place: Path) -> AbstractContextManager[Iterator[Member]]:
+    if place.is_dir():
+        return nullcontext(_walk_folder(place))
+    if not place.exists():
+        raise MissingDataError(f"{place}: no such file or folder. Check the path.")
+    if not is_archive(place):
+        raise DatasetError(f"{place}: neither a folder nor an archive (.zip, .tar, .tar.xz, ...).")
+    return open_archive(place, max_bytes=MAX_BYTES)
+
+
+def _walk_folder(folder: Path) -> Iterator[Member]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            # with the folder's own name, so that the folder train alone is understood
+            name = path.relative_to(folder.parent).as_posix()
+            yield Member(name, path.stat().st_size, partial(_open_file, path))
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    return open(path, "rb")
+
+
+def _is_image(name: str) -> bool:
+    file = name.rpartition("/")[2]
+    return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES
+
+
+def _is_stray(name: str) -> bool:
+    """Tell whether a file that is no image, and not hidden, lies in a folder of a class."""
+    *_, split, kind, file = ["", "", *name.split("/")]
+    known = split.lower() in SPLITS and kind.lower() in CLASSES
+    return known and not file.startswith(".") and not _is_image(name)
+
+
+def _plain_name(name: str) -> str | None:
+    """Spell the name of a file in CIFAKE's folders as CIFAKE does; others have none."""
+    *_, split, kind, file = ["", "", *name.split("/")]
+    known = split.lower() in SPLITS and kind.lower() in CLASSES and _is_image(file)
+    return f"{split.lower()}/{kind.upper()}/{file}" if known else None
+
+
+def _object_of(name: str) -> str:
+    found = _NUMBER.match(name.rpartition("/")[2].rpartition(".")[0])
+    number = int(found[1] or 1) if found else 0
+    if not 1 <= number <= len(OBJECTS):
+        raise DatasetError(
+            f"{name}: what it shows is told by a number from 1 to {len(OBJECTS)} in the name, as "
+            "in '0001 (7).jpg' (none: 1), and there is none. Keep CIFAKE's names, or do without "
+            "what pictures show."
+        )
+    return OBJECTS[number - 1]
+
+
+def _decode(content: bytes, name: str) -> bytes:
+    try:
+        pixels = load_image(content)
+    except ImageError as error:
+        reason = str(error).partition(": ")[2]
+        raise ImageError(f"{name}: {reason} Download the data again, or remove it.") from error
+    if pixels.shape != (SIDE, SIDE, 3):
+        height, width, _ = pixels.shape
+        raise DatasetError(
+            f"{name}: {width}x{height} pixels; images of CIFAKE are {SIDE}x{SIDE}. Remove it, or "
+            "unpack the archive and read the folder with read_folder."
+        )
+    return pixels.tobytes()

@@ -1,0 +1,230 @@
+"""DeepfakeArt inpainting records: one folder a source, with what was made from it.
+
+The Kaggle download holds ``<id>/{original,inpainting,mask,group}.png``; the seed project wrote
+``<id>/original.png`` with ``inpainting_<schema>.png``, ``mask_<schema>.png`` and
+``group_<schema>.png`` for each of its masks. ``group`` shows the others side by side.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cnnsvm.data.images import SUFFIXES, ImageError, load_image
+from cnnsvm.data.manifest import make_manifest, make_row
+from cnnsvm.data.readers.errors import DatasetError
+from cnnsvm.data.readers.mask_shapes import classify_mask
+from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
+
+logger = logging.getLogger(__name__)
+
+#: Where record folders are looked for below the folder that the user names, in this order.
+PLACES = ("archive/similar/inpainting", "similar/inpainting", "inpainting", "")
+#: Folders of a Real/Fake tree, where a file may happen to be called inpainting_1.png.
+_NO_RECORDS = ("real", "fake", "train", "test", "valid", "validation", "val")
+ROLES = ("original", "inpainting", "mask", "group")
+
+
+@dataclass
+class _Report:
+    """What the user should hear about after a whole data set was read."""
+
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    misnamed: list[str] = field(default_factory=list)
+
+    def skip(self, path: Path, reason: str) -> None:
+        self.skipped.append({"path": str(path), "reason": reason})
+
+
+def find_record_folders(root: str | os.PathLike[str]) -> list[Path]:
+    """List the record folders of a download, sorted.
+
+    They are the folders with an original or an inpainting directly in them, at the first of
+    ``archive/similar/inpainting/``, ``similar/inpainting/``, ``inpainting/`` and the root itself
+    that holds any.
+
+    Returns
+    -------
+    list of Path
+        Empty when the folder has another layout.
+    """
+    for place in PLACES:
+        base = Path(root) / place
+        folders = [path for path in base.iterdir() if _is_record(path)] if base.is_dir() else []
+        if folders:
+            return sorted(folders)
+    return []
+
+
+def find_role(path: Path) -> tuple[str | None, str]:
+    """Split the name of a record's file into its role and what follows.
+
+    Returns
+    -------
+    (role, suffix)
+        ``inpainting_top.png`` gives ("inpainting", "top"). The role is None for a file that is
+        not part of a record.
+    """
+    role, _, suffix = path.stem.partition("_")
+    role = role.lower()
+    known = role in ROLES and path.suffix.lower() in SUFFIXES
+    if role == "original" and suffix:
+        known = False
+    return (role, suffix) if known else (None, "")
+
+
+def read_records(
+    root: str | os.PathLike[str], variant: str = "regenerated", engine: str = "unknown"
+) -> pd.DataFrame:
+    """Read DeepfakeArt records, from Kaggle or as the seed project wrote them.
+
+    The name of a record's folder is its ``source_id``. ``inpainting_x`` goes with ``mask_x``, or
+    else with the one ``mask``; both may be missing. Where there is a mask image, ``mask_schema``
+    is what the image shows, whatever its name says, because the seed project swapped names;
+    without one it is the name, when that is a schema.
+
+    Parameters
+    ----------
+    root : path
+        The records' folder, or one that holds it at ``archive/similar/inpainting/``,
+        ``similar/inpainting/`` or ``inpainting/``.
+    variant, engine : str
+        What to put down for the fakes.
+
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths: the original of each record once (label 0), and every
+        inpainting (label 1). ``attrs["skipped"]`` lists as {path, reason} the records that
+        were left out and the masks that could not be used.
+
+    Raises
+    ------
+    DatasetError
+        If there is no complete record.
+    """
+    folders = find_record_folders(root)
+    if not folders:
+        raise DatasetError(
+            f"{root}: no records. Give the folder that holds one folder a record, with "
+            "original.* and inpainting.* (or inpainting_<schema>.*) in it."
+        )
+    report = _Report()
+    rows = [row for folder in folders for row in _read_record(folder, variant, engine, report)]
+    if not rows:
+        first = report.skipped[0]
+        raise DatasetError(
+            f"{root}: {len(folders)} record folder(s) but none is complete; the first is "
+            f"{first['path']}: {first['reason']}. Restore the files, or take the originals alone "
+            "with read_sources."
+        )
+    _log(report)
+    manifest = make_manifest(rows)
+    manifest.attrs["skipped"] = report.skipped
+    return manifest
+
+
+def read_originals(root: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read only the originals of records; what ``delete.py`` leaves is enough.
+
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths, all label 0, and ``attrs["skipped"]`` as `read_records`.
+
+    Raises
+    ------
+    DatasetError
+        If there is no readable original.
+    """
+    report = _Report()
+    rows = []
+    for folder in find_record_folders(root):
+        try:
+            rows.append(make_row(_only_original(_by_role(folder)), 0, folder.name))
+        except ValueError as error:
+            report.skip(folder, str(error))
+    if not rows:
+        raise DatasetError(f"{root}: no record folder holds a readable original.* image.")
+    _log(report)
+    manifest = make_manifest(rows)
+    manifest.attrs["skipped"] = report.skipped
+    return manifest
+
+
+def _is_record(folder: Path) -> bool:
+    if folder.name.startswith(".") or folder.name.lower() in _NO_RECORDS or not folder.is_dir():
+        return False
+    return any(find_role(path)[0] in ("original", "inpainting") for path in folder.iterdir())
+
+
+def _by_role(folder: Path) -> dict[str, list[Path]]:
+    roles: dict[str, list[Path]] = {role: [] for role in ROLES}
+    for path in sorted(folder.iterdir()):
+        role, _ = find_role(path)
+        if role and path.is_file():
+            roles[role].append(path)
+    return roles
+
+
+def _only_original(files: dict[str, list[Path]]) -> Path:
+    originals = files["original"]
+    if len(originals) != 1:
+        names = ", ".join(path.name for path in originals) or "none"
+        raise DatasetError(f"a record needs one original, found {names}")
+    return originals[0]
+
+
+def _read_record(folder: Path, variant: str, engine: str, report: _Report) -> list[dict[str, Any]]:
+    files = _by_role(folder)
+    try:
+        original = _only_original(files)
+        if not files["inpainting"]:
+            raise DatasetError("a record needs an inpainting, found none")
+        rows = [make_row(original, 0, folder.name)]
+        for path in files["inpainting"]:
+            mask, schema = _find_mask(path, files["mask"], report)
+            making: dict[str, Any] = {"variant": variant, "engine": engine, "mask_schema": schema}
+            rows.append(make_row(path, 1, folder.name, mask_path=mask, **making))
+    except ValueError as error:
+        report.skip(folder, str(error))
+        return []
+    return rows
+
+
+def _find_mask(path: Path, masks: list[Path], report: _Report) -> tuple[str | None, str | None]:
+    """Return the path and the schema of the mask of one inpainting."""
+    _, name = find_role(path)
+    named = name.lower() if name.lower() in MASK_SCHEMAS else None
+    by_name = {find_role(mask)[1]: mask for mask in reversed(masks)}
+    mask = by_name.get(name, by_name.get(""))
+    if mask is None:
+        return None, named
+    try:
+        seen = classify_mask(load_image(mask)[:, :, 0] >= 128)
+    except ImageError as error:
+        report.skip(mask, f"the mask is left out: {error}")
+        return None, named
+    if named and named != seen:
+        report.misnamed.append(f"{mask} shows {seen or 'an unknown shape'}")
+    return str(mask.absolute()), seen
+
+
+def _log(report: _Report) -> None:
+    if report.skipped:
+        first = report.skipped[0]
+        logger.warning(
+            "%d record(s) or mask(s) left out, the first: %s: %s",
+            len(report.skipped),
+            first["path"],
+            first["reason"],
+        )
+    if report.misnamed:
+        logger.warning(
+            "%d mask image(s) contradict their file's name; the image is believed. The first: %s",
+            len(report.misnamed),
+            report.misnamed[0],
+        )

@@ -1,0 +1,182 @@
+"""Download data sets with Kaggle's own command-line client, when it is installed."""
+
+import codecs
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnnsvm.data.readers.errors import DatasetError, MissingDataError
+
+logger = logging.getLogger(__name__)
+
+TOKEN = (
+    "Get a token at kaggle.com/settings/api (Generate New Token) and save it as "
+    "~/.kaggle/access_token, or set KAGGLE_API_TOKEN to it; an older kaggle.json belongs in "
+    "~/.kaggle/ (then chmod 600 ~/.kaggle/kaggle.json)."
+)
+_TAIL = 4000  # characters of what the client says that are kept for a message
+_LINES = 8
+
+
+@dataclass(frozen=True)
+class KaggleDataset:
+    """A data set on Kaggle.
+
+    Attributes
+    ----------
+    slug : str
+        ``owner/name``, as in the address of its page.
+    n_bytes : int
+        Space that its archive may need.
+    """
+
+    slug: str
+    n_bytes: int
+
+
+DATASETS = {
+    # 5,063 inpaintings and more of other kinds; the size is an upper bound, not a measurement
+    "deepfakeart": KaggleDataset("danielmao2019/deepfakeart", 32 * 2**30),
+    "cifake": KaggleDataset("birdy654/cifake-real-and-ai-generated-synthetic-images", 110 * 2**20),
+}
+
+
+def download(name: str, folder: str | os.PathLike[str]) -> Path:
+    """Download a data set from Kaggle; a finished download is not repeated.
+
+    The work is done by the command ``kaggle`` (``pip install kaggle``), which finds its token by
+    itself and shows its progress on standard error. It goes on where an interrupted download
+    stopped, if it was the client (2.2 or later) that was interrupted.
+
+    Parameters
+    ----------
+    name : "deepfakeart" or "cifake"
+    folder : path
+        Where the archive goes; made if needed.
+
+    Returns
+    -------
+    Path
+        The .zip file, for `open_dataset` or `read_cifake`.
+
+    Raises
+    ------
+    DatasetError
+        If the name is unknown, the client is missing or fails (the message has its last words,
+        the command, and where a token belongs if there is none), or the disk is too full.
+    """
+    if name not in DATASETS:
+        raise DatasetError(f"name must be one of {', '.join(DATASETS)}, got {name!r}.")
+    dataset = DATASETS[name]
+    target = Path(folder).absolute() / f"{dataset.slug.rpartition('/')[2]}.zip"
+    if _is_finished(target):
+        logger.info("%s: downloaded before", target)
+        return target
+    arguments = ["datasets", "download", "-d", dataset.slug, "-p", str(target.parent)]
+    shown = shlex.join(["kaggle", *arguments])
+    client = _find_client(shown)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(target, dataset, shown)
+    status, last_words = _run([client, *arguments])
+    if status or not _is_finished(target):
+        raise DatasetError(_explain(shown, status, last_words, target))
+    return target
+
+
+def find_token() -> str | None:
+    """Return where the client will find a token (a variable's or a file's name), or None."""
+    if os.environ.get("KAGGLE_API_TOKEN"):
+        return "KAGGLE_API_TOKEN"
+    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
+        return "KAGGLE_KEY"
+    home = Path.home() / ".kaggle"
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
+    own = Path(os.environ.get("KAGGLE_CONFIG_DIR") or home)
+    names = ("access_token", "access_token.txt", "credentials.json")
+    places = [own / "kaggle.json", config / "kaggle.json", *(home / name for name in names)]
+    return next((str(place) for place in places if place.is_file()), None)
+
+
+def _find_client(shown: str) -> str:
+    # Beside the interpreter too: .venv/bin/cnnsvm is often run without activating .venv.
+    places = os.environ.get("PATH", os.defpath) + os.pathsep + str(Path(sys.executable).parent)
+    client = shutil.which("kaggle", path=places)
+    if client is None:
+        # six: kaggle 2.2.4 imports it and gets it from nowhere since python-dateutil 4
+        raise MissingDataError(
+            "the command kaggle, Kaggle's own client, is not installed. Install it with\n"
+            f"  {shlex.quote(sys.executable)} -m pip install kaggle six\n"
+            "and run this again; or download where it is installed, with\n"
+            f"  {shown}\n" + TOKEN
+        )
+    return client
+
+
+def _check_space(target: Path, dataset: KaggleDataset, shown: str) -> None:
+    there = target.stat().st_size if target.is_file() else 0
+    free = shutil.disk_usage(target.parent).free
+    if free < dataset.n_bytes - there:
+        raise DatasetError(
+            f"{target.parent}: {free:,} bytes are free, {target.name} may need "
+            f"{dataset.n_bytes - there:,}. Name a folder on a larger disk, or, to try all the "
+            f"same:\n  {shown}"
+        )
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run the client, show what it says as it says it, and keep its last words."""
+    # A token is not asked for first: newer clients need none for public data, older ones say so.
+    quiet = [] if sys.stderr.isatty() else ["-q"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    kept = ""
+    pipe, closed = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(
+        command + quiet, stdin=closed, stdout=pipe, stderr=subprocess.STDOUT, env=environment
+    ) as client:
+        assert client.stdout is not None
+        try:
+            while chunk := os.read(client.stdout.fileno(), 4096):
+                text = decoder.decode(chunk)
+                sys.stderr.write(text)
+                sys.stderr.flush()
+                kept = (kept + text)[-_TAIL:]
+        except BaseException:
+            client.terminate()  # a keyboard interrupt may have reached only this process
+            raise
+    return client.returncode, kept
+
+
+def _is_finished(target: Path) -> bool:
+    """Tell whether an archive is whole: its list of contents stands at its very end."""
+    if target.with_name(target.name + ".kaggle-partial").exists():  # the client's own mark
+        return False
+    try:
+        with zipfile.ZipFile(target):
+            return True
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _explain(shown: str, status: int, last_words: str, target: Path) -> str:
+    lines = [line.strip() for line in last_words.replace("\r", "\n").splitlines()]
+    said = "\n".join(f"  {line}" for line in [line for line in lines if line][-_LINES:])
+    if status:
+        problem = f"ended with status {status}"
+    else:
+        problem = f"ended, but {target} is no complete archive"
+    token = find_token()
+    if token is None:
+        remedy = f"No token was found. {TOKEN}"
+    else:
+        remedy = f"The token is that of {token}; a wrong or expired one is refused. {TOKEN}"
+    return (
+        f"{shown}\n{problem}" + (f"; its last words:\n{said}\n" if said else ".\n") + remedy + "\n"
+        f"Then run the same again: it goes on from there. If that fails too, delete {target}."
+    )

@@ -1,0 +1,1 @@
+"""InpaintDetector: an embedder, a classifier, calibration, and the option to decline."""

@@ -1,0 +1,132 @@
+"""Heatmaps: where in a picture the crops look repainted."""
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.special import expit
+
+from cnnsvm.data.images import FORMATS, load_image
+from cnnsvm.features.crops import wrap_to
+from cnnsvm.features.devices import choose_device, choose_precision
+from cnnsvm.features.embeddings import score_crops
+
+#: Windows of a heatmap at most; larger pictures get a wider stride, up to a crop's side.
+MAX_WINDOWS = 1024
+_ORIENTATION = 0x0112
+
+
+def heatmap(detector: Any, image: Any) -> np.ndarray:
+    """Slide a crop over an image and blend what the fine-tuned classifier says of each place.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Fitted with fine-tuning.
+    image : path, bytes, PIL image or uint8 array
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W), in [0, 1]
+        See `InpaintDetector.explain`.
+    """
+    if getattr(detector, "network_", None) is None or detector.network_.classifier is None:
+        raise ValueError(
+            f"explain needs the classifier that fine-tuning trains; this detector has backbone="
+            f"{detector.backbone!r} and finetune={detector.finetune!r}. Fit one with a network and "
+            "finetune='full' or 'head'."
+        )
+    pixels = load_image(image)
+    size = int(detector.crop_size)
+    large = wrap_to(pixels, size)
+    tops, lefts = window_positions(large.shape[0], large.shape[1], size)
+    places = [(top, left) for top in tops for left in lefts]
+    device = choose_device(detector.device, detector.gpu_memory_fraction)
+    network = detector.network_.to(device)
+    scores = []
+    for start in range(0, len(places), detector.batch_size):
+        part = places[start : start + detector.batch_size]
+        crops = np.stack([large[y : y + size, x : x + size].transpose(2, 0, 1) for y, x in part])
+        dtype = choose_precision(detector.precision, device)
+        scores.append(score_crops(network, torch.from_numpy(crops), dtype, len(part)))
+    network.cpu()
+    blended = blend_windows(expit(np.concatenate(scores)), places, large.shape[:2], size)
+    return as_stored(blended[: pixels.shape[0], : pixels.shape[1]], image)
+
+
+def window_positions(height: int, width: int, size: int) -> tuple[list[int], list[int]]:
+    """Spread overlapping windows over an image: at a quarter of their side if they are not many.
+
+    Returns
+    -------
+    tops, lefts : list of int
+        Both from 0 to the last place where a window fits; the windows are their product.
+    """
+    stride = max(1, size // 4)
+    while True:
+        counts = [-(-(side - size) // stride) + 1 for side in (height, width)]
+        if counts[0] * counts[1] <= MAX_WINDOWS or stride >= size:
+            break
+        stride = min(size, stride * 2)
+    tops, lefts = (
+        np.linspace(0, side - size, count).round().astype(int).tolist()
+        for side, count in zip((height, width), counts, strict=True)
+    )
+    return tops, lefts
+
+
+def blend_windows(
+    values: np.ndarray, places: list[tuple[int, int]], shape: tuple[int, int], size: int
+) -> np.ndarray:
+    """Average the values of the windows over each pixel, those in whose middle it lies the most.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (n,)
+    places : list of (top, left)
+        Together they cover the image.
+    shape : (height, width)
+    size : int
+        Side of a window.
+
+    Returns
+    -------
+    ndarray of float32, shape (height, width)
+    """
+    ramp = 1 - np.abs(np.linspace(-1, 1, size + 2)[1:-1])
+    window = np.outer(ramp, ramp)
+    total, weight = np.zeros(shape), np.zeros(shape)
+    for value, (top, left) in zip(values, places, strict=True):
+        area = (slice(top, top + size), slice(left, left + size))
+        total[area] += value * window
+        weight[area] += window
+    return np.clip(total / weight, 0, 1).astype(np.float32)
+
+
+def as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
+    """Turn a map of the upright picture back to how the file stores its pixels."""
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation_of(image))
+    if undo is None:
+        return upright
+    return np.array(Image.fromarray(upright).transpose(undo))
+
+
+def orientation_of(image: Any) -> Any:
+    """Read the EXIF orientation, 1 (as stored) to 8; files may also hold nonsense there."""
+    if isinstance(image, np.ndarray):
+        return 1
+    if isinstance(image, Image.Image):
+        return image.getexif().get(_ORIENTATION)
+    source = io.BytesIO(image) if isinstance(image, bytes) else image
+    with Image.open(source, formats=FORMATS) as opened:
+        return opened.getexif().get(_ORIENTATION)

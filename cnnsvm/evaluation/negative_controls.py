@@ -1,0 +1,163 @@
+"""Negative controls: what a classifier achieves that cannot see inpainting.
+
+Each control is judged in the very folds of the detector. A control that sees no pixels (headers,
+shuffled labels) and is far from chance means that the data leak. One that sees pixels without
+their arrangement (colours, bits a pixel) may be above chance for an honest reason as well: an
+engine that flattens what it repaints changes those too. The detector must then beat it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from sklearn.ensemble import RandomForestClassifier
+
+from cnnsvm.data.images import FORMATS, load_image
+from cnnsvm.data.splits import Fold
+from cnnsvm.evaluation.bootstrap import bootstrap_metrics
+
+_FORMATS = (*FORMATS, "MPO")
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
+WELL_ABOVE = 0.6
+
+ABOVE_CHANCE = "above chance"
+SLIGHTLY_ABOVE = "slightly above chance"
+NEAR_CHANCE = "near chance"
+BELOW_CHANCE = "below chance"
+
+
+def metadata_features(path: str) -> np.ndarray:
+    """Describe a file by its header alone.
+
+    Returns
+    -------
+    ndarray of float, shape (n_features,)
+        Width, height, their ratio, format, pixel mode, JPEG quantisation and subsampling, and the
+        number of EXIF and other header entries. The file's length is left to `file_size`.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        tables = getattr(image, "quantization", None) or {}
+        strengths = [float(np.mean(tables[k])) if k in tables else 0.0 for k in (0, 1)]
+        layers = [float(v) for layer in getattr(image, "layer", [])[:3] for v in layer[1:3]]
+        known = [image.format == name for name in _FORMATS] + [image.mode == m for m in _MODES]
+        counts = [len(image.getexif()), len(image.info)]
+    layers += [0.0] * (6 - len(layers))
+    return np.array([width, height, width / height, *strengths, *layers, *known, *counts], float)
+
+
+def file_size(path: str) -> np.ndarray:
+    """Return the bits a pixel of a file, shape (1,).
+
+    In a lossless file this measures texture, which inpainting itself changes: above chance it
+    need not be a leak.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+    return np.array([8 * os.path.getsize(path) / (width * height)])
+
+
+def colour_histogram(path: str) -> np.ndarray:
+    """Return the shares of 4x4x4 joint and 3x16 marginal RGB bins, shape (112,)."""
+    pixels = load_image(path).reshape(-1, 3).astype(np.int64)
+    joint = np.bincount((pixels >> 6) @ np.array([16, 4, 1]), minlength=64)
+    marginal = [np.bincount(pixels[:, c] >> 4, minlength=16) for c in range(3)]
+    return np.concatenate([joint, *marginal]) / len(pixels)
+
+
+#: Controls for which above chance can only mean a leak; the others see something of the pixels.
+BLIND = ("metadata", "shuffled_labels")
+#: Name -> (features of one file, what it means).
+PROBES: dict[str, tuple[Callable[[str], np.ndarray], str]] = {
+    "metadata": (
+        metadata_features,
+        "size, format, pixel mode, JPEG tables and header entries; no pixels and no file length",
+    ),
+    "file_size": (
+        file_size,
+        "bits a pixel of the file; in lossless files a measure of texture, which engines smooth",
+    ),
+    "colour_histogram": (
+        colour_histogram,
+        "how often each colour occurs, without where; engines shift and flatten colours",
+    ),
+}
+SHUFFLED = (
+    "the whole pipeline again on permuted labels; somewhat below 0.5 is usual, since what chance "
+    "gives the training part it takes from the test part"
+)
+
+
+def run_probe(
+    features: np.ndarray, labels: np.ndarray, folds: Sequence[Fold], random_state: int = 0
+) -> np.ndarray:
+    """Judge every image by a random forest that was fitted on the other folds.
+
+    Parameters
+    ----------
+    features : ndarray of float, shape (n_images, n_features)
+    labels : ndarray of {0, 1}, shape (n_images,)
+    folds : sequence of (train, test)
+        The detector's outer folds.
+    random_state : int
+
+    Returns
+    -------
+    ndarray of float, shape (n_images,)
+        Probability of fake, classes weighted equally.
+    """
+    probability = np.zeros(len(labels))
+    for train, test in folds:
+        forest = RandomForestClassifier(
+            200, min_samples_leaf=3, class_weight="balanced", random_state=random_state
+        )
+        forest.fit(features[train], labels[train])
+        probability[test] = forest.predict_proba(features[test])[:, 1]
+    return probability
+
+
+def run_controls(
+    manifest: pd.DataFrame, folds: Sequence[Fold], random_state: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Run the probes that look at files, histograms and headers only.
+
+    What no fold tests, such as the training part of a single split, is not judged.
+
+    Returns
+    -------
+    dict
+        Name -> ``roc_auc`` and ``balanced_accuracy`` with 95 % intervals, ``meaning``,
+        ``verdict``.
+    """
+    labels = manifest["label"].to_numpy(dtype=int)
+    tested = np.sort(np.concatenate([test for _, test in folds]))
+    results = {}
+    for name, (describe, meaning) in PROBES.items():
+        features = np.stack([describe(path) for path in manifest["path"]])
+        probability = run_probe(features, labels, folds, random_state)
+        judged = manifest[["source_id", "label"]].assign(
+            probability=probability, prediction=(probability > 0.5).astype(int)
+        )
+        results[name] = summarise_control(judged.iloc[tested], meaning)
+    return results
+
+
+def summarise_control(judged: pd.DataFrame, meaning: str) -> dict[str, Any]:
+    """Put a control's scores on images (columns of a prediction table) into a report entry."""
+    metrics = bootstrap_metrics(judged)
+    kept = {name: metrics[name] for name in ("roc_auc", "balanced_accuracy")}
+    return kept | {"meaning": meaning, "verdict": verdict(kept["roc_auc"])}
+
+
+def verdict(auc: dict[str, float]) -> str:
+    """Say in words what a control's ROC AUC, with its 95 % interval, means.
+
+    Above chance from 0.6 on if the interval lies above 0.5, slightly above it below 0.6, below
+    chance if the interval lies under 0.5, else near chance.
+    """
+    if auc["low"] > 0.5:
+        return ABOVE_CHANCE if auc["value"] >= WELL_ABOVE else SLIGHTLY_ABOVE
+    return BELOW_CHANCE if auc["high"] < 0.5 else NEAR_CHANCE

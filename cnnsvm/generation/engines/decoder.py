@@ -1,0 +1,310 @@
+"""The ``decoder`` engine: images through the generators of `decoder_networks`.
+
+A saved generator is a folder of safetensors and JSON (`cnnsvm.io.bundle`), so nothing in it can
+run code. It always computes in float32: in bfloat16 its grey levels would come in steps, which is
+a fingerprint of the arithmetic and not of the decoder.
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from cnnsvm.data.images import ImageError
+from cnnsvm.features.devices import autocast
+from cnnsvm.generation.engines import Engine, EngineError, Task
+from cnnsvm.generation.engines.decoder_networks import Autoencoder, DecoderSpec, Denoiser
+from cnnsvm.generation.engines.hub import check_number, choose_place, move, parse_model, shorten
+from cnnsvm.generation.engines.vae import MAX_PIXELS, as_output, pad_to, run_in_passes
+from cnnsvm.io.bundle import holds_model, read_bundle, read_config, write_bundle
+from decoders.training import signal_and_noise
+
+logger = logging.getLogger(__name__)
+
+KIND = "decoder"
+WEIGHTS = "weights"
+STRIDE = 8
+#: Noise levels that a picture is brought to before it is denoised.
+LEVELS = (0.12, 0.4)
+N_STEPS = 6
+_CUDA_BATCH = 4
+_OPTIONS: dict[str, type] = {"device": str, "batch_size": int, "max_pixels": int}
+_HOW = (
+    "Name a folder that save_decoder or experiments/train_decoders.py wrote, or train it again "
+    "with that script."
+)
+
+
+def save_decoder(
+    model: Autoencoder | Denoiser,
+    folder: str | os.PathLike[str],
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Save a generator, all or nothing.
+
+    Parameters
+    ----------
+    model : Autoencoder or Denoiser
+    folder : path
+        Made new; a generator that is there already is replaced, anything else is refused.
+    training : mapping of plain JSON values, optional
+        What to remember of how it was trained, see `read_training`.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    EngineError
+        If the folder holds something else, or a weight is no finite number.
+    """
+    state = model.state_dict()
+    arrays = {key: value.detach().cpu().float().numpy() for key, value in state.items()}
+    _check_finite(arrays, f"the {model.name} to save")
+    config = {"kind": KIND, **_describe(model), "training": dict(training or {})}
+    try:
+        if holds_model(folder) and read_config(folder).get("kind") != KIND:
+            raise EngineError(f"{folder} holds another kind of model. Choose a new folder.")
+        return write_bundle(folder, config, {WEIGHTS: arrays})
+    except OSError as error:
+        raise EngineError(f"the {model.name} cannot be saved: {error}") from error
+
+
+def load_decoder(folder: str | os.PathLike[str]) -> Autoencoder | Denoiser:
+    """Load a generator that `save_decoder` wrote.
+
+    Returns
+    -------
+    Autoencoder or Denoiser
+        On the CPU, in float32, for evaluation, without gradients. No random number is drawn.
+
+    Raises
+    ------
+    EngineError
+        If a file is missing, changed or malformed, or the folder holds something else.
+    """
+    return _load(folder)[0]
+
+
+def read_training(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a saved generator remembers of its training; empty if nothing.
+
+    Raises
+    ------
+    EngineError
+        If the description is missing, changed, or that of something else.
+    """
+    try:
+        return dict(_of_decoder(folder, read_config(folder))["training"])
+    except OSError as error:
+        raise EngineError(f"no generator in {folder}: {error} {_HOW}") from error
+
+
+def decoder_engine_from_text(argument: str) -> Engine:
+    """Make the engine of ``FOLDER[?option=value&option=value]``.
+
+    The options are the keywords of `decoder_engine`, as in ``decoder:FOLDER?device=cpu``.
+
+    Raises
+    ------
+    EngineError
+        If an option cannot be read, and as `decoder_engine`.
+    """
+    folder, options = parse_model(argument, _OPTIONS)
+    revision = options.pop("revision")
+    return decoder_engine(folder if revision is None else f"{folder}@{revision}", **options)
+
+
+def decoder_engine(
+    folder: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Engine:
+    """Make an engine of a saved generator; its output is the same whatever the mask.
+
+    An autoencoder encodes the picture and decodes it again, with the posterior's mode or the
+    codebook's vectors, so nothing is random. A denoiser adds noise to the picture and takes it
+    off again in `N_STEPS` steps, as SDEdit does (Meng et al., ICLR 2022): how much, out
+    of `LEVELS`, and which, the task's seed says. Sides that are no multiples of 8 are mirrored up
+    to one and cropped back.
+
+    Parameters
+    ----------
+    folder : path
+        See `save_decoder`.
+    device : str
+        See `choose_device`. Bytes are the same on one device, and may differ by a
+        grey level on another or in another batch.
+    batch_size : int or None
+        None takes 4 on CUDA and 1 on the CPU.
+    max_pixels : int
+        Most pixels in one pass, which bounds the memory (0.4 kB a pixel, 0.8 kB for a denoiser):
+        a batch is split to stay below it, and a larger picture is refused. It is not cut into
+        tiles, as each would be normalised by itself.
+
+    Returns
+    -------
+    Engine
+        Named after the model, as ``decoder:nearest-8-kl-pyramid`` or ``decoder:denoiser``; its
+        ``model_revision`` is a hash of the weights.
+
+    Raises
+    ------
+    EngineError
+        If a setting is wrong or the generator cannot be loaded.
+    """
+    if not os.fspath(folder):
+        raise EngineError(f"decoder needs a folder, as in decoder:/path/to/FOLDER. {_HOW}")
+    place, _ = choose_place(device, "float32")
+    if batch_size is None:
+        batch_size = _CUDA_BATCH if place.type == "cuda" else 1
+    check_number("batch_size", batch_size, 1, 1024, whole=True)
+    check_number("max_pixels", max_pixels, 1, 10**10, whole=True)
+    model, revision = _load(folder)
+    details = {
+        "model_id": model.name,
+        "model_revision": revision,
+        "pipeline": type(model).__name__,
+        "precision": "float32",
+    }
+    name = f"{KIND}:{model.name}"
+    logger.info("%s: %s on %s", name, revision, place)
+    model = move(model, place).to(memory_format=torch.channels_last)  # a third faster on a CPU
+    runner = _Runner(model, place, max_pixels)
+    return Engine(name, runner.repaint, details, batch_size=batch_size, uses_mask=False)
+
+
+def mean_psnr(engine: Engine, images: Sequence[np.ndarray]) -> float:
+    """Return the mean peak signal-to-noise ratio of an engine's whole outputs, in decibels.
+
+    Parameters
+    ----------
+    engine : Engine
+    images : sequence of ndarray of uint8, shape (H, W, 3)
+        Their positions are the seeds.
+    """
+    found = []
+    for seed, image in enumerate(images):
+        output = engine(image, np.ones(image.shape[:2], dtype=bool), seed)
+        found.append(peak_signal_noise_ratio(image, output, data_range=255))
+    return float(np.mean(found))
+
+
+@dataclass(frozen=True, repr=False)  # the network would be printed too
+class _Runner:
+    model: Autoencoder | Denoiser
+    place: torch.device
+    max_pixels: int
+
+    def repaint(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
+        return run_in_passes(self._pass, tasks, self.max_pixels, "decoder")
+
+    def _pass(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
+        batch = np.stack([pad_to(STRIDE, task.image) for task in tasks])
+        # without these, a GPU's float32 has 10 bits of mantissa, and a caller's autocast rules
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+        with torch.inference_mode(), exact, autocast(self.place, torch.float32):
+            pixels = torch.from_numpy(batch).to(self.place).permute(0, 3, 1, 2).float() / 127.5 - 1
+            if isinstance(self.model, Denoiser):
+                made = renoise(self.model, pixels, [task.seed for task in tasks])
+            else:
+                made, _ = self.model(pixels)
+        values = (made / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
+        return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
+
+
+def renoise(model: Denoiser, pixels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
+    """Add noise to pictures and take it off again: SDEdit (Meng et al., ICLR 2022).
+
+    Each step predicts the noise and from it the picture, and goes on to the next level with half
+    of the noise's variance predicted and half fresh, between DDIM and DDPM (Song et al., ICLR
+    2021, eq. 12).
+
+    Parameters
+    ----------
+    model : Denoiser
+    pixels : tensor of float32, shape (N, 3, H, W), in [-1, 1]
+        Sides are multiples of 4.
+    seeds : sequence of int
+        One a picture; what is drawn does not depend on the others or on the device.
+
+    Returns
+    -------
+    tensor of float32, shape (N, 3, H, W), in [-1, 1]
+    """
+    draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    low, high = LEVELS
+    start = torch.stack([low + (high - low) * torch.rand((), generator=draw) for draw in draws])
+    levels = [start.to(pixels.device) * left / N_STEPS for left in range(N_STEPS, 0, -1)]
+
+    def noise() -> torch.Tensor:
+        drawn = [torch.randn(pixels.shape[1:], generator=draw) for draw in draws]
+        return torch.stack(drawn).to(pixels.device)
+
+    clean, mixed = pixels, noise()
+    for level in levels:
+        signal, sigma = signal_and_noise(level)
+        values = signal * clean + sigma * mixed
+        found = model(values, level)
+        clean = ((values - sigma * found) / signal).clamp(-1, 1)
+        if level is not levels[-1]:
+            mixed = 0.5**0.5 * (found + noise())
+    return clean
+
+
+def _load(folder: str | os.PathLike[str]) -> tuple[Autoencoder | Denoiser, str]:
+    """Return a saved generator and the hash of its weights."""
+    place = Path(folder).expanduser()
+    try:
+        config, arrays = read_bundle(place)
+        with torch.device("meta"):  # no weights to draw
+            model = _build(_of_decoder(place, config))
+        weights = arrays[WEIGHTS]
+        _check_finite(weights, str(place))
+        state = {key: torch.tensor(value, dtype=torch.float32) for key, value in weights.items()}
+        model.load_state_dict(state, assign=True)
+    except EngineError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise EngineError(f"no generator in {place}: {shorten(error, 400)} {_HOW}") from error
+    revision = config["files"][f"{WEIGHTS}.safetensors"][:16]
+    return model.eval().requires_grad_(False), f"sha256:{revision}"
+
+
+def _describe(model: Autoencoder | Denoiser) -> dict[str, Any]:
+    if isinstance(model, Autoencoder):
+        return {"model": asdict(model.spec)}
+    return {"model": Denoiser.name, "width": model.width}
+
+
+def _build(config: dict[str, Any]) -> Autoencoder | Denoiser:
+    if config["model"] == Denoiser.name:
+        return Denoiser(config["width"])
+    return Autoencoder(DecoderSpec(**config["model"]))
+
+
+def _of_decoder(folder: str | os.PathLike[str], config: dict[str, Any]) -> dict[str, Any]:
+    if config.get("kind") != KIND:
+        raise EngineError(
+            f"{folder} holds a model of kind {config.get('kind')!r}, not {KIND!r}. {_HOW}"
+        )
+    return config
+
+
+def _check_finite(weights: Mapping[str, np.ndarray], what: str) -> None:
+    bad = [key for key, value in weights.items() if not np.isfinite(value).all()]
+    if bad:
+        raise EngineError(
+            f"{what}: {len(bad)} weight(s) are not finite, such as {bad[0]}. Training went astray; "
+            "train it again with another seed or in float32."
+        )

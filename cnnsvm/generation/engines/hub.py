@@ -1,0 +1,358 @@
+"""What the engines with pretrained weights share: text form, device, finding and loading.
+
+A model is a folder of this machine or an id of the Hugging Face hub. Only safetensors weights are
+read, and no code that a model brings is run. The packages of the ``generate`` extra are imported
+inside the functions, so that a machine without them gets an `EngineError` that says so.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import logging
+import os
+import re
+import sys
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnnsvm.features.devices import DeviceError, choose_device, choose_precision
+from cnnsvm.generation.engines import EngineError
+
+logger = logging.getLogger(__name__)
+
+#: The community's copy of the model that stabilityai took off the hub in November 2025.
+DEFAULT_MODEL = "sd2-community/stable-diffusion-2-inpainting"
+_GONE = "stabilityai/stable-diffusion-2-inpainting"
+_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+#: Where the hub's cache keeps a commit; 'hf download' prints such a path.
+_SNAPSHOT = re.compile(r"/models--([^/]+)/snapshots/([0-9a-f]{40})$")
+_PACKAGES = ("diffusers", "transformers", "accelerate")
+_LOGGING = ("diffusers", "transformers")
+_KINDS = {int: "a whole number", float: "a number", str: "text"}
+_TIMEOUT = 10  # seconds; without it a network that swallows packets is waited for for minutes
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model whose files are on this machine.
+
+    Parameters
+    ----------
+    name : str
+        Id on the hub, or the name of the folder without what leads to it.
+    folder : Path
+    revision : str
+        Commit on the hub; empty for a folder, see `hash_files`.
+    """
+
+    name: str
+    folder: Path
+    revision: str = ""
+
+
+def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
+    """Split ``MODEL[@REVISION][?option=value&option=value]``.
+
+    The longest start of the text that is an existing folder is taken as the model, so the name of
+    a folder may contain ``@`` and ``?``. Values may be percent-encoded, as ``%26`` for ``&``.
+
+    Parameters
+    ----------
+    text : str
+    options : mapping of str to {int, float, str}
+        What each option is.
+
+    Returns
+    -------
+    model : str
+        Possibly empty.
+    values : dict
+        The options that are there, and ``revision`` (None if there is none).
+
+    Raises
+    ------
+    EngineError
+        If an option is unknown, given twice or not of its kind, or the revision is empty.
+    """
+    model, query = _split_query(text)
+    revision: str | None = None
+    if "@" in model and not _is_folder(model):
+        model, _, revision = model.partition("@")
+        if not revision:
+            raise EngineError(f"{text!r} ends in an empty revision. Name one after '@'.")
+    values: dict[str, Any] = {"revision": revision}
+    for part in query.split("&") if query else []:
+        name, equals, value = part.partition("=")
+        if name not in options or not equals or name in values:
+            raise EngineError(
+                f"{text!r}: cannot read the option {part!r}. Write MODEL?option=value&option=value "
+                f"with each of these at most once: {', '.join(options)}."
+            )
+        values[name] = _convert(name, urllib.parse.unquote(value), options[name])
+    return model, values
+
+
+def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Refuse a setting that is no number from ``low`` to ``high``, or no int if ``whole``.
+
+    Raises
+    ------
+    EngineError
+    """
+    number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        kind = _KINDS[int if whole else float]
+        raise EngineError(f"{name} must be {kind} from {low} to {high}, got {value!r}.")
+
+
+def choose_place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+    """Find where and how precisely a model runs; "auto" is float16 on CUDA, float32 on the CPU.
+
+    Raises
+    ------
+    EngineError
+        If this machine does not have the device or precision.
+    """
+    try:
+        place = choose_device(device)
+        if precision == "auto":
+            precision = "float16" if place.type == "cuda" else "float32"
+        return place, choose_precision(precision, place)
+    except DeviceError as error:
+        raise EngineError(str(error)) from error
+
+
+def require_packages() -> None:
+    """Import what the engines need.
+
+    Raises
+    ------
+    EngineError
+        If a package is not installed.
+    """
+    try:
+        for name in _PACKAGES:
+            importlib.import_module(name)
+    except ImportError as error:
+        raise EngineError(
+            f"this engine needs {', '.join(_PACKAGES)}, and importing {name} failed ({error}). "
+            "Install them: pip install 'cnnsvm[generate]'."
+        ) from error
+
+
+def find_model(
+    kind: str, model: str, revision: str | None, download: Callable[[bool], str | Path]
+) -> Model:
+    """Find the files of a model, on the hub if there is no such folder.
+
+    Parameters
+    ----------
+    kind : str
+        Of the engine, for messages.
+    model : str
+        Folder or id; a folder outranks an id of the same name.
+    revision : str or None
+        Branch, tag or commit on the hub; None takes its main branch.
+    download : callable ``(local_files_only) -> folder``
+        Gets the files from the hub, or from its cache alone.
+
+    Raises
+    ------
+    EngineError
+        If the model cannot be had.
+    """
+    folder = Path(os.path.abspath(os.path.expanduser(model)))
+    if _is_folder(model):
+        if revision is not None:
+            raise EngineError(
+                f"{model!r} is a folder and has no revisions, got {revision!r}. Leave it out."
+            )
+        if cached := _SNAPSHOT.search(folder.as_posix()):
+            return Model(cached[1].replace("--", "/"), folder, cached[2])
+        return Model(folder.name, folder)
+    if not _ID.fullmatch(model):
+        what = "a file, not a folder" if folder.is_file() else "no folder of this machine"
+        raise EngineError(
+            f"{kind} model {model!r} is {what}, nor an id of the model hub such as "
+            f"{DEFAULT_MODEL!r}. Check the path; {_folder_help(kind, DEFAULT_MODEL)}"
+        )
+    found = Path(_fetch(kind, model, revision, download))
+    return Model(model, found, found.name)
+
+
+def weights_problem(folder: Path) -> str:
+    """Say what is wrong with the weights in a folder; empty if there are safetensors."""
+    if any(folder.glob("*.safetensors")):
+        return ""
+    if any(folder.glob("*.bin")):
+        return (
+            f"only .bin weights in {folder}, which can run code when they are read. Name a model "
+            "with safetensors, or convert it: from_pretrained, then save_pretrained."
+        )
+    return f"no .safetensors weights in {folder}. Download the folder again."
+
+
+def load_network(folder: Path, library: str, name: str, **options: Any) -> Any:
+    """Load one network of a model.
+
+    Parameters
+    ----------
+    folder : Path
+        With its ``config.json`` and safetensors weights.
+    library : {"diffusers", "transformers"}
+    name : str
+        Its class there.
+    **options
+        For ``from_pretrained``, such as ``dtype``.
+
+    Returns
+    -------
+    nn.Module
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    EngineError
+        If it cannot be read, or a weight is missing: the library would draw it at random.
+    """
+    try:
+        kind = getattr(importlib.import_module(library), name)
+        options |= {"use_safetensors": True, "output_loading_info": True}
+        network, info = kind.from_pretrained(str(folder), **options)
+    except Exception as error:  # these libraries raise whatever their file readers do
+        raise EngineError(
+            f"{folder}: its {name} cannot be read ({shorten(error)}). Download the folder again."
+        ) from error
+    absent = sorted(info["missing_keys"])
+    if absent:
+        raise EngineError(
+            f"{folder}: {len(absent)} weight(s) of its {name} are missing, such as {absent[0]}. "
+            "Download the folder again."
+        )
+    return network.eval()
+
+
+def move(network: Any, place: torch.device) -> Any:
+    """Move a network or pipeline to where it runs.
+
+    Raises
+    ------
+    EngineError
+        If it does not fit there.
+    """
+    try:
+        return network.to(place)
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"the model does not fit into the memory of {place} ({shorten(error)}). Free it, or "
+            "use precision='float16' or device='cpu'."
+        ) from error
+
+
+def hash_files(root: Path, files: Iterable[Path]) -> str:
+    """Hash what is in files and how they are called below a folder: ``sha256:<16 digits>``."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(file.relative_to(root).as_posix().encode() + b"\0")
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+@contextlib.contextmanager
+def quiet(*, bars: bool = False) -> Iterator[None]:
+    """Keep what the libraries log off the terminal and, unless ``bars``, their progress bars."""
+    modules: list[Any] = [importlib.import_module(f"{name}.utils.logging") for name in _LOGGING]
+    before = [(m, m.get_verbosity(), not bars and m.is_progress_bar_enabled()) for m in modules]
+    for module, _, shown in before:
+        module.set_verbosity(logging.CRITICAL)  # what fails is raised too
+        if shown:
+            module.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for module, verbosity, shown in before:
+            module.set_verbosity(verbosity)
+            if shown:
+                module.enable_progress_bar()
+
+
+def shorten(error: BaseException, length: int = 200) -> str:
+    """Put an exception's text on one line of limited length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _is_folder(text: str) -> bool:
+    return bool(text) and os.path.isdir(os.path.expanduser(text))
+
+
+def _split_query(text: str) -> tuple[str, str]:
+    marks = [len(text), *(i for i in range(len(text) - 1, -1, -1) if text[i] == "?")]
+    for mark in marks:
+        if _is_folder(text[:mark]):
+            return text[:mark], text[mark + 1 :]
+    model, _, query = text.partition("?")
+    return model, query
+
+
+def _convert(name: str, value: str, kind: type) -> Any:
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise EngineError(f"option {name} is {_KINDS[kind]}, got {value!r}.") from error
+
+
+def _fetch(
+    kind: str, model: str, revision: str | None, download: Callable[[bool], str | Path]
+) -> str | Path:
+    from huggingface_hub import model_info
+
+    logger.info("looking for %s on the hub", model)
+    unreached: Exception | None = None
+    try:
+        model_info(model, revision=revision, timeout=_TIMEOUT)
+    except Exception as error:  # offline, gone, gated: what the cache holds still serves
+        unreached = error
+    try:
+        with quiet(bars=sys.stderr.isatty()):
+            return download(unreached is not None)
+    except EngineError:
+        raise
+    except Exception as error:
+        reason = _explain(unreached or error, revision)
+        if model == _GONE:
+            reason = f"it was taken off the hub in November 2025; its mirror is {DEFAULT_MODEL!r}"
+        elif unreached is not None:
+            reason += ", and the hub's cache does not hold all of it"
+        raise EngineError(
+            f"{kind} model {model!r} cannot be had: {reason}. Name another, such as "
+            f"{kind}:{DEFAULT_MODEL}; {_folder_help(kind, model)}"
+        ) from error
+
+
+def _explain(error: Exception, revision: str | None) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):
+        return "it is gated (accept its licence on its page and log in with 'hf auth login')"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "the hub has no such model, or it is private, and no folder has this name"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"it has no revision {revision!r}"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    return f"{type(error).__name__}: {shorten(error)}"
+
+
+def _folder_help(kind: str, model: str) -> str:
+    model = DEFAULT_MODEL if model == _GONE else model
+    return (
+        "or get it where there is a connection with "
+        f"'hf download {model} --local-dir FOLDER' and name the folder: {kind}:/path/to/FOLDER."
+    )

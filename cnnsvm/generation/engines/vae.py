@@ -1,0 +1,335 @@
+"""The ``vae`` engine: an image through a variational autoencoder and back.
+
+This is what a latent diffusion model does to every pixel, without the diffusion. Pasted into the
+original inside a mask it makes a fake that shows what was there before, so that what a detector
+finds is the decoder's trace and nothing of the picture.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cnnsvm.data.images import ImageError
+from cnnsvm.generation.engines import Engine, EngineError, Repaint, Task
+from cnnsvm.generation.engines.hub import (
+    DEFAULT_MODEL,
+    check_number,
+    choose_place,
+    find_model,
+    hash_files,
+    load_network,
+    move,
+    parse_model,
+    quiet,
+    require_packages,
+    shorten,
+    weights_problem,
+)
+
+logger = logging.getLogger(__name__)
+
+#: Stable Diffusion's autoencoder takes 4.4 kB a pixel in float32: 18 GB at this.
+MAX_PIXELS = 2048 * 2048
+_CUDA_BATCH = 4
+_OPTIONS = {
+    **dict.fromkeys(("subfolder", "device", "precision"), str),
+    **dict.fromkeys(("batch_size", "max_pixels"), int),
+}
+#: Class of an autoencoder -> key of its config with one entry a level; each level but the first
+#: halves the sides.
+_LEVELS = {
+    "AutoencoderKL": "block_out_channels",
+    "AutoencoderTiny": "encoder_block_out_channels",
+}
+_BLACK = 16  # a picture with a pixel this bright does not come back black throughout
+
+
+def vae_engine_from_text(argument: str) -> Engine:
+    """Make the engine of ``MODEL[@REVISION][?option=value&option=value]``.
+
+    The options are the keywords of `vae_engine`, as in ``vae:/folder?subfolder=vae``.
+
+    Raises
+    ------
+    EngineError
+        If an option cannot be read, and as `vae_engine`.
+    """
+    model, options = parse_model(argument, _OPTIONS)
+    return vae_engine(model, **options)
+
+
+def vae_engine(
+    model: str,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    max_pixels: int = MAX_PIXELS,
+) -> Engine:
+    """Make an engine that encodes an image and decodes it again, whatever the mask.
+
+    The pixels go in as [-1, 1], the latents are the posterior's mode (Kingma & Welling, ICLR
+    2014), so nothing is random, and sides that are no multiple of the autoencoder's stride are
+    mirrored up to one and cropped back.
+
+    Parameters
+    ----------
+    model : str
+        Folder, or id on the hub, of a diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, or of a
+        pipeline with one in its subfolder ``vae``.
+    subfolder : str or None
+        Where in it; None looks at the top and then in ``vae``.
+    revision : str or None
+        Branch, tag or commit on the hub.
+    batch_size : int or None
+        None takes 4 on CUDA and 1 on the CPU.
+    device : str
+        See `cnnsvm.features.devices.choose_device`.
+    precision : {"auto", "float32", "bfloat16", "float16"}
+        "auto" is float16 on CUDA unless the model's config says ``force_upcast``, which most do,
+        and float32 everywhere else.
+    max_pixels : int
+        Most pixels in one pass, which bounds the memory: a batch is split to stay below it, and
+        a larger picture is refused. It is not cut into tiles, as each tile would be normalised by
+        itself and blended with its neighbours: another trace than that of a whole picture.
+
+    Returns
+    -------
+    Engine
+        Named ``vae:<id or name of the folder>``.
+
+    Raises
+    ------
+    EngineError
+        If a setting is wrong, a package is missing, or the model cannot be had.
+    """
+    if not model:
+        raise EngineError(
+            f"vae needs a model: an id of the hub or a folder. Write for example "
+            f"vae:{DEFAULT_MODEL} or vae:/path/to/FOLDER."
+        )
+    place, dtype = choose_place(device, precision)
+    if batch_size is None:
+        batch_size = _CUDA_BATCH if place.type == "cuda" else 1
+    check_number("batch_size", batch_size, 1, 1024, whole=True)
+    check_number("max_pixels", max_pixels, 1, 10**10, whole=True)
+    require_packages()
+    download = functools.partial(_download, model, revision, subfolder)
+    found = find_model("vae", model, revision, download)
+    folder = _find_folder(found.folder, subfolder)
+    config = _read_config(folder)
+    if precision == "auto" and _needs_float32(config):
+        dtype = torch.float32
+    if problem := weights_problem(folder):
+        raise EngineError(f"vae model {model!r}: {problem}")
+    with quiet():
+        network = load_network(folder, "diffusers", config["_class_name"], dtype=dtype)
+    details = {
+        "model_id": found.name,
+        "model_revision": found.revision or hash_files(folder, _files(folder)),
+        "pipeline": config["_class_name"],
+        "precision": str(dtype).removeprefix("torch."),
+    }
+    name = f"vae:{found.name}"
+    logger.info("%s: %s on %s, %s", name, details["model_revision"], place, details["precision"])
+    coder = _Autoencoder(move(network, place), _stride(network), max_pixels)
+    return Engine(name, coder.repaint, details, batch_size=batch_size, uses_mask=False)
+
+
+def pad_to(stride: int, pixels: np.ndarray) -> np.ndarray:
+    """Mirror an (H, W) or (H, W, C) array at its bottom and right up to multiples of a stride.
+
+    An image and its mask must be padded alike: a mirrored hole left out of the mask would show
+    the network what the hole hides.
+    """
+    margins = [(0, -side % stride) for side in pixels.shape[:2]]
+    return np.pad(pixels, margins + [(0, 0)] * (pixels.ndim - 2), mode="symmetric")
+
+
+def as_output(values: np.ndarray, image: np.ndarray) -> np.ndarray | ImageError:
+    """Round a decoder's output to grey levels and crop off what `pad_to` added.
+
+    Parameters
+    ----------
+    values : ndarray of float, shape (H', W', 3), nominally in [0, 1]
+    image : ndarray of uint8, shape (H, W, 3)
+        What was put in, before it was padded.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3), or ImageError
+        The latter if a value is not finite, or all is black though the image is not: what half
+        precision comes to where it overflows.
+    """
+    height, width = image.shape[:2]
+    if not np.isfinite(values).all():
+        problem = "values that are no numbers"
+    else:
+        pixels = np.rint(np.clip(values[:height, :width], 0, 1) * 255).astype(np.uint8)
+        if pixels.any() or image.max() < _BLACK:
+            return pixels
+        problem = "a picture that is black throughout"
+    return ImageError(f"the model returned {problem}. Use precision='float32' or 'bfloat16'.")
+
+
+def run_in_passes(
+    run: Repaint, tasks: Sequence[Task], max_pixels: int, what: str
+) -> list[np.ndarray | ImageError]:
+    """Run tasks of one size as many at a time as pixels allow (see `run_in_halves`).
+
+    Raises
+    ------
+    ImageError
+        If one picture alone has more than ``max_pixels``; ``what`` names the network.
+    """
+    height, width = tasks[0].image.shape[:2]
+    at_once = max_pixels // (height * width)
+    if at_once == 0:
+        raise ImageError(
+            f"{width}x{height} is {height * width:,} pixels, more than the {what} takes in one "
+            f"pass ({max_pixels:,}). Name a working size in the history, such as "
+            "'2048x2048,png', or raise max_pixels if there is memory for it."
+        )
+    outputs: list[np.ndarray | ImageError] = []
+    for start in range(0, len(tasks), at_once):
+        outputs += run_in_halves(run, tasks[start : start + at_once])
+    return outputs
+
+
+def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
+    """Run a batch, and where the memory does not hold it, its halves one after the other.
+
+    A single picture that does not fit is an `ImageError` in place of its output.
+
+    Raises
+    ------
+    EngineError
+        If the model fails otherwise.
+    """
+    if not tasks:
+        return []
+    height, width = tasks[0].image.shape[:2]
+    try:
+        return list(run(tasks))
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise EngineError(
+                f"the model fails on {width}x{height} pixels ({shorten(error)}). Check that its "
+                "parts belong together, or name another model."
+            ) from error
+    # only after that block has let go of the tensors can they be given back
+    torch.cuda.empty_cache()
+    if len(tasks) == 1:
+        return [
+            ImageError(
+                f"one picture of {width}x{height} pixels does not fit into the memory. Name a "
+                "smaller working size in the history, such as '512x512,png', free some memory, or "
+                "use device='cpu' where it was the GPU's."
+            )
+        ]
+    half = len(tasks) // 2
+    logger.warning(
+        "%d pictures of %dx%d do not fit into the memory; trying %d. A smaller batch_size "
+        "saves the attempt.", len(tasks), width, height, half
+    )  # fmt: skip
+    return run_in_halves(run, tasks[:half]) + run_in_halves(run, tasks[half:])
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # the CPU's allocator has no exception of its own
+    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return known or "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True, repr=False)  # the network would be printed too
+class _Autoencoder:
+    network: Any
+    stride: int
+    max_pixels: int
+
+    def repaint(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
+        return run_in_passes(self._pass, tasks, self.max_pixels, "autoencoder")
+
+    def _pass(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
+        batch = np.stack([pad_to(self.stride, task.image) for task in tasks])
+        pixels = torch.from_numpy(batch).to(self.network.device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            encoded = self.network.encode((pixels.float() / 127.5 - 1).to(self.network.dtype))
+            # the mode, not a sample; the tiny autoencoder has no distribution over its latents
+            exact = hasattr(encoded, "latents")
+            latents = encoded.latents if exact else encoded.latent_dist.mode()
+            decoded = self.network.decode(latents).sample
+        values = (decoded.float() / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
+        return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
+
+
+def _download(model: str, revision: str | None, subfolder: str | None, cached: bool) -> str:
+    from huggingface_hub import snapshot_download
+
+    # the config first: it says where the weights are
+    places = [f"{subfolder}/"] if subfolder else ["", "vae/"]
+    options: dict[str, Any] = {"revision": revision, "local_files_only": cached}
+    found = snapshot_download(model, allow_patterns=[f"{p}config.json" for p in places], **options)
+    folder = _find_folder(Path(found), subfolder)
+    start = "" if folder == Path(found) else f"{folder.relative_to(found).as_posix()}/"
+    wanted = [f"{start}diffusion_pytorch_model*.{end}" for end in ("safetensors", "index.json")]
+    unwanted = ["*.fp16*", "*.non_ema*"]
+    return snapshot_download(model, allow_patterns=wanted, ignore_patterns=unwanted, **options)
+
+
+def _find_folder(folder: Path, subfolder: str | None) -> Path:
+    places = [folder / subfolder] if subfolder else [folder, folder / "vae"]
+    for place in places:
+        if (place / "config.json").is_file():
+            return place
+    raise EngineError(
+        f"no config.json in {' or '.join(map(str, places))}, so there is no autoencoder. Name the "
+        "folder that a diffusers autoencoder was saved to, or its subfolder (?subfolder=...)."
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Read the config of an autoencoder and check that it is one of RGB images."""
+    file = folder / "config.json"
+    try:
+        config = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineError(
+            f"{file} cannot be read ({shorten(error)}). Download it again."
+        ) from error
+    name = config.get("_class_name")
+    if name not in _LEVELS:
+        raise EngineError(
+            f"{file} is the config of {name!r}. This engine runs {' and '.join(_LEVELS)}; name "
+            "the folder of one, or its subfolder (?subfolder=...)."
+        )
+    channels = config.get("in_channels", 3), config.get("out_channels", 3)
+    if channels != (3, 3):
+        raise EngineError(
+            f"{file}: an autoencoder of RGB images has 3 channels in and out, got {channels}. "
+            "Name another model."
+        )
+    return config
+
+
+def _needs_float32(config: dict[str, Any]) -> bool:
+    # the default of diffusers where the config is silent
+    return bool(config.get("force_upcast", config["_class_name"] != "AutoencoderTiny"))
+
+
+def _stride(network: Any) -> int:
+    """Pixels a side that one latent stands for."""
+    return 2 ** (len(network.config[_LEVELS[type(network).__name__]]) - 1)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [*folder.glob("*.json"), *folder.glob("*.safetensors")]

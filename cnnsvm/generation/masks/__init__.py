@@ -1,0 +1,1 @@
+"""Mask schemas: named ways to choose the part of an image that is repainted."""

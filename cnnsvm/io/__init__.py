@@ -1,0 +1,1 @@
+"""What every room needs once: bundles, whole files, downloads, progress."""

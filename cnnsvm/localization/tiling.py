@@ -1,0 +1,111 @@
+"""Maps of pictures of any size: overlapping tiles, blended by a smooth window."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnnsvm.features.devices import autocast
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a picture goes through a network.
+
+    Parameters
+    ----------
+    tile : int
+        Longest side of what the network sees at once, in pixels.
+    overlap : int
+        Least overlap of two neighbouring tiles in pixels, below ``tile``.
+    most_pixels : int
+        Pixels in the network at once; a single tile always goes.
+    device, dtype : torch.device, torch.dtype
+        Where, and in which precision the forward pass runs.
+    """
+
+    tile: int
+    overlap: int
+    most_pixels: int
+    device: torch.device
+    dtype: torch.dtype
+
+
+def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
+    """Spread tiles evenly over a side, the first at its start and the last at its end.
+
+    Parameters
+    ----------
+    side, tile, overlap : int
+        Pixels; a side that is not longer than a tile gets a single one.
+
+    Returns
+    -------
+    list of int
+        Ascending, neighbours at most ``tile - overlap`` apart.
+    """
+    free = max(0, side - tile)
+    n_steps = -(-free // (tile - overlap))
+    return [round(free * i / n_steps) for i in range(n_steps + 1)] if n_steps else [0]
+
+
+def predict_map(network: nn.Module, pixels: np.ndarray, tiling: Tiling) -> np.ndarray:
+    """Tell of each pixel how likely it was repainted.
+
+    Where tiles overlap, their probabilities are averaged with weights that fall off towards the
+    edge of a tile, where a network sees the least. Probabilities rather than logits, so that one
+    tile that is wrong and very sure counts no more than its weight. The mean is a running one:
+    where tiles agree to the bit, so does the map.
+
+    Parameters
+    ----------
+    network : nn.Module
+        From uint8 (N, 3, H, W) to logits (N, 1, H, W), in evaluation mode on ``tiling.device``.
+    pixels : ndarray of uint8, shape (H, W, 3)
+    tiling : Tiling
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W), in [0, 1]
+        Beside it another 4 bytes a pixel are needed, and what the network needs for
+        ``most_pixels``.
+    """
+    height, width = pixels.shape[:2]
+    blended, weight_sum = np.zeros((2, height, width), dtype=np.float32)
+    window = _window(min(height, tiling.tile))[:, None] * _window(min(width, tiling.tile))
+    for (top, left), probability in _tile_maps(network, pixels, tiling):
+        place = slice(top, top + len(window)), slice(left, left + window.shape[1])
+        weight_sum[place] += window
+        blended[place] += (probability - blended[place]) * (window / weight_sum[place])
+    return np.clip(blended, 0, 1, out=blended)
+
+
+def _tile_maps(
+    network: nn.Module, pixels: np.ndarray, tiling: Tiling
+) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Yield place (top, left) and probabilities, float32 (h, w), of one tile after the other."""
+    height, width = (min(side, tiling.tile) for side in pixels.shape[:2])
+    places = [
+        (top, left)
+        for top in tile_starts(pixels.shape[0], tiling.tile, tiling.overlap)
+        for left in tile_starts(pixels.shape[1], tiling.tile, tiling.overlap)
+    ]
+    n_at_once = max(1, tiling.most_pixels // (height * width))
+    for start in range(0, len(places), n_at_once):
+        batch = places[start : start + n_at_once]
+        tiles = np.stack([pixels[y : y + height, x : x + width] for y, x in batch])
+        yield from zip(batch, _probabilities(network, tiles, tiling), strict=True)
+
+
+def _probabilities(network: nn.Module, tiles: np.ndarray, tiling: Tiling) -> np.ndarray:
+    inputs = torch.from_numpy(np.ascontiguousarray(tiles.transpose(0, 3, 1, 2)))
+    with torch.inference_mode(), autocast(tiling.device, tiling.dtype):
+        logits = network(inputs.to(tiling.device))
+    return torch.sigmoid(logits[:, 0].float()).cpu().numpy()
+
+
+def _window(side: int) -> np.ndarray:
+    """Weights of the pixels of a side, sine squared: above 0 everywhere, 1 in the middle."""
+    return np.sin(np.pi * (np.arange(side, dtype=np.float64) + 0.5) / side).astype(np.float32) ** 2

@@ -1,0 +1,265 @@
+"""Architecture search: which operations the cells of IID-Net should have.
+
+Each candidate is trained for a few epochs on small patches, the proxy task, and scored by the
+pooled AUC of the pixels of validation images: after so few steps it says more than the IoU at a
+fixed threshold. Optuna proposes candidates (Bergstra et al., "Algorithms for hyper-parameter
+optimization", NIPS 2011: the tree-structured Parzen estimator) and stops those that fall behind.
+Wu & Zhou searched the same space with one network that shared its weights among 1,000 sampled
+candidates (IEEE TCSVT 32(3), 2022); here each has its own, so that scores compare.
+"""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, MedianPruner
+from optuna.samplers import TPESampler
+from optuna.study import Study
+from optuna.trial import Trial, TrialState
+
+import cnnsvm
+from cnnsvm.data.splits import encode_groups, grouped_folds
+from cnnsvm.localization.architectures.iidnet import OPERATIONS, PUBLISHED, Genotype
+from cnnsvm.localization.architectures.iidnet.genotype import N_CELLS, N_CHOICES
+from cnnsvm.localization.bundle import build_network
+from cnnsvm.localization.checks import (
+    check_localizer_params,
+    check_repainted,
+    check_training_pairs,
+)
+from cnnsvm.localization.fitting import survey, training_of, validation_split
+from cnnsvm.localization.patches import Pairs
+from cnnsvm.localization.processes import join
+from cnnsvm.localization.trainer import Trainer, Training
+from cnnsvm.svm.study_storage import StudyStore, quiet_optuna
+
+logger = logging.getLogger(__name__)
+
+STUDY = "iidnet"
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass
+class Proxy:
+    """The task that candidates are compared by.
+
+    Parameters
+    ----------
+    params : dict
+        Of the `InpaintLocalizer` that the candidates are.
+    pairs : Pairs
+    fit, valid, test : ndarray of int
+        Images that train, that the search scores by, and that it never sees. No source is in
+        two of them.
+    training : Training
+        Its epochs are those of a candidate that is not stopped.
+    digest : str
+        Of the pixels, masks and sources.
+    """
+
+    params: dict[str, Any]
+    pairs: Pairs
+    fit: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    training: Training
+    digest: str
+
+
+def make_proxy(localizer: Any, images: Any, masks: Any = None, groups: Any = None) -> Proxy:
+    """Read the images and split them three ways by source.
+
+    Parameters
+    ----------
+    localizer : InpaintLocalizer
+        Unfitted, of the architecture "iidnet": its size, training parameters and seed are the
+        candidates'. A fifth of the sources is kept for the comparison at the end, and
+        ``validation_fraction`` of the others scores candidates.
+    images, masks, groups
+        As for `InpaintLocalizer.fit`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter, image or mask cannot be, or there are too few sources for three parts.
+    """
+    params = localizer.get_params(deep=False)
+    check_localizer_params(params)
+    if params["architecture"] != "iidnet":
+        raise ValueError(
+            f"only 'iidnet' has cells to be searched for, got {params['architecture']!r}."
+        )
+    seed = int(params["random_state"] or 0)
+    build_network(params, seed)  # a size that does not exist is told before images are read
+    listed, listed_masks, given = check_training_pairs(images, masks, groups)
+    device = join(params["device"], params["gpu_memory_fraction"], distributed=False)
+    training = training_of(params | {"distributed": False}, device, seed)
+    pairs = Pairs(listed, listed_masks, params["mask_policy"])
+    sources = encode_groups(given, len(listed))
+    shares, digests = survey(pairs, training.n_jobs)
+    check_repainted(shares)
+    known, test = grouped_folds(np.ones(len(listed)), sources, 5, seed)[0]
+    fraction = params["validation_fraction"]
+    fit, valid = validation_split(shares[known] > 0, sources[known], fraction, seed)
+    if not len(valid) or not shares[test].any():
+        raise ValueError(
+            f"{len(np.unique(sources))} sources are too few to train, score and compare on "
+            "different ones. Give at least 5 that have repainted pictures."
+        )
+    digest = hashlib.sha256(b"".join(digests) + sources.tobytes()).hexdigest()
+    return Proxy(params, pairs, known[fit], known[valid], test, training, digest)
+
+
+def search_genotype(
+    proxy: Proxy,
+    n_trials: int,
+    storage: str | os.PathLike[str] | None = None,
+    pruner: BasePruner | None = None,
+) -> Study:
+    """Search for the operations of the cells, the published ones being the first candidate.
+
+    Parameters
+    ----------
+    proxy : Proxy
+    n_trials : int
+        Candidates in all, also those that an earlier call tried.
+    storage : path or None
+        Journal file of the study. Killed and called again, the search goes on: a candidate that
+        was being trained is begun anew, and the others are proposed as they would have been.
+    pruner : BasePruner or None
+        Stops candidates after an epoch; None is the median rule after five candidates.
+
+    Returns
+    -------
+    Study
+        Of Optuna; `best_genotype` reads what it found.
+
+    Raises
+    ------
+    ValueError
+        If ``n_trials`` is below 1.
+    StudyMismatchError
+        If the file holds a search on other data or settings.
+    """
+    if n_trials < 1:
+        raise ValueError(f"n_trials must be at least 1, got {n_trials!r}.")
+    seed = proxy.training.random_state
+    settings = asdict(proxy.training) | {"processes": 1, "n_jobs": 0, "device": None}
+    settings |= {"size": proxy.params["size"], "fraction": proxy.params["validation_fraction"]}
+    named = {"data": proxy.digest, "settings": repr(sorted(settings.items()))}
+    current = {key: hashlib.sha256(value.encode()).hexdigest() for key, value in named.items()}
+    study = StudyStore(storage).open(STUDY, current | {"version": cnnsvm.__version__}, seed)
+    study.pruner = pruner or MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+    while (n_done := count_done(study)) < n_trials:
+        # of the number of candidates alone: an interruption changes nothing
+        study.sampler = TPESampler(seed=_seed_of(seed, n_done), multivariate=True)
+        with quiet_optuna():
+            if not n_done and not study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
+                study.enqueue_trial(_as_params(PUBLISHED))
+            study.optimize(lambda trial: _score(trial, proxy), n_trials=1)
+        last = study.trials[-1]
+        logger.info("candidate %d of %d: %s", n_done + 1, n_trials, _said(last))
+    return study
+
+
+def best_genotype(study: Study) -> Genotype:
+    """Return the operations of the best candidate that was trained to the end.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
+        raise ValueError(
+            "no candidate was trained to the end: all diverged or fell behind. Lower the learning "
+            "rate, or raise the number of candidates."
+        )
+    found = study.best_trial.params
+    return tuple(
+        tuple(found[_name(cell, place)] for place in range(N_CHOICES)) for cell in range(N_CELLS)
+    )
+
+
+def train_candidate(genotype: Sequence[Sequence[str]], proxy: Proxy, seed: int) -> dict[str, float]:
+    """Train a candidate for all epochs and judge it on sources that the search never saw.
+
+    Parameters
+    ----------
+    genotype : sequence of 10 sequences of 3 str
+    proxy : Proxy
+    seed : int
+        Of weights and patches.
+
+    Returns
+    -------
+    dict of str to float
+        ``auc`` and ``iou`` of the last epoch, pooled over the pixels; nan after a divergence.
+    """
+    trainer = _trainer(genotype, proxy, proxy.test, seed)
+    entry: dict[str, Any] = {}
+    for _ in range(proxy.training.epochs):
+        entry = trainer.run_epoch()
+        trainer.history.append(entry)
+    return {name: float(entry.get(f"valid_{name}", np.nan)) for name in ("auc", "iou")}
+
+
+def count_done(study: Study) -> int:
+    """Count the candidates that were trained to the end or stopped."""
+    return sum(trial.state in _DONE for trial in study.get_trials(deepcopy=False))
+
+
+def _score(trial: Trial, proxy: Proxy) -> float:
+    """Train one candidate, and report its AUC after each epoch."""
+    names = list(OPERATIONS)
+    genotype = [
+        [trial.suggest_categorical(_name(cell, place), names) for place in range(N_CHOICES)]
+        for cell in range(N_CELLS)
+    ]
+    trainer = _trainer(genotype, proxy, proxy.valid, proxy.training.random_state)
+    score = 0.0
+    for epoch in range(proxy.training.epochs):
+        entry = trainer.run_epoch()
+        trainer.history.append(entry)  # the next epoch draws other patches
+        if "valid_auc" not in entry:
+            raise optuna.TrialPruned("diverged")
+        score = entry["valid_auc"]
+        trial.report(score, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned("fell behind")
+    return score
+
+
+def _trainer(
+    genotype: Sequence[Sequence[str]], proxy: Proxy, judged: np.ndarray, seed: int
+) -> Trainer:
+    network = build_network(proxy.params | {"genotype": genotype}, seed)
+    training = replace(proxy.training, random_state=seed)
+    return Trainer(network, proxy.pairs, proxy.fit, judged, training)
+
+
+def _seed_of(seed: int, n_done: int) -> int:
+    return int(np.random.SeedSequence([seed, n_done]).generate_state(1)[0])
+
+
+def _name(cell: int, place: int) -> str:
+    return f"cell_{cell}_{place}"
+
+
+def _as_params(genotype: Genotype) -> dict[str, str]:
+    return {
+        _name(cell, place): operation
+        for cell, operations in enumerate(genotype)
+        for place, operation in enumerate(operations)
+    }
+
+
+def _said(trial: Any) -> str:
+    if trial.state == TrialState.COMPLETE:
+        return f"AUC {trial.value:.3f}"
+    return f"stopped after {len(trial.intermediate_values)} epoch(s)"

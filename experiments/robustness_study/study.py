@@ -1,0 +1,285 @@
+"""What is left of a detector's skill when pictures are degraded before it sees them.
+
+The detector and its threshold are frozen: nothing is fitted, calibrated or chosen on degraded
+pictures. Every picture of a source goes through the same degradation with the same seed.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL
+from sklearn.utils.validation import check_is_fitted
+
+from cnnsvm.data.splits import grouped_folds
+from cnnsvm.evaluation.bootstrap import (
+    Interval,
+    as_columns,
+    bootstrap_metrics,
+    paired_difference,
+)
+from cnnsvm.evaluation.corruptions import CLEAN, DEGRADATIONS, check_degradations, degrade
+from cnnsvm.evaluation.cross_validation import outer_folds
+from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
+from cnnsvm.evaluation.runs import (
+    CARRIED,
+    claim,
+    fingerprint_of,
+    fitted,
+    identity_of,
+    settings_of,
+    store,
+)
+from cnnsvm.io.bundle import CONFIG
+from cnnsvm.io.progress import show_progress
+from robustness_study.class_metrics import class_metrics, verdict_metrics
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+#: Column of the summary -> what it is in `cnnsvm.evaluation.metrics`.
+SUMMARY_METRICS = {
+    "roc_auc": "roc_auc",
+    "balanced_accuracy": "balanced_accuracy",
+    "detection_rate": "recall",
+    "ece": "ece",
+}
+CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one picture more
+
+
+def measure_robustness(
+    detector: Any,
+    manifest: pd.DataFrame,
+    degradations: Sequence[str] | None = None,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Let a fitted detector judge pictures that it was not trained on, degraded in each way.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Fitted and calibrated. With two classes, the second is fake; with more, the first is
+        real and all others are fake.
+    manifest : DataFrame
+        See `cnnsvm.data.manifest`; none of its sources may be among the detector's training images.
+    degradations : sequence of str or None
+        Keys of `cnnsvm.evaluation.corruptions.DEGRADATIONS`; None takes all.
+    folder : path or None
+        Keeps each finished degradation; a second call with the same detector and data goes on
+        there.
+    random_state : int
+        Seed of the degradations, together with the source.
+
+    Returns
+    -------
+    DataFrame
+        One row an image and degradation, degradations in the order given and images in the
+        manifest's: path, source_id, label (1 unless the variant is "original"), variant, engine,
+        mask_schema, degradation, score (log-odds of fake above the threshold's), probability (of
+        fake), prediction (1 where the score is positive), and more of a detector of several
+        classes or with ``max_error``, see `cnnsvm.evaluation.judging.judge_images`.
+
+    Raises
+    ------
+    ValueError
+        If a degradation is unknown, or there are no images or no probabilities.
+    RunMismatchError
+        If the folder holds results of another detector, other data, or another seed.
+    ImageError
+        If an image cannot be read, or a codec cannot hold it.
+    """
+    names = list(DEGRADATIONS if degradations is None else degradations)
+    check_degradations(names)
+    if not len(manifest):
+        raise ValueError("the manifest has no rows: there are no images to judge.")
+    check_is_fitted(detector)
+    check_calibrates(detector)
+    frame = manifest[list(CARRIED)].reset_index(drop=True)
+    frame["label"] = (frame["variant"] != "original").astype(int)
+    keep = None if folder is None else Path(folder)
+    if keep is not None:
+        settings = (PIL.__version__, random_state)
+        claim(keep, fingerprint_of(identity_of(detector), settings, manifest), "*.parquet")
+    seeds = [_seed(random_state, source) for source in frame["source_id"]]
+    parts = []
+    for number, name in enumerate(names, start=1):
+        file = None if keep is None else keep / f"{name}.parquet"
+        if file is not None and file.is_file():
+            scores = pd.read_parquet(file)
+        else:
+            started = time.perf_counter()
+            scores = _judge(detector, frame["path"].tolist(), seeds, name)
+            if file is not None:
+                store(scores, file)
+            seconds = time.perf_counter() - started
+            logger.info("%s (%d of %d) judged, %.0f s", name, number, len(names), seconds)
+        parts.append(pd.concat([frame.assign(degradation=name), scores], axis=1))
+    return pd.concat(parts, ignore_index=True)
+
+
+def measure_by_folds(
+    detector: Any,
+    manifest: pd.DataFrame,
+    degradations: Sequence[str] | None = None,
+    *,
+    n_splits: int = 3,
+    target: str = "label",
+    folder: str | os.PathLike[str] | None = None,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Fit on all folds but one, judge that one in each degradation, and so on round.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Unfitted; it must calibrate.
+    manifest, degradations, random_state
+        As for `measure_robustness`; the seed is also that of the folds.
+    n_splits : int
+        Number of outer folds, which separate no source.
+    target : str
+        Column that the detectors are fitted on; "variant" makes a class of each kind of fake.
+    folder : path or None
+        Keeps the detector of each fold and what it judged; a second call with the same data and
+        settings goes on there.
+
+    Returns
+    -------
+    DataFrame
+        As `measure_robustness` returns it, with the column ``fold``.
+
+    Raises
+    ------
+    ValueError
+        As `measure_robustness`, or if there are fewer sources than folds, or the first class of
+        the target is not that of the originals alone.
+    RunMismatchError
+        If the folder holds detectors of other data or settings.
+    """
+    names = list(DEGRADATIONS if degradations is None else degradations)
+    check_degradations(names)
+    check_calibrates(detector)
+    check_target(manifest, target)
+    splits = outer_folds(manifest, n_splits, random_state)
+    labels, sources = (manifest[name].to_numpy() for name in (target, "source_id"))
+    for train, _ in splits:  # better now than after the first fine-tuning
+        grouped_folds(labels[train], sources[train], detector.cv)
+    keep = None if folder is None else Path(folder)
+    if keep is not None:
+        settings = (n_splits, random_state, target)
+        digest = fingerprint_of(settings_of(detector), settings, manifest)
+        claim(keep, digest, f"fold_*/model/{CONFIG}")
+    parts = []
+    for k, (train, test) in enumerate(splits):
+        place = None if keep is None else keep / f"fold_{k}"
+        model = fitted(detector, manifest.iloc[train], place, target)
+        logger.info("fold %d of %d judges %d images", k + 1, n_splits, len(test))
+        judged = None if place is None else place / "judged"
+        part = measure_robustness(
+            model, manifest.iloc[test], names, folder=judged, random_state=random_state
+        )
+        parts.append(part.assign(fold=k).set_axis(np.tile(test, len(names))))
+    whole = pd.concat(parts)
+    ordered = [whole[whole["degradation"] == name].sort_index() for name in names]
+    return pd.concat(ordered, ignore_index=True)
+
+
+def summarise_robustness(
+    predictions: pd.DataFrame, n_resamples: int = 1000, random_state: int = 0
+) -> pd.DataFrame:
+    """Score each degradation, for all fakes and for those of each variant, and against clean.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As `measure_robustness` or `measure_by_folds` returns it.
+    n_resamples, random_state : int
+        Of the bootstrap over sources, see `cnnsvm.evaluation.bootstrap`.
+
+    Returns
+    -------
+    DataFrame
+        One row a degradation and variant ("all" first): degradation, variant, n_originals,
+        n_fakes, n_sources; ``roc_auc``, ``roc_auc_change`` (from "clean", nan if that was not
+        judged), ``balanced_accuracy``, ``detection_rate`` (share of the fakes called fake),
+        ``false_alarm_rate`` (share of the originals called fake) and ``ece``, each followed by
+        the ends of its 95 % interval, such as ``roc_auc_low`` and ``roc_auc_high``. A variant is
+        set against all originals. Of a detector of more than two classes the rows of "all" have
+        ``class_balanced_accuracy`` and ``class_ece`` too (`class_metrics`), and of one with
+        ``max_error`` what its verdicts are worth (`verdict_metrics`).
+    """
+    options: dict[str, Any] = {"n_resamples": n_resamples, "random_state": random_state}
+    variants = sorted(predictions.loc[predictions["label"] == 1, "variant"].unique())
+    clean = predictions[predictions["degradation"] == CLEAN]
+    rows: list[dict[str, Any]] = []
+    for name, table in predictions.groupby("degradation", sort=False):
+        originals = table[table["label"] == 0]
+        alarms = bootstrap_metrics(originals.assign(label=1), **options)["recall"]
+        for variant in (ALL, *variants):
+            if variant != ALL and len(variants) == 1:  # the numbers are those of "all"
+                rows.append(rows[-1] | {"variant": variant})
+                continue
+            found = _compare(_against_originals(table, variant), clean, variant, options)
+            scores = found | {"false_alarm_rate": alarms}
+            if variant == ALL and "named" in table:
+                scores |= class_metrics(table, **options)
+            if variant == ALL and "verdict" in table:
+                scores |= verdict_metrics(table, **options)
+            rows.append({"degradation": name, **_counts(table, variant), **as_columns(scores)})
+    return pd.DataFrame(rows)
+
+
+def _compare(
+    part: pd.DataFrame, clean: pd.DataFrame, variant: str, options: dict[str, Any]
+) -> dict[str, Interval]:
+    metrics = bootstrap_metrics(part, **options)
+    found = {column: metrics[name] for column, name in SUMMARY_METRICS.items()}
+    change = dict.fromkeys(("value", "low", "high"), float("nan"))
+    if len(clean):
+        change = paired_difference(part, _against_originals(clean, variant), "roc_auc", **options)
+    return {"roc_auc": found.pop("roc_auc"), "roc_auc_change": change, **found}
+
+
+def _against_originals(table: pd.DataFrame, variant: str) -> pd.DataFrame:
+    return table if variant == ALL else table[table["variant"].isin(["original", variant])]
+
+
+def _counts(table: pd.DataFrame, variant: str) -> dict[str, Any]:
+    part = _against_originals(table, variant)
+    n_fakes = int(part["label"].sum())
+    counts = {"n_originals": len(part) - n_fakes, "n_fakes": n_fakes}
+    return {"variant": variant, **counts, "n_sources": int(part["source_id"].nunique())}
+
+
+def _judge(detector: Any, paths: list[str], seeds: list[int], name: str) -> pd.DataFrame:
+    """Score images in one degradation."""
+    parts = [judge_images(detector, chunk) for chunk in _chunks(paths, seeds, name)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.ndarray]]:
+    """Degrade images and yield them in their order, about ``CHUNK`` bytes at a time."""
+    degraded = (degrade(path, name, seed) for path, seed in zip(paths, seeds, strict=True))
+    chunk: list[np.ndarray] = []
+    free = CHUNK
+    for image in show_progress(degraded, len(paths), name):
+        chunk.append(image)
+        free -= image.nbytes
+        if free <= 0:
+            yield chunk
+            chunk, free = [], CHUNK
+    if chunk:
+        yield chunk
+
+
+def _seed(random_state: int, source: Any) -> int:
+    """Make one seed for all pictures of a source, in every degradation and whatever the order."""
+    return int.from_bytes(hashlib.sha256(f"{random_state} {source}".encode()).digest()[:8])

@@ -1,0 +1,124 @@
+import numpy as np
+import pandas as pd
+import pytest
+from audit_pictures import by_way_of, lower_half, picture, repaint, write
+from sklearn.ensemble import RandomForestClassifier
+
+from cnnsvm.audit.outside import compare_outside, find_pairs, probe_outside
+from cnnsvm.data.manifest import make_manifest, make_row
+
+PICTURES = [picture(seed, 140, 120) for seed in range(12)]
+MASKS = [lower_half(pixels) for pixels in PICTURES]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_trees():
+    """Most of an audit's time goes into forests, on which nothing here depends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "cnnsvm.evaluation.negative_controls.RandomForestClassifier",
+            lambda n_trees, **options: RandomForestClassifier(20, **options),
+        )
+        yield
+
+
+def paste(fakes, reals=PICTURES):
+    return [
+        np.where(mask[:, :, None], fake, real)
+        for fake, real, mask in zip(fakes, reals, MASKS, strict=True)
+    ]
+
+
+def sample_of(folder, fakes, reals=PICTURES, variant="spliced", **options):
+    masks = write(folder / "mask", [np.uint8(mask) * 255 for mask in MASKS])
+    real, fake = (
+        write(folder / name, pictures, **options)
+        for name, pictures in (("real", reals), ("fake", fakes))
+    )
+    rows = [make_row(path, 0, f"s{i}") for i, path in enumerate(real)]
+    rows += [
+        make_row(path, 1, f"s{i}", variant=variant, mask_path=mask)
+        for i, (path, mask) in enumerate(zip(fake, masks, strict=True))
+    ]
+    table = make_manifest(rows)
+    return table.assign(unit=table["source_id"], lossy="quality" in options)
+
+
+def outside(sample):
+    return probe_outside(sample, 2, 0, n_jobs=1, progress=False)
+
+
+def noisy(pictures, strength):
+    rng = np.random.default_rng(0)
+    return [
+        np.clip(p + rng.normal(0, strength, p.shape), 0, 255).astype(np.uint8) for p in pictures
+    ]
+
+
+def test_spliced_fakes_that_touch_nothing_outside_pass(tmp_path):
+    check = outside(sample_of(tmp_path, paste([repaint(p) for p in PICTURES])))
+    assert check.verdict == "pass"
+    assert check.details["n_changed"] == 0
+    assert "all 12 spliced fakes equal their originals" in check.summary
+
+
+def test_both_through_one_jpeg_pass(tmp_path):
+    fakes = paste([repaint(p) for p in PICTURES])
+    check = outside(sample_of(tmp_path, fakes, ending="jpg", quality=90))
+    assert check.verdict == "pass"
+
+
+def test_whatever_tells_the_classes_apart_outside_is_a_leak(tmp_path):
+    for name, fakes in (
+        ("noise", noisy(PICTURES, 12)),
+        ("resize", [by_way_of(p, 96, between=repaint) for p in PICTURES]),
+    ):
+        check = outside(sample_of(tmp_path / name, fakes))
+        assert check.verdict == "leak", name
+        assert check.auc > 0.8
+        assert "Paste" in check.remedy
+
+
+def test_a_slight_change_outside_is_told_even_if_no_probe_sees_it(tmp_path):
+    fakes = [p.copy() for p in PICTURES]
+    for fake in fakes:
+        fake[5, 5] ^= 1
+    check = outside(sample_of(tmp_path, fakes))
+    assert check.verdict == "warning"
+    assert "12 of 12 spliced fakes differ" in check.summary
+
+
+def test_a_regenerated_fake_may_differ_everywhere(tmp_path):
+    check = outside(sample_of(tmp_path, noisy(PICTURES, 12), variant="regenerated"))
+    assert check.verdict == "warning"
+    assert "If they are meant as spliced, this is a leak" in check.remedy
+
+
+def test_only_fakes_with_a_mask_and_an_original_of_their_size_are_compared(tmp_path):
+    sample = sample_of(tmp_path, PICTURES)
+    assert len(find_pairs(sample, "spliced")) == 12
+    assert len(find_pairs(sample[sample["source_id"] != "s3"], "spliced")) == 11
+    assert not find_pairs(sample.assign(mask_path=None), "spliced")
+    assert not find_pairs(sample.assign(width=sample["width"] + sample["label"]), "spliced")
+    unmasked = probe_outside(sample.assign(mask_path=None), 2, 0, 1, progress=False)
+    assert unmasked.verdict == "not checked"
+
+
+def test_a_mask_that_leaves_next_to_nothing_is_left_out(tmp_path):
+    sample = sample_of(tmp_path, PICTURES)
+    full = write(tmp_path / "full", [np.full((120, 140), 255, np.uint8)])[0]
+    pairs = find_pairs(sample.assign(mask_path=full), "spliced")
+    assert list(compare_outside(pairs[:1], n_jobs=1)) == [None]
+
+
+def test_too_few_sources_for_folds_are_a_warning(tmp_path):
+    sample = sample_of(tmp_path, noisy(PICTURES, 12))
+    few = pd.concat([sample[sample["source_id"] == "s0"]])
+    assert outside(few).verdict == "warning"
+
+
+@pytest.mark.parametrize("variant", ["spliced", "regenerated"])
+def test_the_original_of_a_pair_is_that_of_its_record(tmp_path, variant):
+    pairs = find_pairs(sample_of(tmp_path, PICTURES, variant=variant), variant)
+    for pair in pairs:
+        assert pair.real.split("/")[-1] == pair.fake.split("/")[-1]

@@ -1,0 +1,363 @@
+import hashlib
+import io
+import logging
+import os
+import tarfile
+import zipfile
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.readers import DatasetError, MissingDataError, group_near_duplicates, read_cifake
+from cnnsvm.data.readers import cifake as module
+from cnnsvm.data.readers.cifake import is_large_cifake
+
+FOLDERS = ("train/REAL", "train/FAKE", "test/REAL", "test/FAKE")
+REAL_ARCHIVE = Path(__file__).parents[3] / "../shared/data/cifake_train.tar.xz"
+KINDS = ("folder", "zip", "tar", "tar.gz", "tar.xz")
+
+
+def picture(seed, size=(32, 32)):
+    """Large patches of colour with finer ones of grey on them, as in photographs."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(128, 40, (4, 4, 3)).repeat(8, 0).repeat(8, 1)
+    middle = rng.normal(0, 20, (8, 8, 1)).repeat(4, 0).repeat(4, 1)
+    fine = rng.normal(0, 20, (16, 16, 1)).repeat(2, 0).repeat(2, 1)
+    pixels = np.clip(coarse + middle + fine, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).resize(size)
+
+
+def jpeg(seed, size=(32, 32), format="JPEG"):
+    buffer = io.BytesIO()
+    picture(seed, size).save(buffer, format)
+    return buffer.getvalue()
+
+
+def content(folders=FOLDERS, n=3):
+    names = [f"{folder}/{i:04} ({i}).jpg" for folder in folders for i in range(n)]
+    return {name: jpeg(k) for k, name in enumerate(names)}
+
+
+def pack(files, path):
+    """Write files as a folder or an archive, whatever the path's suffix says."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as opened:
+            for name, data in files.items():
+                opened.writestr(name, data)
+    elif ".tar" in path.name:
+        with tarfile.open(path, "w:" + path.suffix.replace(".tar", "").lstrip(".")) as opened:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                opened.addfile(info, io.BytesIO(data))
+    else:
+        for name, data in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    return path
+
+
+def read(files, tmp_path, kind="tar.xz", splits=None):
+    return read_cifake(pack(files, tmp_path / ("x" if kind == "folder" else f"x.{kind}")), splits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_container_gives_the_same(tmp_path, kind):
+    files = content()
+    found = read(dict(reversed(files.items())), tmp_path, kind)
+    assert found.names.tolist() == sorted(files)
+    for k, name in enumerate(found.names):
+        assert (found.images[k] == load_image(files[name])).all()
+        assert found.sha256[k] == hashlib.sha256(files[name]).hexdigest()
+        assert found.split[k] == name.split("/")[0]
+        assert found.labels[k] == ("FAKE" in name)
+    assert found.images.dtype == np.uint8
+    assert found.labels.dtype == found.groups.dtype == np.int64
+    assert found.groups.tolist() == list(range(len(files)))
+    with pytest.raises(FrozenInstanceError):
+        found.labels = None
+
+
+@pytest.mark.parametrize("prefix", ["", "cifake/", "./a/b/"])
+@pytest.mark.parametrize("case", [str.lower, str.upper, str.title])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_wrapping_folders_and_any_case(tmp_path, prefix, case, kind):
+    files = {prefix + case(name): data for name, data in content().items()}
+    found = read(files, tmp_path, kind)
+    assert len(found.names) == len(files)
+    assert set(zip(found.split, found.labels, strict=True)) == {
+        ("train", 0), ("train", 1), ("test", 0), ("test", 1)
+    }  # fmt: skip
+    assert set(np.char.rpartition(found.names, "/")[:, 0]) == set(FOLDERS)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_one_split_alone(tmp_path, split):
+    files = content()
+    own = {name: data for name, data in files.items() if name.startswith(split)}
+    alone = read(own, tmp_path)
+    chosen = read(files, tmp_path, "zip", splits=split)
+    below = read_cifake(pack(files, tmp_path / "folder") / split)
+    for found in (alone, chosen, below):
+        assert found.names.tolist() == sorted(own)
+        assert set(found.split) == {split}
+
+
+def test_a_split_that_is_not_wanted_is_not_decoded(tmp_path):
+    files = content() | {"test/REAL/bad.jpg": b"no image"}
+    assert set(read(files, tmp_path, splits=["train"]).split) == {"train"}
+
+
+def test_the_table(tmp_path):
+    files = content()
+    files["test/FAKE/again.jpg"] = files["test/FAKE/0001 (1).jpg"]
+    table = read(files, tmp_path).table
+    assert list(table.columns) == ["name", "label", "split", "source_id", "sha256"]
+    twins = table[table["sha256"].duplicated(keep=False)]
+    assert twins["name"].tolist() == ["test/FAKE/0001 (1).jpg", "test/FAKE/again.jpg"]
+    assert set(twins["source_id"]) == {"test/FAKE/0001 (1).jpg"}
+    others = table.drop(twins.index)
+    assert (others["source_id"] == others["name"]).all()
+
+
+def test_same_pixels_share_a_group_whatever_the_file(tmp_path):
+    files = content()
+    name = "train/REAL/0000 (0).jpg"
+    files["train/REAL/copy.png"] = jpeg(0, format="PNG")
+    files["train/REAL/same.bmp"] = jpeg(0, format="BMP")
+    files["test/REAL/bytes.jpg"] = files[name]  # across splits too
+    found = read(files, tmp_path)
+    group = dict(zip(found.names, found.groups, strict=True))
+    assert group["train/REAL/copy.png"] == group["train/REAL/same.bmp"] != group[name]
+    assert group["test/REAL/bytes.jpg"] == group[name]
+    assert len(set(found.groups)) == len(files) - 2
+
+
+def test_strays_are_ignored_and_images_elsewhere_reported(tmp_path, caplog):
+    files = content(n=1)
+    strays = {"README.txt": b"x", "train/REAL/Thumbs.db": b"x", "train/REAL/.hidden.jpg": b"x"}
+    strays |= {"__MACOSX/train/REAL/._0000 (0).jpg": b"x", "train/cover.jpg": jpeg(1, (99, 50))}
+    found = read(files | strays, tmp_path)
+    assert found.names.tolist() == sorted(files)
+    assert "left out 2 file(s), such as" in caplog.text  # the cover, and what is no image
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar.xz"])
+@pytest.mark.parametrize("damage", ["text", "empty", "cut"])
+def test_a_file_that_is_no_image(tmp_path, kind, damage):
+    bad = {"text": b"hello", "empty": b"", "cut": jpeg(0)[:-200]}[damage]
+    with pytest.raises(
+        ImageError, match=r"x.*: .*train/REAL/bad\.jpg: .* Download the data again, or remove it"
+    ):
+        read(content(n=1) | {"train/REAL/bad.jpg": bad}, tmp_path, kind)
+
+
+def test_other_sizes_are_refused(tmp_path):
+    for size in ((33, 32), (32, 33), (64, 64)):
+        files = content(n=1) | {"train/REAL/big.jpg": jpeg(0, size)}
+        message = rf"big\.jpg: {size[0]}x{size[1]} pixels; images of CIFAKE are 32x32.*read_folder"
+        with pytest.raises(DatasetError, match=message):
+            read(files, tmp_path)
+    with pytest.raises(DatasetError, match=r"big\.jpg has 65,537 bytes, but an image of 32x32"):
+        read(content(n=1) | {"train/REAL/big.jpg": bytes(65_537)}, tmp_path)
+
+
+@pytest.mark.parametrize("missing", FOLDERS)
+def test_a_missing_class(tmp_path, missing):
+    folders = [folder for folder in FOLDERS if folder != missing]
+    with pytest.raises(DatasetError, match=f"no images in {missing}; both classes are needed"):
+        read(content(folders, n=1), tmp_path)
+
+
+def test_nothing_recognised(tmp_path):
+    with pytest.raises(DatasetError, match=r"no images in train\|test/REAL\|FAKE\. Give the fol"):
+        read({"a.txt": b"x"}, tmp_path)
+    with pytest.raises(DatasetError, match=r"but 2 elsewhere, such as \['cats/1\.jpg'\]"):
+        read({"cats/1.jpg": b"x", "dogs/1.jpg": b"x"}, tmp_path)
+    with pytest.raises(DatasetError, match=r"no images in test/REAL\|FAKE"):
+        read(content(["train/REAL", "train/FAKE"], n=1), tmp_path, splits="test")
+
+
+@pytest.mark.parametrize("second", ["Train/real/0000 (0).jpg", "more/train/REAL/0000 (0).jpg"])
+def test_two_files_of_one_name(tmp_path, second):
+    files = content(n=1) | {second: jpeg(9)}
+    for kind in ("zip", "tar.xz"):
+        with pytest.raises(DatasetError, match=r"is a second train/REAL/0000 \(0\)\.jpg"):
+            read(files, tmp_path, kind)
+
+
+def test_splits_must_be_known(tmp_path):
+    for splits in ("valid", ["train", "Test"], ()):
+        with pytest.raises(DatasetError, match="splits must be None or of train, test, got"):
+            read(content(n=1), tmp_path, splits=splits)
+
+
+def test_what_is_no_archive(tmp_path):
+    with pytest.raises(MissingDataError, match="no such file or folder"):
+        read_cifake(tmp_path / "none.zip")
+    (tmp_path / "x.jpg").write_bytes(jpeg(0))
+    with pytest.raises(DatasetError, match="neither a folder nor an archive"):
+        read_cifake(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.xz"])
+def test_a_truncated_archive(tmp_path, kind):
+    path = pack(content(), tmp_path / f"x.{kind}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DatasetError, match=r"cannot be unpacked \(.*Download it again"):
+        read_cifake(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.xz"])
+def test_unsafe_archives(tmp_path, kind, monkeypatch):
+    with pytest.raises(DatasetError, match="leaves the folder"):
+        read(content(n=1) | {"../train/REAL/x.jpg": jpeg(9)}, tmp_path, kind)
+    monkeypatch.setattr(module, "MAX_BYTES", 3_000)
+    with pytest.raises(DatasetError, match=r"more than the cap of 3,000"):
+        read(content(), tmp_path, kind)
+
+
+def test_a_link_in_an_archive_is_refused(tmp_path):
+    path = pack(content(n=1), tmp_path / "x.tar")
+    with tarfile.open(path, "a") as opened:
+        link = tarfile.TarInfo("train/REAL/link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        opened.addfile(link)
+    with pytest.raises(DatasetError, match=r"'train/REAL/link\.jpg' is a link"):
+        read_cifake(path)
+
+
+def test_large_archives_of_small_images_are_recognised(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MANY", 8)
+    path = tmp_path / "x.tar.xz"
+    assert is_large_cifake(pack({"notes.txt": b"x"} | content(n=3), path))
+    assert not is_large_cifake(pack(content(n=2), path))
+    assert not is_large_cifake(pack({"train/REAL/z.jpg": bytes(70_000)} | content(n=3), path))
+    assert not is_large_cifake(pack({"other/z.jpg": b"x"} | content(n=3), path))
+
+
+def variants(seed):
+    """An image and what a copy of it may look like."""
+    image = np.asarray(picture(seed))
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=75)
+    brighter = np.clip(image.astype(int) + 15, 0, 255).astype(np.uint8)
+    flatter = (image * 0.8 + 20).astype(np.uint8)
+    return [image, brighter, flatter, load_image(buffer.getvalue())]
+
+
+def test_near_duplicates_share_a_group_and_nothing_else_does():
+    images = np.stack([image for seed in range(30) for image in variants(seed)])
+    groups = group_near_duplicates(images)
+    assert groups.tolist() == np.repeat(np.arange(30), 4).tolist()
+    assert groups.dtype == np.int64
+
+
+def test_mirror_images_are_near_duplicates_unless_told():
+    images = np.stack([np.asarray(picture(0)), np.asarray(picture(1)), variants(0)[1][:, ::-1]])
+    assert group_near_duplicates(images).tolist() == [0, 1, 0]
+    assert group_near_duplicates(images, mirrored=False).tolist() == [0, 1, 2]
+
+
+def test_given_groups_are_widened_and_never_split():
+    images = np.stack([variants(0)[0], variants(1)[0], variants(1)[1], variants(2)[0]])
+    assert group_near_duplicates(images, np.array([5, 5, 7, 3])).tolist() == [0, 0, 0, 1]
+    assert group_near_duplicates(images, np.array(list("abcb"))).tolist() == [0, 1, 1, 1]
+
+
+def test_labels_keep_classes_apart_but_for_identical_images():
+    one, brighter = variants(0)[:2]
+    images, labels = np.stack([one, brighter, one, brighter]), np.array([0, 0, 1, 1])
+    assert group_near_duplicates(images[:2], labels=np.array([0, 1])).tolist() == [0, 1]
+    assert group_near_duplicates(images, labels=labels).tolist() == [0, 0, 0, 0]
+
+
+def test_images_without_contrast_are_joined_only_when_identical():
+    rng = np.random.default_rng(0)
+    flat = [np.full((32, 32, 3), value, np.uint8) for value in (0, 0, 200, 255)]
+    foggy = [rng.integers(100, 103, (1, 1, 3), dtype=np.uint8) + flat[0] for _ in range(2)]
+    foggy[1] = foggy[1] + np.eye(32, dtype=np.uint8)[:, :, None]
+    assert len(set(group_near_duplicates(np.stack(flat + foggy)).tolist())) == 5
+
+
+def test_tiles_do_not_change_the_result(monkeypatch):
+    from cnnsvm.data import small_near_duplicates as small_duplicates
+
+    images = np.stack([image for seed in range(9) for image in variants(seed)])[::-1]
+    whole = group_near_duplicates(images)
+    monkeypatch.setattr(small_duplicates, "_TILE", (5, 7))
+    assert group_near_duplicates(images).tolist() == whole.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, r"shape \(N, 32, 32, 3\) with N"),
+        ({"images": np.zeros((0, 32, 32, 3), np.uint8)}, "at least 1"),
+        ({"images": np.zeros((2, 32, 32, 3))}, "got float64"),
+        ({"groups": np.zeros(3)}, "groups must have one value an image"),
+        ({"labels": np.zeros(3)}, "labels must have one value an image"),
+        ({"min_layout": 0}, r"min_layout is a correlation and must lie in \(0, 1\], got 0"),
+        ({"min_detail": 1.5}, "min_detail is a correlation"),
+    ],
+)
+def test_bad_arguments_of_the_grouping(arguments, message):
+    arguments = {"images": np.zeros((2, 32, 32, 3), np.uint8)} | arguments
+    with pytest.raises(ValueError, match=message):
+        group_near_duplicates(**arguments)
+
+
+def test_wider_groups_reach_the_table(tmp_path):
+    files = content(n=1)
+    buffer = io.BytesIO()
+    Image.fromarray(variants(0)[1]).save(buffer, "PNG")
+    found = read(files | {"train/REAL/brighter.png": buffer.getvalue()}, tmp_path)
+    wider = replace(found, groups=group_near_duplicates(found.images, found.groups))
+    sources = wider.table.set_index("name")["source_id"]
+    assert sources["train/REAL/brighter.png"] == "train/REAL/0000 (0).jpg"
+
+
+def test_nothing_is_shown_when_no_terminal_looks(tmp_path, capsys, caplog):
+    with caplog.at_level(logging.INFO):
+        group_near_duplicates(read(content(n=1), tmp_path).images)
+    assert capsys.readouterr() == ("", "")
+    assert "near-duplicate pairs" in caplog.text
+
+
+@pytest.mark.skipif(not REAL_ARCHIVE.is_file(), reason="needs ../shared/data")
+def test_the_real_archive_is_recognised():
+    assert is_large_cifake(REAL_ARCHIVE)
+
+
+@pytest.mark.skipif(
+    not REAL_ARCHIVE.is_file() or "CNNSVM_TEST_CIFAKE" not in os.environ,
+    reason="needs ../shared/data and CNNSVM_TEST_CIFAKE=1: two minutes on two cores",
+)
+def test_the_whole_real_archive():
+    found = read_cifake(REAL_ARCHIVE)
+    assert found.images.shape == (100_000, 32, 32, 3)
+    assert np.bincount(found.labels).tolist() == [50_000, 50_000]
+    assert len(set(found.sha256)) == len(set(found.groups)) == 99_080
+    assert np.bincount(np.bincount(found.groups)).tolist() == [0, 98_160, 920]
+    wider = group_near_duplicates(found.images, found.groups, labels=found.labels)
+    assert 98_300 <= len(set(wider.tolist())) <= 98_400  # products differ in the last digit
+
+
+def test_a_name_tells_what_a_picture_shows(tmp_path):
+    names = ["0001.jpg", "0001 (2).jpg", "17 (7).jpg", "0001 (10).jpg"]
+    found = read({f"train/{k}/{n}": jpeg(3) for k in ("REAL", "FAKE") for n in names}, tmp_path)
+    shown = dict(zip(found.names.tolist(), found.objects.tolist(), strict=True))
+    for kind in ("REAL", "FAKE"):
+        said = [shown[f"train/{kind}/{name}"] for name in names]
+        assert said == ["airplane", "automobile", "frog", "truck"]
+
+
+@pytest.mark.parametrize("name", ["0001 (11).jpg", "0001 (0).jpg", "cat.jpg", "0001 (x).jpg"])
+def test_a_name_that_does_not_tell_is_named(tmp_path, name):
+    found = read({f"train/{k}/{name}": jpeg(3) for k in ("REAL", "FAKE")}, tmp_path)
+    with pytest.raises(DatasetError, match=r"train/FAKE/.*: what it shows is told by a number"):
+        _ = found.objects

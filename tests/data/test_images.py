@@ -1,0 +1,291 @@
+import io
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+
+from cnnsvm.data.images import (
+    ImageError,
+    as_image_list,
+    find_bad_images,
+    image_name,
+    list_images,
+    load_image,
+)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def encode(image, format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def smooth(size=(64, 48)):
+    ramp = np.add.outer(np.arange(size[1]) * 3, np.arange(size[0])).astype(np.uint8)
+    return Image.fromarray(np.stack([ramp, ramp[::-1], 255 - ramp], axis=2))
+
+
+def test_path_bytes_pil_and_array_agree(tmp_path, pixels):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    for same in (path, str(path), path.read_bytes(), Image.open(path), pixels):
+        loaded = load_image(same)
+        np.testing.assert_array_equal(loaded, pixels)
+        assert loaded.dtype == np.uint8
+        assert loaded.flags.c_contiguous
+        assert loaded.flags.writeable
+
+
+def test_the_input_is_not_changed_nor_shared(pixels):
+    before, pil = pixels.copy(), Image.fromarray(pixels)
+    load_image(pixels)[:] = 0
+    load_image(pil)[:] = 0
+    np.testing.assert_array_equal(pixels, before)
+    np.testing.assert_array_equal(np.asarray(pil), before)
+
+
+def test_a_grey_array_is_not_shared():
+    grey = np.full((4, 5), 7, np.uint8)
+    load_image(grey)[:] = 0
+    assert (grey == 7).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(tmp_path, orientation):
+    image, exif = smooth(), Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    image.save(path, exif=exif)
+    upright = load_image(path)
+    turns = {
+        **{1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1]},
+        **{4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1)},
+        **{7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90},
+    }
+    np.testing.assert_array_equal(upright, turns[orientation](np.asarray(image)))
+    np.testing.assert_array_equal(load_image(Image.open(path)), upright)
+    already = ImageOps.exif_transpose(Image.open(path))
+    np.testing.assert_array_equal(load_image(already), upright)
+    np.testing.assert_array_equal(load_image(Image.fromarray(upright)), upright)
+
+
+def test_exif_of_a_pil_input_survives():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    opened = Image.open(io.BytesIO(encode(smooth(), "JPEG", exif=exif)))
+    load_image(opened)
+    assert opened.getexif()[0x0112] == 6
+    assert opened.size == (64, 48)
+
+
+@pytest.mark.parametrize("kind", ["file", "array", "pil"])
+def test_alpha_is_composited_on_white(kind):
+    rgba = np.array([[[10, 20, 30, 0], [10, 20, 30, 255], [0, 0, 0, 128]]], np.uint8)
+    image = Image.fromarray(rgba)
+    given = {"file": encode(image, "PNG"), "array": rgba, "pil": image}[kind]
+    expected = [[[255, 255, 255], [10, 20, 30], [127, 127, 127]]]
+    np.testing.assert_array_equal(load_image(given), expected)
+
+
+def test_grey_with_alpha():
+    grey = Image.fromarray(np.array([[[40, 255], [40, 0]]], np.uint8), "LA")
+    np.testing.assert_array_equal(load_image(encode(grey, "PNG"))[0], [[40] * 3, [255] * 3])
+
+
+def test_palette_with_transparency():
+    image = Image.new("P", (2, 1))
+    image.putpalette([9, 8, 7, 200, 100, 50])
+    image.putpixel((1, 0), 1)
+    loaded = load_image(encode(image, "PNG", transparency=1))
+    np.testing.assert_array_equal(loaded, [[[9, 8, 7], [255, 255, 255]]])
+
+
+def test_rgb_with_a_transparent_colour():
+    image = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
+    loaded = load_image(encode(image, "PNG", transparency=(4, 5, 6)))
+    np.testing.assert_array_equal(loaded, [[[1, 2, 3], [255, 255, 255]]])
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_to_the_nearest_eight(format):
+    values = np.arange(0, 65536, 7, dtype=np.uint16).reshape(1, -1)
+    loaded = load_image(encode(Image.fromarray(values), format))
+    exact = np.round(values / 65535 * 255)
+    np.testing.assert_array_equal(loaded, np.repeat(exact[:, :, None], 3, axis=2))
+
+
+def test_wide_integers_beyond_sixteen_bits_are_refused():
+    image = Image.fromarray(np.array([[0, 70000]], np.int32))
+    with pytest.raises(ImageError, match="70000 are not 16-bit"):
+        load_image(image)
+
+
+def test_floating_point_pixels_are_refused():
+    with pytest.raises(ImageError, match="no fixed range"):
+        load_image(Image.fromarray(np.zeros((2, 2), np.float32)))
+
+
+def test_one_bit():
+    image = Image.fromarray(np.array([[True, False]]))
+    assert image.mode == "1"
+    np.testing.assert_array_equal(load_image(encode(image, "PNG")), [[[255] * 3, [0] * 3]])
+
+
+def test_cmyk():
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    loaded = load_image(encode(image, "JPEG", quality=95))
+    assert loaded.shape == (8, 8, 3)
+    np.testing.assert_allclose(loaded.reshape(-1, 3).mean(axis=0), [255, 0, 0], atol=4)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP"])
+def test_an_animation_warns_and_gives_its_first_frame(format):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    with pytest.warns(UserWarning, match="3 frames"):
+        loaded = load_image(data)
+    np.testing.assert_array_equal(loaded[0, 0], [255, 0, 0])
+
+
+def test_a_still_image_does_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_image(encode(smooth(), "GIF"))
+
+
+def test_the_cap_is_checked_before_decoding():
+    huge = encode(Image.new("1", (9000, 9000)), "PNG")[:60]  # a header, hardly any data
+    with pytest.raises(ImageError, match="81,000,000 pixels, more than the cap of 50,000,000"):
+        load_image(huge)
+    with pytest.raises(ImageError, match=r"truncated|broken"):
+        load_image(huge, max_pixels=81_000_000)
+
+
+@pytest.mark.parametrize("kind", ["array", "pil", "bytes"])
+def test_the_cap_holds_for_every_input(kind):
+    image = smooth((11, 10))
+    given = {"array": np.asarray(image), "pil": image, "bytes": encode(image, "PNG")}[kind]
+    assert load_image(given, max_pixels=110).shape == (10, 11, 3)
+    with pytest.raises(ImageError, match="11x10 is 110 pixels"):
+        load_image(given, max_pixels=109)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.3, 0.8])
+def test_truncated_files_are_refused(tmp_path, pixels, format, share):
+    noise = np.tile(pixels, (4, 4, 1))  # large enough that the cut falls into the pixels
+    data = encode(Image.fromarray(noise), format)
+    path = tmp_path / "cut"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ImageError, match=r"cut: ."):
+        load_image(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, I am a text file\n" * 20])
+def test_what_is_no_image_is_refused(tmp_path, content):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for given in (path, content):
+        with pytest.raises(ImageError, match="not an image in a format that is read here"):
+            load_image(given)
+
+
+def test_formats_that_run_programs_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(ImageError, match="not an image in a format"):
+        load_image(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ImageError, match=r"none\.png: no such file. Check the path"):
+        load_image(tmp_path / "none.png")
+
+
+def test_a_folder_as_a_path(tmp_path):
+    with pytest.raises(ImageError, match="a folder, not an image"):
+        load_image(tmp_path)
+
+
+def test_image_errors_are_value_and_os_errors(tmp_path):
+    for kind in (ValueError, OSError):
+        with pytest.raises(kind):
+            load_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("dtype", [float, np.uint16, bool])
+def test_a_wrong_dtype_names_the_remedy(dtype):
+    with pytest.raises(ImageError, match=r"must be uint8 \(0-255\), got .*astype"):
+        load_image(np.zeros((3, 3, 3), dtype))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 3, 2), (2, 3, 3, 3), (0, 3, 3), (3, 0)])
+def test_a_wrong_shape(shape):
+    with pytest.raises(ImageError, match=r"must have shape|at least one pixel"):
+        load_image(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("given", [None, 3, ["a.png"]])
+def test_a_wrong_type(given):
+    with pytest.raises(ImageError, match="an image is a path, bytes, a PIL image or"):
+        load_image(given)
+
+
+def test_a_bare_string_or_path_is_one_image(tmp_path):
+    image = smooth()
+    for one in ("a.png", b"abc", tmp_path / "a.png", image):
+        assert as_image_list(one) == [one]
+
+
+def test_arrays_are_one_image_or_a_stack():
+    assert len(as_image_list(np.zeros((4, 5), np.uint8))) == 1
+    assert len(as_image_list(np.zeros((4, 5, 4), np.uint8))) == 1
+    assert [a.shape for a in as_image_list(np.zeros((2, 4, 5, 3), np.uint8))] == [(4, 5, 3)] * 2
+    with pytest.raises(ValueError, match=r"got \(2, 4, 5\)"):
+        as_image_list(np.zeros((2, 4, 5), np.uint8))
+
+
+def test_sequences_and_tables_give_their_paths():
+    paths = ["a.png", "b.png"]
+    table = pd.DataFrame({"path": paths, "label": [0, 1]})
+    for given in (paths, tuple(paths), np.array(paths), np.array(paths, object), table.path, table):
+        assert as_image_list(given) == paths
+    with pytest.raises(ValueError, match="needs a 'path' column"):
+        as_image_list(table[["label"]])
+    with pytest.raises(ValueError, match="got int"):
+        as_image_list(3)
+
+
+def test_bad_images_are_found_with_their_position(tmp_path, pixels):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    found = find_bad_images([path, tmp_path / "none.png", pixels, b""], n_jobs=2)
+    assert [position for position, _ in found] == [1, 3]
+    assert "none.png: no such file" in found[0][1]
+
+
+def test_listing_is_sorted_and_leaves_out_hidden_and_other_files(tmp_path):
+    for name in ("b/2.JPG", "a.png", ".hidden/x.png", "__MACOSX/y.png", "._z.png", "notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "folder.png").mkdir()
+    assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == [
+        "a.png",
+        "b/2.JPG",
+    ]
+
+
+def test_names_are_short(pixels):
+    assert image_name(b"1234") == "<4 bytes>"
+    assert image_name(pixels) == "<array (20, 30, 3) uint8>"
+    assert image_name(Image.fromarray(pixels)) == "<PIL image 30x20>"
+    assert image_name(None) == "<NoneType>"

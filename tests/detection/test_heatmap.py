@@ -1,0 +1,262 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from sklearn.exceptions import NotFittedError
+
+from cnnsvm import InpaintDetector
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.detection import heatmap as explanation
+from cnnsvm.detection.heatmap import MAX_WINDOWS, blend_windows, window_positions
+from cnnsvm.detection.saved_networks import real_class
+
+SETTINGS = {
+    "backbone": "resnet18",
+    "weights": None,
+    "truncate_at": "layer1",
+    "preprocessing": "residual",
+    "epochs": 4,
+    "crop_size": 32,
+    "n_crops": 4,
+    "n_trials": 1,
+    "cv": 2,
+    "batch_size": 16,
+    "precision": "float32",
+    "random_state": 0,
+}
+ORIENTATION = 0x0112
+
+
+#: Images of the first sources train, the others have never been seen.
+N_TRAIN = 24
+
+
+@pytest.fixture(scope="module")
+def trained(pictures):
+    return InpaintDetector(**SETTINGS).fit(*(part[:N_TRAIN] for part in pictures))
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def brightness(trained, monkeypatch):
+    """A detector that takes for repainted what is bright."""
+
+    def score(network, crops, dtype, batch_size):
+        share = crops.float().mean(dim=(1, 2, 3)).numpy() / 255
+        return np.log((share + 1e-6) / (1 - share + 1e-6))
+
+    monkeypatch.setattr(explanation, "score_crops", score)
+    return trained
+
+
+@pytest.fixture
+def uneven():
+    """A picture that no turn or reflection maps onto itself."""
+    rows, columns = np.mgrid[:70, :110]
+    grey = 20 + 180 * np.exp(-((rows - 12) ** 2 + (columns - 25) ** 2) / 500) + columns / 3
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def write(pixels, orientation, kind="PNG"):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, exif=exif)
+    return buffer.getvalue()
+
+
+def is_map(values, shape):
+    assert values.shape == shape
+    assert values.dtype == np.float32
+    assert np.isfinite(values).all()
+    assert values.min() >= 0
+    assert values.max() <= 1
+
+
+def test_the_repainted_half_stands_out_in_pictures_never_seen(trained, pictures):
+    images, y, _ = (part[N_TRAIN:] for part in pictures)
+    clean = np.mean([trained.explain(image).mean() for image in images[::3]])
+    assert y[::3].sum() == 0
+    for fake in (image for image, label in zip(images, y, strict=True) if label):
+        found = trained.explain(fake)
+        is_map(found, (72, 80))
+        assert found[:, :40].mean() > found[:, 40:].mean() + 0.2
+        assert found[:, :40].mean() > clean + 0.2
+        mirrored = trained.explain(np.ascontiguousarray(fake[:, ::-1]))
+        assert mirrored[:, 40:].mean() > mirrored[:, :40].mean() + 0.2
+
+
+def test_the_map_is_that_of_the_classifier(trained):
+    """Windows of one crop: the map is the probability that fine-tuning trained."""
+    import torch
+
+    picture = noise(32, 32, 3)
+    crop = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
+    with torch.inference_mode():
+        fake = trained.network_.logits(crop).softmax(dim=1)[0, 1].item()
+    np.testing.assert_allclose(trained.explain(picture), fake, atol=1e-5)
+
+
+def test_explaining_changes_nothing(trained):
+    picture = noise(50, 60, 3)
+    before = picture.copy()
+    probabilities = trained.predict_proba([picture])
+    first = trained.explain(picture)
+    np.testing.assert_array_equal(trained.explain(picture), first)
+    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(trained.predict_proba([picture]), probabilities)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_map_lies_on_the_pixels_as_they_are_stored(
+    brightness, uneven, tmp_path, orientation, kind
+):
+    content = write(uneven, orientation, kind)
+    (tmp_path / "picture").write_bytes(content)
+    found = brightness.explain(tmp_path / "picture")
+    is_map(found, (70, 110))
+    row, column = np.unravel_index(found.argmax(), found.shape)
+    assert abs(row - 12) < 20
+    assert abs(column - 25) < 20
+    # Pillow turns the map as it turns the picture: into the map of the upright picture
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(found)
+    stored.info["exif"] = exif.tobytes()
+    upright = brightness.explain(load_image(content))
+    np.testing.assert_allclose(np.asarray(ImageOps.exif_transpose(stored)), upright, atol=1e-6)
+
+
+def test_all_kinds_of_input_agree(brightness, uneven, tmp_path):
+    content = write(uneven, 6)
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    expected = brightness.explain(path)
+    for image in (str(path), content, Image.open(path)):
+        np.testing.assert_array_equal(brightness.explain(image), expected)
+    turned = brightness.explain(load_image(path))  # an array is upright
+    assert turned.shape == expected.shape[::-1]
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 77])
+def test_nonsense_for_an_orientation_is_none(brightness, uneven, orientation):
+    plain = brightness.explain(uneven)
+    np.testing.assert_array_equal(brightness.explain(write(uneven, orientation)), plain)
+
+
+def test_a_tiff_is_mapped_as_stored(brightness, uneven):
+    found = brightness.explain(write(uneven, 8, "TIFF"))
+    np.testing.assert_allclose(found, brightness.explain(write(uneven, 8)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (1, 90), (3, 700), (700, 3), (20, 31), (32, 32), (33, 32), (32, 95), (5, 40)],
+)
+def test_small_and_long_images_have_maps_of_their_shape(trained, shape):
+    is_map(trained.explain(noise(*shape, 3)), shape)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_one_colour_is_one_value(trained, value):
+    found = trained.explain(np.full((70, 45, 3), value, np.uint8))
+    is_map(found, (70, 45))
+    np.testing.assert_allclose(found, found[0, 0], atol=1e-5)
+
+
+def test_grey_alpha_and_two_level_images(trained):
+    picture = noise(72, 80, 3)
+    grey = picture[:, :, 0]
+    alpha = np.dstack([picture, grey])
+    for image in (grey, alpha, Image.fromarray(grey), Image.fromarray(grey).convert("1")):
+        is_map(trained.explain(image), (72, 80))
+    expected = trained.explain(np.repeat(grey[:, :, None], 3, axis=2))
+    np.testing.assert_array_equal(trained.explain(grey), expected)
+
+
+def test_large_pictures_do_not_take_forever(brightness, monkeypatch):
+    batches = []
+    score = explanation.score_crops
+
+    def count(network, crops, dtype, batch_size):
+        batches.append(len(crops))
+        return score(network, crops, dtype, batch_size)
+
+    monkeypatch.setattr(explanation, "score_crops", count)
+    picture = np.zeros((600, 900, 3), np.uint8)
+    picture[:300, 600:] = 255
+    found = brightness.explain(picture)
+    is_map(found, (600, 900))
+    assert 200 < sum(batches) <= MAX_WINDOWS
+    assert max(batches) <= SETTINGS["batch_size"]
+    assert found[:260, 640:].min() > 0.9
+    assert found[340:].max() < 0.1
+
+
+@pytest.mark.parametrize("size", [16, 31, 128])
+@pytest.mark.parametrize(
+    "shape", [(128, 128), (129, 128), (130, 500), (257, 301), (1000, 1500), (128, 9000)]
+)
+def test_windows_cover_the_picture_and_are_not_too_many(shape, size):
+    tops, lefts = window_positions(*shape, size)
+    for side, starts in zip(shape, (tops, lefts), strict=True):
+        assert starts[0] == 0
+        assert starts[-1] == side - size
+        assert len(set(starts)) == len(starts)
+        assert all(0 < step <= size for step in np.diff(starts))
+    tiles = np.prod([-(-side // size) for side in shape])
+    assert len(tops) * len(lefts) <= max(MAX_WINDOWS, tiles)
+    if np.prod([-(-4 * side // size) for side in shape]) <= MAX_WINDOWS:
+        assert all(step <= size // 4 for starts in (tops, lefts) for step in np.diff(starts))
+
+
+def test_blending_is_the_weighted_mean_of_the_windows_over_a_pixel():
+    values = np.array([0.9, 0.1, 0.4, 0.7])
+    places = [(0, 0), (0, 3), (2, 0), (2, 3)]
+    blended = blend_windows(values, places, (7, 8), 5)
+    ramp = np.array([1, 2, 3, 2, 1]) / 3
+    for row, column in np.ndindex(7, 8):
+        weights = [
+            ramp[row - y] * ramp[column - x] if 0 <= row - y < 5 and 0 <= column - x < 5 else 0
+            for y, x in places
+        ]
+        assert blended[row, column] == pytest.approx(np.average(values, weights=weights), abs=1e-6)
+    assert blended[0, 0] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    "change", [{"finetune": "none"}, {"finetune": "none", "backbone": "statistics"}]
+)
+def test_without_a_classifier_there_is_nothing_to_explain(pictures, change):
+    detector = InpaintDetector(**SETTINGS | {"truncate_at": None} | change).fit(*pictures)
+    with pytest.raises(ValueError, match=r"finetune='none'. Fit one with .*='full' or 'head'"):
+        detector.explain(pictures[0][0])
+
+
+def test_precomputed_embeddings_and_unfitted_detectors_explain_nothing(pictures):
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    detector = InpaintDetector("precomputed", n_trials=1).fit(X, np.arange(20) % 2)
+    with pytest.raises(ValueError, match="backbone='precomputed'"):
+        detector.explain(pictures[0][0])
+    with pytest.raises(NotFittedError):
+        InpaintDetector(**SETTINGS).explain(pictures[0][0])
+
+
+def test_what_is_no_image_is_named(trained, tmp_path):
+    with pytest.raises(ImageError, match=r"gone\.png: no such file"):
+        trained.explain(tmp_path / "gone.png")
+    with pytest.raises(ImageError, match="floats"):
+        trained.explain("floats")
+
+
+@pytest.mark.parametrize(
+    ("classes", "real"),
+    [(["fake", "real"], 1), ([0, 1], 0), (["original", "spliced"], 0), (["a", "b"], 0)],
+)
+def test_the_real_class_is_found_by_its_name(classes, real):
+    assert real_class(np.array(classes)) == real

@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnsvm import InpaintDetector
+from cnnsvm.data.manifest import make_manifest, make_row
+from cnnsvm.detection import saved_networks as reuse
+from cnnsvm.detection.pretrained import hash_images, training_hashes
+from cnnsvm.evaluation.preparation import Prepared
+from cnnsvm.evaluation.training_overlap import leave_out_seen
+from cnnsvm.io.bundle import BundleError
+
+N_SOURCES = 6
+
+
+def picture(seed):
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    return coarse.resize((96, 80), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rows = []
+    for i in range(N_SOURCES):
+        for label in (0, 1):
+            path = folder / f"{i}_{label}.png"
+            picture(i + 100 * label).save(path)
+            rows.append(make_row(path, label, f"source{i}", variant=("original", "spliced")[label]))
+    return Prepared(make_manifest(rows), [], ["an earlier warning"])
+
+
+@pytest.fixture(scope="module")
+def detector():
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    settings = {"augmentation": "geometric", "crop_size": 32, "n_crops": 1, "epochs": 1}
+    fitted = InpaintDetector(
+        "statistics", weights=None, kernel="linear", n_trials=1, cv=2, **settings, random_state=0
+    )
+    return fitted.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+
+
+@pytest.fixture
+def trained_on(detector, tmp_path):
+    """Save the detector as one that was trained on some of the pictures."""
+
+    def save(images):
+        if images is None:
+            vars(detector).pop("trained_on_", None)
+        else:
+            detector.trained_on_ = hash_images(images)
+        return detector.save(tmp_path / "model")
+
+    return save
+
+
+def test_sources_whose_original_was_seen_are_left_out(prepared, trained_on):
+    folder = trained_on([picture(1).resize((192, 160)), picture(4)])
+    left = leave_out_seen(prepared, folder)
+    assert set(left.manifest["source_id"]) == {"source0", "source2", "source3", "source5"}
+    assert len(left.manifest) == 8
+    assert [entry["path"].rpartition("/")[2] for entry in left.skipped] == ["1_0.png", "4_0.png"]
+    assert "trained on (0 bits of 64 differ)" in left.skipped[1]["reason"]
+    assert left.warnings[0] == "an earlier warning"
+    assert left.warnings[1].startswith(f"2 of 6 sources look like pictures that {folder} was")
+    assert len(prepared.manifest) == 2 * N_SOURCES  # as it was
+
+
+def test_a_seen_fake_alone_leaves_its_source_in(prepared, trained_on):
+    left = leave_out_seen(prepared, trained_on([picture(102)]))
+    assert left.manifest.equals(prepared.manifest)
+    assert left.warnings == ["an earlier warning"]
+
+
+def test_nothing_left_is_an_error(prepared, trained_on):
+    folder = trained_on([picture(i) for i in range(N_SOURCES)])
+    with pytest.raises(ValueError, match="6 of 6 sources of the data look like pictures that"):
+        leave_out_seen(prepared, folder)
+
+
+def test_a_detector_that_does_not_say_is_told_of(prepared, trained_on):
+    left = leave_out_seen(prepared, trained_on(None))
+    assert left.manifest.equals(prepared.manifest)
+    assert "does not say what it was trained on" in left.warnings[1]
+
+
+def test_what_is_no_saved_detector_leaves_all_in(prepared, tmp_path):
+    for weights in (None, "imagenet", tmp_path / "weights.pt"):
+        assert leave_out_seen(prepared, weights) is prepared
+
+
+def test_a_changed_bundle_is_an_error(prepared, trained_on):
+    folder = trained_on([picture(1)])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"threshold": 0.4}))
+    with pytest.raises(BundleError, match="has changed"):
+        leave_out_seen(prepared, folder)
+
+
+def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
+    folder = trained_on([picture(3)])
+    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", folder)
+    left = leave_out_seen(prepared, "cnnsvm")
+    assert "source3" not in set(left.manifest["source_id"])
+    assert left.warnings[1].startswith("1 of 6 sources look like pictures that the detector cnnsvm")
+
+
+def test_a_fake_stands_for_a_source_without_an_original(prepared, trained_on):
+    apart = prepared.manifest.assign(source_id=[f"own{i}" for i in range(2 * N_SOURCES)])
+    folder = trained_on([picture(102), picture(0)])
+    left = leave_out_seen(Prepared(apart, [], []), folder)
+    assert set(apart["source_id"]) - set(left.manifest["source_id"]) == {"own0", "own5"}
+
+
+def test_a_class_that_is_gone_is_an_error(prepared, trained_on):
+    apart = prepared.manifest.assign(source_id=[f"own{i}" for i in range(2 * N_SOURCES)])
+    folder = trained_on([picture(i) for i in range(N_SOURCES)])
+    with pytest.raises(ValueError, match="6 of 12 sources of others look"):
+        leave_out_seen(Prepared(apart, [], []), folder, name="others")
+
+
+def test_what_the_first_network_has_seen_is_left_out_a_generation_later(
+    prepared, trained_on, detector, tmp_path
+):
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    second = InpaintDetector(
+        "statistics", weights=trained_on([picture(2)]), finetune="none", crop_size=32, n_crops=1,
+        kernel="linear", n_trials=1, cv=2, random_state=0,
+    )  # fmt: skip
+    second.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+    untold = leave_out_seen(prepared, second.save(tmp_path / "untold"))
+    again = InpaintDetector.load(tmp_path / "untold").save(tmp_path / "again")
+    for left in (untold, leave_out_seen(prepared, again)):
+        assert "source2" not in set(left.manifest["source_id"])
+        assert "does not say what it was trained on" in left.warnings[1]
+    second.trained_on_ = hash_images([picture(5)])
+    told = leave_out_seen(prepared, second.save(tmp_path / "told"))
+    assert set(told.manifest["source_id"]) == {"source0", "source1", "source3", "source4"}
+    assert len(told.warnings) == 2
+
+
+def test_an_untold_first_network_leaves_what_it_saw_unknown(prepared, trained_on, tmp_path):
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+    folder = trained_on(None)
+    for generation in range(2):
+        second = InpaintDetector(
+            "statistics", weights=folder, finetune="none", crop_size=32, n_crops=1,
+            kernel="linear", n_trials=1, cv=2, random_state=0,
+        )  # fmt: skip
+        second.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+        second.trained_on_ = hash_images([picture(generation)])
+        assert not training_hashes(second)[1]
+        folder = second.save(tmp_path / f"generation{generation}")
+        known, is_all = training_hashes(folder)
+        assert not is_all
+        assert len(known) == generation + 1
+        assert not training_hashes(InpaintDetector.load(folder))[1]
+    left = leave_out_seen(prepared, folder)
+    assert set(prepared.manifest["source_id"]) - set(left.manifest["source_id"]) == {
+        "source0",
+        "source1",
+    }
+    assert "does not say what it was trained on" in left.warnings[1]

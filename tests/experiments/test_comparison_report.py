@@ -1,0 +1,212 @@
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from baselines.comparison import (
+    ALL,
+    Comparison,
+    paired_differences,
+    summarise_designs,
+)
+from baselines.plot import comparison_plot
+from baselines.report import (
+    describe_comparison,
+    format_comparison,
+    render_comparison,
+    write_comparison,
+)
+from cnnsvm.report.canvas import to_png
+from cnnsvm.report.wording import format_interval
+
+HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
+SKILLS = {"naive": 0.0, "seed": 0.2, "detector": 1.8}
+FACTS = {
+    "title": "Benchmark: a test",
+    "data": "thirty sources",
+    "command": "python experiments/benchmark.py --folds 2",
+    "n_images": 90,
+    "n_sources": 30,
+    "n_folds": 2,
+    "seconds": 75.0,
+    "designs": {"naive": "resized", "seed": "small", "detector": "ours"},
+    "settings": {"naive": "ResizedSVM()"},
+    "environment": {"python": "3.11"},
+    "warnings": ["histories differ"],
+    "skipped": [{"path": "broken.png", "reason": "truncated"}],
+}
+
+
+class Words(HTMLParser):
+    """Collect the cells of a page's tables, and check that tags close in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.cells = [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+def compared(skills, seed=0, reference=None):
+    rng = np.random.default_rng(seed)
+    rows = [
+        (name, f"{source}/{kind}.png", f"s{source}", int(kind != "original"), kind, source % 2)
+        for name in skills
+        for source in range(30)
+        for kind in ("original", "regenerated", "spliced")
+    ]
+    columns = ["design", "path", "source_id", "label", "variant", "fold"]
+    table = pd.DataFrame(rows, columns=columns)
+    score = rng.normal(table["design"].map(skills) * (2 * table["label"] - 1), 1.0)
+    chance = 1 / (1 + np.exp(-score))
+    table = table.assign(score=score, probability=chance, prediction=(score > 0).astype(int))
+    folds = pd.DataFrame(
+        [{"design": n, "fold": k, "seconds": 30.0} for n in skills for k in (0, 1)]
+    )
+    options = {"n_resamples": 200}
+    summary = summarise_designs(table, **options)
+    return Comparison(table, summary, paired_differences(table, reference, **options), folds)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return {"png": compared(SKILLS), "jpeg:75": compared(SKILLS, seed=1)}
+
+
+def spread(row, column):
+    return {
+        key: row[f"{column}{end}"]
+        for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }
+
+
+def texts(figure):
+    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
+
+
+def numbers(comparison):
+    """List what tables must say: metrics of all fakes, AUC of variants, differences."""
+    for row in comparison.summary.to_dict("records"):
+        yield format_interval(spread(row, "roc_auc"))
+        if row["variant"] == ALL:
+            yield format_interval(spread(row, "balanced_accuracy"))
+            yield f"{row['ece']:.3f}"
+    for row in comparison.differences.to_dict("records"):
+        yield format_interval(row)
+        yield f"{row['p_holm']:.3f}"
+
+
+def test_the_text_has_every_number(found):
+    said = format_comparison(found, FACTS)
+    assert max(map(len, said.splitlines())) <= 98
+    for comparison in found.values():
+        for number in numbers(comparison):
+            assert number in said
+    lines = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
+    assert lines.count("detector") == 2 * 2 + 2 * 2  # of all, by variant; against each other one
+    assert "detector - naive" in said
+    assert "1 min 0 s" in said  # both folds of a design
+
+
+def test_the_page_has_every_number_and_nothing_from_elsewhere(found):
+    page = render_comparison(found, FACTS)
+    cells = Words(page).cells
+    for comparison in found.values():
+        for number in numbers(comparison):
+            assert number in cells
+        for row in comparison.summary.to_dict("records"):
+            if row["variant"] == ALL:
+                assert format_interval(spread(row, "false_alarm_rate")) in cells
+    for part in ("30 sources, 2 folds", "histories differ", "broken.png", "resized", "Holm"):
+        assert part in page
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert page.count("data:image/png") == 1
+
+
+def test_what_is_hostile_is_escaped(found):
+    odd = FACTS | dict.fromkeys(("title", "data", "command"), HOSTILE)
+    odd |= {"warnings": [HOSTILE], "designs": {HOSTILE: HOSTILE}}
+    page = render_comparison({HOSTILE: found["png"]}, odd)
+    assert "<script" not in page
+    assert 'onerror="' not in page
+    Words(page)
+
+
+def test_files_say_the_same(found, tmp_path):
+    files = write_comparison(tmp_path / "new", found, FACTS, "ablation")
+    stems = ("ablation.html", "ablation.json", "ablation.csv")
+    assert set(files) == {*stems, "ablation-differences.csv", "ablation-predictions.csv"}
+    report = json.loads(files["ablation.json"].read_text())
+    summary = pd.read_csv(files["ablation.csv"])
+    differences = pd.read_csv(files["ablation-differences.csv"])
+    assert list(summary.columns[:3]) == ["codec", "design", "variant"]
+    for codec, comparison in found.items():
+        own = summary[summary["codec"] == codec]
+        np.testing.assert_allclose(own["roc_auc"], comparison.summary["roc_auc"])
+        own = differences[differences["codec"] == codec]
+        np.testing.assert_allclose(own["p_holm"], comparison.differences["p_holm"])
+        result = report["results"][codec]
+        assert result["summary"][0]["roc_auc"] == comparison.summary["roc_auc"].iloc[0]
+        assert len(result["folds"]) == 6
+    assert len(pd.read_csv(files["ablation-predictions.csv"])) == 2 * 270
+
+
+def test_words_say_what_was_shown():
+    said = " ".join(describe_comparison(compared(SKILLS)))
+    assert said.startswith("detector ranks best: ROC AUC 0.9")
+    assert "Better than naive, seed, beyond chance." in said
+    assert "Not shown to beat guessing: naive" in said
+    alike = " ".join(describe_comparison(compared({"a": 1.0, "b": 1.0})))
+    assert "Not shown to be better than" in alike
+    assert "beyond chance" not in alike
+
+
+def test_one_design_alone_is_described():
+    alone = compared({"alone": 1.0})
+    assert describe_comparison(alone)[0].startswith("alone ranks best")
+    said = format_comparison({"png": alone}, {})
+    assert "Differences" not in said
+    assert "Differences" not in render_comparison({"png": alone}, {})
+
+
+def test_the_plot_names_designs_and_codecs(found):
+    said = texts(comparison_plot(found))
+    for name in (*SKILLS, "png", "jpeg:75", "ROC AUC", "balanced accuracy"):
+        assert name in said
+    assert "png" not in texts(comparison_plot({"png": found["png"]}))
+    assert to_png(comparison_plot(found)) == to_png(comparison_plot(found))
+
+
+def test_the_plot_shows_the_values(found):
+    upper, lower = comparison_plot({"png": found["png"]}).axes
+    summary = found["png"].summary
+    summary = summary[summary["variant"] == ALL]
+    for axes, metric in ((upper, "roc_auc"), (lower, "balanced_accuracy")):
+        drawn = next(line for line in axes.lines if line.get_marker() == "o")
+        np.testing.assert_allclose(drawn.get_xdata(), summary[metric])
+        ends = axes.collections[0].get_segments()
+        np.testing.assert_allclose([s[0][0] for s in ends], summary[f"{metric}_low"])
+        np.testing.assert_allclose([s[1][0] for s in ends], summary[f"{metric}_high"])
+
+
+def test_what_is_undefined_is_no_number(found):
+    single = compared(SKILLS)
+    gaps = single.summary.assign(roc_auc=np.nan, roc_auc_low=np.nan, roc_auc_high=np.nan)
+    empty = Comparison(single.predictions, gaps, single.differences, single.folds)
+    assert describe_comparison(empty) == ["No ROC AUC is defined for these predictions."]
+    assert "nan" not in format_comparison({"png": empty}, FACTS)
+    assert "nan" not in render_comparison({"png": empty}, FACTS).split("base64")[0]

@@ -1,0 +1,233 @@
+import io
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cnnsvm.evaluation.corruptions import MEANINGS
+from cnnsvm.report.canvas import to_png
+from cnnsvm.report.wording import format_interval
+from robustness_study.report import (
+    describe_robustness,
+    format_robustness,
+    render_robustness,
+    robustness_plot,
+    write_robustness,
+)
+from robustness_study.study import summarise_robustness
+
+NAMES = ["clean", "jpeg-90", "jpeg-40", "crop"]
+LOSS = dict(zip(NAMES, (0, 0.1, 2.2, 0), strict=True))
+HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
+FACTS = {
+    "title": "Robustness: a test",
+    "data": "thirty sources",
+    "command": "python experiments/robustness.py --folds 2",
+    "n_images": 90,
+    "n_sources": 30,
+    "n_folds": 2,
+    "seconds": 75.0,
+    "settings": {"backbone": "resnet18"},
+    "environment": {"python": "3.11"},
+    "warnings": ["histories differ"],
+    "skipped": [{"path": "broken.png", "reason": "truncated"}],
+}
+CELLS = ("roc_auc", "roc_auc_change", "balanced_accuracy", "detection_rate", "false_alarm_rate")
+
+
+class Words(HTMLParser):
+    """Collect the cells of a page's tables, and check that tags close in order."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.cells = [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.cells.append(data)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"{source}/{kind}.png", f"s{source}", int(kind != "original"), kind, name)
+        for name in NAMES
+        for source in range(30)
+        for kind in ("original", "regenerated", "spliced")
+    ]
+    table = pd.DataFrame(rows, columns=["path", "source_id", "label", "variant", "degradation"])
+    skill = table["variant"].map({"original": -1.2, "regenerated": 2.2, "spliced": 1.4})
+    alike = np.tile(rng.normal(0, 1.2, 90), len(NAMES))  # a picture's own, in each degradation
+    score = alike + rng.normal(skill - table["degradation"].map(LOSS) * table["label"], 0.1)
+    chance = 1 / (1 + np.exp(-score))
+    return table.assign(score=score, probability=chance, prediction=(score > 0).astype(int))
+
+
+@pytest.fixture(scope="module")
+def summary(judged):
+    return summarise_robustness(judged, n_resamples=100)
+
+
+def texts(figure):
+    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
+
+
+def spread(row, column):
+    return {
+        key: row[f"{column}{end}"]
+        for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
+    }
+
+
+def test_the_text_has_every_number(summary):
+    said = format_robustness(summary, FACTS)
+    assert max(map(len, said.splitlines())) <= 98
+    blocks = said.split("\n\n")[1:4]
+    for block, variant in zip(blocks, ("all", "regenerated", "spliced"), strict=True):
+        heading, _, *lines = block.splitlines()
+        assert heading.lower().startswith(variant)
+        rows = summary[summary["variant"] == variant].to_dict("records")
+        for line, row in zip(lines, rows, strict=True):
+            assert line.split()[0] == row["degradation"]
+            assert format_interval(spread(row, "roc_auc")) in line
+            assert f"{row['false_alarm_rate']:.3f}" in line
+            assert f"{row['detection_rate']:.3f}" in line
+            assert (format_interval(spread(row, "roc_auc_change")) in line) != (
+                row["degradation"] == "clean"
+            )
+
+
+def test_the_page_has_every_number_and_nothing_from_elsewhere(summary):
+    page = render_robustness(summary, FACTS)
+    cells = Words(page).cells
+    for row in summary.to_dict("records"):
+        for column in CELLS:
+            if column != "roc_auc_change" or row["degradation"] != "clean":
+                assert format_interval(spread(row, column)) in cells
+        assert f"{row['ece']:.3f}" in cells
+    for part in ("30 sources, 2 folds", "histories differ", "broken.png", MEANINGS["crop"]):
+        assert part in page
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert page.count("data:image/png") == 1
+
+
+def test_what_is_hostile_is_escaped(summary):
+    odd = {**FACTS, "title": HOSTILE, "model": HOSTILE, "warnings": [HOSTILE], "data": HOSTILE}
+    page = render_robustness(summary.replace("spliced", HOSTILE), odd)
+    assert "<script" not in page
+    assert 'onerror="' not in page
+    Words(page)
+
+
+def test_verdicts_are_shown_where_there_are_some(judged, summary, tmp_path):
+    assert "may be unsure" not in render_robustness(summary, FACTS)
+    said = np.where(judged["prediction"] == 1, "fake", "original")
+    rng = np.random.default_rng(0)
+    verdicts = judged.assign(verdict=np.where(rng.random(len(said)) < 0.2, "unsure", said))
+    more = summarise_robustness(verdicts, n_resamples=100)
+    clean = more[(more["degradation"] == "clean") & (more["variant"] == "all")].iloc[0]
+    rate = {end: clean[f"fakes_unsure_rate{end}"] for end in ("", "_low", "_high")}
+    shown = format_interval({"value": rate[""], "low": rate["_low"], "high": rate["_high"]})
+    assert shown in Words(render_robustness(more, FACTS)).cells
+    text = format_robustness(more, FACTS)
+    table = text[text.index("Verdicts, which may be unsure") :].splitlines()[1:6]
+    assert table[0].split()[-1] == "unsure"
+    assert table[1].split()[-1] == f"{rate['']:.3f}"
+    files = write_robustness(tmp_path, verdicts, more, FACTS)
+    first = json.loads(files["robustness.json"].read_text())["summary"][0]
+    assert first["fakes_unsure_rate"]["value"] == pytest.approx(rate[""])
+
+
+def test_words_say_what_the_numbers_do(summary):
+    said = " ".join(describe_robustness(summary))
+    worst = summary[(summary["degradation"] == "jpeg-40") & (summary["variant"] == "all")]
+    assert f"under jpeg-40: ROC AUC {worst['roc_auc'].item():.3f}" in said
+    assert said.startswith("Clean pictures: ROC AUC 0.9")
+    assert "Lower than clean, beyond chance: jpeg-40." in said
+    assert "guessing" not in said
+    low = summary.copy()
+    low.loc[low["degradation"] == "jpeg-40", "roc_auc_low"] = 0.4
+    assert "Not shown to beat guessing: jpeg-40." in " ".join(describe_robustness(low))
+
+
+def test_the_plot_shows_each_variant_with_its_intervals(summary):
+    figure = robustness_plot(summary)
+    upper, lower = figure.axes
+    said = texts(figure)
+    for part in (*NAMES, "all (60 fakes)", "regenerated (30 fakes)", "spliced (30 fakes)"):
+        assert part in said
+    for axes, column, variants in (
+        (upper, "roc_auc", ["all", "regenerated", "spliced"]),
+        (lower, "false_alarm_rate", ["all"]),
+    ):
+        for bars, variant in zip(axes.collections, variants, strict=True):
+            part = summary[summary["variant"] == variant]
+            ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+            np.testing.assert_allclose(ends, part[[f"{column}_low", f"{column}_high"]])
+    marks = [line for line in upper.get_lines() if line.get_marker() not in ("None", None, "")]
+    np.testing.assert_allclose(
+        marks[0].get_ydata(), summary.loc[summary["variant"] == "all", "roc_auc"]
+    )
+    pixels = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L"))
+    assert pixels.std() > 5
+
+
+def test_one_variant_is_shown_once(judged):
+    one = summarise_robustness(judged[judged["variant"] != "spliced"], n_resamples=20)
+    said = format_robustness(one, FACTS)
+    assert "Regenerated: 30 fakes against 30 originals" in said
+    assert "All fakes" not in said
+    assert len(robustness_plot(one).axes[0].collections) == 1
+    assert "ROC AUC, clean" in render_robustness(one, FACTS)  # the cards are of all fakes
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_alone_is_no_failure(judged, label):
+    found = summarise_robustness(judged[judged["label"] == label], n_resamples=20)
+    assert "n/a" in format_robustness(found, FACTS)
+    Words(render_robustness(found, FACTS))
+
+
+def test_without_facts_and_without_clean_there_is_a_report_too(judged):
+    found = summarise_robustness(judged[judged["degradation"] == "crop"], n_resamples=20)
+    assert "crop" in format_robustness(found, {})
+    Words(render_robustness(found, {}))
+
+
+def test_files_are_written_and_round_trip(tmp_path, judged, summary):
+    out = tmp_path / "new" / "run"
+    files = write_robustness(out, judged, summary, FACTS | {"model": tmp_path})
+    assert set(out.iterdir()) == set(files.values())
+    assert list(files) == [
+        "robustness.html",
+        "robustness.json",
+        "robustness.csv",
+        "robustness-predictions.csv",
+    ]
+    pd.testing.assert_frame_equal(pd.read_csv(files["robustness.csv"]), summary)
+    back = pd.read_csv(files["robustness-predictions.csv"])
+    pd.testing.assert_frame_equal(back, judged, check_dtype=False)
+    report = json.loads(files["robustness.json"].read_text())
+    assert report["model"] == str(tmp_path)
+    assert list(report["degradations"]) == NAMES
+    first = report["summary"][4]
+    row = summary.iloc[4]
+    assert first["degradation"] == "jpeg-90"
+    for column in (*CELLS, "ece"):
+        assert first[column] == pytest.approx(spread(row, column))
+    paths = format_robustness(summary, FACTS, files.values()).splitlines()[-4:]
+    assert paths == [f"  {path}" for path in files.values()]
