@@ -24,7 +24,7 @@ from PIL import Image
 
 from cnnsvm.cli.errors import guard
 from cnnsvm.data.images import SUFFIXES, load_image
-from cnnsvm.generation.store import write_bytes
+from cnnsvm.io.files import write_bytes
 
 LIST = Path(__file__).with_name("photographs.csv")
 #: Longest side of what is copied as it is, and the range of what larger ones are reduced to.

@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.audit.exploration import explore
     from cnnsvm.data.readers import open_dataset, write_samples
     from cnnsvm.data.readers.archives import data_name
+    from cnnsvm.io.files import write_text
     from cnnsvm.report.explore import render_exploration
-    from cnnsvm.report.files import write_atomically
     from cnnsvm.report.findings import findings
 
     started = time.perf_counter()
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     }
     page = render_exploration(found, facts)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page)
+    write_text(out, page)
     print("\n".join([*findings(found), f"Written to {out}"]))
     return 0
 

@@ -103,7 +103,7 @@ def make_localizer(args: argparse.Namespace) -> Any:
 def compare(args: argparse.Namespace, proxy: Any, found: Any, out: Path) -> dict[str, list[Any]]:
     """Train the published and the found genotype alike; what is finished is read."""
     from architecture_search.search import train_candidate
-    from cnnsvm.generation.store import read_json, text_hash, write_json
+    from cnnsvm.io.files import read_json, text_hash, write_json
     from cnnsvm.localization.architectures.iidnet import PUBLISHED
 
     scores: dict[str, list[Any]] = {"published": [], "found": []}
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
     from architecture_search.search import best_genotype, make_proxy, search_genotype
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.generation.store import write_json
+    from cnnsvm.io.files import write_json
     from cnnsvm.localization.architectures.iidnet import PUBLISHED
 
     out = args.out or RUNS / (data_name(args.data) if args.data else "samples") / "nas"

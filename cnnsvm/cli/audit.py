@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
     """Read the data as they are, check, print; status 1 if there is a leak."""
     from cnnsvm.audit.audit import audit, has_leak
     from cnnsvm.audit.input import read_for_audit
-    from cnnsvm.generation.store import write_json
+    from cnnsvm.io.files import write_json
     from cnnsvm.report.audit_text import format_audit
 
     with nullcontext(args.work) if args.work else tempfile.TemporaryDirectory() as work:

@@ -52,8 +52,8 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Localise in what is not done yet, write the table; status 1 if an image failed."""
     from cnnsvm.evaluation.runs import claim
+    from cnnsvm.io.files import write_text
     from cnnsvm.io.progress import show_progress
-    from cnnsvm.report.files import write_atomically
 
     images = list_input(args.input, args.output)
     localizer = load_localizer(args)
@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     table = args.output / TABLE
     done = read_finished(table)
     rows, fresh = [], 0
-    write_atomically(table, _as_csv(done.values()))  # without a row that a killed call tore
+    write_text(table, _as_csv(done.values()))  # without a row that a killed call tore
     with open(table, "a", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         for path, name in show_progress(images, len(images), "images"):
@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
                 fresh += 1
                 writer.writerow(row)
                 stream.flush()
-    write_atomically(table, _as_csv(rows))
+    write_text(table, _as_csv(rows))
     failed = [row for row in rows if row["status"] == FAILED]
     for row in failed[:10]:
         logger.warning("%s", row["reason"])
@@ -160,7 +160,7 @@ def write_pictures(
     from PIL import Image
 
     from cnnsvm.detection.heatmap import as_stored, orientation_of
-    from cnnsvm.generation.store import write_bytes
+    from cnnsvm.io.files import write_bytes
     from cnnsvm.localization.overlay import draw_overlay
 
     exif = Image.Exif()

@@ -41,8 +41,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Judge every kind of picture apart, print a table, write what is asked for."""
     from cnnsvm.evaluation.localization_judging import judge_kinds
+    from cnnsvm.io.files import write_text
     from cnnsvm.localization.masks import check_policy
-    from cnnsvm.report.files import to_json, write_atomically
+    from cnnsvm.report.files import to_json
     from cnnsvm.report.localization_scores import false_alarm_sentence, kind_table
     from cnnsvm.report.text import format_table
 
@@ -59,8 +60,8 @@ def main(args: argparse.Namespace) -> int:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         facts = {"data": args.data, "model": args.model, "warnings": warnings}
-        write_atomically(args.out / "localize-test.json", to_json({**facts, "kinds": summaries}))
+        write_text(args.out / "localize-test.json", to_json({**facts, "kinds": summaries}))
         csv = rows.to_csv(index=False, lineterminator="\n")
-        write_atomically(args.out / "localize-test.csv", csv)
+        write_text(args.out / "localize-test.csv", csv)
         print(f"\nWritten to {args.out}")
     return 0

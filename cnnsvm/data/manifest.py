@@ -17,6 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from cnnsvm.data.images import FORMATS, ImageError, explain
+from cnnsvm.io.files import replacing
 
 _IDENTITY = ["path", "label", "source_id"]
 _MAKING = ["variant", "engine", "mask_schema", "mask_path", "split"]
@@ -159,15 +160,13 @@ def write_manifest(manifest: pd.DataFrame, path: str | os.PathLike[str]) -> Path
     table = manifest.copy()
     for column in table.columns.intersection(["path", "mask_path"]):
         table[column] = [_relative(root, value, i) for i, value in enumerate(manifest[column])]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    if file.suffix == ".parquet":
-        table.to_parquet(partial, index=False)
-    elif file.suffix == ".csv":
-        table.to_csv(partial, index=False)
-    else:
+    if file.suffix not in (".parquet", ".csv"):
         raise ManifestError(f"{file}: a manifest ends in .parquet or .csv.")
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        if file.suffix == ".parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            table.to_csv(partial, index=False)
     return file
 
 

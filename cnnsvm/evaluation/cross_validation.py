@@ -20,6 +20,7 @@ from cnnsvm.evaluation.judging import judge_images
 from cnnsvm.evaluation.metrics import binary_metrics
 from cnnsvm.evaluation.runs import CARRIED, claim, fingerprint_of, settings_of
 from cnnsvm.features.trainer import best_epoch
+from cnnsvm.io.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,5 @@ def _summarise(model: Any, seen: pd.DataFrame, judged: pd.DataFrame) -> dict[str
 def _store(folder: Path, scores: pd.DataFrame, summary: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scores.to_parquet(folder / "scores.parquet", index=False)
-    partial = folder / "fold.partial"
-    partial.write_text(json.dumps(summary), encoding="utf-8")
-    os.replace(partial, folder / "fold.json")  # last: marks the fold as finished
+    write_text(folder / "fold.json", json.dumps(summary))  # last: marks the fold as finished
     shutil.rmtree(folder / "cache", ignore_errors=True)

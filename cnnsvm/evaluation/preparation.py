@@ -14,7 +14,8 @@ from cnnsvm.data.images import FORMATS, ImageError, find_bad_images
 from cnnsvm.data.manifest import LOSSY, find_bad_rows
 from cnnsvm.data.readers import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.generation import build, match_histories
-from cnnsvm.generation.store import safe_name, text_hash
+from cnnsvm.generation.store import safe_name
+from cnnsvm.io.files import text_hash
 
 logger = logging.getLogger(__name__)
 

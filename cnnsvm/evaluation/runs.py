@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from sklearn.base import clone
 from cnnsvm.detection.saved_networks import is_saved_network, saved_folder
 from cnnsvm.features.cache import RECIPE, network_arrays
 from cnnsvm.io.bundle import CONFIG, library_versions
+from cnnsvm.io.files import replacing, write_text
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
@@ -52,15 +52,13 @@ def claim(folder: Path, fingerprint: str, results: str) -> None:
             "nothing of it is mixed in. Choose another output folder, or delete this one."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    file.with_suffix(".partial").write_text(fingerprint, encoding="utf-8")
-    os.replace(file.with_suffix(".partial"), file)
+    write_text(file, fingerprint)
 
 
 def store(table: pd.DataFrame, file: Path) -> None:
     """Write a Parquet table in one step."""
-    partial = file.with_suffix(".partial")
-    table.to_parquet(partial, index=False)
-    os.replace(partial, file)
+    with replacing(file) as partial:
+        table.to_parquet(partial, index=False)
 
 
 def fitted(

@@ -7,7 +7,6 @@ which took the AUC on crops of unseen paintings from .85 (one pass) to .92 (twen
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from cnnsvm.features.backbones import STATISTICS_BATCH, Backbone
 from cnnsvm.features.loading import MEMORY, Decoded, Draw, DrawnCrops, paired_draws
 from cnnsvm.features.statistics import residual_statistics
 from cnnsvm.features.trainer import Training, best_epoch, class_auc, class_weights, finite_loss
+from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -118,9 +118,8 @@ def _gather(
         targets.append(classes.numpy())
     found = np.concatenate(rows), np.concatenate(targets)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(dict(zip(("rows", "targets"), found, strict=True)), file.with_suffix(".partial"))
-        os.replace(file.with_suffix(".partial"), file)
+        with replacing(file) as partial:
+            save_file(dict(zip(("rows", "targets"), found, strict=True)), partial)
     return found
 
 

@@ -24,6 +24,7 @@ from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.features.finetuning import finetune
 from cnnsvm.features.loading import MEMORY, Decoded, DegradedViews, Draw, FixedCrops
 from cnnsvm.features.trainer import Training
+from cnnsvm.io.files import replacing, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -117,8 +118,7 @@ def fit_network(
     if cache is not None and checkpoint is not None:
         cache.mkdir(parents=True, exist_ok=True)
         save_file(network_arrays(network), cache / "network.safetensors")
-        (cache / "history.partial").write_text(json.dumps(history), encoding="utf-8")
-        os.replace(cache / "history.partial", cache / "history.json")  # last: marks it finished
+        write_text(cache / "history.json", json.dumps(history))  # last: marks it finished
         for left in (checkpoint, *cache.glob("statistics_*.safetensors")):
             left.unlink(missing_ok=True)
     return history
@@ -130,10 +130,8 @@ def fit_embeddings(embed: Callable[[], np.ndarray], cache: Path | None) -> np.nd
         return embed()
     file = cache / "embeddings.safetensors"
     if not file.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        save_file({"embeddings": embed()}, partial)
-        os.replace(partial, file)
+        with replacing(file) as partial:
+            save_file({"embeddings": embed()}, partial)
     return load_file(file)["embeddings"]
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from cnnsvm.features.loading import (
     iterate_crops,
     paired_draws,
 )
+from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -215,12 +215,10 @@ class Trainer:
         """Write all that `resume` needs, in one step."""
         if checkpoint is None:
             return
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         content = {name: part.state_dict() for name, part in self._parts().items()}
         content |= {"history": self.history, "best_weights": self.best_weights}
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(content, partial)
-        os.replace(partial, checkpoint)
+        with replacing(checkpoint) as partial:
+            torch.save(content, partial)
 
     def resume(self, checkpoint: Path | None) -> None:
         """Go on where a checkpoint was written, if there is one."""

@@ -24,13 +24,13 @@ from cnnsvm.generation.space import check_space as check_free_space
 from cnnsvm.generation.store import (
     GenerationError,
     claim_folder,
-    clear_partials,
     forget_record,
     is_finished,
     write_errors,
     write_results,
 )
 from cnnsvm.generation.threads import map_in_threads
+from cnnsvm.io.files import clear_partials
 from cnnsvm.io.progress import show_progress
 
 logger = logging.getLogger(__name__)

@@ -11,15 +11,9 @@ from cnnsvm.data.manifest import REQUIRED, make_manifest
 from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.rewrite import Row, rewrite_record
 from cnnsvm.generation.sources import check_owners, skip
-from cnnsvm.generation.store import (
-    GenerationError,
-    claim_folder,
-    clear_partials,
-    safe_name,
-    text_hash,
-    write_results,
-)
+from cnnsvm.generation.store import GenerationError, claim_folder, safe_name, write_results
 from cnnsvm.generation.threads import map_in_threads
+from cnnsvm.io.files import clear_partials, text_hash
 from cnnsvm.io.progress import show_progress
 
 _NEW = {"path", "mask_path", "width", "height", "format", "sha256", "history"}

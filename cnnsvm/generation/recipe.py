@@ -16,7 +16,8 @@ from cnnsvm.generation.engines import Engine, EngineError, get_engine
 from cnnsvm.generation.masks.schemas import MaskSchema, get_schema
 from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.sources import Source
-from cnnsvm.generation.store import GenerationError, text_hash
+from cnnsvm.generation.store import GenerationError
+from cnnsvm.io.files import text_hash
 
 BOTH = "both"
 _EDGE = re.compile(r"blur:(\d+(?:\.\d+)?)")

@@ -16,14 +16,8 @@ from cnnsvm.generation.panel import draw_panel
 from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.recipe import Fake, Recipe, beside
 from cnnsvm.generation.sources import Source
-from cnnsvm.generation.store import (
-    Facts,
-    clear_partials,
-    read_record,
-    start_record,
-    write_bytes,
-    write_record,
-)
+from cnnsvm.generation.store import Facts, read_record, start_record, write_record
+from cnnsvm.io.files import clear_partials, write_bytes
 
 Rows = list[dict[str, Any]]
 Key = str | None  # the name of a schema; None for what needs no mask

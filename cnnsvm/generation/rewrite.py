@@ -9,15 +9,8 @@ from typing import Any
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import describe_file
 from cnnsvm.generation.post_processing import History
-from cnnsvm.generation.store import (
-    RECORD,
-    clear_partials,
-    forget_record,
-    read_record,
-    start_record,
-    write_bytes,
-    write_record,
-)
+from cnnsvm.generation.store import RECORD, forget_record, read_record, start_record, write_record
+from cnnsvm.io.files import clear_partials, write_bytes
 
 Size = tuple[int, int]
 Row = dict[str, Any]

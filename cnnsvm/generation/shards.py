@@ -11,15 +11,8 @@ import pandas as pd
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import read_manifest
 from cnnsvm.generation.sources import Source, check_owners
-from cnnsvm.generation.store import (
-    ERRORS,
-    MANIFEST,
-    GenerationError,
-    read_json,
-    text_hash,
-    write_json,
-    write_results,
-)
+from cnnsvm.generation.store import ERRORS, MANIFEST, GenerationError, write_results
+from cnnsvm.io.files import read_json, text_hash, write_json
 
 _TEXT = re.compile(r"(\d+)/(\d+)")
 

@@ -1,11 +1,7 @@
 """Folders of records on disk: whole files only, and never two settings in one folder."""
 
-import hashlib
-import json
 import logging
-import os
 import re
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.data.manifest import describe_file, write_manifest
+from cnnsvm.io.files import clear_partials, read_json, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,38 +27,6 @@ Facts = dict[str, Any]
 
 class GenerationError(ValueError):
     """Records that cannot be made as asked; the message gives the rule and the remedy."""
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> Path:
-    """Write values as JSON, whole or not at all."""
-    return write_bytes(path, (json.dumps(values, indent=1, sort_keys=True) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what `write_json` wrote; empty if there is no such file or it is damaged.
-
-    Raises
-    ------
-    OSError
-        If the file is there and cannot be read: what it says is not known then.
-    """
-    try:
-        values = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def write_record(folder: Path, names: Sequence[str], made_of: Any) -> dict[str, Facts]:
@@ -125,12 +90,6 @@ def is_made_here(folder: Path) -> bool:
 def holds_records(folder: Path) -> bool:
     """Tell whether a folder is one that records were or are being made in."""
     return read_json(folder / SETTINGS).get("made_by") in MAKERS
-
-
-def clear_partials(folder: Path) -> None:
-    """Remove the half-written files that a killed process left in a folder."""
-    for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
 
 
 def _is_made_of(kept: Any, wanted: Any) -> bool:
@@ -220,8 +179,3 @@ def safe_name(text: str, digest: str) -> str:
     """Return a folder name that is readable and, because it ends in a digest, like no other."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:64]
     return f"{readable.removesuffix(digest[:12]).rstrip('-')}-{digest[:12]}".lstrip("-")
-
-
-def text_hash(text: str) -> str:
-    """Return the SHA-256 of a text in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnsvm.io.files import file_hash
+
 SCHEMA_VERSION = 2
 CONFIG = "config.json"
 ARRAYS = ".safetensors"
@@ -82,7 +84,7 @@ def write_bundle(
         (partial / f"{name}{ARRAYS}").chmod(0o644)  # it would be the owner's alone
     for name, text in (texts or {}).items():
         (partial / name).write_bytes(text.encode())
-    hashes = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+    hashes = {file.name: file_hash(file) for file in sorted(partial.iterdir())}
     head = {"schema_version": SCHEMA_VERSION, "versions": library_versions(), "files": hashes}
     (partial / CONFIG).write_bytes(_sealed(head | config))
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
@@ -115,7 +117,7 @@ def read_bundle(
     arrays = {}
     for name, digest in config["files"].items():
         file = _file_inside(root, name)
-        if _sha256(file) != digest:
+        if file_hash(file) != digest:
             raise BundleError(
                 f"{file} has changed since it was saved (its SHA-256 is not the recorded one). "
                 f"{_COPY_AGAIN}"
@@ -196,8 +198,3 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
         return load_file(file)
     except SafetensorError as error:
         raise BundleError(f"{file} is not a safetensors file: {error}.") from error
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 import cnnsvm
+from cnnsvm.io.files import write_text
 from cnnsvm.localization.bundle import load_arrays, network_arrays
 from cnnsvm.localization.collapse import Entry
 from cnnsvm.localization.patches import Pairs
@@ -109,6 +110,5 @@ def fit_network(
 def _keep(network: nn.Module, history: list[Entry], cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     save_file(network_arrays(network), cache / "network.safetensors")
-    (cache / "history.partial").write_text(json.dumps(history), encoding="utf-8")
-    os.replace(cache / "history.partial", cache / "history.json")  # last: marks it finished
+    write_text(cache / "history.json", json.dumps(history))  # last: marks it finished
     (cache / "checkpoint.pt").unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """The training of a localiser, epoch by epoch, and what it must remember to go on."""
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 from cnnsvm.features.augmentation import Augmentation, weaken
 from cnnsvm.features.devices import autocast
 from cnnsvm.features.trainer import DivergedError
+from cnnsvm.io.files import replacing
 from cnnsvm.localization.collapse import DIVERGED, LEARNING, Entry, best_epoch, state_of
 from cnnsvm.localization.losses import LOSSES
 from cnnsvm.localization.patches import DrawnPatches, FixedPatches, Pairs, draw_patches
@@ -163,13 +163,11 @@ class Trainer:
         """Write all that `resume` needs, in one step; the first process does."""
         if checkpoint is None or not self.training.processes.is_first:
             return
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
         content = {name: part.state_dict() for name, part in self._parts().items()}
         content |= {"attempt": self.attempt, "first_epoch": self.first_epoch}
         content |= {"history": self.history, "best_weights": self.best_weights}
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(content, partial)
-        os.replace(partial, checkpoint)
+        with replacing(checkpoint) as partial:
+            torch.save(content, partial)
 
     def resume(self, checkpoint: Path | None) -> None:
         """Go on where a checkpoint was written, if there is one."""

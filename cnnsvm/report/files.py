@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnnsvm.data.images import load_image
+from cnnsvm.io.files import write_text
 from cnnsvm.report.html import render_html
 from cnnsvm.report.mistakes import Loader
 
@@ -109,7 +110,7 @@ def write_files(out: Path, contents: Mapping[str, str]) -> dict[str, Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        write_atomically(out / name, content)
+        write_text(out / name, content)
     logger.info("Wrote %s to %s", ", ".join(contents), out)
     return {name: out / name for name in contents}
 
@@ -178,22 +179,6 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
             f"a report needs {', '.join(PREDICTION_COLUMNS)}."
         )
     return predictions[list(PREDICTION_COLUMNS)].to_csv(index=False, lineterminator="\n")
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Replace a text file (UTF-8) in one step; on failure the old one stays as it was.
-
-    Parameters
-    ----------
-    path : Path
-    content : str
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

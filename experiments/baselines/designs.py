@@ -18,6 +18,7 @@ from cnnsvm.features.backbones import Backbone, build_backbone
 from cnnsvm.features.cache import load_network, network_arrays
 from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.loading import Decoded
+from cnnsvm.io.files import write_text
 
 
 class ResizedSVM(SquashingClassifier):
@@ -172,6 +173,5 @@ class SeedDesign(SquashingClassifier):
         if cache is not None and done is not None:
             cache.mkdir(parents=True, exist_ok=True)
             save_file(network_arrays(self.network_), cache / "network.safetensors")
-            done.with_suffix(".partial").write_text(json.dumps(history), encoding="utf-8")
-            os.replace(done.with_suffix(".partial"), done)  # last: marks it finished
+            write_text(done, json.dumps(history))  # last: marks it finished
         return history

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 
 from cnnsvm.data.readers.cifake import Cifake
 from cnnsvm.data.small_near_duplicates import group_near_duplicates
+from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +31,8 @@ def with_near_duplicates(cifake: Cifake, folder: Path | None = None) -> Cifake:
     logger.info("looking for near-duplicates among %d images", len(cifake.images))
     groups = group_near_duplicates(cifake.images, cifake.groups)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        pd.DataFrame({"group": groups}).to_parquet(partial, index=False)
-        os.replace(partial, file)
+        with replacing(file) as partial:
+            pd.DataFrame({"group": groups}).to_parquet(partial, index=False)
     return replace(cifake, groups=groups)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.generation.store import write_bytes
+from cnnsvm.io.files import write_bytes
 
 #: Range of the factor; about 1 or a half would leave a grid of whole pixels.
 FACTORS = (0.55, 0.9)

@@ -12,7 +12,7 @@ from torch import nn
 
 from cnnsvm.evaluation.runs import settings_of
 from cnnsvm.features.devices import autocast, choose_device, choose_precision
-from cnnsvm.generation.store import read_json, write_json
+from cnnsvm.io.files import read_json, write_json
 from cnnsvm.localization.architectures.cost import count_multiply_adds, count_parameters
 from cnnsvm.localization.bundle import build_network
 from cnnsvm.localization.losses import LOSSES

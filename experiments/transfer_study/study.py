@@ -21,8 +21,9 @@ from cnnsvm.data.splits import grouped_folds
 from cnnsvm.evaluation.cross_validation import outer_folds
 from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
 from cnnsvm.evaluation.runs import CARRIED, claim, fingerprint_of, fitted, settings_of, store
-from cnnsvm.generation.store import safe_name, text_hash
+from cnnsvm.generation.store import safe_name
 from cnnsvm.io.bundle import CONFIG
+from cnnsvm.io.files import text_hash
 
 logger = logging.getLogger(__name__)
 

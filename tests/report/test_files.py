@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cnnsvm.report import write_report
-from cnnsvm.report.files import PREDICTION_COLUMNS, folds_csv, to_json, write_atomically
+from cnnsvm.report.files import PREDICTION_COLUMNS, folds_csv, to_json
 
 
 def refuse(constant):
@@ -81,13 +81,3 @@ def test_a_failure_leaves_the_old_report_alone(tmp_path, result, predictions, fo
             tmp_path, {**result, "title": "x"}, predictions.drop(columns="score"), folds, []
         )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_a_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
-    path = tmp_path / "report.json"
-    write_atomically(path, "old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

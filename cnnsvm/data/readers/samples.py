@@ -18,6 +18,7 @@ from PIL import Image
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import make_manifest, make_row, write_manifest
 from cnnsvm.data.readers.errors import DatasetError, MissingDataError
+from cnnsvm.io.files import write_bytes
 
 _SKIMAGE_DATA = ("scikit-image", "skimage", "data")
 _SKLEARN_DATA = ("scikit-learn", "sklearn", "datasets/images")
@@ -137,6 +138,4 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
         pass  # missing, or the rest of an earlier accident
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)
+    write_bytes(path, buffer.getvalue())
