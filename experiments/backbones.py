@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     from cifake_study.groups import with_near_duplicates
     from cifake_study.holdout import draw_groups, hold_out
     from cnnsvm import InpaintDetector
-    from cnnsvm.data.readers.cifake import fine_labels, read_cifake
+    from cnnsvm.data.readers.cifake import auxiliary_labels, read_cifake
     from cnnsvm.evaluation.protocol import describe_environment
 
     variants = list_variants(args)
@@ -130,12 +130,12 @@ def run(args: argparse.Namespace) -> int:
         )
         for name, params in variants.items()
     }
-    taught = {name: fine_labels(cifake, train) for name in detectors if name.endswith(TAUGHT)}
+    taught = {name: auxiliary_labels(cifake, train) for name in detectors if name.endswith(TAUGHT)}
     rows = judge_variants(
         *(detectors, cifake.manifest, train, test),
         images=cifake.images,
         folder=args.out,
-        fine_labels=taught,
+        auxiliary_labels=taught,
     )
     facts = {
         "title": f"Backbones on CIFAKE: {len(train):,} images, {args.epochs} epochs",

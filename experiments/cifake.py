@@ -178,7 +178,7 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
 def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Fit all that a run fits on shuffled labels, of fewer images."""
     from cifake_study.holdout import draw_groups, evaluate_held_out
-    from cnnsvm.data.readers.cifake import fine_labels
+    from cnnsvm.data.readers.cifake import auxiliary_labels
     from cnnsvm.evaluation.cross_validation import shuffled_labels
     from cnnsvm.evaluation.negative_controls import SHUFFLED as MEANING
     from cnnsvm.evaluation.negative_controls import summarise_control
@@ -197,7 +197,7 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
         *(detector, manifest, *split),
         images=cifake.images[both],
         folder=folder,
-        fine_labels=fine_labels(cifake, rows, labels) if args.objects else None,
+        auxiliary_labels=auxiliary_labels(cifake, rows, labels) if args.objects else None,
     )
     said = f"{MEANING}; {len(rows):,} images, {epochs} epochs"
     if args.ensemble:
@@ -299,7 +299,7 @@ def command() -> str:
 def run(args: argparse.Namespace) -> int:
     """Read, look, fit, judge, report, and save what may be shared."""
     from cifake_study.holdout import evaluate_held_out
-    from cnnsvm.data.readers.cifake import fine_labels
+    from cnnsvm.data.readers.cifake import auxiliary_labels
     from cnnsvm.evaluation.bootstrap import bootstrap_metrics
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.report import format_report, write_report
@@ -313,7 +313,7 @@ def run(args: argparse.Namespace) -> int:
         *(detector, manifest, fitted, test),
         images=cifake.images,
         folder=args.out / "model",
-        fine_labels=fine_labels(cifake, fitted) if args.objects else None,
+        auxiliary_labels=auxiliary_labels(cifake, fitted) if args.objects else None,
     )
     if not args.no_shuffled:
         controls["shuffled_labels"] = shuffle(args, cifake, fitted, test)

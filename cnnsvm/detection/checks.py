@@ -94,7 +94,7 @@ def check_labelled_images(
     return images, labels, groups
 
 
-def check_teaches(detector: Any, fine_labels: Any) -> None:
+def check_teaches(detector: Any, auxiliary_labels: Any) -> None:
     """Refuse fine labels where no network is trained that could be taught them.
 
     Raises
@@ -102,7 +102,7 @@ def check_teaches(detector: Any, fine_labels: Any) -> None:
     ValueError
         If ``finetune`` is "none", or the detector learns from statistics.
     """
-    if fine_labels is None:
+    if auxiliary_labels is None:
         return
     params = detector.get_params(deep=False)
     names = ("backbone", "finetune", "statistics")
@@ -114,12 +114,12 @@ def check_teaches(detector: Any, fine_labels: Any) -> None:
         return
     said = ", ".join(f"{name}={params[name]!r}" for name in names)
     raise ValueError(
-        f"fine_labels are what a network is taught, but with {said} {reason}. Use a network with "
-        "finetune='full' or 'head' and statistics=False, or leave fine_labels out."
+        f"auxiliary_labels train a network, but with {said} {reason}. Use a network with "
+        "finetune='full' or 'head' and statistics=False, or leave auxiliary_labels out."
     )
 
 
-def check_fine_labels(fine_labels: Any, labels: np.ndarray) -> np.ndarray | None:
+def check_auxiliary_labels(auxiliary_labels: Any, labels: np.ndarray) -> np.ndarray | None:
     """Line fine labels up with the labels; None stays None.
 
     Raises
@@ -127,14 +127,15 @@ def check_fine_labels(fine_labels: Any, labels: np.ndarray) -> np.ndarray | None
     ValueError
         If lengths differ or a label is missing.
     """
-    if fine_labels is None:
+    if auxiliary_labels is None:
         return None
-    fine = column_or_1d(np.asarray(fine_labels))
+    fine = column_or_1d(np.asarray(auxiliary_labels))
     check_consistent_length(fine, labels)
     missing = np.flatnonzero(pd.isna(fine))
     if len(missing):
         raise ValueError(
-            f"fine_labels[{missing[0]}] is missing ({fine[missing[0]]!r}); every image needs one. "
+            f"auxiliary_labels[{missing[0]}] is missing ({fine[missing[0]]!r}); every image needs "
+            "one. "
             "Give those without a finer class the name of their class."
         )
     return fine

@@ -18,9 +18,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from cnnsvm.detection import bundle, pretrained
 from cnnsvm.detection.checks import (
     PRECOMPUTED,
+    check_auxiliary_labels,
     check_class_names,
     check_detector_params,
-    check_fine_labels,
     check_images,
     check_labelled_images,
     check_teaches,
@@ -164,7 +164,7 @@ class InpaintDetector(
     network_ : Backbone
         The fine-tuned network; absent with precomputed embeddings.
     history_ : list of dict
-        Losses and metrics of the fine-tuning, one entry an epoch. With ``fine_labels`` the
+        Losses and metrics of the fine-tuning, one entry an epoch. With ``auxiliary_labels`` the
         training loss is that of the finer classes, all else of the classes.
     svm_ : TunedSVC
         The tuned classifier.
@@ -278,7 +278,7 @@ class InpaintDetector(
         X: Any,
         y: Any = None,
         groups: Sequence[Any] | np.ndarray | None = None,
-        fine_labels: Sequence[Any] | np.ndarray | None = None,
+        auxiliary_labels: Sequence[Any] | np.ndarray | None = None,
     ) -> Self:
         """Fine-tune, embed, tune, calibrate.
 
@@ -292,7 +292,7 @@ class InpaintDetector(
         groups : array-like of shape (n_samples,), optional
             The source of each image; None takes the ``source_id`` column of a manifest, and
             otherwise makes each image its own source.
-        fine_labels : array-like of shape (n_samples,), optional
+        auxiliary_labels : array-like of shape (n_samples,), optional
             Finer classes that the network is taught, each within one class of ``y``, such as "cat,
             fake" instead of "fake": what a picture shows beside whether it is real. The SVM is
             fitted on ``y`` all the same, and nothing finer is predicted.
@@ -311,14 +311,14 @@ class InpaintDetector(
         for left in _OF_ONE_FIT:
             self.__dict__.pop(left, None)
         seed = seed_of(self.random_state)
-        check_teaches(self, fine_labels)
+        check_teaches(self, auxiliary_labels)
         if self.backbone == PRECOMPUTED:
             embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
             check_class_names(labels)
             fit_svm(self, embeddings, labels, groups, seed)
         else:
             images, labels, groups = check_labelled_images(X, y, groups)
-            fine = check_fine_labels(fine_labels, labels)
+            fine = check_auxiliary_labels(auxiliary_labels, labels)
             fit_on_images(self, images, labels, groups, seed, fine)
         return self
 

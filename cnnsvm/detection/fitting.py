@@ -18,7 +18,7 @@ from cnnsvm.detection.saved_networks import (
     real_class,
 )
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.auxiliary_labels import FineClasses
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import STATISTICS, Backbone, build_backbone, embedding_dim
 from cnnsvm.features.cache import Embedding, fit_embeddings, fit_network, task_folder
 from cnnsvm.features.devices import choose_device, choose_precision
@@ -39,7 +39,7 @@ def fit_on_images(
     y: np.ndarray,
     groups: np.ndarray | None,
     seed: int,
-    fine_labels: np.ndarray | None = None,
+    auxiliary_labels: np.ndarray | None = None,
 ) -> None:
     """Fine-tune the network, embed the images, and fit the SVM on that.
 
@@ -52,11 +52,11 @@ def fit_on_images(
         Labels, of at least two classes.
     groups : ndarray of shape (n_samples,) or None
     seed : int
-    fine_labels : ndarray of shape (n_samples,) or None
-        What the network is taught instead of ``y``, each value within one class.
+    auxiliary_labels : ndarray of shape (n_samples,) or None
+        What the network is trained on instead of ``y``, each value within one class.
     """
     detector.classes_, codes = np.unique(y, return_inverse=True)
-    fine = None if fine_labels is None else FineClasses.of(fine_labels, codes)
+    auxiliary = None if auxiliary_labels is None else AuxiliaryLabels.of(auxiliary_labels, codes)
     if groups is not None or detector.n_views is not None:
         grouped_folds(y, groups, detector.cv)  # better now than after the fine-tuning
     sides = np.array([image_sides(image) for image in images])
@@ -68,9 +68,11 @@ def fit_on_images(
     training, embedding = training_of(detector, seed), embedding_of(detector)
     shape = [detector.backbone, detector.stem, detector.truncate_at, statistics_of(detector)]
     settings = [*shape, detector.n_views, detector.classes_.tolist(), training, embedding]
-    settings += [] if fine is None else [fine.parents, fine.codes.tobytes()]
+    settings += [] if auxiliary is None else [auxiliary.parents, auxiliary.codes.tobytes()]
     cache = task_folder(detector.cache_dir, detector.network_, images, codes, groups, settings)
-    detector.history_ = fit_network(detector.network_, images, codes, groups, training, cache, fine)
+    detector.history_ = fit_network(
+        detector.network_, images, codes, groups, training, cache, auxiliary
+    )
     sources = encode_groups(groups, len(y))
     trusted = _trusted_rows(codes, sources, training)
     if detector.n_views is None:

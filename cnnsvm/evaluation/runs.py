@@ -67,7 +67,7 @@ def fitted(
     place: Path | None = None,
     target: str = "label",
     images: Sequence[Any] | None = None,
-    fine_labels: np.ndarray | None = None,
+    auxiliary_labels: np.ndarray | None = None,
 ) -> Any:
     """Fit a clone of a detector, or take up the one that an earlier call saved.
 
@@ -83,7 +83,7 @@ def fitted(
         Column that is fitted.
     images : sequence of image inputs, optional
         What stands for the manifest's paths.
-    fine_labels : ndarray, optional
+    auxiliary_labels : ndarray, optional
         What the network is taught, see `InpaintDetector.fit`.
     """
     model = clone(detector)
@@ -92,7 +92,7 @@ def fitted(
             model.set_params(cache_dir=place / "cache")
         labels, sources = seen[target].to_numpy(), seen["source_id"].to_numpy()
         inputs = seen["path"].tolist() if images is None else images
-        taught = {} if fine_labels is None else {"fine_labels": fine_labels}
+        taught = {} if auxiliary_labels is None else {"auxiliary_labels": auxiliary_labels}
         model.fit(inputs, labels, groups=sources, **taught)
         if place is None:
             return model

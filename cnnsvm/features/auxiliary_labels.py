@@ -1,4 +1,4 @@
-"""Finer classes that a network is taught, each within one of the classes that are asked for."""
+"""Auxiliary labels: finer classes that a network is trained on, each within one of the classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,26 +8,26 @@ import torch
 
 
 @dataclass(frozen=True, eq=False)
-class FineClasses:
-    """What a network is taught instead of the classes, such as "cat, fake" instead of "fake".
+class AuxiliaryLabels:
+    """What a network is trained on instead of the classes, such as "cat, fake" instead of "fake".
 
-    Whoever knows what a picture shows can tell more from how it shows it (multi-task learning:
-    Caruana, Machine Learning 28, 1997).
+    A network that also learns what an image shows tells real from fake better (multi-task
+    learning: Caruana, Machine Learning 28, 1997).
 
     Parameters
     ----------
     codes : ndarray of int, shape (n_samples,)
-        Fine class of each image, 0 .. n_fine - 1.
-    parents : tuple of int, length n_fine
-        Class of each fine class.
+        Auxiliary label of each image, 0 .. n_labels - 1.
+    parents : tuple of int, length n_labels
+        Class of each auxiliary label.
     """
 
     codes: np.ndarray
     parents: tuple[int, ...]
 
     @classmethod
-    def of(cls, labels: np.ndarray, codes: np.ndarray) -> "FineClasses":
-        """Number fine labels, and find the class of each.
+    def of(cls, labels: np.ndarray, codes: np.ndarray) -> "AuxiliaryLabels":
+        """Number auxiliary labels, and find the class of each.
 
         Parameters
         ----------
@@ -38,28 +38,29 @@ class FineClasses:
         Raises
         ------
         ValueError
-            If images of one fine label are of several classes.
+            If images of one auxiliary label are of several classes.
         """
-        names, first, fine = np.unique(labels, return_index=True, return_inverse=True)
+        names, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
         parents = codes[first]
-        astray = np.flatnonzero(parents[fine] != codes)
+        astray = np.flatnonzero(parents[numbers] != codes)
         if len(astray):
+            image, label = astray[0], numbers[astray[0]]
             raise ValueError(
-                f"fine_labels: {names[fine[astray[0]]].item()!r} is in two classes of y, as image "
-                f"{first[fine[astray[0]]]} and image {astray[0]} have it. A fine label lies within "
-                "one class, such as 'cat, fake'."
+                f"auxiliary_labels: {names[label].item()!r} is in two classes of y, as images "
+                f"{first[label]} and {image} show. An auxiliary label lies within one class, such "
+                "as 'cat, fake'."
             )
-        return cls(fine, tuple(parents.tolist()))
+        return cls(numbers, tuple(parents.tolist()))
 
 
 def collapse(logits: torch.Tensor, parents: Sequence[int] | None) -> torch.Tensor:
-    """Add up the probabilities of each class's fine classes.
+    """Add up the probabilities of each class's auxiliary labels.
 
     Parameters
     ----------
-    logits : float tensor, shape (N, n_fine)
-    parents : sequence of int, length n_fine, or None
-        Class of each fine class; None leaves the logits as they are.
+    logits : float tensor, shape (N, n_labels)
+    parents : sequence of int, length n_labels, or None
+        Class of each auxiliary label; None leaves the logits as they are.
 
     Returns
     -------

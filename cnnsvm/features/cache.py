@@ -18,7 +18,7 @@ from cnnsvm.data.images import load_image
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch
 from cnnsvm.features.augmentation import Augmentation
-from cnnsvm.features.auxiliary_labels import FineClasses
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.features.finetuning import finetune
@@ -85,7 +85,7 @@ def fit_network(
     groups: Sequence[Any] | np.ndarray | None,
     training: Training,
     cache: Path | None,
-    fine: FineClasses | None = None,
+    auxiliary: AuxiliaryLabels | None = None,
 ) -> list[dict[str, float]]:
     """Fine-tune a network in place, or take the finished one out of the cache.
 
@@ -93,7 +93,7 @@ def fit_network(
     ----------
     network : Backbone
         Changed in place.
-    images, codes, groups, fine
+    images, codes, groups, auxiliary
         As for `cnnsvm.features.finetuning.finetune`.
     training : Training
         With ``mode`` "none" nothing is done.
@@ -110,11 +110,11 @@ def fit_network(
         return []
     if cache is not None and (cache / "history.json").is_file():
         load_network(network, load_file(cache / "network.safetensors"))
-        network.parents = None if fine is None else fine.parents
+        network.parents = None if auxiliary is None else auxiliary.parents
         logger.info("fine-tuned network taken from %s", cache)
         return json.loads((cache / "history.json").read_text(encoding="utf-8"))
     checkpoint = None if cache is None else cache / "checkpoint.pt"
-    history = finetune(network, images, codes, groups, training, checkpoint, fine)
+    history = finetune(network, images, codes, groups, training, checkpoint, auxiliary)
     if cache is not None and checkpoint is not None:
         cache.mkdir(parents=True, exist_ok=True)
         save_file(network_arrays(network), cache / "network.safetensors")

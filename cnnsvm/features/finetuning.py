@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.data.splits import encode_groups, grouped_folds
-from cnnsvm.features.auxiliary_labels import FineClasses
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.branch import train_branch
 from cnnsvm.features.trainer import Trainer, Training, epoch_line
@@ -28,7 +28,7 @@ def finetune(
     groups: Sequence[Any] | np.ndarray | None,
     training: Training,
     checkpoint: Path | None = None,
-    fine: FineClasses | None = None,
+    auxiliary: AuxiliaryLabels | None = None,
 ) -> list[dict[str, float]]:
     """Train a backbone in place and leave it with the weights of its best epoch.
 
@@ -43,15 +43,15 @@ def finetune(
     training : Training
     checkpoint : path or None
         File that is written after each epoch and from which an interrupted run goes on.
-    fine : FineClasses or None
-        Finer classes that the network is taught; not for one with a branch of statistics.
+    auxiliary : AuxiliaryLabels or None
+        Finer classes that the network is trained on; not for one with a branch of statistics.
 
     Returns
     -------
     list of dict
         One an epoch: ``epoch``, ``train_loss``, ``learning_rate`` and, unless there are too few
-        sources for a validation split, ``valid_loss``, ``valid_auc``. With ``fine`` the training
-        loss is that of the finer classes, all else of the classes.
+        sources for a validation split, ``valid_loss``, ``valid_auc``. With ``auxiliary`` the
+        training loss is that of these labels, all else of the classes.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def finetune(
         if network.body is None:
             network.cpu().eval().requires_grad_(False)
             return history
-    trainer = Trainer(network, images, codes, group_codes, fit, valid, training, fine)
+    trainer = Trainer(network, images, codes, group_codes, fit, valid, training, auxiliary)
     trainer.resume(checkpoint)
     remaining = range(len(trainer.history), training.epochs)
     progress = tqdm(remaining, "fine-tuning", unit="epoch", disable=not sys.stderr.isatty())

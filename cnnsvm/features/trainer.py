@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cnnsvm.features.augmentation import Augmentation
-from cnnsvm.features.auxiliary_labels import FineClasses, collapse
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels, collapse
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.devices import autocast
 from cnnsvm.features.loading import (
@@ -122,8 +122,8 @@ class Trainer:
     fit, valid : ndarray of int
         Which images train, and which tell when to stop (may be none).
     training : Training
-    fine : FineClasses or None
-        What is taught instead of the classes; validation asks for these all the same.
+    auxiliary : AuxiliaryLabels or None
+        What is trained on instead of the classes; validation asks for these all the same.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Trainer:
         fit: np.ndarray,
         valid: np.ndarray,
         training: Training,
-        fine: FineClasses | None = None,
+        auxiliary: AuxiliaryLabels | None = None,
     ) -> None:
         # worker processes start anew each epoch: what they keep would only cost memory
         self.images = Decoded(images, 0 if training.n_jobs else MEMORY)
@@ -144,8 +144,8 @@ class Trainer:
         self.valid_images = self.images.part(valid)
         self.training = training
         self.n_classes = int(codes.max()) + 1
-        self.targets = codes if fine is None else fine.codes
-        network.parents = None if fine is None else fine.parents
+        self.targets = codes if auxiliary is None else auxiliary.codes
+        network.parents = None if auxiliary is None else auxiliary.parents
         self.class_of = torch.tensor(network.parents or range(self.n_classes))
         self.class_of = self.class_of.to(training.device)
         _prepare(network, training, len(self.class_of))

@@ -22,7 +22,7 @@ def judge_variants(
     *,
     images: Sequence[Any] | np.ndarray | None = None,
     folder: Path,
-    fine_labels: Mapping[str, np.ndarray] | None = None,
+    auxiliary_labels: Mapping[str, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """Fit each detector on one part and judge the other, with and without its SVM.
 
@@ -34,7 +34,7 @@ def judge_variants(
         As for `cifake_study.holdout.evaluate_held_out`.
     folder : Path
         Keeps what is fitted; a second call goes on there.
-    fine_labels : mapping of str to ndarray of shape (len(train),), optional
+    auxiliary_labels : mapping of str to ndarray of shape (len(train),), optional
         What the network of a detector is taught, for those that are taught more than the classes.
 
     Returns
@@ -50,9 +50,9 @@ def judge_variants(
     for number, (name, detector) in enumerate(detectors.items()):
         logger.info("%d of %d: %s", number + 1, len(detectors), name)
         place = folder / name.replace(", ", "-").replace(" ", "-")
-        taught = None if fine_labels is None else fine_labels.get(name)
+        taught = None if auxiliary_labels is None else auxiliary_labels.get(name)
         found, model = evaluate_held_out(
-            *(detector, frame, train, test), images=inputs, folder=place, fine_labels=taught
+            *(detector, frame, train, test), images=inputs, folder=place, auxiliary_labels=taught
         )
         network, svm = compare_heads(_heads(model, [inputs[i] for i in test], frame.iloc[test]))
         rows.append(

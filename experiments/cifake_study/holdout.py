@@ -79,7 +79,7 @@ def evaluate_held_out(
     *,
     images: Sequence[Any] | np.ndarray | None = None,
     folder: Path | None = None,
-    fine_labels: np.ndarray | None = None,
+    auxiliary_labels: np.ndarray | None = None,
 ) -> tuple[CrossValidation, Any]:
     """Fit a detector on one part of a data set and judge another.
 
@@ -93,7 +93,7 @@ def evaluate_held_out(
         Rows; no source may be in both.
     images : sequence of image inputs, optional
         What stands for the manifest's paths, such as pixels out of an archive.
-    fine_labels : ndarray of shape (len(train),), optional
+    auxiliary_labels : ndarray of shape (len(train),), optional
         What the network is taught, see `InpaintDetector.fit`.
     folder : Path or None
         Keeps the state of a running fit, and then the detector; a second call goes on there.
@@ -121,12 +121,12 @@ def evaluate_held_out(
         )
     if folder is not None:
         rows = frame.iloc[np.concatenate([train, test])]
-        taught = () if fine_labels is None else tuple(fine_labels.tolist())
+        taught = () if auxiliary_labels is None else tuple(auxiliary_labels.tolist())
         settings = (len(train), *taught)
         claim(folder, fingerprint_of(settings_of(detector), settings, rows), "model/*")
     inputs = frame["path"].tolist() if images is None else images
     part = frame.iloc[train]
-    model, seconds = _fit(detector, part, folder, [inputs[i] for i in train], fine_labels)
+    model, seconds = _fit(detector, part, folder, [inputs[i] for i in train], auxiliary_labels)
     started = time.perf_counter()
     judged = judge_images(model, [inputs[i] for i in test])
     rate = len(test) / (time.perf_counter() - started)
@@ -157,12 +157,12 @@ def _fit(
     seen: pd.DataFrame,
     folder: Path | None,
     images: list[Any],
-    fine_labels: np.ndarray | None,
+    auxiliary_labels: np.ndarray | None,
 ) -> tuple[Any, float]:
     """Fit, or take up what is finished, and tell how long the fit took then; nan if unknown."""
     is_finished = folder is not None and (folder / "model" / CONFIG).is_file()
     started = time.perf_counter()
-    model = fitted(detector, seen, folder, images=images, fine_labels=fine_labels)
+    model = fitted(detector, seen, folder, images=images, auxiliary_labels=auxiliary_labels)
     seconds = time.perf_counter() - started
     if folder is None:
         return model, seconds

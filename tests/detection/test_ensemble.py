@@ -48,9 +48,9 @@ def data(n_sources=8, seed=0):
 
 
 def fit(backbone="plain_cnn", seed=0, fine=False, **more):
-    images, labels, groups, fine_labels = data(seed=seed)
+    images, labels, groups, auxiliary_labels = data(seed=seed)
     detector = InpaintDetector(backbone, **SETTINGS | more)
-    return detector.fit(images, labels, groups, fine_labels if fine else None)
+    return detector.fit(images, labels, groups, auxiliary_labels if fine else None)
 
 
 def arrays(network):
@@ -106,7 +106,7 @@ def test_bad_fine_labels_are_refused():
         detector.fit(images, labels, groups, fine[:-1])
     missing = fine.astype(object)
     missing[3] = None
-    with pytest.raises(ValueError, match=r"fine_labels\[3\] is missing"):
+    with pytest.raises(ValueError, match=r"auxiliary_labels\[3\] is missing"):
         detector.fit(images, labels, groups, missing)
 
 

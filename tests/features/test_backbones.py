@@ -297,7 +297,7 @@ def test_the_network_of_seven_convolutions_halves_a_picture_three_times():
     assert sum(p.numel() for p in network.parameters()) < 800_000
 
 
-def test_a_score_of_fine_classes_is_that_of_their_classes():
+def test_a_score_of_auxiliary_labels_is_that_of_their_classes():
     network = build_backbone("plain_cnn").eval()
     network.classifier, network.parents = torch.nn.Linear(256, 4), (0, 1, 0, 1)
     embeddings = torch.randn(5, 256)

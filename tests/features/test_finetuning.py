@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.auxiliary_labels import FineClasses
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import build_backbone
 from cnnsvm.features.finetuning import finetune
 from cnnsvm.features.trainer import DivergedError, Training, best_epoch, epoch_line
@@ -283,10 +283,10 @@ def test_finer_classes_are_taught_and_the_classes_validated():
     images = [rng.integers(0, 90, (32, 32, 3), dtype=np.uint8) for _ in codes]
     for image, code, kind in zip(images, codes, kinds, strict=True):
         image += np.array([120 * code, 0, 120 * kind], np.uint8)  # fakes are red, half are blue
-    fine = FineClasses.of(2 * kinds + codes, codes)
+    fine = AuxiliaryLabels.of(2 * kinds + codes, codes)
     network = build_backbone("plain_cnn", preprocessing="imagenet")
     training = dataclasses.replace(TRAINING, epochs=6, learning_rate=3e-3)
-    history = finetune(network, images, codes, np.arange(48) // 2, training, fine=fine)
+    history = finetune(network, images, codes, np.arange(48) // 2, training, auxiliary=fine)
     assert network.classifier.out_features == 4
     assert network.parents == (0, 1, 0, 1)
     best = history[best_epoch(history)]
@@ -299,7 +299,7 @@ def test_finer_classes_are_taught_and_the_classes_validated():
 
 def test_shares_told_right_are_of_the_classes(pictures, monkeypatch):
     images, codes, groups = pictures
-    fine = FineClasses.of(2 * (np.arange(len(codes)) % 3) + codes, codes)
+    fine = AuxiliaryLabels.of(2 * (np.arange(len(codes)) % 3) + codes, codes)
     real = trainer.Trainer._logits
 
     def fake_of_some_kind(self, crops):
@@ -311,7 +311,7 @@ def test_shares_told_right_are_of_the_classes(pictures, monkeypatch):
     entry = finetune(
         *(build_backbone("squeezenet1_1"), images, codes, groups),
         dataclasses.replace(TRAINING, epochs=1),
-        fine=fine,
+        auxiliary=fine,
     )[0]
     assert entry["train_accuracy"] == pytest.approx(0.5)  # pairs: half of an epoch is fake
     assert entry["valid_accuracy"] == pytest.approx(2 / 3)  # two fakes to an original

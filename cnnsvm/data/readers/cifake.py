@@ -168,7 +168,9 @@ def read_cifake(
     return found.assemble()
 
 
-def fine_labels(cifake: Cifake, rows: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def auxiliary_labels(
+    cifake: Cifake, rows: np.ndarray, labels: np.ndarray | None = None
+) -> np.ndarray:
     """Say what some pictures show and whether they are real, such as "cat 1".
 
     Parameters
