@@ -19,7 +19,6 @@ from cnnsvm.features.finetuning import MODES
 from cnnsvm.features.preprocessing import as_preprocessing
 from cnnsvm.features.stems import STEMS
 from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.checks import check_params
 
 PRECOMPUTED = "precomputed"
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -53,8 +52,8 @@ def check_detector_params(params: dict[str, Any]) -> None:
     _check_share("gpu_memory_fraction", params["gpu_memory_fraction"])
     _check_threshold(params["threshold"], params["calibrate"])
     _check_max_error(params["max_error"], params["calibrate"])
-    names = TunedSVC().get_params()
-    check_params({name: params.get(name, default) for name, default in names.items()})
+    own = {name: params[name] for name in TunedSVC().get_params() if name in params}
+    TunedSVC(n_landmarks=params["nystroem"], **own)._validate_params()
 
 
 def check_labelled_images(

@@ -28,7 +28,6 @@ from cnnsvm.detection.checks import (
 from cnnsvm.detection.fitting import embedding_of, fit_on_images, fit_svm, seed_of
 from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import of_unknown_size, offset, predicted_codes, with_unsure
-from cnnsvm.svm.checks import check_finite
 
 if TYPE_CHECKING:
     from cnnsvm.detection.model_card import ModelCard
@@ -332,9 +331,7 @@ class InpaintDetector(
         """
         check_is_fitted(self, "svm_")
         if self.backbone == PRECOMPUTED:
-            embeddings = validate_data(self, X, reset=False, ensure_all_finite=False)
-            check_finite(embeddings)
-            return embeddings
+            return validate_data(self, X, reset=False)
         return embedding_of(self)(self.network_, check_images(X))
 
     def decision_function(self, X: Any) -> np.ndarray:

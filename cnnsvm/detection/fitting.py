@@ -26,8 +26,8 @@ from cnnsvm.features.finetuning import validation_split
 from cnnsvm.features.loading import view_draws
 from cnnsvm.features.trainer import Training
 from cnnsvm.svm import TunedSVC
+from cnnsvm.svm.calibrated_classifier import choose_calibration_rows
 from cnnsvm.svm.calibration import log_odds_to_proba
-from cnnsvm.svm.checks import calibration_rows
 
 #: Sources of early stopping from which their scores alone calibrate.
 MIN_HELD_OUT = 10
@@ -149,16 +149,16 @@ def fit_svm(
         n_trials=detector.n_trials,
         cv=detector.cv,
         calibrate=detector.calibrate,
-        nystroem=detector.nystroem,
+        n_landmarks=detector.nystroem,
         storage=None if cache is None else cache / _journal(detector),
         verbose=detector.verbose,
         random_state=seed,
     ).fit(embeddings, y, groups, trusted)
     detector.classes_ = detector.svm_.classes_
     codes = np.searchsorted(detector.classes_, y)
-    scores = detector.svm_.oof_decision_
+    scores = detector.svm_.cv_decision_
     held_out = np.isfinite(scores.reshape(len(y), -1)).all(axis=1)
-    rows = calibration_rows(trusted, codes) & held_out
+    rows = choose_calibration_rows(trusted, codes) & held_out
     scores, codes = scores[rows], codes[rows]
     detector.threshold_ = choose_threshold(detector.threshold, scores, codes)
     detector.confidence_ = 0.0

@@ -1,11 +1,13 @@
 """Support vector machines over embeddings: Optuna's search, kernels and calibration.
 
-:class:`TunedSVC` reads from top to bottom: folds (``inner_cv``), a study a kernel (``search``,
-``study_storage``), the winner's machines (``training``, ``machine``, ``kernels``) and their Platt
-scaling (``tuning``, ``calibration``); ``state`` turns the result into JSON and arrays.
+:class:`TunedSVC` reads from top to bottom: folds (``inner_cv``), an Optuna study a kernel
+(``search``), the winner's machines (``kernels``, ``machines``) and their Platt scaling
+(``calibration``). ``state`` turns the result into JSON and arrays. :class:`CalibratedClassifier`
+calibrates any other classifier in the same way.
 """
 
-from cnnsvm.svm.study_storage import StudyMismatchError
+from cnnsvm.svm.calibrated_classifier import CalibratedClassifier
+from cnnsvm.svm.search import StudyMismatchError
 from cnnsvm.svm.tuned_svc import TunedSVC
 
-__all__ = ["StudyMismatchError", "TunedSVC"]
+__all__ = ["CalibratedClassifier", "StudyMismatchError", "TunedSVC"]

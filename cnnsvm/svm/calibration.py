@@ -1,4 +1,4 @@
-"""Platt scaling of out-of-fold scores, and what follows from calibrated log-odds."""
+"""Calibrated log-odds from out-of-fold scores: Platt scaling, voting and several classes."""
 
 import logging
 
@@ -40,7 +40,8 @@ def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     H.-T. Lin, C.-J. Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support
     vector machines", Machine Learning 68, 2007, algorithm 1.
     """
-    goal = _regularised_targets(target)
+    n_pos = int(np.count_nonzero(target))
+    goal = np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (len(target) - n_pos + 2))
     centre, spread = float(scores.mean()), float(scores.std()) or 1.0
     standard = (scores - centre) / spread
     slope, offset = _newton(np.column_stack([standard, np.ones_like(standard)]), goal)
@@ -52,13 +53,6 @@ def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
         )
         slope, offset = MIN_STANDARD_SLOPE, float(logit(goal.mean()))
     return slope / spread, offset - slope * centre / spread
-
-
-def _regularised_targets(target: np.ndarray) -> np.ndarray:
-    """Return Platt's targets, (n_pos + 1) / (n_pos + 2) and 1 / (n_neg + 2)."""
-    n_pos = int(np.count_nonzero(target))
-    n_neg = len(target) - n_pos
-    return np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (n_neg + 2))
 
 
 def _newton(design: np.ndarray, goal: np.ndarray) -> tuple[float, float]:
@@ -84,18 +78,43 @@ def _cross_entropy(log_odds: np.ndarray, goal: np.ndarray) -> float:
     return float(np.sum(np.logaddexp(0, log_odds) - goal * log_odds))
 
 
-def soft_vote(log_odds: np.ndarray) -> np.ndarray:
-    """Return the log-odds of the mean probability of several voters.
+def one_vs_rest(codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Turn class numbers, int (n_samples,), into bool targets (n_samples, n_machines).
+
+    Two classes have one column, True for the second; more have one column each.
+    """
+    positive = np.array([1]) if n_classes == 2 else np.arange(n_classes)
+    return codes[:, np.newaxis] == positive
+
+
+def fit_platt_columns(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the Platt scaling of every column of scores.
 
     Parameters
     ----------
-    log_odds : ndarray of float64, shape (n_voters, ...)
-        Calibrated log-odds.
+    scores : ndarray of float64, shape (n_samples, n_machines)
+        Out-of-fold scores; rows with NaN are left out.
+    targets : ndarray of bool, shape (n_samples, n_machines)
+        True for the positive class of each machine.
 
     Returns
     -------
-    ndarray of float64, shape (...)
-        Computed in logarithms, so that sure voters do not saturate.
+    slope, offset : ndarray of float64, shape (n_machines,)
+        NaN for a column whose finite scores are all of one class.
+    """
+    slope, offset = np.full((2, targets.shape[1]), np.nan)
+    for k in range(targets.shape[1]):
+        finite = np.isfinite(scores[:, k])
+        if len(np.unique(targets[finite, k])) == 2:
+            slope[k], offset[k] = fit_platt(scores[finite, k], targets[finite, k])
+    return slope, offset
+
+
+def soft_vote(log_odds: np.ndarray) -> np.ndarray:
+    """Return the log-odds of the mean probability of several voters.
+
+    ``log_odds`` has the shape (n_voters, ...), the result (...). It is computed in logarithms, so
+    that certain voters do not saturate.
     """
     if len(log_odds) == 1:
         return log_odds[0]
@@ -123,24 +142,25 @@ def log_odds_to_proba(log_odds: np.ndarray) -> np.ndarray:
 def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     """Fit how the one-vs-rest log-odds of several classes become one set of probabilities.
 
-    Each machine is calibrated against all the rest, but their probabilities do not sum to 1, and
-    dividing by the sum makes a sure verdict less sure than it is. Multinomial logistic regression
-    on the log-odds ("matrix scaling", Guo et al., ICML 2017) repairs that.
+    Each column is calibrated against all the rest, but the probabilities do not sum to 1, and
+    dividing by the sum makes a certain prediction less certain than it is. Multinomial logistic
+    regression on the log-odds ("matrix scaling", Guo et al., ICML 2017) corrects that.
 
     Parameters
     ----------
-    log_odds : ndarray of float64, shape (n_samples, n_classes)
-        Of rows that the machines were not fitted on; rows with NaN are left out.
+    log_odds : ndarray of float64, shape (n_samples, n_machines)
+        Out of fold; rows with NaN are left out.
     codes : ndarray of int, shape (n_samples,)
         Class of each row.
 
     Returns
     -------
     ndarray of float64, shape (n_classes, n_classes + 1), or None
-        Weights and, in the last column, offsets of the logits; None if a class has no row.
+        Weights and, in the last column, offsets of the logits; None for two classes (one
+        machine), or if a class has no row.
     """
     known = np.isfinite(log_odds).all(axis=1)
-    if len(np.unique(codes[known])) < log_odds.shape[1]:
+    if log_odds.shape[1] == 1 or len(np.unique(codes[known])) < log_odds.shape[1]:
         return None
     # on few rows a weaker penalty overfits
     model = LogisticRegression(C=1.0, max_iter=1000).fit(log_odds[known], codes[known])
@@ -148,12 +168,7 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
 
 
 def mix(log_odds: np.ndarray, mixing: np.ndarray | None) -> np.ndarray:
-    """Apply what `fit_mixing` found; without it, or for two classes, nothing changes.
-
-    Parameters
-    ----------
-    log_odds : ndarray of float64, shape (n_samples, n_machines)
-    mixing : ndarray or None
+    """Apply the result of :func:`fit_mixing`; None changes nothing.
 
     Returns
     -------

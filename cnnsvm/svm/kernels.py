@@ -1,5 +1,6 @@
-"""The three kernels, and how their matrices follow from inner products or squared distances."""
+"""Kernels, their matrices, and the landmarks that approximate them (the Nystroem method)."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,10 @@ from sklearn.metrics.pairwise import euclidean_distances, linear_kernel
 from sklearn.preprocessing import StandardScaler
 
 KERNELS = ("linear", "rbf", "poly")
+#: Share of the largest eigenvalue below which a direction is rounding error, and is left out.
+MIN_EIGENVALUE = 1e-10
+#: Matrices of rows by landmarks that exist at once: squared distances, kernel, features.
+N_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Kernel:
     coef0: float = 0.0
 
     def __call__(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-        """Return the kernel matrix, shape (len(X), len(Y)), float64."""
+        """Return the kernel matrix, float64 of shape (len(X), len(Y))."""
         return self.transform(pairwise_base(self.name, X, Y))
 
     def transform(self, base: np.ndarray) -> np.ndarray:
@@ -46,14 +51,12 @@ class Kernel:
 
 
 def pairwise_base(name: str, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-    """Return what a kernel needs of two sets of rows, whatever its parameters.
+    """Return what the matrix of a kernel is computed from, whatever its parameters.
 
     Parameters
     ----------
     name : {"linear", "rbf", "poly"}
-        Name of the kernel.
     X, Y : ndarray of float64, shapes (n, n_features) and (m, n_features)
-        Rows.
 
     Returns
     -------
@@ -66,16 +69,10 @@ def pairwise_base(name: str, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
 
 
 def make_kernel(name: str, params: dict[str, Any], unit: float) -> Kernel:
-    """Build a kernel from searched parameters.
+    """Build a kernel from the hyperparameters of a trial.
 
-    Parameters
-    ----------
-    name : {"linear", "rbf", "poly"}
-        Name of the kernel.
-    params : dict
-        May hold ``gamma_factor``, ``degree`` and ``coef0``; other keys are ignored.
-    unit : float
-        What ``gamma_factor`` multiplies: :func:`gamma_unit` of the rows that are fitted.
+    ``params`` may hold ``gamma_factor``, which multiplies ``unit`` (see :func:`gamma_unit`),
+    ``degree`` and ``coef0``; other keys are ignored.
     """
     gamma = unit * params.get("gamma_factor", 1.0)
     return Kernel(name, gamma, params.get("degree", 1), params.get("coef0", 0.0))
@@ -88,21 +85,50 @@ def gamma_unit(Z: np.ndarray) -> float:
 
 
 def fit_scaler(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return each feature's mean and standard deviation.
+    """Return each feature's mean and standard deviation, float64 of shape (n_features,).
 
-    Parameters
-    ----------
-    X : ndarray of float64, shape (n_samples, n_features)
-        Rows.
-    scale : bool
-        Without it the means are 0 and the deviations 1.
-
-    Returns
-    -------
-    mean, deviation : ndarray of float64, shape (n_features,)
-        The deviation of a constant feature is given as 1, as ``StandardScaler`` does.
+    The deviation of a constant feature is 1. Without ``scale`` all means are 0, all deviations 1.
     """
     if not scale:
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
     scaler = StandardScaler().fit(X)
     return scaler.mean_, scaler.scale_
+
+
+def choose_landmarks(n_rows: int, n_landmarks: int | None, seed: int) -> np.ndarray | None:
+    """Draw the rows that serve as landmarks.
+
+    Returns
+    -------
+    ndarray of int64, shape (n_landmarks,), or None
+        Sorted; None (an exact machine) if there are no more rows than landmarks.
+
+    Raises
+    ------
+    MemoryError
+        If the matrices of rows by landmarks take more than half of the machine's memory.
+    """
+    if n_landmarks is None or n_rows <= n_landmarks:
+        return None
+    check_memory(n_rows, n_landmarks)
+    return np.sort(np.random.default_rng(seed).choice(n_rows, n_landmarks, replace=False))
+
+
+def check_memory(n_rows: int, n_landmarks: int, limit: int | None = None) -> None:
+    """Raise MemoryError above ``limit`` bytes; None means half of the machine's memory."""
+    if limit is None:
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    needed = N_COPIES * 8 * n_rows * n_landmarks
+    if needed > limit:
+        raise MemoryError(
+            f"n_landmarks={n_landmarks} and {n_rows:,} rows take {needed / 1e9:.1f} GB, more than "
+            f"the {limit / 1e9:.1f} GB that a fit may use here. Use at most "
+            f"{limit // (N_COPIES * 8 * n_rows)} landmarks."
+        )
+
+
+def inverse_root(matrix: np.ndarray) -> np.ndarray:
+    """Return the pseudo-inverse square root of a positive semidefinite matrix (m, m)."""
+    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    large = values > MIN_EIGENVALUE * max(values[-1], 0.0)
+    return (vectors[:, large] / np.sqrt(values[large])) @ vectors[:, large].T

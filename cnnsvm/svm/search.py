@@ -1,12 +1,16 @@
-"""The Optuna search for one kernel's hyperparameters."""
+"""The Optuna search for a kernel's hyperparameters, and the storage from which it resumes."""
 
+import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -14,45 +18,38 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from tqdm import tqdm
+
+import cnnsvm
+from cnnsvm.data.splits import Fold, encode_groups
 
 logger = logging.getLogger(__name__)
 
 Params = dict[str, Any]
 Scorer = Callable[[Params], float]
+Fingerprint = dict[str, str]
 
 # gamma_factor multiplies 1 / (n_features * variance), scikit-learn's gamma="scale".
 _COMMON: dict[str, BaseDistribution] = {
     "C": FloatDistribution(1e-3, 1e3, log=True),
     "class_weight": CategoricalDistribution([None, "balanced"]),
 }
+_RBF = _COMMON | {"gamma_factor": FloatDistribution(1e-2, 1e1, log=True)}
+_POLY = {"degree": IntDistribution(2, 4), "coef0": FloatDistribution(0.0, 2.0)}
 SPACES: dict[str, dict[str, BaseDistribution]] = {
     "linear": _COMMON,
-    "rbf": _COMMON | {"gamma_factor": FloatDistribution(1e-2, 1e1, log=True)},
-    "poly": _COMMON
-    | {
-        "gamma_factor": FloatDistribution(1e-2, 1e1, log=True),
-        "degree": IntDistribution(2, 4),
-        "coef0": FloatDistribution(0.0, 2.0),
-    },
+    "rbf": _RBF,
+    "poly": _RBF | _POLY,
 }
 DEFAULTS: dict[str, Params] = {
     "linear": {"C": 1.0, "class_weight": None},
     "rbf": {"C": 1.0, "class_weight": None, "gamma_factor": 1.0},
     "poly": {"C": 1.0, "class_weight": None, "gamma_factor": 1.0, "degree": 3, "coef0": 1.0},
 }
-
-
-@dataclass(frozen=True)
-class KernelSearch:
-    """What the search found for one kernel: the best trial, and all of them."""
-
-    kernel: str
-    params: Params
-    score: float
-    trials: list[dict[str, Any]] = field(default_factory=list)
 
 
 def search_kernel(
@@ -62,7 +59,7 @@ def search_kernel(
     study: Study,
     seed: int,
     verbose: bool = False,
-) -> KernelSearch:
+) -> dict[str, Any]:
     """Run the trials that a study still lacks and return the best of the first ``n_trials``.
 
     The first trial is :data:`DEFAULTS`; the others are drawn by a multivariate tree-structured
@@ -80,9 +77,14 @@ def search_kernel(
     study : optuna.Study
         Study to continue.
     seed : int
-        Seed.
     verbose : bool
         Whether to show a progress bar, if standard error is a terminal.
+
+    Returns
+    -------
+    dict
+        ``kernel``, ``params`` and ``score`` of the best trial, the earliest of equals, and
+        ``trials``, a list of dicts with ``number``, ``score``, ``fold_scores`` and ``params``.
 
     References
     ----------
@@ -96,7 +98,19 @@ def search_kernel(
         for number in range(n_finished, n_trials):
             _run_trial(kernel, scorers, study, [seed, zlib.crc32(kernel.encode()), number])
             progress.update()
-    return _result(kernel, _finished(study)[:n_trials])
+    trials = _finished(study)[:n_trials]
+    best = max(trials, key=lambda trial: trial.values[0])
+    rows = [
+        {
+            "number": number,
+            "score": trial.values[0],
+            "fold_scores": list(trial.user_attrs["fold_scores"]),
+            "params": dict(trial.params),
+        }
+        for number, trial in enumerate(trials)
+    ]
+    score = float(best.values[0])
+    return {"kernel": kernel, "params": dict(best.params), "score": score, "trials": rows}
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
@@ -128,16 +142,120 @@ def _add_default_trial(kernel: str, scorers: Sequence[Scorer], study: Study) -> 
     )
 
 
-def _result(kernel: str, trials: list[FrozenTrial]) -> KernelSearch:
-    """Pick the best trial, the earliest of equals."""
-    best = max(trials, key=lambda trial: trial.values[0])
-    rows = [
-        {
-            "number": number,
-            "score": trial.values[0],
-            "fold_scores": list(trial.user_attrs["fold_scores"]),
-            "params": dict(trial.params),
-        }
-        for number, trial in enumerate(trials)
-    ]
-    return KernelSearch(kernel, dict(best.params), float(best.values[0]), rows)
+class StudyMismatchError(ValueError):
+    """A stored study was made from other data or settings, so it cannot be resumed."""
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keep Optuna from announcing studies on standard error; its verbosity is restored."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+
+
+def fingerprint(
+    X: np.ndarray, y: np.ndarray, groups: Any, folds: list[Fold], settings: dict[str, Any]
+) -> Fingerprint:
+    """Digest all that a trial's score depends on, part by part.
+
+    Parameters
+    ----------
+    X : ndarray of float64, shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,)
+        Class labels.
+    groups : array-like of shape (n_samples,) or None
+    folds : list of (train, test)
+    settings : dict
+        Search settings; their ``repr`` counts.
+    """
+    tests = np.full(len(X), -1)
+    for number, (_, test) in enumerate(folds):
+        tests[test] = number
+    return {
+        "X": _digest(X),
+        "y": _digest(np.asarray(y).astype(str)),
+        "groups": _digest(encode_groups(groups, len(X))),
+        "folds": _digest(tests),
+        "settings": hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest(),
+        "version": cnnsvm.__version__,
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    header = f"{array.dtype.str} {array.shape} ".encode()
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+class StudyStore:
+    """The studies of one fit, in memory or in a journal file.
+
+    Parameters
+    ----------
+    path : str, path-like or None
+        Journal file, created with its folder if missing; None means memory. One process at a time.
+
+    Raises
+    ------
+    IsADirectoryError
+        If the path is a folder.
+    """
+
+    def __init__(self, path: str | PathLike[str] | None) -> None:
+        self.path = path
+        self._storage: JournalStorage | None = None
+        if path is None:
+            return
+        file = Path(path)
+        if file.is_dir():
+            raise IsADirectoryError(
+                f"storage={str(path)!r} is a folder, but the studies are one journal file; name "
+                f"a file in it, such as {str(file / 'studies.log')!r}."
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with quiet_optuna():
+            self._storage = JournalStorage(JournalFileBackend(str(file)))
+
+    def seed(self) -> int | None:
+        """Return the seed of the first stored study, or None."""
+        studies = [] if self._storage is None else self._storage.get_all_studies()
+        seeds = (study.user_attrs.get("seed") for study in studies)
+        return next((seed for seed in seeds if seed is not None), None)
+
+    def open(self, name: str, current: Fingerprint, seed: int) -> Study:
+        """Open or create a study; a trial that a killed run left behind is marked as failed.
+
+        Parameters
+        ----------
+        name : str
+        current : dict of str
+            Result of :func:`fingerprint`.
+        seed : int
+            Seed that a new study records.
+
+        Raises
+        ------
+        StudyMismatchError
+            If the study exists and has another fingerprint.
+        """
+        with quiet_optuna():
+            study = optuna.create_study(
+                storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+            )
+        stored = study.user_attrs.get("fingerprint")
+        if stored is None:
+            study.set_user_attr("seed", seed)
+            study.set_user_attr("fingerprint", current)
+        elif stored != current:
+            parts = ", ".join(key for key in current if stored.get(key) != current[key])
+            raise StudyMismatchError(
+                f"storage={str(self.path)!r} holds a study {name!r} of other {parts}, so it cannot "
+                "be resumed. Name another file, or delete this one."
+            )
+        for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            logger.info("%s: trial %d was interrupted and is run again.", name, trial.number)
+            study.tell(trial.number, state=TrialState.FAIL)
+        return study

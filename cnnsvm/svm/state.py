@@ -6,22 +6,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from cnnsvm.svm.checks import check_params
 from cnnsvm.svm.kernels import KERNELS, Kernel
-from cnnsvm.svm.machine import BinaryMachine
-from cnnsvm.svm.model import KernelModel
+from cnnsvm.svm.machines import BinaryMachine, KernelModel
 
 if TYPE_CHECKING:
     from cnnsvm.svm.tuned_svc import TunedSVC
 
     Classifier = TypeVar("Classifier", bound=TunedSVC)
 
-FORMAT = 1
+FORMAT = 2
 
-State = tuple[dict[str, Any], dict[str, np.ndarray]]
+Config = dict[str, Any]
+Arrays = dict[str, np.ndarray]
 
 
-def to_state(classifier: "TunedSVC") -> State:
+def to_state(classifier: "TunedSVC") -> tuple[Config, Arrays]:
     """Return a fitted classifier as a JSON-able dict and a dict of arrays.
 
     Raises
@@ -29,30 +28,8 @@ def to_state(classifier: "TunedSVC") -> State:
     TypeError
         If a class label is none of bool, int, float and str.
     """
-    arrays = {
-        "mean": classifier.mean_,
-        "scale": classifier.scale_,
-        "oof_decision": classifier.oof_decision_,
-    }
-    if classifier.mixing_ is not None:
-        arrays["mixing"] = classifier.mixing_
-    models = []
-    for m, model in enumerate(classifier.models_):
-        models.append([asdict(machine.kernel) for machine in model.machines])
-        arrays[f"model.{m}.slope"] = model.slope
-        arrays[f"model.{m}.offset"] = model.offset
-        arrays[f"model.{m}.intercept"] = np.array([mach.intercept for mach in model.machines])
-        for k, machine in enumerate(model.machines):
-            arrays[f"model.{m}.machine.{k}.vectors"] = machine.vectors
-            arrays[f"model.{m}.machine.{k}.coef"] = machine.coef
-    config = _describe(classifier) | {"models": models}
-    return config, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _describe(classifier: "TunedSVC") -> dict[str, Any]:
-    score = classifier.best_score_
     names = getattr(classifier, "feature_names_in_", None)
-    return {
+    config = {
         "format": FORMAT,
         "params": _plain_params(classifier),
         "classes": _plain_classes(classifier.classes_),
@@ -60,16 +37,34 @@ def _describe(classifier: "TunedSVC") -> dict[str, Any]:
         "feature_names": None if names is None else names.tolist(),
         "n_splits": classifier.n_splits_,
         "best_params": classifier.best_params_,
-        "best_score": None if np.isnan(score) else score,
-        "studies": [
-            study | {"score": None if np.isnan(study["score"]) else study["score"]}
-            for study in classifier.studies_
+        "best_score": _nan_to_none(classifier.best_score_),
+        "search_results": [
+            result | {"score": _nan_to_none(result["score"])}
+            for result in classifier.search_results_
+        ],
+        "models": [
+            [asdict(machine.kernel) for machine in model.machines] for model in classifier.models_
         ],
     }
+    arrays = {
+        "mean": classifier.mean_,
+        "scale": classifier.scale_,
+        "cv_decision": classifier.cv_decision_,
+    }
+    if classifier.mixing_ is not None:
+        arrays["mixing"] = classifier.mixing_
+    for m, model in enumerate(classifier.models_):
+        arrays[f"model.{m}.slope"] = model.slope
+        arrays[f"model.{m}.offset"] = model.offset
+        arrays[f"model.{m}.intercept"] = np.array([each.intercept for each in model.machines])
+        for k, machine in enumerate(model.machines):
+            arrays[f"model.{m}.machine.{k}.vectors"] = machine.vectors
+            arrays[f"model.{m}.machine.{k}.coef"] = machine.coef
+    return config, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def _plain_params(classifier: "TunedSVC") -> dict[str, Any]:
-    """Return the parameters as Python values; the storage is a matter of the fit only."""
+def _plain_params(classifier: "TunedSVC") -> Config:
+    """Return the parameters as JSON values, without the storage, which concerns the fit only."""
     params = classifier.get_params(deep=False) | {"storage": None}
     params = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
     if not isinstance(params["kernel"], str):
@@ -81,19 +76,23 @@ def _plain_params(classifier: "TunedSVC") -> dict[str, Any]:
 
 def _plain_classes(classes: np.ndarray) -> list[Any]:
     values = classes.tolist()
-    odd = [value for value in values if not isinstance(value, bool | int | float | str)]
-    if odd:
-        raise TypeError(
-            f"class label {odd[0]!r} cannot be written as JSON; labels must be bool, int, float "
-            "or str. Convert y before fit."
-        )
+    for value in values:
+        if not isinstance(value, bool | int | float | str):
+            raise TypeError(
+                f"class label {value!r} cannot be written as JSON; labels must be bool, int, float "
+                "or str. Convert y before fit."
+            )
     return values
 
 
-def from_state(
-    cls: "Callable[..., Classifier]", config: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> "Classifier":
+def _nan_to_none(score: float) -> float | None:
+    return None if np.isnan(score) else score
+
+
+def from_state(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -> "Classifier":
     """Rebuild a fitted classifier; see :meth:`cnnsvm.svm.TunedSVC.from_state`."""
+    if config.get("format") == 1:
+        config, arrays = _from_format_1(config, arrays)
     if config.get("format") != FORMAT:
         raise ValueError(
             f"TunedSVC state has format {config.get('format')!r}, but this version reads {FORMAT}. "
@@ -105,14 +104,20 @@ def from_state(
         raise ValueError(f"TunedSVC state is damaged ({error!r}); write it again.") from error
 
 
-def _rebuild(
-    cls: "Callable[..., Classifier]", config: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> "Classifier":
+def _from_format_1(config: Config, arrays: Arrays) -> tuple[Config, Arrays]:
+    """Read the format of bundles that have not been converted yet."""
+    params = dict(config["params"])
+    params["n_landmarks"] = params.pop("nystroem", None)
+    config = config | {"format": FORMAT, "params": params, "search_results": config["studies"]}
+    return config, arrays | {"cv_decision": arrays["oof_decision"]}
+
+
+def _rebuild(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -> "Classifier":
     params = dict(config["params"])
     if not isinstance(params["kernel"], str):
         params["kernel"] = tuple(params["kernel"])
     classifier = cls(**params)
-    check_params(classifier.get_params(deep=False))
+    classifier._validate_params()
     classifier.classes_ = np.array(config["classes"], dtype=np.dtype(config["classes_dtype"]))
     classifier.mean_, classifier.scale_ = arrays["mean"], arrays["scale"]
     classifier.n_features_in_ = len(classifier.mean_)
@@ -120,64 +125,49 @@ def _rebuild(
         classifier.feature_names_in_ = np.array(config["feature_names"], dtype=object)
     classifier.n_splits_ = config["n_splits"]
     classifier.best_params_ = dict(config["best_params"])
-    classifier.best_score_ = _or_nan(config["best_score"])
-    classifier.studies_ = [s | {"score": _or_nan(s["score"])} for s in config["studies"]]
-    classifier.oof_decision_ = arrays["oof_decision"]
-    classifier.mixing_ = arrays.get("mixing")  # states from before it was fitted have none
-    _check_mixing(classifier.mixing_, len(classifier.classes_))
-    classifier.models_ = [
-        _read_model(kernels, arrays, m, classifier) for m, kernels in enumerate(config["models"])
+    classifier.best_score_ = _none_to_nan(config["best_score"])
+    classifier.search_results_ = [
+        result | {"score": _none_to_nan(result["score"])} for result in config["search_results"]
     ]
+    classifier.cv_decision_ = arrays["cv_decision"]
+    classifier.mixing_ = arrays.get("mixing")  # None for two classes
+    classifier.models_ = [
+        _read_model(kernels, arrays, f"model.{m}") for m, kernels in enumerate(config["models"])
+    ]
+    _check_shapes(classifier)
     return classifier
 
 
-def _check_mixing(mixing: np.ndarray | None, n_classes: int) -> None:
-    expected = (n_classes, n_classes + 1)
-    if mixing is not None and (n_classes == 2 or mixing.shape != expected):
-        raise ValueError(
-            f"TunedSVC state is damaged: the mixing of {n_classes} classes has the shape "
-            f"{expected}, got {mixing.shape}; write it again."
-        )
-
-
-def _or_nan(score: float | None) -> float:
+def _none_to_nan(score: float | None) -> float:
     return float("nan") if score is None else score
 
 
-def _read_model(
-    kernels: list[dict[str, Any]],
-    arrays: dict[str, np.ndarray],
-    m: int,
-    classifier: "TunedSVC",
-) -> KernelModel:
-    n_classes = len(classifier.classes_)
+def _read_model(kernels: list[Config], arrays: Arrays, prefix: str) -> KernelModel:
+    intercepts = arrays[f"{prefix}.intercept"]
+    machines = []
+    for k, kernel in enumerate(kernels):
+        vectors, coef = (arrays[f"{prefix}.machine.{k}.{name}"] for name in ("vectors", "coef"))
+        machines.append(BinaryMachine(Kernel(**kernel), vectors, coef, float(intercepts[k])))
+    return KernelModel(machines, arrays[f"{prefix}.slope"], arrays[f"{prefix}.offset"])
+
+
+def _check_shapes(classifier: "TunedSVC") -> None:
+    """Refuse arrays and kernels that do not fit the classes and features."""
+    n_classes, n_features = len(classifier.classes_), classifier.n_features_in_
     n_machines = 1 if n_classes == 2 else n_classes
-    slope, offset = arrays[f"model.{m}.slope"], arrays[f"model.{m}.offset"]
-    intercept = arrays[f"model.{m}.intercept"]
-    if not len(kernels) == len(slope) == len(offset) == len(intercept) == n_machines:
-        raise ValueError(
-            f"TunedSVC state is damaged: {n_classes} classes take {n_machines} machines, got "
-            f"{len(kernels)}; write it again."
-        )
-    machines = [
-        _read_machine(kernel, arrays, f"model.{m}.machine.{k}", float(intercept[k]), classifier)
-        for k, kernel in enumerate(kernels)
-    ]
-    return KernelModel(machines, slope, offset)
+    mixing = classifier.mixing_
+    if mixing is not None and (n_machines == 1 or mixing.shape != (n_classes, n_classes + 1)):
+        _refuse(f"mixing of {n_classes} classes has the shape {mixing.shape}")
+    for model in classifier.models_:
+        if not len(model.machines) == len(model.slope) == len(model.offset) == n_machines:
+            _refuse(f"{n_classes} classes take {n_machines} machines, got {len(model.machines)}")
+        for machine in model.machines:
+            if machine.kernel.name not in KERNELS:
+                _refuse(f"kernel {machine.kernel.name!r} is none of {KERNELS}")
+            if machine.vectors.shape != (len(machine.coef), n_features):
+                expected = (len(machine.coef), n_features)
+                _refuse(f"vectors have the shape {machine.vectors.shape}, expected {expected}")
 
 
-def _read_machine(
-    kernel: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    prefix: str,
-    intercept: float,
-    classifier: "TunedSVC",
-) -> BinaryMachine:
-    vectors, coef = arrays[f"{prefix}.vectors"], arrays[f"{prefix}.coef"]
-    expected = (len(coef), classifier.n_features_in_)
-    if kernel["name"] not in KERNELS or vectors.shape != expected:
-        raise ValueError(
-            f"TunedSVC state is damaged: {prefix} has kernel {kernel['name']!r} and vectors of "
-            f"shape {vectors.shape}, expected one of {KERNELS} and {expected}; write it again."
-        )
-    return BinaryMachine(Kernel(**kernel), vectors, coef, intercept)
+def _refuse(reason: str) -> None:
+    raise ValueError(f"TunedSVC state is damaged: {reason}; write it again.")

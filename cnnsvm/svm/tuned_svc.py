@@ -1,33 +1,31 @@
 """TunedSVC: support vector machines over embeddings, tuned by Optuna and calibrated."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
+from numbers import Integral, Real
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state, gen_batches
+from sklearn.utils import gen_batches
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm.svm import state
-from cnnsvm.svm.calibration import fit_mixing, log_odds_to_proba, mix, soft_vote
-from cnnsvm.svm.checks import (
-    calibration_rows,
-    check_classes,
-    check_finite,
-    check_params,
-    kernel_names,
+from cnnsvm.svm.calibrated_classifier import (
+    LogOddsClassifier,
+    choose_calibration_rows,
+    draw_seed,
+    encode_classes,
+    squeeze_binary,
 )
-from cnnsvm.svm.inner_cv import inner_folds
-from cnnsvm.svm.kernels import fit_scaler
-from cnnsvm.svm.model import one_vs_rest
-from cnnsvm.svm.search import KernelSearch
-from cnnsvm.svm.study_storage import StudyStore
-from cnnsvm.svm.tuning import Task, fit_model, tune, winner
+from cnnsvm.svm.calibration import fit_mixing, fit_platt_columns, mix, one_vs_rest, soft_vote
+from cnnsvm.svm.inner_cv import InnerCV, inner_folds
+from cnnsvm.svm.kernels import KERNELS, fit_scaler
+from cnnsvm.svm.machines import KernelModel, fit_machines
+from cnnsvm.svm.search import DEFAULTS, SPACES, StudyStore, fingerprint, search_kernel
 
 BLOCK_ROWS = 4096
 
@@ -38,7 +36,7 @@ def _calibrates(estimator: "TunedSVC") -> bool:
     return True
 
 
-class TunedSVC(ClassifierMixin, BaseEstimator):
+class TunedSVC(LogOddsClassifier):
     """Support vector classifier whose hyperparameters Optuna tunes under grouped folds.
 
     For each kernel, trials are scored by the ROC AUC (one-vs-rest and macro-averaged if there
@@ -46,14 +44,14 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
     never separate a group. Scaling is fitted inside each training fold. The winner is fitted on
     all rows, and Platt scaling of its out-of-fold scores turns margins into log-odds, so
     ``decision_function(X) > 0``, ``predict_proba(X)[:, 1] > 0.5`` and ``predict(X) ==
-    classes_[1]`` say the same. More than two classes are told apart one-vs-rest.
+    classes_[1]`` agree. More than two classes are told apart one-vs-rest.
 
     Parameters
     ----------
     kernel : {"linear", "rbf", "poly"} or tuple of them, default="rbf"
         Kernels to tune, ``n_trials`` each.
     voting : None or "soft", default=None
-        Of several kernels, None keeps the one of highest score (the first of equals); "soft"
+        Of several kernels, None takes the one of highest score (the first of equals); "soft"
         averages the calibrated probabilities of the best of each kernel, machine by machine.
     n_trials : int, default=30
         Trials a kernel. The first evaluates scikit-learn's usual values (C=1, gamma="scale",
@@ -67,52 +65,47 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         Whether features are standardised.
     cache_size : float, default=1000
         Memory in MB for kernel matrices. 1,000 holds those of about 7,000 rows; with more rows
-        they are made anew for each trial and, above about 9,500, libsvm computes them from the
-        features, which is slower.
-    nystroem : int or None, default=None
-        Number of landmarks that stand for all rows (`cnnsvm.svm.nystroem`), with squared hinge
-        loss: the time of a fit then grows with the rows and no longer with their square or worse.
-        None, or no more rows than that, is exact.
+        they are computed anew for each trial and, above about 9,500, libsvm computes them from
+        the features, which is slower.
+    n_landmarks : int or None, default=None
+        Number of rows that approximate the kernel of all (the Nystroem method), with squared
+        hinge loss: the time of a fit then grows linearly with the rows. None, or no more rows
+        than that, is exact.
     storage : str, path-like or None, default=None
-        Journal file that keeps the studies, one a kernel. A later fit on the same data with the
-        same settings resumes them and runs only the missing trials, also if ``n_trials`` has
-        grown; any other fit is refused, so each outer fold needs a file of its own.
+        Journal file of the studies, one a kernel. A later fit on the same data with the same
+        settings resumes them and runs only the missing trials, also if ``n_trials`` has grown;
+        any other fit is refused, so each outer fold needs a file of its own.
     verbose : bool, default=False
         Whether to show a progress bar for each kernel, if standard error is a terminal.
     random_state : int, RandomState instance or None, default=None
-        Seed of folds and trials. With None and a storage, the seed of the first run is read
-        from there.
+        Seed of folds and trials. None reads the seed of the first run from ``storage``, if any.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Class labels, sorted.
     n_features_in_ : int
-        Number of features.
     best_params_ : dict
         Hyperparameters of the kernel with the highest score: ``kernel``, ``C``,
         ``class_weight`` and, where it has them, ``gamma_factor``, ``degree`` and ``coef0``.
         ``gamma_factor`` multiplies ``gamma="scale"`` of the standardised rows; the linear and
         polynomial kernels multiply their inner product by gamma too, so that C has one meaning.
     best_score_ : float
-        Mean AUC over the inner folds of ``best_params_``; it was maximised, so it flatters. NaN
-        if the data were too few to tune.
-    studies_ : list of dict
-        One a kernel, with ``kernel``, ``params``, ``score`` and ``trials``, a list of dicts
-        with ``number``, ``score``, ``fold_scores`` and ``params``.
-    oof_decision_ : ndarray of float64, shape (n_samples,) or (n_samples, n_classes)
-        What ``decision_function`` would say of each training row had its group been held out
-        (but for Platt scaling, which saw it): the scores to choose a threshold on. NaN where no
-        inner fold could fit or calibrate a machine, for lack of a class. Uncalibrated margins of
-        different folds may be shifted against each other, so choose thresholds with
-        ``calibrate=True``.
+        Mean AUC over the inner folds of ``best_params_``; as a maximum it is optimistic. NaN if
+        the data were too few to tune.
+    search_results_ : list of dict
+        The result of `cnnsvm.svm.search.search_kernel` for each kernel.
+    cv_decision_ : ndarray of float64, shape (n_samples,) or (n_samples, n_classes)
+        Out-of-fold ``decision_function`` of each training row (but for Platt scaling, which is
+        fitted on these): the scores to choose a threshold on. NaN where no inner fold could fit
+        or calibrate a machine, for lack of a class. Uncalibrated margins of different folds may
+        be shifted against each other.
     n_splits_ : int
         Number of inner folds used; 0 if the data were too few to hold anything out.
     mean_, scale_ : ndarray of float64, shape (n_features,)
         Standardisation.
     mixing_ : ndarray of float64, shape (n_classes, n_classes + 1), or None
-        How calibrated one-vs-rest log-odds become probabilities of more than two classes, see
-        `cnnsvm.svm.calibration.fit_mixing`.
+        See `cnnsvm.svm.calibration.fit_mixing`.
     models_ : list of KernelModel
         The fitted machines of each kernel that votes, as arrays.
 
@@ -122,14 +115,6 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
     weights. Without ``groups``, a class with fewer rows than ``cv`` lowers the number of folds,
     and a class of one row means default hyperparameters and bare margins as log-odds; both warn.
 
-    References
-    ----------
-    J. Platt, "Probabilistic outputs for support vector machines", 1999.
-    H.-T. Lin, C.-J. Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support
-    vector machines", Machine Learning 68, 2007.
-    C. K. I. Williams and M. Seeger, "Using the Nystroem method to speed up kernel machines",
-    NIPS 2000.
-
     Examples
     --------
     >>> from sklearn.datasets import make_blobs
@@ -137,6 +122,20 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
     >>> TunedSVC(n_trials=3, random_state=0).fit(X, y).predict_proba(X).shape
     (60, 2)
     """
+
+    _parameter_constraints: ClassVar = {
+        "kernel": [StrOptions(set(KERNELS)), tuple, list],
+        "voting": [StrOptions({"soft"}), None],
+        "n_trials": [Interval(Integral, 1, None, closed="left")],
+        "cv": [Interval(Integral, 2, None, closed="left")],
+        "calibrate": ["boolean"],
+        "scale": ["boolean"],
+        "cache_size": [Interval(Real, 0, None, closed="neither")],
+        "n_landmarks": [Interval(Integral, 1, None, closed="left"), None],
+        "storage": [str, PathLike, None],
+        "verbose": ["boolean"],
+        "random_state": ["random_state"],
+    }
 
     def __init__(
         self,
@@ -148,7 +147,7 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         calibrate: bool = True,
         scale: bool = True,
         cache_size: float = 1000,
-        nystroem: int | None = None,
+        n_landmarks: int | None = None,
         storage: str | PathLike[str] | None = None,
         verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
@@ -160,17 +159,34 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         self.calibrate = calibrate
         self.scale = scale
         self.cache_size = cache_size
-        self.nystroem = nystroem
+        self.n_landmarks = n_landmarks
         self.storage = storage
         self.verbose = verbose
         self.random_state = random_state
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        names = self._kernel_names()
+        if not names or not set(names) <= set(KERNELS) or len(set(names)) < len(names):
+            raise ValueError(
+                f"kernel must be one of {KERNELS} or a tuple of different ones, "
+                f"got {self.kernel!r}."
+            )
+        if self.voting == "soft" and not self.calibrate:
+            raise ValueError(
+                "voting='soft' averages probabilities, but calibrate=False computes none. "
+                "Set calibrate=True or voting=None."
+            )
+
+    def _kernel_names(self) -> list[str]:
+        return [self.kernel] if isinstance(self.kernel, str) else list(self.kernel)
 
     def fit(
         self,
         X: ArrayLike,
         y: ArrayLike,
         groups: Sequence[Any] | np.ndarray | None = None,
-        calibration: np.ndarray | None = None,
+        calibration_rows: ArrayLike | None = None,
     ) -> Self:
         """Tune, fit and calibrate.
 
@@ -182,10 +198,10 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
             Class labels, at least two different ones.
         groups : array-like of shape (n_samples,), optional
             Rows that no inner fold may separate, such as the images made from one source.
-        calibration : array-like of bool, shape (n_samples,), optional
-            Rows whose out-of-fold scores calibrate, such as those that whatever made the
-            embeddings has not learnt from; None takes all. Rows of every class must be among
-            them, or they are all taken.
+        calibration_rows : array-like of bool, shape (n_samples,), optional
+            Rows whose out-of-fold scores calibrate, such as those that the network behind the
+            embeddings was not trained on; None takes all. If a class is not among them, all rows
+            are taken.
 
         Raises
         ------
@@ -195,62 +211,91 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
         StudyMismatchError
             If ``storage`` holds studies of other data or settings.
         MemoryError
-            If ``nystroem`` times the rows takes more than half of the machine's memory.
+            If ``n_landmarks`` times the rows takes more than half of the machine's memory.
         """
-        check_params(self.get_params(deep=False))
-        rows, labels = validate_data(self, X, y, dtype=np.float64, ensure_all_finite=False)
-        check_finite(rows)
-        check_classification_targets(labels)
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        check_classes(self.classes_)
+        self._validate_params()
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        classes, codes = encode_classes(labels)
+        chosen = choose_calibration_rows(calibration_rows, codes)
         store = StudyStore(self.storage)
         seed = self._seed(store)
-        folds = inner_folds(labels, groups, self.cv, seed)
-        targets = one_vs_rest(codes, len(self.classes_))
-        trusted = calibration_rows(calibration, codes)
-        how = (self.scale, self.cache_size, trusted, self.nystroem, seed)
-        task = Task(rows, labels, groups, targets, folds, *how)
-        self.n_splits_ = len(folds)
-        self._keep_models(task, self._search(task, store, seed))
+        inner_cv = partial(  # built for one kernel at a time: it holds kernel matrices
+            InnerCV,
+            X=rows,
+            targets=one_vs_rest(codes, len(classes)),
+            folds=inner_folds(labels, groups, self.cv, seed),
+            scale=self.scale,
+            cache_size=self.cache_size,
+            n_landmarks=self.n_landmarks,
+            seed=seed,
+        )
+        results = [
+            self._tune(inner_cv(kernel), labels, groups, store) for kernel in self._kernel_names()
+        ]
+        best = max(results, key=lambda result: np.nan_to_num(result["score"], nan=-np.inf))
+        mean, deviation = fit_scaler(rows, self.scale)
+        Z = (rows - mean) / deviation
+        fitted = [
+            self._fit_model(inner_cv(result["kernel"]), result["params"], Z, chosen)
+            for result in (results if self.voting == "soft" else [best])
+        ]
+        votes = soft_vote(np.stack([decisions for _, decisions in fitted]))
+        self.classes_ = classes
+        self.mean_, self.scale_ = mean, deviation
+        self.models_ = [model for model, _ in fitted]
+        self.mixing_ = fit_mixing(votes[chosen], codes[chosen]) if self.calibrate else None
+        self.cv_decision_ = squeeze_binary(mix(votes, self.mixing_))
+        self.n_splits_ = len(inner_cv.keywords["folds"])
+        self.search_results_ = results
+        self.best_params_ = {"kernel": best["kernel"]} | best["params"]
+        self.best_score_ = best["score"]
         return self
 
     def _seed(self, store: StudyStore) -> int:
         stored = store.seed() if self.random_state is None else None
-        if stored is not None:
-            return stored
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return draw_seed(self.random_state) if stored is None else stored
 
-    def _search(self, task: Task, store: StudyStore, seed: int) -> list[KernelSearch]:
-        """Tune every kernel and return those that vote."""
-        searches = [
-            tune(task, kernel, self.n_trials, store, seed, self.verbose)
-            for kernel in kernel_names(self.kernel)
-        ]
-        best = winner(searches)
-        self.best_params_ = {"kernel": best.kernel} | best.params
-        self.best_score_ = best.score
-        self.studies_ = [asdict(search) for search in searches]
-        return searches if self.voting == "soft" else [best]
+    def _tune(
+        self, inner: InnerCV, labels: np.ndarray, groups: Any, store: StudyStore
+    ) -> dict[str, Any]:
+        """Search a kernel's hyperparameters; the defaults, unscored, if no fold can score them."""
+        kernel = inner.kernel
+        scorers = [partial(inner.fold_auc, fold) for fold in inner.scorable()]
+        if not scorers:
+            params = dict(DEFAULTS[kernel])
+            return {"kernel": kernel, "params": params, "score": float("nan"), "trials": []}
+        settings = {"space": SPACES[kernel], "seed": inner.seed, "scale": inner.scale}
+        settings["n_landmarks"] = inner.n_landmarks
+        current = fingerprint(inner.X, labels, groups, inner.folds, settings)
+        study = store.open(f"TunedSVC {kernel}", current, inner.seed)
+        return search_kernel(kernel, scorers, self.n_trials, study, inner.seed, self.verbose)
 
-    def _keep_models(self, task: Task, searches: list[KernelSearch]) -> None:
-        """Fit and calibrate the kernels that vote, on all rows."""
-        self.mean_, self.scale_ = fit_scaler(task.X, self.scale)
-        Z = (task.X - self.mean_) / self.scale_
-        fitted = [fit_model(task, search, Z, self.calibrate) for search in searches]
-        self.models_ = [model for model, _ in fitted]
-        votes = soft_vote(np.stack([decisions for _, decisions in fitted]))
-        self.mixing_ = None
-        if self.calibrate and votes.shape[1] > 1:
-            rows = task.calibration
-            self.mixing_ = fit_mixing(votes[rows], task.targets[rows].argmax(axis=1))
-        votes = mix(votes, self.mixing_)
-        self.oof_decision_ = votes[:, 0] if votes.shape[1] == 1 else votes
+    def _fit_model(
+        self, inner: InnerCV, params: dict[str, Any], Z: np.ndarray, chosen: np.ndarray
+    ) -> tuple[KernelModel, np.ndarray]:
+        """Fit the machines of a kernel on all rows; return them with out-of-fold decisions.
+
+        Platt scaling is fitted on signed distances (:meth:`Dual.distance`) rather than on margins.
+        Where most rows are support vectors at their bound (small C, weak signal), the intercept of
+        a fold is about +-1, by the class it has more rows of, while margins differ by far less and
+        grow with the number of rows: such folds would not rank when pooled, although each alone
+        does, and the scale would not fit the machine of all rows.
+        """
+        targets, how = inner.targets, (self.cache_size, self.n_landmarks, inner.seed)
+        machines, duals = fit_machines(inner.kernel, Z, targets, params, *how)
+        held_out = inner.out_of_fold(params, as_distances=self.calibrate)
+        if not self.calibrate:
+            return KernelModel(machines, np.ones(len(duals)), np.zeros(len(duals))), held_out
+        slope, offset = fit_platt_columns(held_out[chosen], targets[chosen])
+        decisions = slope * held_out + offset
+        slope = slope / [dual.norm for dual in duals]
+        offset = offset - slope * [dual.centre for dual in duals]
+        # a machine that could not be calibrated (NaN) keeps its margin
+        return KernelModel(machines, np.nan_to_num(slope, nan=1), np.nan_to_num(offset)), decisions
 
     def _decide(self, X: ArrayLike) -> np.ndarray:
-        """Return the decision of every machine, shape (n_samples, n_machines)."""
         check_is_fitted(self)
-        rows = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
-        check_finite(rows)
+        rows = validate_data(self, X, reset=False, dtype=np.float64)
         blocks = []
         for block in gen_batches(len(rows), BLOCK_ROWS):
             Z = (rows[block] - self.mean_) / self.scale_
@@ -258,52 +303,18 @@ class TunedSVC(ClassifierMixin, BaseEstimator):
             blocks.append(mix(votes, self.mixing_))
         return np.concatenate(blocks)
 
-    def decision_function(self, X: ArrayLike) -> np.ndarray:
-        """Return log-odds (natural logarithm), or margins if ``calibrate=False``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite embeddings.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples,) or (n_samples, n_classes)
-            Of the second class if there are two, else of each class against the rest.
-        """
-        decisions = self._decide(X)
-        return decisions[:, 0] if decisions.shape[1] == 1 else decisions
-
     @available_if(_calibrates)
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Return the calibrated probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite embeddings.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_classes)
-            In [0, 1]; rows sum to 1.
-        """
-        return log_odds_to_proba(self._decide(X))
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Return the more probable class of each row, shape (n_samples,).
+        """Return the calibrated probabilities of the classes, shape (n_samples, n_classes).
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Finite embeddings.
         """
-        decisions = self._decide(X)
-        if decisions.shape[1] == 1:
-            return self.classes_[(decisions[:, 0] > 0).astype(int)]
-        return self.classes_[decisions.argmax(axis=1)]
+        return super().predict_proba(X)
 
-    def to_state(self) -> state.State:
+    def to_state(self) -> tuple[state.Config, state.Arrays]:
         """Return the fitted classifier as (config, arrays), without pickle.
 
         Returns

@@ -36,7 +36,7 @@ from cnnsvm.localization.fitting import survey, training_of, validation_split
 from cnnsvm.localization.patches import Pairs
 from cnnsvm.localization.processes import join
 from cnnsvm.localization.trainer import Trainer, Training
-from cnnsvm.svm.study_storage import StudyStore, quiet_optuna
+from cnnsvm.svm.search import StudyStore, quiet_optuna
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.features.loading import Decoded
 from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.checks import check_params
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "lanczos": Image.Resampling.LANCZOS}
 #: Smallest side that four halvings leave something of.
@@ -120,8 +119,8 @@ class SquashingClassifier(ClassifierMixin, BaseEstimator):
         self.network_.eval().requires_grad_(False)
         embeddings = fit_embeddings(lambda: self._embed(images), cache)
         self.svm_ = self._svm(seed).fit(embeddings, labels, groups)
-        held_out = np.isfinite(self.svm_.oof_decision_)
-        scores = self.svm_.oof_decision_[held_out]
+        held_out = np.isfinite(self.svm_.cv_decision_)
+        scores = self.svm_.cv_decision_[held_out]
         self.threshold_ = choose_threshold(self.threshold, scores, codes[held_out])
         return self
 
@@ -173,7 +172,7 @@ class SquashingClassifier(ClassifierMixin, BaseEstimator):
         return TunedSVC(self.kernel, **own)
 
     def _check_params(self) -> None:
-        check_params(self._svm(0).get_params())
+        self._svm(0)._validate_params()
         for name, least in {"size": MIN_SIZE, "batch_size": 1}.items():
             check_whole(name, getattr(self, name), least)
         value = self.threshold

@@ -15,7 +15,7 @@ from cnnsvm.evaluation.bootstrap import bootstrap_metrics, paired_difference
 from cnnsvm.evaluation.runs import CARRIED
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.kernels import fit_scaler
-from cnnsvm.svm.training import fit_machines
+from cnnsvm.svm.machines import fit_machines
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,9 @@ def test_parameters_come_back_and_a_clone_fits_alike(design, fitted, easy):
 def test_the_svm_knows_the_sources_and_the_training_images_alone(design, easy, monkeypatch):
     given, fit = [], squashing.TunedSVC.fit
 
-    def watch(self, X, y, groups=None, calibration=None):
+    def watch(self, X, y, groups=None, calibration_rows=None):
         given.append((len(X), list(y), groups))
-        return fit(self, X, y, groups, calibration)
+        return fit(self, X, y, groups, calibration_rows)
 
     monkeypatch.setattr(squashing.TunedSVC, "fit", watch)
     images, y, groups = (part[:8] for part in easy)
@@ -98,11 +98,11 @@ def test_the_threshold_is_chosen_on_training_images(design, easy):
     images, y, groups = easy
     model = clone(design).set_params(threshold="balanced_accuracy")
     model.fit(images[:40], y[:40], groups=groups[:40])
-    scores = model.svm_.oof_decision_ - np.log(model.threshold_ / (1 - model.threshold_))
+    scores = model.svm_.cv_decision_ - np.log(model.threshold_ / (1 - model.threshold_))
     called = scores > 0
     best = max(
-        np.mean([(model.svm_.oof_decision_ >= cut)[y[:40] == k].mean() == k for k in (0, 1)])
-        for cut in model.svm_.oof_decision_
+        np.mean([(model.svm_.cv_decision_ >= cut)[y[:40] == k].mean() == k for k in (0, 1)])
+        for cut in model.svm_.cv_decision_
     )
     found = (called[y[:40] == 1].mean() + (~called)[y[:40] == 0].mean()) / 2
     assert found >= best

@@ -13,7 +13,7 @@ from architecture_search.search import (
 )
 from cnnsvm import InpaintLocalizer
 from cnnsvm.localization.architectures.iidnet import OPERATIONS, PUBLISHED
-from cnnsvm.svm.study_storage import StudyMismatchError
+from cnnsvm.svm import StudyMismatchError
 
 SETTINGS = {"size": "small", "crop_size": 32, "epochs": 2, "n_crops": 1, "random_state": 0}
 SETTINGS |= {"augmentation": "none", "precision": "float32", "validation_fraction": 0.5}

@@ -1,12 +1,12 @@
-"""TunedSVC.fit(..., calibration=mask): whose out-of-fold scores calibrate."""
+"""TunedSVC.fit(..., calibration_rows=mask): whose out-of-fold scores calibrate."""
 
 import numpy as np
 import pytest
 from sklearn.datasets import make_blobs, make_classification
 
 from cnnsvm.svm import TunedSVC, tuned_svc
+from cnnsvm.svm.calibrated_classifier import choose_calibration_rows
 from cnnsvm.svm.calibration import fit_mixing, fit_platt
-from cnnsvm.svm.checks import calibration_rows
 from cnnsvm.svm.inner_cv import InnerCV
 
 
@@ -18,7 +18,7 @@ def binary():
 
 def fit(X, y, calibration=None, **params):
     model = TunedSVC(**{"n_trials": 2, "random_state": 0} | params)
-    return model.fit(X, y, calibration=calibration)
+    return model.fit(X, y, calibration_rows=calibration)
 
 
 def platt(model):
@@ -32,8 +32,8 @@ def test_platt_scaling_is_that_of_the_masked_rows(n_classes, monkeypatch):
     X, y = make_blobs(90, centers=n_classes, cluster_std=6.0, random_state=1)
     mask = np.random.default_rng(1).random(90) < 0.5
     model, plain = fit(X, y, mask), fit(X, y)
-    odds = model.oof_decision_.reshape(90, -1)
-    uncalibrated = plain.oof_decision_.reshape(90, -1)
+    odds = model.cv_decision_.reshape(90, -1)
+    uncalibrated = plain.cv_decision_.reshape(90, -1)
     targets = y[:, None] == (np.array([1]) if n_classes == 2 else np.arange(n_classes))
     for k in range(targets.shape[1]):
         # Platt scaling of what is calibrated by all rows, which differs by slope and offset only
@@ -48,7 +48,7 @@ def test_the_mixing_is_that_of_the_masked_rows(monkeypatch):
     mixed = fit(X, y, mask)
     with monkeypatch.context() as patch:
         patch.setattr(tuned_svc, "fit_mixing", lambda *_: None)
-        odds = fit(X, y, mask).oof_decision_
+        odds = fit(X, y, mask).cv_decision_
     np.testing.assert_array_equal(mixed.mixing_, fit_mixing(odds[mask], y[mask]))
     assert not np.allclose(mixed.mixing_, fit_mixing(odds, y), atol=0.01)
 
@@ -75,7 +75,7 @@ def test_scores_of_other_rows_have_no_say(binary, monkeypatch):
 def test_tuning_and_the_machines_still_see_every_row(binary):
     X, y, mask = binary
     masked, plain = fit(X, y, mask), fit(X, y)
-    assert masked.studies_ == plain.studies_
+    assert masked.search_results_ == plain.search_results_
     ours, theirs = masked.models_[0].machines[0], plain.models_[0].machines[0]
     np.testing.assert_array_equal(ours.vectors, theirs.vectors)
     order = np.argsort(plain.decision_function(X))
@@ -133,7 +133,7 @@ def test_a_mask_is_one_boolean_a_row(binary, mask, named):
 
 def test_a_list_of_booleans_is_a_mask():
     codes = np.array([0, 1, 0, 1])
-    rows = calibration_rows([True, True, False, False], codes)
+    rows = choose_calibration_rows([True, True, False, False], codes)
     assert rows.tolist() == [True, True, False, False]
-    assert calibration_rows([True, False, True, False], codes).all()
-    assert calibration_rows(None, codes).all()
+    assert choose_calibration_rows([True, False, True, False], codes).all()
+    assert choose_calibration_rows(None, codes).all()

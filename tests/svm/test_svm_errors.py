@@ -17,34 +17,41 @@ def test_too_few_groups_is_an_error(binary):
         TunedSVC(n_trials=1).fit(X, y, groups=np.where(y == 1, groups % 2, groups))
 
 
-def test_not_finite_embeddings_are_located(binary):
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite_embeddings_are_refused(binary, value):
     X, y = binary
     model = TunedSVC(n_trials=1, random_state=0).fit(X, y)
     broken = X.copy()
-    broken[7, 2] = np.inf
+    broken[7, 2] = value
     for method in (lambda: model.predict(broken), lambda: model.fit(broken, y)):
-        with pytest.raises(ValueError, match=r"X\[7, 2\] is inf.*NaN or inf\. Drop row 7"):
+        with pytest.raises(ValueError, match=r"NaN|infinity"):
             method()
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"kernel": "sigmoid"}, "kernel must be one of .* got 'sigmoid'"),
-        ({"kernel": ()}, "tuple of different ones, got ()"),
-        ({"kernel": ("rbf", "rbf")}, "tuple of different ones"),
-        ({"n_trials": 0}, "at least 1; 1 evaluates the default .* got 0"),
-        ({"n_trials": True}, "n_trials must be an integer"),
-        ({"cv": 1}, "cv must be an integer number of folds, at least 2.* got 1"),
-        ({"voting": "hard"}, "voting must be None .* got 'hard'"),
-        ({"voting": "soft", "calibrate": False}, "Set calibrate=True or voting=None"),
-        ({"calibrate": "yes"}, "calibrate must be a bool"),
-        ({"cache_size": 0}, "cache_size must be a positive number"),
-        ({"storage": 3}, "storage must be None or the path"),
-        ({"random_state": "a"}, "seed"),
+        ({"kernel": "sigmoid"}, "kernel.*'sigmoid'"),
+        ({"kernel": ()}, r"kernel.*\(\)"),
+        ({"kernel": ("rbf", "rbf")}, "kernel.*different"),
+        ({"kernel": ("rbf", "sigmoid")}, "kernel.*sigmoid"),
+        ({"kernel": 3}, "kernel.*3"),
+        ({"n_trials": 0}, "n_trials.*0"),
+        ({"n_trials": 2.5}, "n_trials.*2.5"),
+        ({"cv": 1}, "cv.*1"),
+        ({"voting": "hard"}, "voting.*'hard'"),
+        ({"voting": "soft", "calibrate": False}, "calibrate=True or voting=None"),
+        ({"calibrate": "yes"}, "calibrate.*'yes'"),
+        ({"scale": "yes"}, "scale.*'yes'"),
+        ({"verbose": "yes"}, "verbose.*'yes'"),
+        ({"cache_size": 0}, "cache_size.*0"),
+        ({"n_landmarks": 0}, "n_landmarks.*0"),
+        ({"n_landmarks": 2.5}, "n_landmarks.*2.5"),
+        ({"storage": 3}, "storage.*3"),
+        ({"random_state": "a"}, "random_state.*'a'"),
     ],
 )
-def test_bad_parameters(binary, params, message):
+def test_bad_parameters_are_named_with_their_value(binary, params, message):
     with pytest.raises(ValueError, match=message):
         TunedSVC(**{"n_trials": 1} | params).fit(*binary)
 

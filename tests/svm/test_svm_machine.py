@@ -3,11 +3,11 @@ import pytest
 from sklearn.datasets import make_classification
 from sklearn.svm import SVC
 
-from cnnsvm.svm import TunedSVC, machine
+from cnnsvm.svm import TunedSVC, machines
 from cnnsvm.svm.inner_cv import InnerCV, macro_auc
 from cnnsvm.svm.kernels import Kernel, fit_scaler, gamma_unit, make_kernel
+from cnnsvm.svm.machines import fit_machines
 from cnnsvm.svm.search import DEFAULTS, SPACES
-from cnnsvm.svm.training import fit_machines
 
 KERNELS = [
     Kernel("linear", gamma=0.1),
@@ -28,8 +28,8 @@ def data():
 def test_decisions_are_those_of_svc(data, kernel, class_weight):
     X, target, X_new = data
     params = {"C": 3.0, "class_weight": class_weight}
-    dual = machine.solve_dual(kernel(X, X), target, params, tol=1e-9)
-    ours = machine.build_machine(kernel, X, dual).decide(X_new)
+    dual = machines.solve_dual(kernel(X, X), target, params, tol=1e-9)
+    ours = machines.build_machine(kernel, X, dual).decide(X_new)
     svc = SVC(tol=1e-9, **params, **kernel.libsvm_params()).fit(X, target)
     np.testing.assert_allclose(ours, svc.decision_function(X_new), atol=1e-6)
 
@@ -53,8 +53,8 @@ def test_equal_rows_have_finite_distances():
 def test_the_linear_machine_is_its_primal_weight(data):
     X, target, X_new = data
     params = {"C": 0.5, "class_weight": None}
-    dual = machine.solve_dual(X @ X.T, target, params, tol=1e-9)
-    ours = machine.build_machine(Kernel("linear"), X, dual)
+    dual = machines.solve_dual(X @ X.T, target, params, tol=1e-9)
+    ours = machines.build_machine(Kernel("linear"), X, dual)
     svc = SVC(kernel="linear", C=0.5, tol=1e-9).fit(X, target)
     assert ours.vectors.shape == (1, 10)
     np.testing.assert_allclose(ours.vectors, svc.coef_, atol=1e-6)
@@ -65,7 +65,7 @@ def test_blocks_of_rows_change_nothing(data, monkeypatch):
     X, target, X_new = data
     (ours,), _ = fit_machines("rbf", X, target[:, np.newaxis], DEFAULTS["rbf"], 100)
     whole = ours.decide(X_new)
-    monkeypatch.setattr(machine, "BLOCK_BYTES", 8 * len(ours.vectors) * 3)
+    monkeypatch.setattr(machines, "BLOCK_BYTES", 8 * len(ours.vectors) * 3)
     np.testing.assert_allclose(ours.decide(X_new), whole, rtol=1e-12)
 
 
@@ -78,7 +78,7 @@ def test_less_memory_gives_the_same_scores(data, name):
     scores = {}
     for cache_size in (100, 0.06, 0.01):
         inner = InnerCV(name, X, targets, folds, True, cache_size)
-        scores[inner._kept is not None, inner.with_base] = inner.out_of_fold(DEFAULTS[name])
+        scores[inner._prepared is not None, inner.precompute] = inner.out_of_fold(DEFAULTS[name])
     assert set(scores) == {(True, True), (False, True), (False, False)}
     np.testing.assert_array_equal(scores[True, True], scores[False, True])
     np.testing.assert_allclose(scores[True, True], scores[False, False], atol=1e-3)

@@ -115,7 +115,7 @@ def test_first_trial_is_the_plain_svc(binary, seen_folds):
     expected = cross_val_score(RBF_PIPELINE, X, y, cv=folds, scoring="roc_auc").mean()
     assert model.best_score_ == pytest.approx(expected, abs=1e-3)
     out_of_fold = cross_val_predict(RBF_PIPELINE, X, y, cv=folds, method="decision_function")
-    np.testing.assert_allclose(model.oof_decision_, out_of_fold, atol=1e-6)
+    np.testing.assert_allclose(model.cv_decision_, out_of_fold, atol=1e-6)
 
 
 def test_multiclass_is_one_vs_rest():
@@ -136,8 +136,8 @@ def test_multiclass_probabilities(voting):
     np.testing.assert_allclose(proba.sum(axis=1), 1)
     np.testing.assert_array_equal(proba.argmax(axis=1), model.predict(X))
     assert model.score(X, y) > 0.9
-    assert model.oof_decision_.shape == (150, 3)
-    assert np.mean(model.oof_decision_.argmax(axis=1) == y) > 0.85
+    assert model.cv_decision_.shape == (150, 3)
+    assert np.mean(model.cv_decision_.argmax(axis=1) == y) > 0.85
 
 
 def test_decision_probability_and_prediction_agree(binary):
@@ -163,7 +163,7 @@ def test_strong_regularisation_does_not_break_calibration(monkeypatch, kernel):
     monkeypatch.setitem(DEFAULTS[kernel], "C", 1e-3)
     X, y = make_classification(1200, 30, n_informative=5, class_sep=0.7, random_state=2)
     model = TunedSVC(kernel, n_trials=1, random_state=0).fit(X[:400], y[:400])
-    assert abs(roc_auc_score(y[:400], model.oof_decision_) - model.best_score_) < 0.01
+    assert abs(roc_auc_score(y[:400], model.cv_decision_) - model.best_score_) < 0.01
     decisions = model.decision_function(X[400:])
     slope, offset = fit_platt(decisions, y[400:] == 1)
     best_loss = log_loss(y[400:], expit(slope * decisions + offset))
@@ -173,8 +173,8 @@ def test_strong_regularisation_does_not_break_calibration(monkeypatch, kernel):
 def test_out_of_fold_decisions_do_not_flatter(binary):
     X, y = binary
     model = TunedSVC(n_trials=3, random_state=0).fit(X, y)
-    assert roc_auc_score(y, model.oof_decision_) < roc_auc_score(y, model.decision_function(X))
-    assert abs(roc_auc_score(y, model.oof_decision_) - model.best_score_) < 0.1
+    assert roc_auc_score(y, model.cv_decision_) < roc_auc_score(y, model.decision_function(X))
+    assert abs(roc_auc_score(y, model.cv_decision_) - model.best_score_) < 0.1
 
 
 @pytest.mark.filterwarnings("ignore:Solver terminated early")
@@ -185,7 +185,7 @@ def test_soft_vote_averages_the_best_of_each_kernel(binary):
     vote = TunedSVC(kernels, voting="soft", **options).fit(X, y)
     alone = [TunedSVC(kernel, **options).fit(X, y).predict_proba(X) for kernel in kernels]
     np.testing.assert_allclose(vote.predict_proba(X), np.mean(alone, axis=0))
-    assert [study["kernel"] for study in vote.studies_] == list(kernels)
+    assert [study["kernel"] for study in vote.search_results_] == list(kernels)
 
 
 @pytest.mark.filterwarnings("ignore:Solver terminated early")
@@ -251,7 +251,7 @@ def test_a_class_of_one_row_means_defaults():
         model.decision_function(X), reference.decision_function(X), atol=1e-6
     )
     assert np.isnan(model.best_score_)
-    assert np.isnan(model.oof_decision_).all()
+    assert np.isnan(model.cv_decision_).all()
     assert model.n_splits_ == 0
 
 
@@ -266,8 +266,8 @@ def test_a_fold_that_lacks_a_class_is_left_out(monkeypatch):
     ]
     monkeypatch.setattr(tuned_svc, "inner_folds", lambda *args: folds)
     model = TunedSVC(n_trials=2, random_state=0).fit(X, y)
-    assert np.isnan(model.oof_decision_[:, 2]).all()
-    assert np.isfinite(model.oof_decision_[:, :2]).all()
+    assert np.isnan(model.cv_decision_[:, 2]).all()
+    assert np.isfinite(model.cv_decision_[:, :2]).all()
     assert model.best_score_ > 0.9
     assert model.score(X, y) > 0.8
 

@@ -1,0 +1,128 @@
+"""CalibratedClassifier: any classifier, calibrated out of fold as TunedSVC is."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+from sklearn.datasets import make_blobs, make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import cross_val_predict
+from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import LinearSVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from cnnsvm.data.splits import grouped_folds
+from cnnsvm.svm import CalibratedClassifier, TunedSVC
+from cnnsvm.svm.calibration import fit_mixing, fit_platt, mix
+
+FOREST = RandomForestClassifier(50, min_samples_leaf=3, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def binary():
+    return make_classification(600, 8, n_informative=4, class_sep=0.7, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def three():
+    return make_blobs(600, n_features=4, centers=3, cluster_std=5.0, random_state=0)
+
+
+def calibrate(classifier, X, y, groups=None, calibration_rows=None):
+    model = CalibratedClassifier(classifier, random_state=0)
+    return model.fit(X, y, groups, calibration_rows)
+
+
+def folds_of(y, groups=None):
+    seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
+    return grouped_folds(y, groups, 3, seed)
+
+
+@parametrize_with_checks(
+    [CalibratedClassifier(LogisticRegression()), CalibratedClassifier(FOREST, cv=2)]
+)
+def test_common_checks(estimator, check):
+    check(estimator)
+
+
+def test_the_platt_scaling_is_that_of_grouped_out_of_fold_scores(binary):
+    X, y = binary
+    groups = np.arange(len(y)) // 2
+    raw = cross_val_predict(
+        LogisticRegression(), X, y, cv=folds_of(y, groups), method="decision_function"
+    )
+    slope, offset = fit_platt(raw, y == 1)
+    model = calibrate(LogisticRegression(), X, y, groups)
+    np.testing.assert_allclose(model.cv_decision_, slope * raw + offset)
+    fitted = LogisticRegression().fit(X, y)
+    expected = slope * fitted.decision_function(X) + offset
+    np.testing.assert_allclose(model.decision_function(X), expected)
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], expit(expected))
+    np.testing.assert_array_equal(model.predict(X), expected > 0)
+
+
+def test_scores_of_several_classes_are_mixed(three):
+    X, y = three
+    raw = cross_val_predict(LogisticRegression(), X, y, cv=folds_of(y), method="decision_function")
+    lines = [fit_platt(raw[:, k], y == k) for k in range(3)]
+    odds = np.column_stack([slope * raw[:, k] + offset for k, (slope, offset) in enumerate(lines)])
+    model = calibrate(LogisticRegression(), X, y)
+    np.testing.assert_allclose(model.cv_decision_, mix(odds, fit_mixing(odds, y)))
+    assert model.decision_function(X).shape == (600, 3)
+
+
+@pytest.mark.parametrize("data", ["binary", "three"])
+def test_it_is_as_good_as_what_is_calibrated_by_itself(data, request):
+    """Logistic regression is calibrated by its fit, TunedSVC by the same scaling as here."""
+    X, y = request.getfixturevalue(data)
+    fresh, truth = X[300:], y[300:]
+    tuned = TunedSVC("linear", n_trials=1, random_state=0)
+    pairs = [
+        (LogisticRegression(), LogisticRegression()),
+        (TunedSVC("linear", n_trials=1, calibrate=False, random_state=0), tuned),
+    ]
+    for classifier, reference in pairs:
+        ours = calibrate(classifier, X[:300], y[:300]).predict_proba(fresh)
+        theirs = reference.fit(X[:300], y[:300]).predict_proba(fresh)
+        assert log_loss(truth, ours) < log_loss(truth, theirs) + 0.02
+        np.testing.assert_allclose(ours, theirs, atol=0.15)
+
+
+@pytest.mark.parametrize("data", ["binary", "three"])
+def test_probabilities_stand_in_where_there_is_no_decision_function(data, request):
+    X, y = request.getfixturevalue(data)
+    model = calibrate(FOREST, X[:300], y[:300])
+    proba = model.predict_proba(X[300:])
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    plain = FOREST.fit(X[:300], y[:300]).predict_proba(X[300:])
+    assert log_loss(y[300:], proba) < log_loss(y[300:], plain) + 0.01
+
+
+def test_groups_reach_a_classifier_that_takes_them(monkeypatch, binary):
+    X, y = binary[0][:60], binary[1][:60]
+    groups, seen, fit = np.arange(60) // 2, [], TunedSVC.fit
+
+    def watched(self, X, y, groups=None, calibration_rows=None):
+        seen.append(len(groups))
+        return fit(self, X, y, groups)
+
+    monkeypatch.setattr(TunedSVC, "fit", watched)
+    calibrate(TunedSVC("linear", n_trials=1, calibrate=False), X, y, groups)
+    assert seen[-1] == 60
+    assert sum(seen) == 60 * 2 + 60
+
+
+def test_calibration_rows_alone_calibrate(binary):
+    X, y = binary
+    rows = np.arange(600) % 2 == 0
+    raw = cross_val_predict(LogisticRegression(), X, y, cv=folds_of(y), method="decision_function")
+    slope, offset = fit_platt(raw[rows], y[rows] == 1)
+    model = calibrate(LogisticRegression(), X, y, calibration_rows=rows)
+    np.testing.assert_allclose(model.cv_decision_, slope * raw + offset)
+
+
+def test_a_classifier_without_scores_is_refused(binary):
+    with pytest.raises(ValueError, match=r"classifier.*NearestNeighbors"):
+        calibrate(NearestNeighbors(), *binary)
+    assert calibrate(LinearSVC(), *binary).score(*binary) > 0.6
