@@ -38,41 +38,17 @@ class LogOddsClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: ArrayLike) -> np.ndarray:
         """Return log-odds (natural logarithm), or margins if there is no calibration.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite embeddings.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples,) or (n_samples, n_classes)
-            Of the second class if there are two, else of each class against the rest.
+        Float64 of shape (n_samples,), of the second class, if there are two classes; else
+        (n_samples, n_classes), of each class against the rest.
         """
         return squeeze_binary(self._decide(X))
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Return the calibrated probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite embeddings.
-
-        Returns
-        -------
-        ndarray of float64, shape (n_samples, n_classes)
-            In [0, 1]; rows sum to 1.
-        """
+        """Return the calibrated probabilities of the classes, shape (n_samples, n_classes)."""
         return log_odds_to_proba(self._decide(X))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Return the more probable class of each row, shape (n_samples,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite embeddings.
-        """
+        """Return the more probable class of each row, shape (n_samples,)."""
         decisions = self._decide(X)
         if decisions.shape[1] == 1:
             return self.classes_[(decisions[:, 0] > 0).astype(int)]
@@ -189,13 +165,7 @@ def _scores(classifier: Any, X: np.ndarray) -> np.ndarray:
 
 
 def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted classes of ``y`` and their number in each row.
-
-    Raises
-    ------
-    ValueError
-        If the labels are continuous or of fewer than two classes.
-    """
+    """Return the sorted classes of ``y`` and their number in each row; at least two classes."""
     check_classification_targets(y)
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
@@ -212,17 +182,9 @@ def choose_calibration_rows(calibration_rows: ArrayLike | None, codes: np.ndarra
     Parameters
     ----------
     calibration_rows : array-like of bool, shape (n_samples,), or None
+        ValueError if it is not one boolean a row.
     codes : ndarray of int, shape (n_samples,)
         Class of each row.
-
-    Returns
-    -------
-    ndarray of bool, shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If it is not one boolean a row.
     """
     if calibration_rows is None:
         return np.ones(len(codes), dtype=bool)

@@ -88,19 +88,11 @@ def one_vs_rest(codes: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def fit_platt_columns(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the Platt scaling of every column of scores.
+    """Fit the Platt scaling of every column of scores, float64 (n_samples, n_machines).
 
-    Parameters
-    ----------
-    scores : ndarray of float64, shape (n_samples, n_machines)
-        Out-of-fold scores; rows with NaN are left out.
-    targets : ndarray of bool, shape (n_samples, n_machines)
-        True for the positive class of each machine.
-
-    Returns
-    -------
-    slope, offset : ndarray of float64, shape (n_machines,)
-        NaN for a column whose finite scores are all of one class.
+    Rows with NaN are left out. ``targets``, bool of the same shape, is True for the positive class
+    of each machine. Returns slopes and offsets, shape (n_machines,), NaN for a column whose finite
+    scores are all of one class.
     """
     slope, offset = np.full((2, targets.shape[1]), np.nan)
     for k in range(targets.shape[1]):
@@ -170,10 +162,7 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
 def mix(log_odds: np.ndarray, mixing: np.ndarray | None) -> np.ndarray:
     """Apply the result of :func:`fit_mixing`; None changes nothing.
 
-    Returns
-    -------
-    ndarray of float64, shape (n_samples, n_machines)
-        The log-odds of each class against the rest, of probabilities that sum to 1.
+    Returns the log-odds of each class against the rest, of probabilities that sum to 1.
     """
     if mixing is None:
         return log_odds

@@ -16,28 +16,11 @@ from cnnsvm.svm.machines import MEGABYTE, TrainingRows, build_machine, has_both
 def inner_folds(
     y: np.ndarray, groups: Sequence[Any] | np.ndarray | None, n_splits: int, seed: int
 ) -> list[Fold]:
-    """Make the folds that tuning and calibration share.
+    """Make the folds (train, test) that tuning and calibration share.
 
-    Parameters
-    ----------
-    y : ndarray of shape (n_samples,)
-        Class labels.
-    groups : array-like of shape (n_samples,) or None
-        No group is divided between two folds. Without groups every row is its own, and
-        ``n_splits`` is lowered, with a warning, to the size of the smallest class.
-    n_splits : int
-    seed : int
-        Seed of the shuffle.
-
-    Returns
-    -------
-    list of (train, test)
-        Empty, with a warning, if a class without groups has a single row.
-
-    Raises
-    ------
-    ValueError
-        If there are groups, but fewer in some class than folds.
+    Without groups every row is its own, and ``n_splits`` is lowered, with a warning, to the size
+    of the smallest class; if that is 1 there are no folds. With groups, ValueError is raised if
+    there are fewer in some class than folds.
     """
     if groups is not None:
         return grouped_folds(y, groups, n_splits, seed)
@@ -58,44 +41,6 @@ def inner_folds(
     return grouped_folds(y, None, min(n_splits, smallest), seed)
 
 
-class PreparedFold:
-    """A fold, scaled by its training part, ready for any hyperparameters of a kernel."""
-
-    def __init__(
-        self,
-        kernel: str,
-        training: np.ndarray,
-        held_out: np.ndarray,
-        cache_size: float,
-        precompute: bool,
-        landmarks: np.ndarray | None,
-    ) -> None:
-        self.training = TrainingRows(kernel, training, cache_size, precompute, landmarks)
-        self.held_out = held_out
-        exact = precompute and landmarks is None  # landmarks are few: their kernel is fast
-        self.base = pairwise_base(kernel, held_out, training) if exact else None
-
-    def scores(
-        self, params: dict[str, Any], targets: np.ndarray, as_distances: bool = False
-    ) -> np.ndarray:
-        """Return the held-out margins, or distances, of shape (n_held_out, n_machines).
-
-        A machine whose target has one value only cannot be fitted; its scores are NaN.
-        """
-        kernel, duals = self.training.solve(params, targets)
-        gram = None if self.base is None else kernel.transform(self.base)
-        scores = np.full((len(self.held_out), len(duals)), np.nan)
-        for k, dual in enumerate(duals):
-            if dual is None:
-                continue
-            if gram is None:
-                margins = build_machine(kernel, self.training.rows, dual).decide(self.held_out)
-            else:
-                margins = gram[:, dual.support] @ dual.coef + dual.intercept
-            scores[:, k] = dual.distance(margins) if as_distances else margins
-        return scores
-
-
 class InnerCV:
     """Grouped cross-validation of one kernel's hyperparameters.
 
@@ -103,12 +48,10 @@ class InnerCV:
     ----------
     kernel : {"linear", "rbf", "poly"}
     X : ndarray of float64, shape (n_samples, n_features)
-        Unscaled rows; each fold is scaled by its own training part.
+        Unscaled rows; each fold is scaled by its own training part, if ``scale``.
     targets : ndarray of bool, shape (n_samples, n_machines)
         True for the positive class of each machine.
     folds : list of (train, test)
-    scale : bool
-        Whether features are standardised.
     cache_size : float
         Memory in MB for pairwise bases: if those of all folds fit they are kept, if that of a
         fold fits it is computed anew for each trial, else libsvm works on the rows.
@@ -140,12 +83,15 @@ class InnerCV:
         keep = sum(sizes) + max(sizes) <= budget
         self._prepared = [self._prepare(index) for index in range(len(folds))] if keep else None
 
-    def _prepare(self, index: int) -> PreparedFold:
+    def _prepare(self, index: int) -> tuple[TrainingRows, np.ndarray, np.ndarray | None]:
+        """Scale a fold by its training part; return its two parts and their pairwise base."""
         train, test = self.folds[index]
         mean, deviation = fit_scaler(self.X[train], self.scale)
         rows, held_out = ((self.X[part] - mean) / deviation for part in (train, test))
-        how = (self.cache_size, self.precompute, self.landmarks[index])
-        return PreparedFold(self.kernel, rows, held_out, *how)
+        landmarks = self.landmarks[index]
+        training = TrainingRows(self.kernel, rows, self.cache_size, self.precompute, landmarks)
+        exact = self.precompute and landmarks is None  # landmarks are few: their kernel is fast
+        return training, held_out, pairwise_base(self.kernel, held_out, rows) if exact else None
 
     def scorable(self) -> list[int]:
         """Return the folds with an AUC: some machine has both classes to fit and to score."""
@@ -158,12 +104,26 @@ class InnerCV:
     def fold_scores(
         self, index: int, params: dict[str, Any], as_distances: bool = False
     ) -> np.ndarray:
-        """Return :meth:`PreparedFold.scores` of the fold of that index."""
-        fold = self._prepared[index] if self._prepared else self._prepare(index)
+        """Return the held-out margins, or distances, of a fold, shape (n_held_out, n_machines).
+
+        A machine whose target has one value only cannot be fitted; its scores are NaN.
+        """
+        training, held_out, base = self._prepared[index] if self._prepared else self._prepare(index)
         with warnings.catch_warnings():
             # the final machines do warn if they have not converged
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return fold.scores(params, self.targets[self.folds[index][0]], as_distances)
+            kernel, duals = training.solve(params, self.targets[self.folds[index][0]])
+        gram = None if base is None else kernel.transform(base)
+        scores = np.full((len(held_out), len(duals)), np.nan)
+        for k, dual in enumerate(duals):
+            if dual is None:
+                continue
+            if gram is None:
+                margins = build_machine(kernel, training.rows, dual).decide(held_out)
+            else:
+                margins = gram[:, dual.support] @ dual.coef + dual.intercept
+            scores[:, k] = dual.distance(margins) if as_distances else margins
+        return scores
 
     def fold_auc(self, index: int, params: dict[str, Any]) -> float:
         """Return the ROC AUC of a fold, the mean over its machines; NaN where undefined."""

@@ -53,15 +53,7 @@ class Kernel:
 def pairwise_base(name: str, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
     """Return what the matrix of a kernel is computed from, whatever its parameters.
 
-    Parameters
-    ----------
-    name : {"linear", "rbf", "poly"}
-    X, Y : ndarray of float64, shapes (n, n_features) and (m, n_features)
-
-    Returns
-    -------
-    ndarray of float64, shape (n, m)
-        Squared Euclidean distances for ``rbf``, inner products for the others.
+    Squared Euclidean distances for ``rbf``, else inner products, float64 of shape (n, m).
     """
     if name == "rbf":
         return euclidean_distances(X, Y, squared=True)
@@ -96,17 +88,10 @@ def fit_scaler(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def choose_landmarks(n_rows: int, n_landmarks: int | None, seed: int) -> np.ndarray | None:
-    """Draw the rows that serve as landmarks.
+    """Draw the sorted numbers of the rows that serve as landmarks.
 
-    Returns
-    -------
-    ndarray of int64, shape (n_landmarks,), or None
-        Sorted; None (an exact machine) if there are no more rows than landmarks.
-
-    Raises
-    ------
-    MemoryError
-        If the matrices of rows by landmarks take more than half of the machine's memory.
+    None, an exact machine, if there are no more rows than landmarks. MemoryError if the matrices
+    of rows by landmarks take more than half of the machine's memory.
     """
     if n_landmarks is None or n_rows <= n_landmarks:
         return None

@@ -84,21 +84,11 @@ class KernelModel:
 
 
 class TrainingRows:
-    """Scaled rows to fit machines of one kernel on, with any hyperparameters.
+    """Scaled rows (n_rows, n_features) to fit machines of one kernel on.
 
-    libsvm on a precomputed kernel matrix is several times as fast as libsvm on rows of a thousand
-    features, and every trial can reuse what that matrix is computed from.
-
-    Parameters
-    ----------
-    kernel_name : {"linear", "rbf", "poly"}
-    rows : ndarray of float64, shape (n_rows, n_features)
-    cache_size : float
-        Memory of libsvm's cache, in MB.
-    precompute : bool
-        Whether to keep the pairwise base of the kernel matrix.
-    landmarks : ndarray of int or None
-        Rows that approximate all rows (:func:`solve_on_landmarks`); None fits exact machines.
+    With ``precompute``, what the kernel matrix is computed from is kept: libsvm on a precomputed
+    matrix is several times as fast as on rows of a thousand features, and every trial can reuse
+    it. ``landmarks`` are the numbers of rows that approximate all (:func:`solve_on_landmarks`).
     """
 
     def __init__(
@@ -149,21 +139,11 @@ def fit_machines(
     n_landmarks: int | None = None,
     seed: int = 0,
 ) -> tuple[list[BinaryMachine], list[Dual]]:
-    """Fit one machine a column of ``targets`` on all rows.
+    """Fit one machine a column of ``targets`` on scaled rows ``Z`` (n_samples, n_features).
 
-    Parameters
-    ----------
-    name : {"linear", "rbf", "poly"}
-    Z : ndarray of float64, shape (n_samples, n_features)
-        Scaled rows.
-    targets : ndarray of bool, shape (n_samples, n_machines)
-        True for the positive class of each machine; both values occur in every column.
-    params : dict
-        Hyperparameters of a trial.
-    cache_size : float
-        Memory of the kernel matrix, in MB.
-    n_landmarks : int or None
-        Landmarks of approximate machines, drawn with ``seed``; None fits exact ones.
+    ``targets``, bool (n_samples, n_machines), has both values in every column; ``params`` are the
+    hyperparameters of a trial; ``cache_size`` is in MB. ``n_landmarks``, drawn with ``seed``, make
+    the machines approximate.
     """
     landmarks = choose_landmarks(len(Z), n_landmarks, seed)
     precompute = 2 * Z.itemsize * len(Z) ** 2 <= cache_size * MEGABYTE and landmarks is None
@@ -190,12 +170,9 @@ def solve_dual(
     target : ndarray of bool, shape (n,)
         True for the positive class; both values must occur.
     params : dict
-        ``C`` and ``class_weight`` as for :class:`sklearn.svm.SVC`; other keys are ignored.
-    kernel : Kernel or None
-    cache_size : float
-        Memory of libsvm's cache, in MB.
-    tol : float
-        Tolerance of libsvm's stopping criterion.
+        ``C`` and ``class_weight``; other keys are ignored.
+    cache_size, tol : float
+        libsvm's memory in MB and stopping criterion.
     """
     svc = SVC(
         C=params["C"],
@@ -231,11 +208,9 @@ def solve_on_landmarks(
 
     Parameters
     ----------
-    kernel : Kernel
     base : ndarray of float64, shape (n_rows, n_landmarks)
-        :func:`cnnsvm.svm.kernels.pairwise_base` of rows and landmarks.
-    landmarks : ndarray of int, shape (n_landmarks,)
-        Their row numbers.
+        :func:`cnnsvm.svm.kernels.pairwise_base` of rows and landmarks, whose numbers are
+        ``landmarks``.
     targets : list of (ndarray of bool, shape (n_rows,)) or None
         True for the positive class of each machine; None gives None.
     params : dict

@@ -75,7 +75,6 @@ def search_kernel(
     n_trials : int
         Number of trials, finished ones included.
     study : optuna.Study
-        Study to continue.
     seed : int
     verbose : bool
         Whether to show a progress bar, if standard error is a terminal.
@@ -119,27 +118,22 @@ def _finished(study: Study) -> list[FrozenTrial]:
 
 def _run_trial(kernel: str, scorers: Sequence[Scorer], study: Study, entropy: list[int]) -> None:
     if not _finished(study):
-        _add_default_trial(kernel, scorers, study)
-        return
-    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    study.sampler = TPESampler(multivariate=True, constant_liar=False, seed=seed)
-    trial = study.ask(SPACES[kernel])
-    scores = [scorer(trial.params) for scorer in scorers]
-    trial.set_user_attr("fold_scores", scores)
-    study.tell(trial, float(np.mean(scores)))
-
-
-def _add_default_trial(kernel: str, scorers: Sequence[Scorer], study: Study) -> None:
-    # Added when done rather than enqueued before: a run killed in between leaves no trace.
-    scores = [scorer(DEFAULTS[kernel]) for scorer in scorers]
-    study.add_trial(
-        create_trial(
+        # added when done rather than enqueued before: a run killed in between leaves no trace
+        scores = [scorer(DEFAULTS[kernel]) for scorer in scorers]
+        trial = create_trial(
             params=DEFAULTS[kernel],
             distributions=SPACES[kernel],
             value=float(np.mean(scores)),
             user_attrs={"fold_scores": scores},
         )
-    )
+        study.add_trial(trial)
+        return
+    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    study.sampler = TPESampler(multivariate=True, constant_liar=False, seed=seed)
+    asked = study.ask(SPACES[kernel])
+    scores = [scorer(asked.params) for scorer in scorers]
+    asked.set_user_attr("fold_scores", scores)
+    study.tell(asked, float(np.mean(scores)))
 
 
 class StudyMismatchError(ValueError):
@@ -160,18 +154,7 @@ def quiet_optuna() -> Iterator[None]:
 def fingerprint(
     X: np.ndarray, y: np.ndarray, groups: Any, folds: list[Fold], settings: dict[str, Any]
 ) -> Fingerprint:
-    """Digest all that a trial's score depends on, part by part.
-
-    Parameters
-    ----------
-    X : ndarray of float64, shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,)
-        Class labels.
-    groups : array-like of shape (n_samples,) or None
-    folds : list of (train, test)
-    settings : dict
-        Search settings; their ``repr`` counts.
-    """
+    """Digest all that a trial's score depends on, part by part; of settings their ``repr``."""
     tests = np.full(len(X), -1)
     for number, (_, test) in enumerate(folds):
         tests[test] = number
@@ -191,17 +174,10 @@ def _digest(array: np.ndarray) -> str:
 
 
 class StudyStore:
-    """The studies of one fit, in memory or in a journal file.
+    """The studies of one fit, in memory (None) or in a journal file.
 
-    Parameters
-    ----------
-    path : str, path-like or None
-        Journal file, created with its folder if missing; None means memory. One process at a time.
-
-    Raises
-    ------
-    IsADirectoryError
-        If the path is a folder.
+    The file is created with its folder if missing; one process at a time may use it. A folder in
+    its place raises IsADirectoryError.
     """
 
     def __init__(self, path: str | PathLike[str] | None) -> None:
@@ -228,18 +204,8 @@ class StudyStore:
     def open(self, name: str, current: Fingerprint, seed: int) -> Study:
         """Open or create a study; a trial that a killed run left behind is marked as failed.
 
-        Parameters
-        ----------
-        name : str
-        current : dict of str
-            Result of :func:`fingerprint`.
-        seed : int
-            Seed that a new study records.
-
-        Raises
-        ------
-        StudyMismatchError
-            If the study exists and has another fingerprint.
+        A new study records ``seed`` and ``current``, the result of :func:`fingerprint`. A stored
+        one of another fingerprint raises StudyMismatchError.
         """
         with quiet_optuna():
             study = optuna.create_study(

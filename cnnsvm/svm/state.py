@@ -28,6 +28,7 @@ def to_state(classifier: "TunedSVC") -> tuple[Config, Arrays]:
     TypeError
         If a class label is none of bool, int, float and str.
     """
+    models = classifier.models_
     names = getattr(classifier, "feature_names_in_", None)
     config = {
         "format": FORMAT,
@@ -37,23 +38,17 @@ def to_state(classifier: "TunedSVC") -> tuple[Config, Arrays]:
         "feature_names": None if names is None else names.tolist(),
         "n_splits": classifier.n_splits_,
         "best_params": classifier.best_params_,
-        "best_score": _nan_to_none(classifier.best_score_),
+        "best_score": _plain_score(classifier.best_score_),
         "search_results": [
-            result | {"score": _nan_to_none(result["score"])}
+            result | {"score": _plain_score(result["score"])}
             for result in classifier.search_results_
         ],
-        "models": [
-            [asdict(machine.kernel) for machine in model.machines] for model in classifier.models_
-        ],
+        "models": [[asdict(machine.kernel) for machine in model.machines] for model in models],
     }
-    arrays = {
-        "mean": classifier.mean_,
-        "scale": classifier.scale_,
-        "cv_decision": classifier.cv_decision_,
-    }
+    arrays = {name: getattr(classifier, f"{name}_") for name in ("mean", "scale", "cv_decision")}
     if classifier.mixing_ is not None:
         arrays["mixing"] = classifier.mixing_
-    for m, model in enumerate(classifier.models_):
+    for m, model in enumerate(models):
         arrays[f"model.{m}.slope"] = model.slope
         arrays[f"model.{m}.offset"] = model.offset
         arrays[f"model.{m}.intercept"] = np.array([each.intercept for each in model.machines])
@@ -85,7 +80,7 @@ def _plain_classes(classes: np.ndarray) -> list[Any]:
     return values
 
 
-def _nan_to_none(score: float) -> float | None:
+def _plain_score(score: float) -> float | None:
     return None if np.isnan(score) else score
 
 
@@ -125,9 +120,9 @@ def _rebuild(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -
         classifier.feature_names_in_ = np.array(config["feature_names"], dtype=object)
     classifier.n_splits_ = config["n_splits"]
     classifier.best_params_ = dict(config["best_params"])
-    classifier.best_score_ = _none_to_nan(config["best_score"])
+    classifier.best_score_ = _score(config["best_score"])
     classifier.search_results_ = [
-        result | {"score": _none_to_nan(result["score"])} for result in config["search_results"]
+        result | {"score": _score(result["score"])} for result in config["search_results"]
     ]
     classifier.cv_decision_ = arrays["cv_decision"]
     classifier.mixing_ = arrays.get("mixing")  # None for two classes
@@ -138,7 +133,7 @@ def _rebuild(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -
     return classifier
 
 
-def _none_to_nan(score: float | None) -> float:
+def _score(score: float | None) -> float:
     return float("nan") if score is None else score
 
 

@@ -305,25 +305,11 @@ class TunedSVC(LogOddsClassifier):
 
     @available_if(_calibrates)
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """Return the calibrated probabilities of the classes, shape (n_samples, n_classes).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite embeddings.
-        """
+        """Return the calibrated probabilities of the classes, shape (n_samples, n_classes)."""
         return super().predict_proba(X)
 
     def to_state(self) -> tuple[state.Config, state.Arrays]:
-        """Return the fitted classifier as (config, arrays), without pickle.
-
-        Returns
-        -------
-        config : dict
-            Fit for strict JSON.
-        arrays : dict of str to ndarray of float64
-            C-contiguous, fit for safetensors.
-        """
+        """Return the fitted classifier as JSON-able dict and C-contiguous arrays, for no pickle."""
         check_is_fitted(self)
         return state.to_state(self)
 
@@ -331,11 +317,7 @@ class TunedSVC(LogOddsClassifier):
     def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Rebuild the classifier of :meth:`to_state`; its decisions are the same to the bit.
 
-        ``storage`` is not restored, nor is a ``random_state`` that was no integer.
-
-        Raises
-        ------
-        ValueError
-            If the state is damaged or of another format.
+        ``storage`` is not restored, nor is a ``random_state`` that was no integer. ValueError if
+        the state is damaged or of another format.
         """
         return state.from_state(cls, config, arrays)
