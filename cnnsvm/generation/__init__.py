@@ -5,6 +5,7 @@ elsewhere so that originals and fakes share one history. What needs torch (the e
 ``diffusion``, the schema ``object``) loads it when it is asked for.
 """
 
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
 from cnnsvm.generation.build import build
 from cnnsvm.generation.engines import ENGINES, Engine, EngineError, Task, get_engine, one_by_one
 from cnnsvm.generation.masks.schemas import (
@@ -15,7 +16,6 @@ from cnnsvm.generation.masks.schemas import (
     SchemaError,
     get_schema,
 )
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
 from cnnsvm.generation.matching import match_histories
 from cnnsvm.generation.post_processing import History, HistoryError
 from cnnsvm.generation.store import GenerationError

@@ -12,9 +12,9 @@ import pandas as pd
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, write_manifest
+from cnnsvm.data.mask_shapes import MISSION_SCHEMAS
 from cnnsvm.generation.engines import Engine
 from cnnsvm.generation.masks.schemas import MaskSchema
-from cnnsvm.generation.masks.shapes import MISSION_SCHEMAS
 from cnnsvm.generation.post_processing import History
 from cnnsvm.generation.recipe import Recipe, make_recipe
 from cnnsvm.generation.record import make_record

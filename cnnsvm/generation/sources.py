@@ -19,7 +19,8 @@ from cnnsvm.data.manifest import (
     describe_file,
     read_manifest,
 )
-from cnnsvm.generation.store import GenerationError, is_made_here, safe_name
+from cnnsvm.data.readers.folder import drop_records
+from cnnsvm.generation.store import GenerationError, safe_name
 
 logger = logging.getLogger(__name__)
 
@@ -158,16 +159,6 @@ def check_owners(rows: Iterable[Mapping[str, Any]], owners: dict[str, str]) -> N
                 "image under two sources leaks between folds. Give both one source_id or drop one."
             )
     owners.update((row["sha256"], row["source_id"]) for row in rows)
-
-
-def drop_records(paths: Sequence[Path]) -> list[Path]:
-    """Leave out the files of records that were made here: they are no untouched images."""
-    folders = {folder for path in paths for folder in (path.parent, path.parent.parent)}
-    made = {folder: is_made_here(folder) for folder in folders}
-    kept = [path for path in paths if not (made[path.parent] or made[path.parent.parent])]
-    if len(kept) < len(paths):
-        logger.info("left out %d files of records that were made here", len(paths) - len(kept))
-    return kept
 
 
 def _known_folders(root: Path) -> dict[str, str]:

@@ -10,16 +10,13 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.data.manifest import describe_file, write_manifest
+from cnnsvm.data.readers.folder import RECORD, SETTINGS
 from cnnsvm.io.files import clear_partials, read_json, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = "settings.json"
 MANIFEST = "manifest.parquet"
 ERRORS = "errors.csv"
-RECORD = "record.json"
-#: What ``settings.json`` says of the function that made the records beside it.
-MAKERS = ("build", "match_histories")
 _LONGEST = 120  # characters of a setting in a message
 
 Facts = dict[str, Any]
@@ -80,16 +77,6 @@ def forget_record(folder: Path) -> None:
 def is_finished(folder: Path) -> bool:
     """Tell whether a record is marked as finished, without a look at its images."""
     return bool(read_json(folder / RECORD).get("files"))
-
-
-def is_made_here(folder: Path) -> bool:
-    """Tell whether a folder is a record that was made here, or holds such records."""
-    return {"files", "made_of"} <= set(read_json(folder / RECORD)) or holds_records(folder)
-
-
-def holds_records(folder: Path) -> bool:
-    """Tell whether a folder is one that records were or are being made in."""
-    return read_json(folder / SETTINGS).get("made_by") in MAKERS
 
 
 def _is_made_of(kept: Any, wanted: Any) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from cnnsvm.data.manifest import make_manifest
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.generation.build import build
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
 from decoders.reduction import write_reduced
 
 logger = logging.getLogger(__name__)

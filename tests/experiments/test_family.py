@@ -5,7 +5,7 @@ from PIL import Image
 
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.generation.matching import match_histories
 from cnnsvm.generation.store import GenerationError
 from decoders import family

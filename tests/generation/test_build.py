@@ -9,9 +9,9 @@ from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import make_manifest, make_row, read_manifest
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS, MISSION_SCHEMAS
 from cnnsvm.generation.build import build
 from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS, MISSION_SCHEMAS
 from cnnsvm.generation.store import GenerationError
 
 TWO = ("left", "random_patches")

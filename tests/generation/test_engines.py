@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from cnnsvm.data.images import ImageError
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.generation.engines import ENGINES, Engine, EngineError, get_engine, one_by_one
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cnnsvm.data.images import ImageError
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.generation.masks.schemas import (
     SCHEMAS,
     MaskError,
@@ -14,7 +15,6 @@ from cnnsvm.generation.masks.schemas import (
     get_schema,
     split_argument,
 )
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
 
 CANONICAL = {
     "top:0-1": "top",

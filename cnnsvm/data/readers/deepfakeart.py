@@ -15,9 +15,8 @@ import pandas as pd
 
 from cnnsvm.data.images import SUFFIXES, ImageError, load_image
 from cnnsvm.data.manifest import make_manifest, make_row
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS, classify_mask
 from cnnsvm.data.readers.errors import DatasetError
-from cnnsvm.data.readers.mask_shapes import classify_mask
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.data.readers.deepfakeart import find_record_folders, read_originals
 from cnnsvm.data.readers.errors import DatasetError, MissingDataError
 from cnnsvm.data.readers.groups import Groups, find_source_ids, refuse_groups
-from cnnsvm.generation.sources import drop_records
+from cnnsvm.io.files import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +22,11 @@ T = TypeVar("T")
 
 CLASSES = {"real": 0, "fake": 1}
 SPLITS = {"train": "train", "test": "test", "valid": "valid", "validation": "valid", "val": "valid"}
+
+#: What `cnnsvm.generation` writes beside records, and which functions of it do.
+SETTINGS = "settings.json"
+RECORD = "record.json"
+MAKERS = ("build", "match_histories")
 
 
 def read_folder(
@@ -129,6 +134,25 @@ def find_class_folders(root: Path) -> set[str]:
     """Return which of the names real and fake the folders below a folder have, in lower case."""
     names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
     return names & set(CLASSES)
+
+
+def holds_records(folder: Path) -> bool:
+    """Tell whether a folder is one that `cnnsvm.generation` made or is making records in."""
+    return read_json(folder / SETTINGS).get("made_by") in MAKERS
+
+
+def drop_records(paths: Sequence[Path]) -> list[Path]:
+    """Leave out the files of records that `cnnsvm.generation` made: they are no sources."""
+    folders = {folder for path in paths for folder in (path.parent, path.parent.parent)}
+    made = {folder: _is_made_here(folder) for folder in folders}
+    kept = [path for path in paths if not (made[path.parent] or made[path.parent.parent])]
+    if len(kept) < len(paths):
+        logger.info("left out %d files of records that were made here", len(paths) - len(kept))
+    return kept
+
+
+def _is_made_here(folder: Path) -> bool:
+    return {"files", "made_of"} <= set(read_json(folder / RECORD)) or holds_records(folder)
 
 
 def _to_manifest(

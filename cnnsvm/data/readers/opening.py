@@ -17,9 +17,13 @@ from cnnsvm.data.readers.deepfakeart import (
     read_records,
 )
 from cnnsvm.data.readers.errors import DatasetError, MissingDataError
-from cnnsvm.data.readers.folder import find_class_folders, read_folder, read_sources
+from cnnsvm.data.readers.folder import (
+    find_class_folders,
+    holds_records,
+    read_folder,
+    read_sources,
+)
 from cnnsvm.data.readers.groups import Groups, refuse_groups
-from cnnsvm.generation.store import holds_records
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnsvm.data.images import ImageError
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 
 _N_DRAWS = 20
 _ANY = (0.0, 1.0)

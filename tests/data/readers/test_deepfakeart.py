@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from cnnsvm.data.manifest import check_manifest, read_manifest, write_manifest
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.data.readers import DatasetError, read_originals, read_records
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
 
 KAGGLE = ("original.png", "inpainting.png", "mask.png", "group.png")
 

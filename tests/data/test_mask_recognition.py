@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnsvm.data.readers import classify_mask
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS, classify_mask
 
 SIZES = [(256, 256), (47, 85), (321, 481), (1500, 700)]
 

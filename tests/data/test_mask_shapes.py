@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cnnsvm.generation.masks.shapes import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
+from cnnsvm.data.mask_shapes import MASK_SCHEMAS, MISSION_SCHEMAS, SIDE_SCHEMAS
 
 SIZES = [(1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (1, 500), (500, 1), (2, 2), (2, 3), (3, 3), (4, 4)]
 SIZES += [(5, 7), (300, 2), (2, 300), (31, 32), (33, 33), (100, 481), (321, 100), (512, 512)]
