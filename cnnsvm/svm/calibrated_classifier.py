@@ -22,8 +22,8 @@ from cnnsvm.svm.calibration import (
 )
 from cnnsvm.svm.inner_cv import inner_folds
 
-#: Probabilities of a classifier are moved into [this, 1 - this], so that their logit is finite.
-MIN_PROBABILITY = 1e-6
+#: Probabilities are shrunk into [this, 1 - this]: the logit of a certain one must not outweigh all.
+MIN_PROBABILITY = 1e-3
 
 
 class LogOddsClassifier(ClassifierMixin, BaseEstimator):
@@ -159,7 +159,7 @@ def _scores(classifier: Any, X: np.ndarray) -> np.ndarray:
     if hasattr(classifier, "decision_function"):
         scores = classifier.decision_function(X)
     else:
-        proba = classifier.predict_proba(X).clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        proba = MIN_PROBABILITY + (1 - 2 * MIN_PROBABILITY) * classifier.predict_proba(X)
         scores = logit(proba[:, 1] if proba.shape[1] == 2 else proba)
     return scores.reshape(len(X), -1)
 

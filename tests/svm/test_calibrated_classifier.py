@@ -8,9 +8,6 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_predict
-from sklearn.neighbors import NearestNeighbors
-from sklearn.svm import LinearSVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
@@ -29,21 +26,13 @@ def three():
     return make_blobs(600, n_features=4, centers=3, cluster_std=5.0, random_state=0)
 
 
-def calibrate(classifier, X, y, groups=None, calibration_rows=None):
-    model = CalibratedClassifier(classifier, random_state=0)
-    return model.fit(X, y, groups, calibration_rows)
+def calibrate(classifier, X, y, groups=None):
+    return CalibratedClassifier(classifier, random_state=0).fit(X, y, groups)
 
 
 def folds_of(y, groups=None):
     seed = int(np.random.RandomState(0).randint(np.iinfo(np.int32).max))
     return grouped_folds(y, groups, 3, seed)
-
-
-@parametrize_with_checks(
-    [CalibratedClassifier(LogisticRegression()), CalibratedClassifier(FOREST, cv=2)]
-)
-def test_common_checks(estimator, check):
-    check(estimator)
 
 
 def test_the_platt_scaling_is_that_of_grouped_out_of_fold_scores(binary):
@@ -111,18 +100,3 @@ def test_groups_reach_a_classifier_that_takes_them(monkeypatch, binary):
     calibrate(TunedSVC("linear", n_trials=1, calibrate=False), X, y, groups)
     assert seen[-1] == 60
     assert sum(seen) == 60 * 2 + 60
-
-
-def test_calibration_rows_alone_calibrate(binary):
-    X, y = binary
-    rows = np.arange(600) % 2 == 0
-    raw = cross_val_predict(LogisticRegression(), X, y, cv=folds_of(y), method="decision_function")
-    slope, offset = fit_platt(raw[rows], y[rows] == 1)
-    model = calibrate(LogisticRegression(), X, y, calibration_rows=rows)
-    np.testing.assert_allclose(model.cv_decision_, slope * raw + offset)
-
-
-def test_a_classifier_without_scores_is_refused(binary):
-    with pytest.raises(ValueError, match=r"classifier.*NearestNeighbors"):
-        calibrate(NearestNeighbors(), *binary)
-    assert calibrate(LinearSVC(), *binary).score(*binary) > 0.6

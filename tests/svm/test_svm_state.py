@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import load, save
 from sklearn.datasets import make_blobs
@@ -21,11 +22,11 @@ def through_files(model):
 
 @pytest.mark.parametrize("classes", [[0, 1], [0, 1, 2]])
 @pytest.mark.parametrize("labels", [np.array(["b", "a", "c"]), np.array(["b", "a", "c"], object)])
-@pytest.mark.parametrize("voting", [None, "soft"])
-def test_round_trip_is_exact(blobs, classes, labels, voting):
+@pytest.mark.parametrize("how", [{}, {"voting": "soft"}, {"n_landmarks": 20}])
+def test_round_trip_is_exact(blobs, classes, labels, how):
     X, y = blobs
     kept = np.isin(y, classes)
-    model = TunedSVC(("linear", "rbf", "poly"), voting=voting, n_trials=2, random_state=0)
+    model = TunedSVC(("linear", "rbf", "poly"), n_trials=2, random_state=0, **how)
     model.fit(X[kept], labels[y[kept]])
     loaded = through_files(model)
     np.testing.assert_array_equal(loaded.decision_function(X), model.decision_function(X))
@@ -33,6 +34,7 @@ def test_round_trip_is_exact(blobs, classes, labels, voting):
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     np.testing.assert_array_equal(loaded.cv_decision_, model.cv_decision_)
     assert loaded.classes_.dtype == model.classes_.dtype
+    np.testing.assert_array_equal(loaded.mixing_, model.mixing_)
     for name in ("best_params_", "best_score_", "search_results_", "n_features_in_", "n_splits_"):
         assert getattr(loaded, name) == getattr(model, name)
     assert loaded.get_params() == model.get_params()
@@ -70,6 +72,8 @@ def test_untuned_classifier_and_odd_parameters_round_trip(tmp_path):
         (lambda config, arrays: config["models"][0].pop(), "3 classes take 3 machines, got 2"),
         (lambda config, arrays: config["models"][0][0].update(name="os"), "kernel 'os'"),
         (lambda config, arrays: arrays.update(mean=np.zeros(9)), r"expected .* 9\)"),
+        (lambda config, arrays: arrays.update(mixing=np.zeros((3, 3))), r"mixing.*\(3, 3\)"),
+        (lambda config, arrays: config["params"].update(n_trials=0), "n_trials.*0"),
         (lambda config, arrays: config["params"].update(evil=1), "damaged .*evil"),
     ],
 )
@@ -85,3 +89,9 @@ def test_labels_that_json_cannot_hold_are_refused(blobs):
     model = TunedSVC(n_trials=1, random_state=0).fit(X, y.astype("datetime64[D]"))
     with pytest.raises(TypeError, match="Convert y before fit"):
         model.to_state()
+
+
+def test_feature_names_round_trip(blobs):
+    frame = pd.DataFrame(blobs[0]).add_prefix("embedding_")
+    loaded = through_files(TunedSVC(n_trials=1, random_state=0).fit(frame, blobs[1]))
+    assert list(loaded.feature_names_in_) == list(frame.columns)

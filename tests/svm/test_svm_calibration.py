@@ -1,16 +1,72 @@
-"""How one-vs-rest log-odds of several classes become one set of probabilities."""
-
-import json
+"""Platt scaling, voting, and one set of probabilities of several classes."""
 
 import numpy as np
 import pytest
-from safetensors.numpy import load, save
-from scipy.special import expit
-from sklearn.datasets import make_blobs
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.calibration import fit_mixing, fit_platt, log_odds_to_proba, mix
+from cnnsvm.svm.calibration import fit_mixing, fit_platt, log_odds_to_proba, mix, soft_vote
+
+
+def make_scores(n_samples=300, shift=2.0, offset=-40.0):
+    rng = np.random.default_rng(0)
+    target = rng.random(n_samples) < 0.2
+    return 7 * (rng.standard_normal(n_samples) + shift * target) + offset, target
+
+
+def platt_targets(target):
+    n_pos = target.sum()
+    n_neg = len(target) - n_pos
+    return np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (n_neg + 2))
+
+
+@pytest.mark.parametrize("shift", [0.5, 2.0, 50.0])
+def test_platt_is_the_maximum_of_the_regularised_likelihood(shift):
+    scores, target = make_scores(shift=shift)
+    slope, offset = fit_platt(scores, target)
+    residual = expit(slope * scores + offset) - platt_targets(target)
+    assert abs(residual.sum()) < 1e-7
+    assert abs((residual * (scores - scores.mean()) / scores.std()).sum()) < 1e-7
+
+
+def test_platt_agrees_with_weighted_logistic_regression():
+    scores, target = make_scores()
+    goal = platt_targets(target)
+    reference = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-12).fit(
+        np.tile(scores, 2)[:, np.newaxis],
+        np.repeat([1, 0], len(scores)),
+        sample_weight=np.concatenate([goal, 1 - goal]),
+    )
+    slope, offset = fit_platt(scores, target)
+    assert slope == pytest.approx(reference.coef_[0, 0], rel=1e-6)
+    assert offset == pytest.approx(reference.intercept_[0], rel=1e-6)
+
+
+def test_separable_scores_give_finite_slopes():
+    slope, offset = fit_platt(np.array([-1.0, -1, 1, 1]), np.array([False, False, True, True]))
+    np.testing.assert_allclose(expit(slope * np.array([-1, 1]) + offset), [0.25, 0.75])
+
+
+@pytest.mark.parametrize("scores", [-make_scores()[0], np.zeros(300)])
+def test_scores_that_do_not_rank_keep_their_order_at_the_prevalence(scores, caplog):
+    target = make_scores()[1]
+    slope, offset = fit_platt(scores, target)
+    assert slope > 0
+    assert "do not rank" in caplog.text
+    log_odds = slope * scores + offset
+    np.testing.assert_allclose(log_odds, logit(platt_targets(target).mean()), atol=0.01)
+
+
+def test_soft_vote_is_the_mean_probability():
+    log_odds = np.random.default_rng(0).normal(scale=3, size=(3, 20, 2))
+    np.testing.assert_allclose(expit(soft_vote(log_odds)), expit(log_odds).mean(axis=0))
+
+
+def test_sure_voters_do_not_saturate():
+    np.testing.assert_allclose(soft_vote(np.array([[800.0, -800], [900, -900]]))[0], 800.69, atol=1)
+    proba = log_odds_to_proba(np.array([[-900.0, -800, -1000]]))
+    np.testing.assert_allclose(proba, [[0, 1, 0]], atol=1e-12)
 
 
 def calibrated(seed, distance, n_classes=3, n_samples=2000):
@@ -28,15 +84,6 @@ def calibrated(seed, distance, n_classes=3, n_samples=2000):
         columns.append(slope * X[:, k] + offset)
     odds = np.column_stack(columns)
     return (odds[:half], codes[:half]), (odds[half:], codes[half:])
-
-
-def fit(X, y, **params):
-    return TunedSVC(**{"n_trials": 2, "random_state": 0} | params).fit(X, y)
-
-
-@pytest.fixture(scope="module")
-def blobs():
-    return make_blobs(150, n_features=4, centers=3, cluster_std=4.0, random_state=0)
 
 
 @pytest.mark.parametrize("n_classes", [3, 4])
@@ -129,69 +176,3 @@ def test_rows_without_a_score_stay_without():
     mixed = mix(odds, mixing)
     assert np.isnan(mixed[2]).all()
     assert np.isfinite(np.delete(mixed, 2, axis=0)).all()
-
-
-@pytest.mark.parametrize("voting", [None, "soft"])
-def test_the_classifier_mixes_its_own_scores(blobs, voting):
-    X, y = blobs
-    model = fit(X, y, kernel=("linear", "rbf"), voting=voting)
-    assert model.mixing_.shape == (3, 4)
-    odds = model.decision_function(X)
-    np.testing.assert_array_equal(log_odds_to_proba(odds), model.predict_proba(X))
-    np.testing.assert_allclose(expit(odds).sum(axis=1), 1, atol=1e-12)
-    np.testing.assert_array_equal(model.classes_[odds.argmax(axis=1)], model.predict(X))
-    np.testing.assert_allclose(expit(model.cv_decision_).sum(axis=1), 1, atol=1e-12)
-
-
-def test_two_classes_and_margins_are_not_mixed(blobs):
-    X, y = blobs
-    two = fit(X, y > 0)
-    assert two.mixing_ is None
-    odds = two.decision_function(X)
-    np.testing.assert_array_equal(log_odds_to_proba(odds[:, None]), two.predict_proba(X))
-    assert fit(X, y, calibrate=False).mixing_ is None
-
-
-def test_a_refit_with_two_classes_forgets_the_mixing(blobs):
-    X, y = blobs
-    model = fit(X, y)
-    assert model.mixing_ is not None
-    assert model.fit(X, y > 0).mixing_ is None
-
-
-def test_the_mixing_survives_saving(blobs):
-    X, y = blobs
-    model = fit(X, y)
-    config, arrays = model.to_state()
-    loaded = TunedSVC.from_state(json.loads(json.dumps(config)), load(save(arrays)))
-    np.testing.assert_array_equal(loaded.mixing_, model.mixing_)
-    np.testing.assert_array_equal(loaded.decision_function(X), model.decision_function(X))
-    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
-    assert "mixing" not in fit(X, y > 0).to_state()[1]
-
-
-def test_a_state_from_before_there_was_mixing_still_loads(blobs, monkeypatch):
-    X, y = blobs
-    model = fit(X, y)
-    config, arrays = model.to_state()
-    old = TunedSVC.from_state(config, {k: v for k, v in arrays.items() if k != "mixing"})
-    assert old.mixing_ is None
-    plain = np.column_stack([part[:, 0] for part in one_by_one(model, X)])
-    np.testing.assert_array_equal(old.decision_function(X), plain)
-    np.testing.assert_allclose(old.predict_proba(X), normalised(plain), rtol=1e-12)
-
-
-def test_a_mixing_of_another_shape_is_damage(blobs):
-    config, arrays = fit(*blobs).to_state()
-    with pytest.raises(ValueError, match=r"damaged: mixing.*\(3, 3\)"):
-        TunedSVC.from_state(config, arrays | {"mixing": arrays["mixing"][:, :3].copy()})
-
-
-def one_by_one(model, X):
-    """The calibrated log-odds of each machine alone."""
-    Z = (X - model.mean_) / model.scale_
-    return [model.models_[0].decide(Z)[:, [k]] for k in range(len(model.classes_))]
-
-
-def normalised(odds):
-    return expit(odds) / expit(odds).sum(axis=1, keepdims=True)
