@@ -26,10 +26,10 @@ from cnnsvm.audit.anomalies import (
 )
 from cnnsvm.audit.image_facts import (
     PIXEL_FEATURES,
+    describe_header,
     describe_mask,
     describe_pixels,
     measure_files,
-    read_header,
 )
 from cnnsvm.data.images import ImageError
 
@@ -180,7 +180,7 @@ def _read_headers(
     rows: pd.DataFrame, odd: list[Odd], measure: Callable[..., pd.DataFrame]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the readable images, and those of them that are fakes with a readable mask."""
-    found = measure(read_header, rows["path"], _HEADER, "images")
+    found = measure(describe_header, rows["path"], _HEADER, "images")
     files = rows.drop(columns=[*_HEADER], errors="ignore").join(found)
     files = keep_readable("unreadable images", files, odd)
     if files.empty:
@@ -191,7 +191,7 @@ def _read_headers(
     files["aspect"] = files["width"] / files["height"]
     files["bits_a_pixel"] = 8 * files["bytes"] / n_pixels
     masks = files[files["label"].eq(1) & files["mask_path"].notna()]
-    headers = measure(read_header, masks["mask_path"], _HEADER, "masks").add_prefix("mask_")
+    headers = measure(describe_header, masks["mask_path"], _HEADER, "masks").add_prefix("mask_")
     masks = masks.join(headers.rename(columns={"mask_problem": "problem"}))
     return files, keep_readable("unreadable masks", masks, odd, "mask_path")
 

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from PIL import Image
 from scipy.stats import binomtest
 
 from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING, Check
-from cnnsvm.data.images import FORMATS, ImageError
+from cnnsvm.data.images import LOSSY, Header, read_header
 
 #: Facts that a header tells, besides the size.
 FACTS = ("format", "pixel_mode", "quantisation", "subsampling", "entries")
@@ -55,58 +54,37 @@ def read_headers(paths: Sequence[str], n_jobs: int | None = None) -> pd.DataFram
     ImageError
         If a file cannot be read.
     """
-    facts = Parallel(n_jobs=n_jobs or -1, prefer="threads")(delayed(read_header)(p) for p in paths)
+    facts = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
+        delayed(describe_header)(p) for p in paths
+    )
     return pd.DataFrame(facts)
 
 
-def read_header(path: str) -> dict[str, Any]:
-    """Read the facts of one file, see `read_headers`."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(64)
-            n_bytes = file.seek(0, 2)
-            file.seek(0)
-            with Image.open(file, formats=FORMATS) as image:
-                return {
-                    "width": image.width,
-                    "height": image.height,
-                    **_compression(image, start),
-                    "pixel_mode": image.mode,
-                    "entries": _entries(image),
-                    "bits_a_pixel": 8 * n_bytes / (image.width * image.height),
-                }
-    except Exception as error:
-        raise ImageError(f"{path}: {error}") from error
-
-
-def _compression(image: Image.Image, start: bytes) -> dict[str, Any]:
-    tables = getattr(image, "quantization", None) or {}
+def describe_header(path: str) -> dict[str, Any]:
+    """Describe the header of one file, see `read_headers`."""
+    header = read_header(path)
+    tables = header.quantization
     means = ", ".join(f"{np.mean(tables[key]):.1f}" for key in sorted(tables))
-    name = str(image.format)
-    if name == "WEBP":
-        name += " lossless" if b"VP8L" in start else " lossy"
+    names = {*header.entries} - {*_IN_EVERY_JPEG} | ({"exif"} if header.n_exif else set())
     return {
-        "format": name,
+        "width": header.width,
+        "height": header.height,
+        "format": "WEBP lossy" if header.coding == "WEBP" else str(header.coding),
         "quantisation": f"mean {means}" if tables else "none",
-        "subsampling": _subsampling(image) if tables else "none",
-        "lossy": name in ("JPEG", "MPO", "WEBP lossy", "AVIF", "JPEG2000"),
+        "subsampling": _subsampling(header) if tables else "none",
+        "lossy": header.coding in LOSSY,
+        "pixel_mode": header.mode,
+        "entries": ", ".join(sorted(names)) or "none",
+        "bits_a_pixel": 8 * (header.n_bytes or 0) / (header.width * header.height),
     }
 
 
-def _subsampling(image: Image.Image) -> str:
-    layers = getattr(image, "layer", [])
-    if len(layers) < 3:
+def _subsampling(header: Header) -> str:
+    if len(header.sampling) < 3:
         return "grey"
-    luma, chroma = layers[0][1:3], layers[1][1:3]
+    luma, chroma = header.sampling[:2]
     ratio = (luma[0] // max(chroma[0], 1), luma[1] // max(chroma[1], 1))
     return _SUBSAMPLING.get(ratio, f"{ratio[0]}x{ratio[1]}")
-
-
-def _entries(image: Image.Image) -> str:
-    names = {str(key) for key in image.info if str(key) not in _IN_EVERY_JPEG}
-    if image.format != "PNG" and image.getexif():  # of a PNG, Pillow would decode every pixel
-        names.add("exif")
-    return ", ".join(sorted(names)) or "none"
 
 
 def check_histories(manifest: pd.DataFrame, headers: pd.DataFrame) -> Check:

@@ -1,6 +1,5 @@
 """What files tell one by one: their headers, their pixels, and what a mask covers."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -12,7 +11,7 @@ from joblib import Parallel, delayed
 from PIL import Image
 from tqdm import tqdm
 
-from cnnsvm.data.images import FORMATS, ImageError, load_image
+from cnnsvm.data.images import ImageError, load_image, read_header
 
 #: What `describe_pixels` measures -> what it is.
 PIXEL_FEATURES = {
@@ -21,7 +20,6 @@ PIXEL_FEATURES = {
     "colourfulness": "measure of Hasler and Süsstrunk",
     "detail": "mean difference of neighbours in a row, in levels of luma",
 }
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _GRID = 64  # side of a mean mask
 _STATS_PIXELS = 2**20  # enough for a mean; 36 megapixels of floats would be 144 MB
 
@@ -62,7 +60,7 @@ def measure_files(
     return pd.DataFrame(list(shown), index=paths.index, columns=[*columns, "problem"])
 
 
-def read_header(path: str) -> dict[str, Any]:
+def describe_header(path: str) -> dict[str, Any]:
     """Read what a file tells without its pixels.
 
     Returns
@@ -76,23 +74,16 @@ def read_header(path: str) -> dict[str, Any]:
     ImageError
         If there is no such file, or its header is not that of an image.
     """
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            # of a PNG, Pillow would decode every pixel to look for EXIF data at its end
-            has_exif = image.format != "PNG" or "exif" in image.info
-            if has_exif and image.getexif().get(0x0112) in _TURNED:
-                width, height = height, width
-            tables = getattr(image, "quantization", None) or {}
-            quality = estimate_quality(tables[0]) if 0 in tables else None
-            facts = {"width": width, "height": height, "format": image.format}
-        return facts | {"bytes": os.path.getsize(path), "quality": quality}
-    except FileNotFoundError as error:
-        raise ImageError("no such file") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError("no image in a format that is read here") from error
-    except Exception as error:
-        raise ImageError(str(error) or type(error).__name__) from error
+    header = read_header(path)
+    width, height = header.upright_size
+    luma = header.quantization.get(0)
+    return {
+        "width": width,
+        "height": height,
+        "format": header.format,
+        "bytes": header.n_bytes,
+        "quality": estimate_quality(luma) if luma else None,
+    }
 
 
 def estimate_quality(table: Iterable[int]) -> int:
@@ -154,6 +145,5 @@ def _standard_tables() -> np.ndarray:
     for quality in range(1, 101):
         buffer = BytesIO()
         Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
-        with Image.open(buffer) as image:
-            tables.append(vars(image)["quantization"][0])
+        tables.append(read_header(buffer.getvalue()).quantization[0])
     return np.array(tables, dtype=float)

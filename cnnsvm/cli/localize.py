@@ -159,13 +159,13 @@ def write_pictures(
     import numpy as np
     from PIL import Image
 
-    from cnnsvm.detection.heatmap import as_stored, orientation_of
+    from cnnsvm.data.images import read_header
+    from cnnsvm.detection.heatmap import as_stored
     from cnnsvm.io.files import write_bytes
     from cnnsvm.localization.overlay import draw_overlay
 
     exif = Image.Exif()
-    orientation = orientation_of(path)
-    exif[_ORIENTATION] = orientation if orientation in range(1, 9) else 1
+    exif[_ORIENTATION] = read_header(path).orientation
     stored = np.asarray(as_stored(probability, path))
     mask = probability >= np.float32(threshold)
     called = stored >= np.float32(threshold)

@@ -103,13 +103,11 @@ def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
     import numpy as np
     from PIL import Image
 
-    from cnnsvm.data.images import FORMATS, ImageError, load_image
+    from cnnsvm.data.images import ImageError, load_image, read_header
 
     stored = Image.fromarray(np.round(255 * detector.explain(path)).astype(np.uint8))
     exif = Image.Exif()
-    with Image.open(path, formats=FORMATS) as opened:
-        orientation = opened.getexif().get(_ORIENTATION)
-    exif[_ORIENTATION] = orientation if orientation in range(1, 9) else 1
+    exif[_ORIENTATION] = read_header(path).orientation
     heatmap = target.with_name(f"{target.name}.heatmap.png")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

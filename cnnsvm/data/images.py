@@ -1,17 +1,17 @@
-"""The one place where bytes become pixels."""
+"""The one place where bytes become pixels, and where headers are read."""
 
+import hashlib
 import io
-import logging
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps
-
-logger = logging.getLogger(__name__)
 
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
@@ -23,11 +23,64 @@ FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jp2")
 _OTHER_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm")
 SUFFIXES = frozenset(_JPEG_SUFFIXES + _OTHER_SUFFIXES)
+#: Values of `Header.coding` that leave traces of compression in the pixels.
+LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_ORIENTATION = 0x0112  # EXIF
+_TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+#: PNG chunks of text and EXIF data, which may also stand behind the pixels.
+_PNG_ENTRIES = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 
 
 class ImageError(ValueError, OSError):
     """An image that cannot be used; the message names it and gives the reason."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image without its pixels.
+
+    Attributes
+    ----------
+    width, height : int
+        Pixels as stored.
+    mode : str
+        Pillow's pixel mode, such as "RGB".
+    format : str or None
+        Pillow's name, such as "JPEG"; None for an image in memory.
+    coding : str or None
+        The format, with "lossless" added to that of a lossless WebP.
+    n_bytes : int or None
+        Length of the file.
+    orientation : int in 1-8
+        EXIF orientation; 1, as stored, where there is none or nonsense.
+    n_exif : int
+        Number of EXIF entries.
+    entries : tuple of str
+        Names of all other entries of the header.
+    quantization : dict of int to 64 int
+        Quantisation tables of a JPEG, else empty.
+    sampling : tuple of (int, int)
+        Horizontal and vertical sampling factor of each component of a JPEG, else empty.
+    """
+
+    width: int
+    height: int
+    mode: str
+    format: str | None = None
+    coding: str | None = None
+    n_bytes: int | None = None
+    orientation: int = 1
+    n_exif: int = 0
+    entries: tuple[str, ...] = ()
+    quantization: dict[int, Sequence[int]] = field(default_factory=dict)
+    sampling: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height once the orientation is applied, as `load_image` does."""
+        turned = self.orientation in _TURNED
+        return (self.height, self.width) if turned else (self.width, self.height)
 
 
 def image_name(image: Any) -> str:
@@ -68,16 +121,54 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
     ImageError
         For every failure, of whatever decoder; it is also a ``ValueError`` and an ``OSError``.
     """
-    try:
+    with _errors_named(image):
         if isinstance(image, np.ndarray):
             return _array_to_rgb(image, max_pixels)
-        if isinstance(image, Image.Image):
-            _check_size(image.size, max_pixels)
-            return _pil_to_rgb(image)
-        return _decode(image, max_pixels)
-    except Exception as error:
-        reason = explain(error)
-        raise ImageError(f"{image_name(image)}: {reason}") from error
+        with _opened(image) as (_, opened):
+            _check_size(opened.size, max_pixels)
+            # a phone's MPO is one photograph; who passes a PIL image has chosen its frame
+            single = opened is image or opened.format == "MPO"
+            n_frames = 1 if single else getattr(opened, "n_frames", 1)
+            if n_frames > 1:
+                text = f"{image_name(image)}: {n_frames} frames; only the first is used."
+                warnings.warn(text, stacklevel=2)
+            return _pil_to_rgb(opened)
+
+
+def read_header(image: ImageInput) -> Header:
+    """Read what is known of an image without decoding its pixels.
+
+    Parameters
+    ----------
+    image : str, path, bytes, PIL.Image.Image or ndarray
+        As for `load_image`.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        height, width = image.shape[:2]
+        mode = "L" if image.ndim == 2 else "RGB" if image.shape[2] == 3 else "RGBA"
+        return Header(width, height, mode)
+    with _errors_named(image), _opened(image) as (stream, opened):
+        if stream is not None and opened.format == "PNG":
+            _read_behind_pixels(stream, opened)
+        exif = opened.getexif() if stream is None else Image.Image.getexif(opened)
+        orientation = exif.get(_ORIENTATION, 1)
+        return Header(
+            *opened.size,
+            mode=opened.mode,
+            format=opened.format,
+            coding=_coding(stream, opened.format),
+            n_bytes=None if stream is None else stream.seek(0, io.SEEK_END),
+            orientation=orientation if orientation in range(1, 9) else 1,
+            n_exif=len(exif),
+            entries=tuple(map(str, opened.info)),
+            quantization=getattr(opened, "quantization", None) or {},
+            sampling=tuple((layer[1], layer[2]) for layer in getattr(opened, "layer", ())),
+        )
 
 
 def image_sides(image: ImageInput) -> tuple[int, int]:
@@ -89,15 +180,28 @@ def image_sides(image: ImageInput) -> tuple[int, int]:
         If it cannot be read.
     """
     if isinstance(image, np.ndarray):
-        height, width = image.shape[:2]
-        return min(height, width), max(height, width)
-    if isinstance(image, Image.Image):
-        return min(image.size), max(image.size)
-    try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            return min(opened.size), max(opened.size)
-    except Exception as error:
-        raise ImageError(f"{image_name(image)}: {explain(error)}") from error
+        sides = image.shape[:2]
+    else:
+        with _errors_named(image), _opened(image) as (_, opened):
+            sides = opened.size
+    return min(sides), max(sides)
+
+
+def image_hash(image: ImageInput) -> str:
+    """Return the SHA-256 of an image in hexadecimal: of a file's bytes, else of the pixels.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    """
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    if isinstance(image, (str, os.PathLike)):
+        with _errors_named(image), open(image, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    pixels = load_image(image)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def as_image_list(X: Any) -> list[Any]:
@@ -181,8 +285,18 @@ def _failure(image: ImageInput) -> str | None:
     return None
 
 
-def explain(error: Exception) -> str:
-    """Say in words why an image cannot be used, from the error of a decoder."""
+@contextmanager
+def _errors_named(image: Any) -> Iterator[None]:
+    """Turn whatever a decoder raises into an `ImageError` that names the image."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{image_name(image)}: {_explain(error)}") from error
+
+
+def _explain(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file. Check the path and the folder it is relative to."
     if isinstance(error, IsADirectoryError):
@@ -194,6 +308,40 @@ def explain(error: Exception) -> str:
     if "truncated" in str(error):
         return f"{error}. The file is incomplete; get it again."
     return f"{error or type(error).__name__}"
+
+
+@contextmanager
+def _opened(image: Any) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
+    """Open a file or its content with Pillow; an image in memory has no stream."""
+    if isinstance(image, Image.Image):
+        yield None, image
+        return
+    if not isinstance(image, (str, bytes, os.PathLike)):
+        raise TypeError(
+            "an image is a path, bytes, a PIL image or a uint8 array, "
+            f"got {type(image).__name__} {image!r:.80}"
+        )
+    with (
+        io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream,
+        Image.open(stream, formats=FORMATS) as opened,
+    ):
+        yield stream, opened
+
+
+def _read_behind_pixels(stream: IO[bytes], opened: Image.Image) -> None:
+    """Let Pillow read what stands behind the pixels of a PNG, which it does when it decodes."""
+    start = stream.tell()
+    behind = stream.read().rpartition(b"IDAT")[2]
+    stream.seek(start)
+    if any(kind in behind for kind in _PNG_ENTRIES):
+        opened.load()
+
+
+def _coding(stream: IO[bytes] | None, kind: str | None) -> str | None:
+    if kind != "WEBP" or stream is None:
+        return kind
+    stream.seek(0)
+    return "WEBP lossless" if b"VP8L" in stream.read(64) else kind
 
 
 def _split_array(X: np.ndarray) -> list[np.ndarray]:
@@ -233,24 +381,6 @@ def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
     if array.shape[2] == 4:
         return _on_white(Image.fromarray(np.ascontiguousarray(array), "RGBA"))
     return np.array(array, order="C")
-
-
-def _decode(image: str | os.PathLike[str] | bytes, max_pixels: int) -> np.ndarray:
-    if not isinstance(image, (str, bytes, os.PathLike)):
-        raise TypeError(
-            "an image is a path, bytes, a PIL image or a uint8 array, "
-            f"got {type(image).__name__} {image!r:.80}"
-        )
-    source = io.BytesIO(image) if isinstance(image, bytes) else image
-    with Image.open(source, formats=FORMATS) as opened:
-        _check_size(opened.size, max_pixels)
-        n_frames = getattr(opened, "n_frames", 1)
-        if n_frames > 1 and opened.format != "MPO":  # a phone's MPO is one photograph
-            warnings.warn(
-                f"{image_name(image)}: {n_frames} frames; only the first is used.",
-                stacklevel=3,
-            )
-        return _pil_to_rgb(opened)
 
 
 def _pil_to_rgb(image: Image.Image) -> np.ndarray:

@@ -5,8 +5,6 @@ that any part of it can be used on its own. On disk (Parquet or CSV) they are re
 folder that holds the manifest, so that the folder can move.
 """
 
-import hashlib
-import io
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image
 
-from cnnsvm.data.images import FORMATS, ImageError, explain
+from cnnsvm.data.images import ImageError, image_hash, read_header
 from cnnsvm.io.files import replacing
 
 _IDENTITY = ["path", "label", "source_id"]
@@ -26,9 +23,6 @@ COLUMNS = [*_IDENTITY, *_MAKING, *_FILE]
 GENERATED_COLUMNS = ("seed", "prompt", "model_id", "model_revision")
 REQUIRED = tuple(_IDENTITY)
 VARIANTS = ("original", "regenerated", "spliced")
-#: Formats, as `coding` names them, that leave traces of compression in the pixels.
-LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
-_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
 class ManifestError(ValueError):
@@ -43,26 +37,9 @@ def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     ImageError
         If the file is missing or its header is not that of an image.
     """
-    try:
-        content = Path(path).read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            # of a PNG, Pillow would decode every pixel to look for EXIF data at its end
-            has_exif = image.format != "PNG" or b"eXIf" in content
-            if has_exif and image.getexif().get(0x0112) in _TURNED:
-                width, height = height, width
-            return {"width": width, "height": height, "format": image.format, "sha256": digest}
-    except Exception as error:
-        raise ImageError(f"{os.fspath(path)}: {explain(error)}") from error
-
-
-def coding(path: str | os.PathLike[str], kind: str) -> str:
-    """Return the format of a file, with "lossless" added to that of a lossless WebP."""
-    if kind != "WEBP":
-        return kind
-    with open(path, "rb") as file:
-        return "WEBP lossless" if b"VP8L" in file.read(64) else kind
+    header = read_header(path)
+    width, height = header.upright_size
+    return {"width": width, "height": height, "format": header.format, "sha256": image_hash(path)}
 
 
 def make_row(
@@ -302,7 +279,7 @@ def _bad_files(manifest: pd.DataFrame) -> list[tuple[int, str]]:
 def _has_changed(path: str, digest: Any) -> bool:
     if not isinstance(digest, str):
         return False
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() != digest.lower()
+    return image_hash(path) != digest.lower()
 
 
 def _duplicates(manifest: pd.DataFrame) -> list[tuple[int, str]]:

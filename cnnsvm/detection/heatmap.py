@@ -1,6 +1,5 @@
 """Heatmaps: where in a picture the crops look repainted."""
 
-import io
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,13 @@ import torch
 from PIL import Image
 from scipy.special import expit
 
-from cnnsvm.data.images import FORMATS, load_image
+from cnnsvm.data.images import load_image, read_header
 from cnnsvm.features.crops import wrap_to
 from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.embeddings import score_crops
 
 #: Windows of a heatmap at most; larger pictures get a wider stride, up to a crop's side.
 MAX_WINDOWS = 1024
-_ORIENTATION = 0x0112
 
 
 def heatmap(detector: Any, image: Any) -> np.ndarray:
@@ -115,18 +113,7 @@ def as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
         6: Image.Transpose.ROTATE_90,
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
-    }.get(orientation_of(image))
+    }.get(read_header(image).orientation)
     if undo is None:
         return upright
     return np.array(Image.fromarray(upright).transpose(undo))
-
-
-def orientation_of(image: Any) -> Any:
-    """Read the EXIF orientation, 1 (as stored) to 8; files may also hold nonsense there."""
-    if isinstance(image, np.ndarray):
-        return 1
-    if isinstance(image, Image.Image):
-        return image.getexif().get(_ORIENTATION)
-    source = io.BytesIO(image) if isinstance(image, bytes) else image
-    with Image.open(source, formats=FORMATS) as opened:
-        return opened.getexif().get(_ORIENTATION)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.images import ImageError, image_hash, load_image
 from cnnsvm.evaluation.preparation import Prepared
 from cnnsvm.localization.masks import load_mask, load_pair
 
@@ -211,8 +211,7 @@ def hash_masks(table: pd.DataFrame) -> str:
     for reading, path in zip(table["reading"], table["mask_path"], strict=True):
         digest.update(str(reading).encode())
         if isinstance(path, str) and reading == MASK:
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(image_hash(path).encode())
     return digest.hexdigest()
 
 

@@ -6,16 +6,14 @@ their arrangement (colours, bits a pixel) may be above chance for an honest reas
 engine that flattens what it repaints changes those too. The detector must then beat it.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
 
-from cnnsvm.data.images import FORMATS, load_image
+from cnnsvm.data.images import FORMATS, load_image, read_header
 from cnnsvm.data.splits import Fold
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics
 
@@ -38,15 +36,15 @@ def metadata_features(path: str) -> np.ndarray:
         Width, height, their ratio, format, pixel mode, JPEG quantisation and subsampling, and the
         number of EXIF and other header entries. The file's length is left to `file_size`.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-        tables = getattr(image, "quantization", None) or {}
-        strengths = [float(np.mean(tables[k])) if k in tables else 0.0 for k in (0, 1)]
-        layers = [float(v) for layer in getattr(image, "layer", [])[:3] for v in layer[1:3]]
-        known = [image.format == name for name in _FORMATS] + [image.mode == m for m in _MODES]
-        counts = [len(image.getexif()), len(image.info)]
-    layers += [0.0] * (6 - len(layers))
-    return np.array([width, height, width / height, *strengths, *layers, *known, *counts], float)
+    header = read_header(path)
+    size = [header.width, header.height, header.width / header.height]
+    tables = header.quantization
+    strengths = [float(np.mean(tables[k])) if k in tables else 0.0 for k in (0, 1)]
+    sampling = [factor for factors in header.sampling[:3] for factor in factors]
+    sampling += [0] * (6 - len(sampling))
+    known = [header.format == name for name in _FORMATS] + [header.mode == m for m in _MODES]
+    counts = [header.n_exif, len(header.entries)]
+    return np.array([*size, *strengths, *sampling, *known, *counts], float)
 
 
 def file_size(path: str) -> np.ndarray:
@@ -55,9 +53,8 @@ def file_size(path: str) -> np.ndarray:
     In a lossless file this measures texture, which inpainting itself changes: above chance it
     need not be a leak.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        width, height = image.size
-    return np.array([8 * os.path.getsize(path) / (width * height)])
+    header = read_header(path)
+    return np.array([8 * (header.n_bytes or 0) / (header.width * header.height)])
 
 
 def colour_histogram(path: str) -> np.ndarray:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
-from cnnsvm.data.images import FORMATS, ImageError, find_bad_images
-from cnnsvm.data.manifest import LOSSY, find_bad_rows
+from cnnsvm.data.images import LOSSY, ImageError, find_bad_images, read_header
+from cnnsvm.data.manifest import find_bad_rows
 from cnnsvm.data.readers import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.generation import build, match_histories
 from cnnsvm.generation.store import safe_name
@@ -224,10 +223,9 @@ def _warn_of_the_past(prepared: Prepared) -> None:
 
 def _file_kind(path: str) -> str:
     """Name the format of a file and, of a JPEG, how strong its quantisation is."""
-    with Image.open(path, formats=FORMATS) as image:
-        tables = getattr(image, "quantization", None) or {}
-        strength = f" (mean quantiser {np.mean(tables[0]):.1f})" if 0 in tables else ""
-        return f"{image.format}{strength}"
+    header = read_header(path)
+    luma = header.quantization.get(0)
+    return f"{header.format} (mean quantiser {np.mean(luma):.1f})" if luma else str(header.format)
 
 
 def _differing_histories(manifest: pd.DataFrame) -> list[str]:

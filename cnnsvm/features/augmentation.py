@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from cnnsvm.data.images import load_image
 from cnnsvm.features.crops import wrap_to
 
 #: Least image side after a random reduction of a whole image, in pixels.
@@ -291,8 +292,7 @@ def recompress(image: np.ndarray, encoder: str, quality: int) -> np.ndarray:
     """
     if max(image.shape) > LONGEST.get(encoder, 65_500):
         return image
-    with Image.open(io.BytesIO(ENCODERS[encoder](image, quality))) as decoded:
-        return np.asarray(decoded.convert("RGB"))
+    return load_image(ENCODERS[encoder](image, quality))
 
 
 def _pillow(image: np.ndarray, quality: int, codec: str, **options: str) -> bytes:

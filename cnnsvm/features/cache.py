@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import cnnsvm
-from cnnsvm.data.images import load_image
+from cnnsvm.data.images import image_hash
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch
 from cnnsvm.features.augmentation import Augmentation
@@ -178,7 +178,7 @@ def task_folder(
     digest.update(codes.astype(np.int64).tobytes())
     digest.update(encode_groups(groups, len(codes)).tobytes())
     for image in images:
-        digest.update(_content_hash(image))
+        digest.update(image_hash(image).encode())
     return Path(cache_dir) / digest.hexdigest()[:20]
 
 
@@ -188,13 +188,3 @@ def _plain(item: Any) -> Any:
     if isinstance(item, Embedding):
         return asdict(replace(item, n_jobs=0))
     return item
-
-
-def _content_hash(image: Any) -> bytes:
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).digest()
-    if isinstance(image, (str, os.PathLike)) and os.path.isfile(image):
-        with open(image, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    pixels = load_image(image)  # a missing file is named by its error
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()

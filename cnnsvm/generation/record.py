@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from cnnsvm.data.images import ImageError, load_image
-from cnnsvm.data.manifest import GENERATED_COLUMNS, coding, describe_file, make_row
+from cnnsvm.data.images import ImageError, load_image, read_header
+from cnnsvm.data.manifest import GENERATED_COLUMNS, describe_file, make_row
 from cnnsvm.generation.engines import Task
 from cnnsvm.generation.masks.schemas import MaskSchema, Scene
 from cnnsvm.generation.panel import draw_panel
@@ -254,7 +254,7 @@ def _resize_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 def _format_of(path: Path) -> str | None:
     try:
-        return coding(path, describe_file(path)["format"])
+        return read_header(path).coding
     except ImageError:  # a record that is finished does not need the file any more
         return None
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.data.images import ImageError, list_images
+from cnnsvm.data.images import ImageError, list_images, read_header
 from cnnsvm.data.manifest import (
     COLUMNS,
     GENERATED_COLUMNS,
     REQUIRED,
-    coding,
     describe_file,
     read_manifest,
 )
@@ -121,7 +120,7 @@ def find_sources(
         prompt = carried.pop("prompt", None)
         text = prompt if isinstance(prompt, str) and prompt.strip() else None
         origin = carried.pop("source_format", None)
-        kind = origin if isinstance(origin, str) else coding(path, facts["format"])
+        kind = origin if isinstance(origin, str) else str(read_header(path).coding)
         folder = folders.get(digest[:12])
         found[digest] = Source(path, name, digest, size, kind, text, carried, folder)
     return list(found.values()), skipped

@@ -3,7 +3,7 @@ import pytest
 from audit_pictures import manifest_of, picture, write
 from PIL import Image
 
-from cnnsvm.audit.headers import check_histories, read_header, read_headers
+from cnnsvm.audit.headers import check_histories, describe_header, read_headers
 from cnnsvm.data.images import ImageError
 
 PICTURES = [picture(seed, 72, 64) for seed in range(16)]
@@ -93,13 +93,13 @@ def test_headers_are_read(tmp_path):
     image = Image.fromarray(PICTURES[0])
     image.save(tmp_path / "a.jpg", quality=90, subsampling=1)
     image.convert("L").save(tmp_path / "b.jpg")
-    photo, grey = (read_header(str(tmp_path / name)) for name in ("a.jpg", "b.jpg"))
+    photo, grey = (describe_header(str(tmp_path / name)) for name in ("a.jpg", "b.jpg"))
     assert (photo["format"], photo["subsampling"], photo["lossy"]) == ("JPEG", "4:2:2", True)
     assert (photo["width"], photo["height"]) == (72, 64)
     assert photo["bits_a_pixel"] == 8 * (tmp_path / "a.jpg").stat().st_size / (72 * 64)
     assert (grey["pixel_mode"], grey["subsampling"]) == ("L", "grey")
     with pytest.raises(ImageError, match=r"none\.png"):
-        read_header(str(tmp_path / "none.png"))
+        describe_header(str(tmp_path / "none.png"))
 
 
 def test_sizes_of_one_picture_a_class_are_chance(tmp_path):

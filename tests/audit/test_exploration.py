@@ -9,10 +9,10 @@ from cnnsvm.audit.anomalies import CHECKS
 from cnnsvm.audit.exploration import FILE_FEATURES, choose_sample, explore
 from cnnsvm.audit.image_facts import (
     PIXEL_FEATURES,
+    describe_header,
     describe_mask,
     describe_pixels,
     estimate_quality,
-    read_header,
 )
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
@@ -87,7 +87,7 @@ def test_jpeg_qualities_are_found(found):
 @pytest.mark.parametrize("quality", [5, 50, 75, 90, 100])
 def test_quality_is_exact_for_libjpeg_and_near_for_its_neighbours(tmp_path, quality):
     save(tmp_path / "a.jpg", noise(0), quality=quality)
-    assert read_header(tmp_path / "a.jpg")["quality"] == quality
+    assert describe_header(tmp_path / "a.jpg")["quality"] == quality
     table = np.array(Image.open(tmp_path / "a.jpg").quantization[0])
     assert abs(estimate_quality(np.maximum(table - 1, 1)) - quality) <= 3
 
@@ -169,7 +169,7 @@ def test_bad_files_are_listed_and_stop_nothing(tmp_path):
         *[("s0_top_mask.png", "s0"), ("s1_top_mask.png", "s1")],
     ]
     reasons = [entry["reason"] for entry in found["odd"]]
-    assert reasons[:2] == ["truncated", "no such file"]
+    assert [reason.partition(".")[0] for reason in reasons[:2]] == ["truncated", "no such file"]
     assert not any(str(tmp_path) in reason for reason in reasons)
     assert (found["n_images"], len(found["files"]), len(found["pixels"])) == (9, 7, 6)
 
@@ -260,10 +260,10 @@ def test_headers_are_upright_and_failures_name_the_reason(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(tmp_path / "turned.jpg", noise(0), exif=exif)
-    header = read_header(tmp_path / "turned.jpg")
+    header = describe_header(tmp_path / "turned.jpg")
     assert (header["width"], header["height"], header["format"]) == (30, 40, "JPEG")
     with pytest.raises(ImageError, match="no such file"):
-        read_header(tmp_path / "gone.png")
+        describe_header(tmp_path / "gone.png")
 
 
 def test_a_grey_mask_is_cut_at_half(tmp_path):

@@ -1,18 +1,22 @@
+import hashlib
 import io
 import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from cnnsvm.data.images import (
     ImageError,
     as_image_list,
     find_bad_images,
+    image_hash,
     image_name,
+    image_sides,
     list_images,
     load_image,
+    read_header,
 )
 
 
@@ -289,3 +293,60 @@ def test_names_are_short(pixels):
     assert image_name(pixels) == "<array (20, 30, 3) uint8>"
     assert image_name(Image.fromarray(pixels)) == "<PIL image 30x20>"
     assert image_name(None) == "<NoneType>"
+
+
+def turned(orientation=6):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def test_a_header_tells_format_size_and_compression():
+    data = encode(smooth(), "JPEG", subsampling=1, quality=90, exif=turned())
+    header = read_header(data)
+    assert (header.format, header.coding, header.mode) == ("JPEG", "JPEG", "RGB")
+    assert (header.width, header.height, header.upright_size) == (64, 48, (48, 64))
+    assert (header.orientation, header.n_exif, header.n_bytes) == (6, 1, len(data))
+    assert header.sampling == ((2, 1), (1, 1), (1, 1))
+    assert {len(table) for table in header.quantization.values()} == {64}
+    assert "jfif" in header.entries
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "pil", "array"])
+def test_every_input_has_a_header(tmp_path, pixels, kind):
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    kinds = {"path": path, "bytes": path.read_bytes(), "pil": Image.open(path), "array": pixels}
+    header = read_header(kinds[kind])
+    assert (header.width, header.height, header.mode, header.orientation) == (30, 20, "RGB", 1)
+    assert image_sides(kinds[kind]) == (20, 30)
+
+
+def test_what_stands_behind_the_pixels_of_a_png_is_read(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("date", "now", after_idat=True) if False else text.add(b"tEXt", b"d\0now", True)
+    plain, late = encode(smooth(), "PNG", exif=turned()), encode(smooth(), "PNG", pnginfo=text)
+    assert read_header(plain).orientation == 6
+    assert read_header(late).entries == ("d",)
+
+
+def test_webp_is_told_lossy_from_lossless():
+    for lossless in (True, False):
+        header = read_header(encode(smooth(), "WEBP", lossless=lossless))
+        assert header.format == "WEBP"
+        assert header.coding == ("WEBP lossless" if lossless else "WEBP")
+
+
+@pytest.mark.parametrize("read", [read_header, image_sides, image_hash, load_image])
+def test_every_reader_names_the_file_that_is_missing(tmp_path, read):
+    with pytest.raises(ImageError, match=r"none\.png: no such file"):
+        read(tmp_path / "none.png")
+
+
+def test_an_image_is_hashed_by_its_file_or_else_its_pixels(tmp_path, pixels):
+    data = encode(Image.fromarray(pixels), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    expected = hashlib.sha256(data).hexdigest()
+    assert image_hash(tmp_path / "a.png") == image_hash(data) == expected
+    assert image_hash(pixels) == image_hash(Image.fromarray(pixels)) != expected
+    assert image_hash(pixels) != image_hash(pixels.reshape(30, 20, 3))
