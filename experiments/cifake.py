@@ -302,7 +302,8 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.data.readers.cifake import auxiliary_labels
     from cnnsvm.evaluation.bootstrap import bootstrap_metrics
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.report import format_report, write_report
+    from cnnsvm.report import render_text, write_report
+    from cnnsvm.report.evaluation import evaluation_report
 
     environment = describe_environment(args.device)
     cifake, train, test, n_left_out = read(args)
@@ -334,10 +335,11 @@ def run(args: argparse.Namespace) -> int:
         "settings": {name: str(value) for name, value in detector.get_params().items()},
     }
     pixels = dict(zip(cifake.names, cifake.images, strict=True))
-    files = write_report(
-        *(args.out, result, found.predictions, found.folds, found.curves), loader=pixels.__getitem__
+    report = evaluation_report(
+        result, found.predictions, found.folds, found.curves, loader=pixels.__getitem__
     )
-    print(format_report(result, [*files.values(), page]))
+    files = write_report(args.out, report)
+    print(render_text(report, [*files.values(), page]), end="")
     if args.bundle:
         share(args, model, cifake.images[train], describe(args, result, len(train)))
     return 0

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.evaluation.protocol import describe_environment, run_study
     from cnnsvm.evaluation.training_overlap import leave_out_seen_by
-    from cnnsvm.report import format_report, write_report
+    from cnnsvm.report import render_text, write_report
+    from cnnsvm.report.evaluation import evaluation_report
 
     detector = make_detector(args, shipped=True)
     describe_environment(args.device)
@@ -78,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
         "skipped": prepared.skipped,
         "warnings": prepared.warnings,
     }
-    files = write_report(out, result, found.predictions, found.folds, found.curves)
-    print(format_report(result, files.values()))
+    report = evaluation_report(result, found.predictions, found.folds, found.curves)
+    files = write_report(out, report)
+    print(render_text(report, files.values()), end="")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""Reports of an evaluation: plain text, JSON, CSV and one self-contained HTML page."""
+"""Reports as data: builders make a `Report`, templates render it as a page and as text."""
 
-from cnnsvm.report.files import write_report
-from cnnsvm.report.text import format_report
+from cnnsvm.report.model import Report
+from cnnsvm.report.render import render_html, render_text, write_report
 
-__all__ = ["format_report", "write_report"]
+__all__ = ["Report", "render_html", "render_text", "write_report"]

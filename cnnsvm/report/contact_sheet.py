@@ -9,7 +9,7 @@ from joblib import Parallel, delayed
 
 from cnnsvm.data.images import load_image
 from cnnsvm.report.markup import Html, element, image, paragraph, section
-from cnnsvm.report.mistakes import Loader, thumbnail
+from cnnsvm.report.render import Loader, thumbnail
 
 _MAX_KINDS, _MAX_EXAMPLES, _MAX_OF_A_KIND = 24, 36, 12
 

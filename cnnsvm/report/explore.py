@@ -12,7 +12,6 @@ from cnnsvm.audit.exploration import FILE_FEATURES
 from cnnsvm.audit.image_facts import PIXEL_FEATURES
 from cnnsvm.data.images import load_image
 from cnnsvm.report import explore_plots as plots
-from cnnsvm.report.canvas import to_png
 from cnnsvm.report.contact_sheet import choose_examples, contact_sheet
 from cnnsvm.report.findings import differs, findings, format_findings, spaced
 from cnnsvm.report.markup import (
@@ -26,7 +25,7 @@ from cnnsvm.report.markup import (
     section,
     table,
 )
-from cnnsvm.report.mistakes import Loader
+from cnnsvm.report.render import Loader, to_png
 from cnnsvm.report.style import CSS, PAGE, SHEET_CSS
 from cnnsvm.report.wording import format_number, format_seconds, percent
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from cnnsvm.report.canvas import FAKE, GREY, REAL, new_figure, new_grid, show_message, wrap_name
+from cnnsvm.report.plots import FAKE, GREY, REAL, new_figure, show_message, wrap_name
 
 #: Column -> what its axis says, and whether it is drawn on a logarithmic scale.
 AXES = {
@@ -190,6 +190,18 @@ def mean_masks_plot(means: Mapping[str, np.ndarray], counts: Mapping[str, int]) 
     bar.set_label("share of masks that repaint here", fontsize=9)
     bar.ax.xaxis.set_major_formatter(PercentFormatter(1, 0))
     return figure
+
+
+def new_grid(n: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """Make a figure of ``n`` square panels without ticks, row by row."""
+    rows = -(-n // columns)
+    figure, panels = new_figure(rows, 0.95 + 1.8 * rows, ncols=columns)
+    for spare in panels[n:]:
+        spare.set_axis_off()
+    for panel in panels[:n]:
+        panel.set(xticks=[], yticks=[], box_aspect=1)
+        panel.spines[:].set_visible(True)
+    return figure, panels[:n]
 
 
 def _name(axes: Axes, title: str) -> None:

@@ -1,35 +1,85 @@
-"""The plots of a report. Each function returns a Figure of its own; pyplot is not involved."""
+"""The plots of a report: each function returns a figure of its own; pyplot is not involved.
 
-from collections.abc import Mapping, Sequence
+Colours are those of Okabe and Ito, "Color universal design" (2008), safe for colour-blind
+readers, and never the only difference: hatching, line style or a label says the same.
+"""
+
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from cnnsvm.evaluation.metrics import expected_calibration_error, reliability_bins
-from cnnsvm.report.canvas import (
-    COLOURS,
-    FAKE,
-    GREY,
-    MARKERS,
-    REAL,
-    draw_fold_curves,
-    floats,
-    new_figure,
-    recall_precision_points,
-    roc_points,
-    show_message,
-    show_unit_square,
-    wrap_name,
-)
-from cnnsvm.report.wording import METRIC_LABELS, format_number
+from cnnsvm.evaluation.metrics import binary_metrics, expected_calibration_error, reliability_bins
+from cnnsvm.report.wording import METRIC_LABELS, format_number, is_number
 
-LINE = 76  # letters of a legend beside each other
+REAL, FAKE, GREY = "#0072B2", "#D55E00", "#6b7280"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+_STYLES: tuple[Any, ...] = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+_WIDTH = 4.8  # inches: 720 dots, twice a phone's width in the page's own pixels
+_DPI = 150
+_MAX_FOLDS_IN_LEGEND = 6
+_LEGEND_LINE = 76  # letters of a legend beside each other
+
+
+def new_figure(rows: int = 1, height: float = 4.4, **grid: Any) -> tuple[Figure, list[Axes]]:
+    """Make a figure with one column of axes, drawn by Agg whatever the session's backend is.
+
+    Parameters
+    ----------
+    rows : int
+        Number of axes.
+    height : float
+        In inches.
+    **grid
+        Options of ``Figure.subplots``, such as ``height_ratios`` or ``ncols``.
+
+    Returns
+    -------
+    Figure, list of Axes
+        Row by row.
+    """
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, squeeze=False, **grid).flat)
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def show_message(axes: Axes, message: str) -> None:
+    """Say in place of a plot why there is none."""
+    axes.clear()
+    axes.set_axis_off()
+    text = textwrap.fill(message, 34)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+
+
+def floats(entries: Iterable[Mapping[str, Any]], key: str) -> np.ndarray:
+    """Collect one number an entry; nan where it is missing or undefined."""
+    values = [entry.get(key) for entry in entries]
+    return np.array([value if is_number(value) else np.nan for value in values], dtype=float)
+
+
+def wrap_name(name: str, width: int = 20) -> str:
+    """Break a long name over lines, after punctuation where there is some (hub ids)."""
+    lines = [""]
+    for piece in re.split(r"(?<=[-/:_ ])", name):
+        if lines[-1] and len(lines[-1] + piece) > width:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(part for line in lines for part in textwrap.wrap(line, width))
 
 
 def confusion_matrix_plot(predictions: pd.DataFrame) -> Figure:
@@ -77,39 +127,20 @@ def roc_plot(predictions: pd.DataFrame) -> Figure:
     """
     figure, (axes,) = new_figure()
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="guessing (0.500)")
-    if not draw_fold_curves(axes, predictions, "roc_auc", roc_points):
-        show_message(axes, "A ROC curve needs both real and fake images.")
-        return figure
     axes.set(xlabel="reals called fake (false alarms)", ylabel="fakes found (recall)")
     axes.set_title("ROC curve")
-    axes.legend(loc="lower right", fontsize=8)
-    show_unit_square(axes)
+    _draw_fold_curves(axes, predictions, "roc_auc", lambda y, p: roc_curve(y, p)[:2])
     return figure
 
 
 def precision_recall_plot(predictions: pd.DataFrame) -> Figure:
-    """Draw the precision-recall curve of all outer test rows together and of each fold.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``label``, ``probability``, ``prediction`` and ``fold``.
-
-    Returns
-    -------
-    Figure
-        With a message instead of curves unless both classes occur.
-    """
+    """Draw the precision-recall curve; parameters and result as of `roc_plot`."""
     figure, (axes,) = new_figure()
     share = float(predictions["label"].mean()) if len(predictions) else 0.0
     axes.axhline(share, color=GREY, linewidth=1, label=f"guessing ({share:.3f})")
-    if not draw_fold_curves(axes, predictions, "pr_auc", recall_precision_points):
-        show_message(axes, "A precision-recall curve needs both real and fake images.")
-        return figure
     axes.set(xlabel="fakes found (recall)", ylabel="right when it says fake (precision)")
     axes.set_title("Precision-recall curve")
-    axes.legend(loc="lower left", fontsize=8)
-    show_unit_square(axes)
+    _draw_fold_curves(axes, predictions, "pr_auc", _recall_precision)
     return figure
 
 
@@ -187,7 +218,7 @@ def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     Returns
     -------
     Figure
-        Dotted is training, solid validation; a star marks the epoch that was kept.
+        Dotted is training, solid validation; a star marks the epoch used.
     """
     told = any("valid_accuracy" in entry for curve in curves for entry in curve["history"])
     height = 7.6 if told else 5.6
@@ -207,11 +238,48 @@ def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     aucs.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     key = [Line2D([], [], color="black", linestyle=style) for style in (":", "-")]
     key += [Line2D([], [], color="black", marker="*", linestyle="", markersize=9)]
-    losses.legend(key, ["training", "validation", "epoch kept"], fontsize=8)
+    losses.legend(key, ["training", "validation", "epoch used"], fontsize=8)
     folds = losses.get_legend_handles_labels()
-    columns = min(4, LINE // max(len(name) + 8 for name in ["", *folds[1]]))  # 8: line and gap
+    columns = min(
+        4, _LEGEND_LINE // max(len(name) + 8 for name in ["", *folds[1]])
+    )  # 8: line and gap
     figure.legend(*folds, loc="outside lower center", ncols=max(1, columns), fontsize=8)
     return figure
+
+
+def _draw_fold_curves(
+    axes: Axes,
+    predictions: pd.DataFrame,
+    metric: str,
+    points: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Draw one curve a fold and a thick one of all rows, with their areas in the legend."""
+    if predictions["label"].nunique() < 2:
+        return show_message(axes, "This curve needs both real and fake images.")
+    folds = list(predictions.groupby("fold")) if predictions["fold"].nunique() > 1 else []
+    for i, (fold, rows) in enumerate(folds):
+        if rows["label"].nunique() == 2:
+            name = f"fold {fold} ({format_number(_area(rows, metric))})"
+            style = {"color": COLOURS[i % len(COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]}
+            label = name if len(folds) <= _MAX_FOLDS_IN_LEGEND else None
+            axes.plot(*points(*_judged(rows)), linewidth=1.1, label=label, **style)
+    name = f"all folds ({METRIC_LABELS[metric]} {format_number(_area(predictions, metric))})"
+    axes.plot(*points(*_judged(predictions)), color="black", linewidth=2, label=name)
+    axes.legend(loc="lower right" if metric == "roc_auc" else "lower left", fontsize=8)
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+
+
+def _recall_precision(y: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    precision, recall, _ = precision_recall_curve(y, probability, drop_intermediate=True)
+    return recall, precision
+
+
+def _judged(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    return rows["label"].to_numpy(), rows["probability"].to_numpy()
+
+
+def _area(rows: pd.DataFrame, metric: str) -> float:
+    return binary_metrics(*_judged(rows), rows["prediction"].to_numpy())[metric]
 
 
 def _draw_histograms(axes: Axes, probability: np.ndarray, label: np.ndarray, n_bins: int) -> None:
@@ -248,9 +316,9 @@ def _name(curve: Mapping[str, Any]) -> str:
 
 
 def _draw_history(axes: Axes, curve: Mapping[str, Any], key: str, look: Mapping[str, Any]) -> None:
-    """Draw one line over the epochs; validation's lines (not dotted) star the epoch kept."""
+    """Draw one line over the epochs; validation's lines (not dotted) star the epoch used."""
     epochs, values = (floats(curve["history"], name) for name in ("epoch", key))
     axes.plot(epochs, values, markersize=3, linewidth=1.3, **look)
-    kept = epochs == curve.get("best_epoch")
+    used = epochs == curve.get("best_epoch")
     if "linestyle" not in look:
-        axes.plot(epochs[kept], values[kept], "*", color=look["color"], markersize=12, mec="black")
+        axes.plot(epochs[used], values[used], "*", color=look["color"], markersize=12, mec="black")

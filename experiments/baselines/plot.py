@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from baselines.comparison import ALL, COMPARED, Comparison
-from cnnsvm.report.canvas import COLOURS, GREY, MARKERS, new_figure, wrap_name
+from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from cnnsvm.report.wording import METRIC_LABELS
 
 Found = Mapping[str, Comparison]  # by what the files went through, such as "jpeg:75"

@@ -9,7 +9,6 @@ import pandas as pd
 from baselines.comparison import ALL, COMPARED, FALSE_ALARMS, Comparison
 from baselines.plot import Found, comparison_plot, of_all_fakes
 from cnnsvm.report import sections
-from cnnsvm.report.canvas import to_png
 from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import (
     Html,
@@ -22,6 +21,7 @@ from cnnsvm.report.markup import (
     section,
     table,
 )
+from cnnsvm.report.render import to_png
 from cnnsvm.report.style import CSS, PAGE
 from cnnsvm.report.summaries import (
     WIDE,

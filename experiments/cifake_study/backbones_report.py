@@ -8,10 +8,10 @@ import pandas as pd
 
 from cnnsvm.features.trainer import best_epoch
 from cnnsvm.report import sections
-from cnnsvm.report.canvas import to_png
 from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import element, html, image, join, paragraph, section, table
 from cnnsvm.report.plots import training_plot
+from cnnsvm.report.render import to_png
 from cnnsvm.report.style import CSS, PAGE
 from cnnsvm.report.text import format_table
 from cnnsvm.report.wording import format_interval, format_number

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cnnsvm.report.canvas import COLOURS, GREY, MARKERS, new_figure, wrap_name
+from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 
 _NO_JPEG = 101.0
 #: Best published F1 at JPEG 80 of a localiser that had not seen the generator.

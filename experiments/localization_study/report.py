@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.report import sections
-from cnnsvm.report.canvas import to_png
 from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.localization_scores import MEANINGS, READINGS
 from cnnsvm.report.markup import (
@@ -20,6 +19,7 @@ from cnnsvm.report.markup import (
     paragraph,
     section,
 )
+from cnnsvm.report.render import to_png
 from cnnsvm.report.style import CSS, PAGE, SHEET_CSS
 from cnnsvm.report.summaries import (
     card,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from cnnsvm.evaluation.corruptions import CLEAN, kind_of
-from cnnsvm.report.canvas import COLOURS, GREY, MARKERS, new_figure
+from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure
 from robustness_study.study import ALL
 
 

@@ -8,7 +8,6 @@ import pandas as pd
 
 from cnnsvm.evaluation.corruptions import CLEAN, MEANINGS, kind_of
 from cnnsvm.report import sections
-from cnnsvm.report.canvas import to_png
 from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import (
     Html,
@@ -21,6 +20,7 @@ from cnnsvm.report.markup import (
     section,
     table,
 )
+from cnnsvm.report.render import to_png
 from cnnsvm.report.style import CSS, PAGE
 from cnnsvm.report.summaries import (
     WIDE,

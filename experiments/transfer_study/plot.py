@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cnnsvm.report.canvas import COLOURS, GREY, MARKERS, new_figure, wrap_name
+from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from robustness_study.plot import shown_variants
 from transfer_study.study import ALL_FAMILIES, FIRST, HELD_OUT
 from transfer_study.summary import ALL, MEAN, MEAN_OF_SAME

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.report import sections
-from cnnsvm.report.canvas import to_png
 from cnnsvm.report.files import to_json, write_files
 from cnnsvm.report.markup import Html, element, html, image, join, paragraph, section, table
+from cnnsvm.report.render import to_png
 from cnnsvm.report.style import CSS, PAGE
 from cnnsvm.report.summaries import (
     WIDE,

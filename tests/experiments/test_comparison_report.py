@@ -18,7 +18,7 @@ from baselines.report import (
     render_comparison,
     write_comparison,
 )
-from cnnsvm.report.canvas import to_png
+from cnnsvm.report.render import to_png
 from cnnsvm.report.wording import format_interval
 
 HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cnnsvm.evaluation.corruptions import MEANINGS
-from cnnsvm.report.canvas import to_png
+from cnnsvm.report.render import to_png
 from cnnsvm.report.wording import format_interval
 from robustness_study.report import (
     describe_robustness,

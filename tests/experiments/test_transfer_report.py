@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.report.canvas import to_png
+from cnnsvm.report.render import to_png
 from cnnsvm.report.wording import format_interval
 from transfer_study.plot import transfer_plot
 from transfer_study.report import (

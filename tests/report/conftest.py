@@ -88,9 +88,3 @@ def curves():
 def loader():
     """Stand in for the files, which do not exist."""
     return lambda path: np.full((300, 200, 3), 90, dtype=np.uint8)
-
-
-@pytest.fixture
-def quick_plots(monkeypatch):
-    """Lay plots out but leave their pixels undrawn, which is what takes the time."""
-    monkeypatch.setattr("cnnsvm.report.sections.to_png", lambda figure: b"png")

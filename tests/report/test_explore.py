@@ -9,7 +9,6 @@ from PIL import Image
 from cnnsvm.audit.exploration import explore
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.report.canvas import new_grid, to_png
 from cnnsvm.report.contact_sheet import choose_examples
 from cnnsvm.report.explore import render_exploration
 from cnnsvm.report.explore_plots import (
@@ -18,9 +17,11 @@ from cnnsvm.report.explore_plots import (
     coverage_plot,
     histograms_plot,
     mean_masks_plot,
+    new_grid,
     sizes_plot,
 )
 from cnnsvm.report.findings import findings
+from cnnsvm.report.render import to_png
 
 HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
 VOID = {"meta", "img"}

@@ -7,15 +7,18 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from cnnsvm.report.canvas import floats, new_figure, to_png, wrap_name
 from cnnsvm.report.plots import (
     confusion_matrix_plot,
+    floats,
     group_plot,
+    new_figure,
     precision_recall_plot,
     reliability_plot,
     roc_plot,
     training_plot,
+    wrap_name,
 )
+from cnnsvm.report.render import to_png
 
 
 def texts(figure):

@@ -1,0 +1,446 @@
+"""The report on a cross-validated or held-out evaluation of a detector."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from cnnsvm.data.images import load_image
+from cnnsvm.evaluation.negative_controls import ABOVE_CHANCE, BLIND, NEAR_CHANCE, SLIGHTLY_ABOVE
+from cnnsvm.report import plots
+from cnnsvm.report.model import (
+    Block,
+    Card,
+    Cell,
+    Column,
+    Definitions,
+    Exhibit,
+    Gallery,
+    Note,
+    Paragraph,
+    Picture,
+    Plot,
+    Plots,
+    Report,
+    Section,
+    Table,
+    facts_of,
+    provenance,
+)
+from cnnsvm.report.render import Loader, thumbnail, to_json
+from cnnsvm.report.wording import (
+    METRIC_GAPS,
+    METRIC_LABELS,
+    METRIC_MEANINGS,
+    format_interval,
+    format_number,
+    format_value,
+    is_number,
+    percent,
+)
+
+PREDICTION_COLUMNS = (
+    "path",
+    "source_id",
+    "variant",
+    "engine",
+    "mask_schema",
+    "fold",
+    "label",
+    "prediction",
+    "score",
+    "probability",
+)
+_HEADLINES = ("roc_auc", "balanced_accuracy", "precision", "recall", "f1", "ece")
+_GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
+_GROUP_METRICS = ("recall", "precision", "f1", "balanced_accuracy", "roc_auc")
+_WIDE_ONLY = ("precision", "f1")  # of groups: in text there is no room for these
+_FOLD_METRICS = ("balanced_accuracy", "precision", "recall", "f1", "roc_auc")
+_FEW_SOURCES = 50
+_SHOWN, _SAMPLED = 8, 12  # thumbnails
+_PLOTS: tuple[tuple[Callable[[pd.DataFrame], Figure], str, str], ...] = (
+    (plots.confusion_matrix_plot, "Confusion matrix", "Percentages are of the row."),
+    (plots.roc_plot, "ROC curves", "Dashed: single folds, with their areas."),
+    (plots.precision_recall_plot, "Precision-recall curves", "Grey: the share of fakes."),
+    (plots.reliability_plot, "Reliability diagram", "Above the line: fake more often than stated."),
+)
+
+
+def evaluation_report(
+    result: Mapping[str, Any],
+    predictions: pd.DataFrame,
+    folds: Sequence[Mapping[str, Any]] = (),
+    curves: Sequence[Mapping[str, Any]] = (),
+    *,
+    loader: Loader = load_image,
+) -> Report:
+    """Make the report, with ``report.json``, ``folds.csv`` and ``predictions.csv``.
+
+    Parameters
+    ----------
+    result : mapping
+        What ``report.json`` holds. ``metrics``: a ``{"value", "low", "high"}`` each;
+        ``by_mask_schema``, ``by_variant`` and ``by_engine``: ``n_fakes`` and ``metrics`` each;
+        ``controls``: ``roc_auc``, ``balanced_accuracy``, ``meaning`` and ``verdict`` each;
+        ``tables``: more to show, each with ``title``, ``headers``, ``rows`` and, if wanted, a
+        ``note``; ``folds``: taken from the parameter if missing; ``confidence`` of the intervals
+        (0.95 if missing); and what `facts_of` and `provenance` take. nan and None both mean
+        undefined; what is missing is left out.
+    predictions : DataFrame
+        One row an image with the columns of ``PREDICTION_COLUMNS``: ``label`` and
+        ``prediction`` 0 (real) or 1 (fake), ``probability`` of fake in [0, 1].
+    folds : sequence of mapping
+        One an outer fold: ``fold``, ``n_train``, ``n_test``, ``n_sources_train``,
+        ``n_sources_test``, ``metrics``, ``best_params``, ``threshold`` and ``seconds``.
+    curves : sequence of mapping
+        As `cnnsvm.report.plots.training_plot` takes them; may be empty.
+    loader : callable
+        Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ValueError
+        If ``predictions`` lack a column or hold impossible values.
+    TypeError
+        If ``result`` holds what JSON cannot.
+    """
+    result = {**result, "folds": result.get("folds") or list(folds)}
+    metrics, controls = result.get("metrics") or {}, result.get("controls") or {}
+    return Report(
+        str(result.get("title") or "Report"),
+        facts_of(result),
+        findings=explain(metrics),
+        note=Note("How far to trust this", caveats(result), alarming=bool(leaking(controls))),
+        cards=[
+            Card.of(METRIC_LABELS[n], metrics[n], METRIC_GAPS[n])
+            for n in _HEADLINES
+            if n in metrics
+        ],
+        sections=[
+            _metrics(metrics, result.get("confidence", 0.95)),
+            _plots(predictions, curves),
+            *(_groups(result.get(key) or {}, label) for key, label in _GROUPINGS.items()),
+            _controls(controls),
+            *(_further(entry) for entry in result.get("tables") or []),
+            _folds(result["folds"]),
+            *_pictures(predictions, loader),
+            *provenance(result),
+        ],
+        files={
+            "report.json": to_json(result),
+            "folds.csv": folds_csv(folds),
+            "predictions.csv": predictions_csv(predictions),
+        },
+    )
+
+
+def folds_csv(folds: Sequence[Mapping[str, Any]]) -> str:
+    """Write one row a fold; metrics are columns, and chosen parameters are ``best_<name>``."""
+    rows = []
+    for fold in folds:
+        row = {key: value for key, value in fold.items() if key not in ("metrics", "best_params")}
+        row |= fold.get("metrics") or {}
+        row |= {f"best_{name}": value for name, value in (fold.get("best_params") or {}).items()}
+        rows.append(row)
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def predictions_csv(predictions: pd.DataFrame) -> str:
+    """Write one row an image, with the columns of ``PREDICTION_COLUMNS`` in that order.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    missing = [column for column in PREDICTION_COLUMNS if column not in predictions]
+    if missing:
+        raise ValueError(
+            f"predictions lack the column(s) {', '.join(missing)}; "
+            f"a report needs {', '.join(PREDICTION_COLUMNS)}."
+        )
+    return predictions[list(PREDICTION_COLUMNS)].to_csv(index=False, lineterminator="\n")
+
+
+def explain(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say in plain words what the headline numbers mean.
+
+    Parameters
+    ----------
+    metrics : mapping of str to mapping
+        A ``{"value", "low", "high"}`` each.
+
+    Returns
+    -------
+    list of str
+        Sentences about the decision, the ranking and the probabilities.
+    """
+    value = {name: (metrics.get(name) or {}).get("value") for name in METRIC_LABELS}
+    sentences = []
+    if is_number(value["recall"]):
+        sentences.append(_decision_sentence(value))
+    if is_number(value["precision"]):
+        sentences.append(
+            f"When it says fake it is right {percent(value['precision'])} of the time, at this "
+            "data set's share of fakes; where fakes are rarer it is right less often."
+        )
+    if is_number(value["roc_auc"]):
+        sentences.append(_ranking_sentence(metrics["roc_auc"]))
+    if is_number(value["ece"]):
+        points = f"{100 * value['ece']:.1f}"
+        sentences.append(f"Its probabilities are off by {points} percentage points on average.")
+    return sentences or ["No metric is defined for these predictions."]
+
+
+def caveats(result: Mapping[str, Any]) -> list[str]:
+    """Say in plain words how far to trust the numbers, controls first.
+
+    Parameters
+    ----------
+    result : mapping
+        As `evaluation_report` takes it.
+
+    Returns
+    -------
+    list of str
+
+    References
+    ----------
+    Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249, 1983
+    (the rule of three, for intervals of no width).
+    """
+    sentences = [
+        _control_sentence(result.get("controls") or {}),
+        "The intervals come from resampling whole sources: they say how the numbers would vary "
+        "with other test images of this kind, not with retraining or with other generators.",
+    ]
+    n_sources = result.get("n_sources")
+    if is_number(n_sources) and n_sources < _FEW_SOURCES:
+        sentences.append(f"With only {n_sources} sources the intervals themselves are rough.")
+    without_width = (
+        is_number(entry.get("low")) and entry["low"] == entry["value"] == entry.get("high")
+        for entry in (result.get("metrics") or {}).values()
+    )
+    if is_number(n_sources) and any(without_width):
+        sentences.append(
+            "An interval of no width means that no source contradicted the value, not certainty: "
+            f"after 0 mistakes in n = {n_sources} sources, a rate of mistakes up to 3/n = "
+            f"{percent(min(1.0, 3 / n_sources))} remains plausible."
+        )
+    engines = list(result.get("by_engine") or {})
+    if len(engines) == 1:
+        made = "one engine" if engines[0] == "unknown" else str(engines[0])
+        sentences.append(f"Every fake here was made by {made}: the numbers say nothing of others.")
+    return sentences
+
+
+def leaking(controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name the controls above chance that see no pixels: only a leak explains them."""
+    return [
+        name
+        for name, entry in controls.items()
+        if entry.get("verdict") == ABOVE_CHANCE and name in BLIND
+    ]
+
+
+def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """List the mistakes, those that the detector was surest of first.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With ``label``, ``prediction`` and ``probability``.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Reals called fake, from the highest probability down, and fakes called real, from the
+        lowest up.
+    """
+    ranked = predictions.sort_values("probability", kind="stable")
+    called, label = ranked["prediction"], ranked["label"]
+    return {
+        "False alarms: real, called fake": ranked[(label == 0) & (called == 1)].iloc[::-1],
+        "Misses: fake, called real": ranked[(label == 1) & (called == 0)],
+    }
+
+
+def _decision_sentence(value: Mapping[str, Any]) -> str:
+    found = f"The detector finds {percent(value['recall'])} of the fakes"
+    if not is_number(value["balanced_accuracy"]):
+        return f"{found}; without real images there is no telling how many it would call fake."
+    false_alarms = min(max(1 - 2 * value["balanced_accuracy"] + value["recall"], 0.0), 1.0)
+    return f"{found} and calls {percent(false_alarms)} of the real images fake (false alarms)."
+
+
+def _ranking_sentence(entry: Mapping[str, Any]) -> str:
+    sentence = (
+        f"Shown one real and one fake image, it rates the fake higher {percent(entry['value'])} of "
+        "the time; guessing gives 50 %."
+    )
+    low, high = entry.get("low"), entry.get("high")
+    if is_number(low) and is_number(high) and low <= 0.5 <= high:
+        return f"{sentence} The interval includes 50 %: these data do not show it to beat guessing."
+    if is_number(high) and high < 0.5:
+        return f"{sentence} That is worse than guessing: are labels or scores the wrong way round?"
+    return sentence
+
+
+def _control_sentence(controls: Mapping[str, Mapping[str, Any]]) -> str:
+    if not controls:
+        return (
+            "No negative controls were run, so it is not known whether something other than "
+            "inpainting gives the fakes away."
+        )
+    if leaks := leaking(controls):
+        return (
+            f"Warning: above chance without seeing inpainting: {', '.join(leaks)}. The data leak, "
+            "and part of these numbers may measure the leak."
+        )
+    partial = [
+        f"{name} ({format_number(entry['roc_auc']['value'])})"
+        for name, entry in controls.items()
+        if entry.get("verdict") in (ABOVE_CHANCE, SLIGHTLY_ABOVE)
+    ]
+    if partial:
+        return (
+            f"These controls rank fakes above reals more often than chance: {', '.join(partial)}. "
+            "They see colours or texture without their place, which inpainting itself may change: "
+            "only what the detector has beyond them speaks for it. Controls that see no pixels "
+            "are near chance."
+        )
+    unclear = [name for name, entry in controls.items() if entry.get("verdict") != NEAR_CHANCE]
+    if unclear:
+        return f"No control is above chance; below it or undefined: {', '.join(unclear)}."
+    return (
+        f"All negative controls ({', '.join(controls)}) are near chance: no sign that anything but "
+        "inpainting gives the fakes away."
+    )
+
+
+def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:
+    """List every metric with its interval, or why it has none, and its meaning."""
+    rows = []
+    for name in sorted(metrics, key=list(METRIC_LABELS | metrics).index):
+        value = format_interval(metrics[name])
+        value += f" ({METRIC_GAPS[name]})" if value == "n/a" and name in METRIC_GAPS else ""
+        rows.append([METRIC_LABELS.get(name, name), value, METRIC_MEANINGS.get(name, "")])
+    level = Column(f"value [{100 * confidence:g} % interval]", kind="words")
+    meaning = Column("meaning", kind="words", in_text="no")
+    return Section("Metrics", [Table(["metric", level, meaning], rows)])
+
+
+def _plots(predictions: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Section:
+    shown = [Plot(draw(predictions), alt, caption) for draw, alt, caption in _PLOTS]
+    if any(curve.get("history") for curve in curves):
+        caption = "Star: the epoch used. Validation sources are not trained on."
+        drawn = plots.training_plot(curves)
+        shown.append(Plot(drawn, "Loss, accuracy and AUC over the epochs", caption))
+    return Section("Plots", [Plots(shown)])
+
+
+def _groups(entries: Mapping[str, Mapping[str, Any]], label: str) -> Section:
+    """Compare mask schemas, variants or engines."""
+    rows = [
+        [name, entry["n_fakes"], *(entry["metrics"].get(metric) for metric in _GROUP_METRICS)]
+        for name, entry in entries.items()
+    ]
+    metrics = [
+        Column(METRIC_LABELS[name], in_text="no" if name in _WIDE_ONLY else "all")
+        for name in _GROUP_METRICS
+    ]
+    blocks: list[Block] = [Table([label, "fakes", *metrics], rows)]
+    if len(entries) > 1:
+        alt = f"Recall and ROC AUC by {label}, with the values of the table above"
+        blocks.append(Plots([Plot(plots.group_plot(entries, f"By {label}"), alt)]))
+    note = "Its fakes against all originals. Precision and F1 also depend on the number of fakes."
+    return Section(f"By {label}", blocks, note)
+
+
+def _controls(controls: Mapping[str, Mapping[str, Any]]) -> Section:
+    if not controls:
+        return Section("Negative controls", [Paragraph("None were run.")])
+    rows = [
+        [name, entry.get("roc_auc"), entry.get("balanced_accuracy"), _verdict(name, entry)]
+        for name, entry in controls.items()
+    ]
+    columns = ["control", "ROC AUC", "balanced accuracy", Column("verdict", kind="words")]
+    meanings = {name: entry["meaning"] for name, entry in controls.items() if entry.get("meaning")}
+    note = (
+        "Models that cannot see inpainting. Those without pixels (metadata, shuffled labels) must "
+        "be near chance (0.5), or the data leak; the others show what colour or texture tells."
+    )
+    return Section("Negative controls", [Table(columns, rows), Definitions(meanings)], note)
+
+
+def _verdict(name: str, entry: Mapping[str, Any]) -> Cell:
+    """Mark a verdict; above chance is no proof of a leak where pixels are seen."""
+    looks = {NEAR_CHANCE: "good", SLIGHTLY_ABOVE: "some"}
+    looks[ABOVE_CHANCE] = "bad" if name in BLIND else "some"
+    return Cell(str(entry.get("verdict") or "none"), looks.get(entry.get("verdict")))
+
+
+def _further(entry: Mapping[str, Any]) -> Section:
+    return Section(entry["title"], [Table(entry["headers"], entry["rows"])], entry.get("note", ""))
+
+
+def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
+    rows = [
+        [str(fold.get("fold")), fold.get("n_train"), fold.get("n_test")]
+        + [f"{fold.get('n_sources_train', '?')}+{fold.get('n_sources_test', '?')}"]
+        + [(fold.get("metrics") or {}).get(name) for name in _FOLD_METRICS]
+        + [fold.get("threshold"), fold.get("seconds")]
+        for fold in folds
+    ]
+    short = {"balanced_accuracy": "bal. acc."}
+    metrics = [Column(METRIC_LABELS[name], short=short.get(name, "")) for name in _FOLD_METRICS]
+    columns = ["fold", "train", "test", "sources", *metrics, "threshold"]
+    chosen = {
+        f"fold {fold.get('fold')} chose": format_value(fold["best_params"])
+        for fold in folds
+        if fold.get("best_params")
+    }
+    note = "Images and sources (training + test) of each outer fold; no source is in both parts."
+    table = Table([*columns, Column("time", kind="seconds")], rows)
+    return Section("Folds", [table, Definitions(chosen)], note)
+
+
+def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
+    """Show the surest mistakes of both kinds, and images drawn at random."""
+    folder = common_folder(predictions["path"])
+    galleries = []
+    for title, rows in worst_mistakes(predictions).items():
+        shown, total = rows.head(_SHOWN), len(rows)
+        counted = f"The {len(shown)} surest of {total}." if total > _SHOWN else f"All {total}."
+        cards = [_exhibit(row, loader, folder) for row in shown.to_dict("records")]
+        galleries.append(Gallery(cards, title, counted if total else "None."))
+    yield Section("Most confident mistakes", galleries)
+    drawn = predictions.sample(min(_SAMPLED, len(predictions)), random_state=0)
+    sample = [_exhibit(row, loader, folder) for row in drawn.to_dict("records")]
+    yield Section("A random sample", [Gallery(sample)])
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """Return the folder that all paths are below, ending in a separator; empty if there is none."""
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+    except ValueError:  # no path, or absolute and relative ones
+        return ""
+    return os.path.join(folder, "") if folder else ""
+
+
+def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
+    truth, called = ("fake" if row[name] == 1 else "real" for name in ("label", "prediction"))
+    chance = format_number(row["probability"])
+    alt = f"{truth} image, given the probability {chance} of being fake"
+    kinds = [row.get(name) for name in ("mask_schema", "variant", "engine")]
+    made = ", ".join(str(kind) for kind in kinds if isinstance(kind, str) and kind)
+    lines = [f"probability {chance}", f"{truth}, called {called}", made]
+    picture = Picture(thumbnail(row["path"], loader), alt)
+    return Exhibit([picture], str(row["path"]).removeprefix(folder), lines)

@@ -1,0 +1,162 @@
+import io
+import json
+from itertools import count
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_contract import HOSTILE, check_report
+
+from cnnsvm.report.model import (
+    Card,
+    Cell,
+    Column,
+    Definitions,
+    Exhibit,
+    Gallery,
+    Items,
+    Note,
+    Paragraph,
+    Picture,
+    Plot,
+    Plots,
+    Report,
+    Section,
+    Table,
+)
+from cnnsvm.report.plots import new_figure
+from cnnsvm.report.render import aligned, format_cell, render_html, render_text, thumbnail, to_json
+
+
+def everything(text):
+    """Make a report that holds every kind of block, and a call of ``text`` wherever text can be."""
+    columns = [Column(text()), Column(text(), kind="words"), Column(text(), in_text="no")]
+    pictures = [Picture(None, text()), Picture(b"x", text())]
+    blocks = [
+        Paragraph(text()),
+        Table(columns, [[text(), Cell(text(), "bad"), 0.5]], title=text()),
+        Definitions({text(): text()}),
+        Items([text(), (text(), text())]),
+        Items([text()], title=text()),
+        Plots([Plot(new_figure()[0], text(), text())], wide=True),
+        Gallery([Exhibit(pictures, text(), [text()])], text(), text()),
+    ]
+    return Report(
+        text(),
+        {name: text() for name in ("data", "size", "time", "command")},
+        findings=[text()],
+        note=Note(text(), [text()], alarming=True),
+        cards=[Card(text(), text(), text())],
+        sections=[Section(text(), blocks, note=text()), Section(text(), [Paragraph("")])],
+    )
+
+
+def test_every_text_is_escaped_once_and_none_is_lost():
+    counted = count()
+    page, text = check_report(everything(lambda: f"{HOSTILE}&{next(counted)}."))
+    shown = "".join(page.text) + "".join(value or "" for _, value in page.attributes)
+    lost = [n for n in range(next(counted)) if f"{HOSTILE}&{n}." not in shown]
+    assert len(lost) == 1  # the title of the section without content
+    assert text.count(HOSTILE) == 20
+
+
+def test_sections_and_blocks_without_content_are_left_out():
+    report = Report("x", sections=[Section("y", [Table(["a"], []), Items([]), Definitions({})])])
+    assert report.sections == []
+    assert render_text(report) == "x\n=\n"
+
+
+def test_what_is_on_the_page_only_is_not_in_the_text():
+    plots = Section("Curves", [Plots([Plot(new_figure()[0], "a curve")])])
+    hidden = Section("Settings", [Definitions({"a": "b"})], page_only=True)
+    text = render_text(Report("x", sections=[plots, hidden]))
+    assert "Curves" not in text
+    assert "Settings" not in text
+
+
+INTERVAL = {"value": 0.9123, "low": 0.88, "high": 0.9409}
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "text"),
+    [
+        (INTERVAL, Column("a"), "0.912 [0.880, 0.941]"),
+        (0.12345, Column("a"), "0.123"),
+        (np.float32("nan"), Column("a"), "n/a"),
+        (None, Column("a"), "n/a"),
+        (12345, Column("a"), "12,345"),
+        (np.int64(7), Column("a"), "7"),
+        (0.5, Column("a", kind="percent"), "50 %"),
+        (185, Column("a", kind="seconds"), "3 min 5 s"),
+        ("as it is", Column("a", kind="percent"), "as it is"),
+        (Cell("told", "bad"), Column("a"), "told"),
+    ],
+)
+def test_values_are_written_by_type_and_kind(value, column, text):
+    assert format_cell(value, column) == text
+
+
+def test_text_can_have_values_without_intervals_or_fewer_columns():
+    columns = ["name", Column("AUC", in_text="value"), Column("more", in_text="no"), Column("n")]
+    assert (
+        aligned(Table(columns, [["a", INTERVAL, 1, 20]])) == "  name    AUC   n\n  a     0.912  20"
+    )
+
+
+def test_a_long_name_keeps_its_line_and_its_numbers_their_columns():
+    name = "diffusion:" + "x" * 60
+    _, long_name, long_row, short_row = aligned(
+        Table(["engine", "recall"], [[name, 0.5], ["b", 0.25]])
+    ).splitlines()
+    assert long_name.strip() == name
+    assert len(long_row) == len(short_row)
+
+
+def test_long_lists_are_cut_and_say_so():
+    report = Report("x", sections=[Section("y", [Items([f"{i}.png" for i in range(250)])])])
+    text, page = render_text(report), render_html(report)
+    assert "9.png" in text
+    assert "10.png" not in text
+    assert "240 more" in text
+    assert "99.png" in page
+    assert "100.png" not in page
+    assert "150 more" in page
+
+
+def test_files_below_the_working_directory_are_shown_relative_to_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = render_text(Report("x"), [tmp_path / "runs" / "a.html", tmp_path.parent / "b"])
+    assert text.splitlines()[-2:] == ["  runs/a.html", f"  {tmp_path.parent / 'b'}"]
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_json_is_strict_and_round_trips(tmp_path):
+    values = {"a": float("nan"), "b": np.float64("inf"), "c": [np.int64(3), np.arange(2)]}
+    values |= {"d": {"e": np.float32(0.5), "f": (None, tmp_path)}}
+    back = json.loads(to_json(values), parse_constant=refuse)
+    assert back == {
+        "a": None,
+        "b": None,
+        "c": [3, [0, 1]],
+        "d": {"e": 0.5, "f": [None, str(tmp_path)]},
+    }
+    assert to_json(back) == to_json(values)
+    with pytest.raises(TypeError, match="object"):
+        to_json({"settings": {"model": object()}})
+
+
+@pytest.mark.parametrize(("shape", "size"), [((400, 200), (80, 160)), ((20, 30), (30, 20))])
+def test_thumbnails_are_small_and_never_enlarged(shape, size):
+    data = thumbnail("x.png", lambda path: np.zeros((*shape, 3), dtype=np.uint8))
+    assert Image.open(io.BytesIO(data)).size == size
+
+
+def test_thumbnails_come_from_the_file(tmp_path):
+    path = tmp_path / "red.png"
+    Image.new("RGB", (50, 50), (250, 10, 10)).save(path)
+    shown = Image.open(io.BytesIO(thumbnail(str(path))))
+    np.testing.assert_allclose(shown.getpixel((25, 25)), (250, 10, 10), atol=8)
+    assert thumbnail(str(tmp_path / "gone.png")) is None
