@@ -327,7 +327,7 @@ def _control_sentence(controls: Mapping[str, Mapping[str, Any]]) -> str:
 def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:
     """List every metric with its interval, or why it has none, and its meaning."""
     rows = []
-    for name in sorted(metrics, key=list(METRIC_LABELS | metrics).index):
+    for name in sorted(metrics, key=[*METRIC_LABELS, *metrics].index):
         value = format_interval(metrics[name])
         value += f" ({METRIC_GAPS[name]})" if value == "n/a" and name in METRIC_GAPS else ""
         rows.append([METRIC_LABELS.get(name, name), value, METRIC_MEANINGS.get(name, "")])
@@ -370,20 +370,25 @@ def _controls(controls: Mapping[str, Mapping[str, Any]]) -> Section:
         [name, entry.get("roc_auc"), entry.get("balanced_accuracy"), _verdict(name, entry)]
         for name, entry in controls.items()
     ]
-    columns = ["control", "ROC AUC", "balanced accuracy", Column("verdict", kind="words")]
+    columns: list[Column | str] = [
+        "control",
+        "ROC AUC",
+        "balanced accuracy",
+        Column("verdict", kind="words"),
+    ]
     meanings = {name: entry["meaning"] for name, entry in controls.items() if entry.get("meaning")}
     note = (
         "Models that cannot see inpainting. Those without pixels (metadata, shuffled labels) must "
         "be near chance (0.5), or the data leak; the others show what colour or texture tells."
     )
-    return Section("Negative controls", [Table(columns, rows), Definitions(meanings)], note)
+    return Section("Negative controls", [table, Definitions(meanings)], note)
 
 
 def _verdict(name: str, entry: Mapping[str, Any]) -> Cell:
     """Mark a verdict; above chance is no proof of a leak where pixels are seen."""
     looks = {NEAR_CHANCE: "good", SLIGHTLY_ABOVE: "some"}
     looks[ABOVE_CHANCE] = "bad" if name in BLIND else "some"
-    return Cell(str(entry.get("verdict") or "none"), looks.get(entry.get("verdict")))
+    return Cell(str(entry.get("verdict") or "none"), looks.get(str(entry.get("verdict"))))
 
 
 def _further(entry: Mapping[str, Any]) -> Section:
@@ -400,14 +405,14 @@ def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
     ]
     short = {"balanced_accuracy": "bal. acc."}
     metrics = [Column(METRIC_LABELS[name], short=short.get(name, "")) for name in _FOLD_METRICS]
-    columns = ["fold", "train", "test", "sources", *metrics, "threshold"]
     chosen = {
         f"fold {fold.get('fold')} chose": format_value(fold["best_params"])
         for fold in folds
         if fold.get("best_params")
     }
     note = "Images and sources (training + test) of each outer fold; no source is in both parts."
-    table = Table([*columns, Column("time", kind="seconds")], rows)
+    time = Column("time", kind="seconds")
+    table = Table(["fold", "train", "test", "sources", *metrics, "threshold", time], rows)
     return Section("Folds", [table, Definitions(chosen)], note)
 
 

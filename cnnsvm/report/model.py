@@ -67,13 +67,15 @@ class Paragraph(Block):
 class Table(Block):
     """Rows of values under columns (a string stands for a plain column); the first is the name."""
 
-    columns: Sequence[Column | str]
+    headers: Sequence[Column | str]
     rows: Sequence[Sequence[Any]]
     title: str = ""
     kind: ClassVar[str] = "table"
 
-    def __post_init__(self) -> None:
-        self.columns = [Column(c) if isinstance(c, str) else c for c in self.columns]
+    @property
+    def columns(self) -> list[Column]:
+        """The headers, all as columns."""
+        return [Column(name) if isinstance(name, str) else name for name in self.headers]
 
     def __bool__(self) -> bool:
         return bool(self.rows)
