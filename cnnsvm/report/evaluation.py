@@ -370,12 +370,8 @@ def _controls(controls: Mapping[str, Mapping[str, Any]]) -> Section:
         [name, entry.get("roc_auc"), entry.get("balanced_accuracy"), _verdict(name, entry)]
         for name, entry in controls.items()
     ]
-    columns: list[Column | str] = [
-        "control",
-        "ROC AUC",
-        "balanced accuracy",
-        Column("verdict", kind="words"),
-    ]
+    verdict = Column("verdict", kind="words")
+    table = Table(["control", "ROC AUC", "balanced accuracy", verdict], rows)
     meanings = {name: entry["meaning"] for name, entry in controls.items() if entry.get("meaning")}
     note = (
         "Models that cannot see inpainting. Those without pixels (metadata, shuffled labels) must "
