@@ -23,6 +23,7 @@ def two_processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # pytest's, with the test helpers
     done = subprocess.run(
         [*command, str(SCRIPT), str(folder)],
         env=environment,
