@@ -157,7 +157,8 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
     from cnnsvm.data.readers.cifake import extract_files
     from cnnsvm.evaluation.negative_controls import run_controls
     from cnnsvm.io.files import write_text
-    from cnnsvm.report.explore import render_exploration
+    from cnnsvm.report import render_html
+    from cnnsvm.report.exploration import exploration_report
 
     started = time.perf_counter()
     parts = [rows[draw_groups(cifake.groups[rows], LOOKED_AT, args.seed)] for rows in (train, test)]
@@ -170,7 +171,7 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
     page, seen = args.out / "explore.html", explore(manifest, max_images=len(manifest))
     facts = {"title": "Data set: CIFAKE, a sample", "command": command(), "data": args.train}
     facts |= {"seconds": time.perf_counter() - started, "random_state": args.seed}
-    write_text(page, render_exploration(seen, facts))
+    write_text(page, render_html(exploration_report(seen, facts)))
     fold = (np.arange(len(parts[0])), np.arange(len(parts[0]), len(manifest)))
     return run_controls(manifest, [fold], args.seed), page
 

@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.data.readers import open_dataset, write_samples
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.io.files import write_text
-    from cnnsvm.report.explore import render_exploration
-    from cnnsvm.report.findings import findings
+    from cnnsvm.report import render_html, render_text
+    from cnnsvm.report.exploration import exploration_report
 
     started = time.perf_counter()
     name = data_name(args.data) if args.data else "samples"
@@ -73,10 +73,9 @@ def run(args: argparse.Namespace) -> int:
         "seconds": time.perf_counter() - started,
         "random_state": args.seed,
     }
-    page = render_exploration(found, facts)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, page)
-    print("\n".join([*findings(found), f"Written to {out}"]))
+    report = exploration_report(found, facts)
+    write_text(out, render_html(report))
+    print(render_text(report, [out]), end="")
     return 0
 
 

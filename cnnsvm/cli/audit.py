@@ -33,7 +33,8 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.audit.audit import audit, has_leak
     from cnnsvm.audit.input import read_for_audit
     from cnnsvm.io.files import write_json
-    from cnnsvm.report.audit_text import format_audit
+    from cnnsvm.report import render_text
+    from cnnsvm.report.audit import audit_report
 
     with nullcontext(args.work) if args.work else tempfile.TemporaryDirectory() as work:
         manifest, left_out = read_for_audit(
@@ -47,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
             n_jobs=args.jobs,
         )
     result = {"data": str(args.data), **result, "left_out": left_out}
-    print(format_audit(result), end="")
+    print(render_text(audit_report(result)), end="")
     if args.json:
         write_json(args.json, result)
         print(f"\nWritten to {args.json}")

@@ -1,17 +1,17 @@
 import io
-from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from report_contract import HOSTILE, check_report
 
 from cnnsvm.audit.exploration import explore
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.report.contact_sheet import choose_examples
-from cnnsvm.report.explore import render_exploration
-from cnnsvm.report.explore_plots import (
+from cnnsvm.report import render_html
+from cnnsvm.report.exploration import choose_examples, exploration_report, findings
+from cnnsvm.report.exploration_plots import (
     AXES,
     balance_plot,
     coverage_plot,
@@ -20,33 +20,7 @@ from cnnsvm.report.explore_plots import (
     new_grid,
     sizes_plot,
 )
-from cnnsvm.report.findings import findings
 from cnnsvm.report.render import to_png
-
-HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
-VOID = {"meta", "img"}
-
-
-class Page(HTMLParser):
-    """Collect tags, attributes and text, and check that tags close in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.text, self.open = [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
-            self.text.append(data)
 
 
 def picture(path, seed=0, width=40, height=30):
@@ -74,12 +48,6 @@ def found(records):
     return explore(records, progress=False)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Lay plots out but leave their pixels undrawn, which is what takes the time."""
-    monkeypatch.setattr("cnnsvm.report.explore.to_png", lambda figure: b"png")
-
-
 def text_of(figure):
     return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
 
@@ -88,37 +56,26 @@ def is_drawn(figure):
     return np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L")).std() > 5
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_page_needs_nothing_from_elsewhere(found):
-    page = render_exploration(found, {"title": "T"})
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "@import" not in page
-    parsed = Page(page)
-    assert parsed.open == []
-    assert not set(parsed.tags) & {"script", "link", "iframe", "object"}
-    sources = [value for name, value in parsed.attributes if name in ("src", "href", "srcset")]
-    assert len(sources) > 20
-    assert all(source.startswith("data:image/") for source in sources)
-    assert parsed.tags.count("img") == sum(name == "alt" for name, _ in parsed.attributes)
+def section_of(report, title):
+    return next(section for section in report.sections if section.title == title)
 
 
-@pytest.mark.usefixtures("quick")
-def test_numbers_and_sections_are_there(found):
+def test_the_report_keeps_the_contract_and_its_order(found):
     facts = {"title": "My data", "data": "here", "command": "python x", "seconds": 75.0}
-    text = " ".join(Page(render_exploration(found, facts)).text)
-    for said in ("My data", "here · 1 min 15 s", "python x", "Fakes of a source: 3 (4 sources)."):
-        assert said in text
-    assert "regenerated, engine vae:a" in text
-    sections = ["What stands out", "Classes", "Sizes", "Files", "Masks", "Pixels"]
-    sections += ["What tells the classes apart", "Pictures", "What is odd"]
-    positions = [text.index(name) for name in sections]
-    assert positions == sorted(positions)
-    assert "25.0%" in text  # the masks' coverage
-    assert "nan" not in text.split()
+    page, text = check_report(exploration_report(found, facts))
+    for said in (page.said, " ".join(text.split())):
+        for part in (
+            *("My data", "here", "1 min 15 s", "python x", "Fakes of a source: 3 (4 sources)."),
+            *("regenerated, engine vae:a", "25.0%"),
+        ):
+            assert part in said
+    titles = ["What stands out", "Classes", "Sizes", "Files", "Masks", "Pixels"]
+    titles += ["What tells the classes apart", "Images", "Anomalies"]
+    places = [page.said.index(title) for title in titles]
+    assert places == sorted(places)
+    assert page.tags.count("img") > 20
 
 
-@pytest.mark.usefixtures("quick")
 def test_whatever_the_data_say_is_escaped(records, tmp_path):
     hostile = records.copy()
     hostile["source_id"] = [f"{name}{HOSTILE}" for name in hostile["source_id"]]
@@ -128,62 +85,58 @@ def test_whatever_the_data_say_is_escaped(records, tmp_path):
     hostile.loc[0, "path"] = f"{tmp_path}/{HOSTILE}.png"
     hostile.attrs["skipped"] = [{"path": HOSTILE, "reason": HOSTILE}]
     facts = dict.fromkeys(("title", "data", "command"), HOSTILE)
-    parsed = Page(render_exploration(explore(hostile, progress=False), facts))
-    assert "script" not in parsed.tags
-    assert not any(name.startswith("on") for name, _ in parsed.attributes)
-    assert "".join(parsed.text).count(HOSTILE) > 20
+    page, _ = check_report(exploration_report(explore(hostile, progress=False), facts))
+    assert "".join(page.text).count(HOSTILE) > 20
 
 
-@pytest.mark.usefixtures("quick")
-def test_what_is_odd_is_listed_without_the_folders_that_all_share(records, tmp_path):
+def test_anomalies_are_listed_without_the_folders_that_all_share(records):
     odd = records.copy()
     gone = f"{records['path'][1].rpartition('/')[0]}/gone.png"
     odd.loc[1, "path"] = gone
     odd.loc[2, "mask_path"] = None
-    page = render_exploration(explore(odd, progress=False), {})
-    assert 'class="note alarm"' in page
-    assert "<code>gone.png</code>: no such file" in page
-    assert gone not in page
-    assert "⚠ 1" in page
-    many = explore(odd, progress=False)
-    many["odd"] = [many["odd"][0]] * 60
-    assert "and 10 more" in render_exploration(many, {})
+    report = exploration_report(explore(odd, progress=False), {})
+    assert report.note.alarming
+    page, text = check_report(report)
+    assert "⚠ 1" in page.said
+    for said in (page.said, text):
+        assert "gone.png" in said
+        assert "no such file" in said
+        assert gone not in said
 
 
-@pytest.mark.usefixtures("quick")
-def test_sources_alone_make_a_page(records):
-    found = explore(records[records["label"] == 0], progress=False)
-    page = Page(render_exploration(found, {}))
-    assert "These are sources only" in " ".join(page.text)
-    assert "Masks" not in page.text
-    assert page.text.count("original") == 4
+def test_sources_alone_make_a_report(records):
+    report = exploration_report(explore(records[records["label"] == 0], progress=False), {})
+    page, _ = check_report(report)
+    assert "sources only" in page.said
+    assert not any(section.title == "Masks" for section in report.sections)
+    (gallery,) = section_of(report, "Images").blocks
+    assert [picture.role for e in gallery.exhibits for picture in e.pictures] == ["original"] * 4
 
 
-@pytest.mark.usefixtures("quick")
-def test_fakes_alone_and_nothing_decodable_make_pages(records, tmp_path):
-    fakes = render_exploration(explore(records[records["label"] == 1], progress=False), {})
-    assert "There are no real images" in fakes
+def test_fakes_alone_and_nothing_decodable_make_reports(records, tmp_path):
+    found = explore(records[records["label"] == 1], progress=False)
+    assert "no real images" in check_report(exploration_report(found, {}))[0].said
     path = picture(tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:500])
     broken = explore(make_manifest([make_row(path, 0, "a")]), progress=False)
-    assert Page(render_exploration(broken, {})).open == []
+    check_report(exploration_report(broken, {}))
     assert len(broken["pixels"]) == 0
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_page_is_the_same_twice(records, found):
     again = explore(records, n_jobs=1, progress=False)
-    assert render_exploration(again, {}) == render_exploration(found, {})
+    first, second = (exploration_report(each, {}) for each in (again, found))
+    for report in (first, second):
+        check_report(report)
+    assert render_html(first) == render_html(second)
 
 
-@pytest.mark.usefixtures("quick")
 def test_an_image_that_fails_later_gets_a_placeholder(found):
     def fail(path):
         raise ImageError(f"{path}: truncated")
 
-    page = render_exploration(found, {}, fail)
-    assert "fake that cannot be read" in page
-    assert "data:image/jpeg" not in page
+    page, _ = check_report(exploration_report(found, {}, fail))
+    assert "fake of s0: not available" in page.said
 
 
 def test_examples_show_each_kind_with_its_own_original_and_mask(found):

@@ -1,0 +1,95 @@
+"""The report on an audit: a verdict, a table of checks, then what to mend, worst first."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING
+from cnnsvm.report.model import Column, Items, Paragraph, Report, Section, Table
+from cnnsvm.report.wording import format_seconds, is_number
+
+#: What each check looks at, in words for a table.
+LOOKS_AT = {
+    "balance": "classes, overall and by source",
+    "splits": "sources and copies in two splits",
+    "duplicates": "one image under two sources",
+    "histories": "formats, quality, sizes by class",
+    "metadata": "headers alone as a classifier",
+    "resampling": "resizes of the fakes only",
+    "jpeg_past": "fakes only that were JPEGs",
+    "outside_mask": "what should be untouched",
+    "grid": "8-pixel periodicities",
+    "colour": "colours without places",
+    "file_size": "bits per pixel",
+}
+_CONCLUSIONS = {
+    LEAK: (
+        "A classifier can tell real from fake here without seeing any inpainting. Results on "
+        "these data mean nothing until the leaks are mended."
+    ),
+    WARNING: (
+        "No certain leak. What the warnings name may be one, or the engine's own trace: read them "
+        "before you trust a result, which has to beat the numbers of the probes."
+    ),
+    PASS: "None of the checks found a way to cheat, as far as they can see.",
+}
+_CONCLUSIONS[NOT_CHECKED] = _CONCLUSIONS[PASS] + " Some could not be made."
+_BLIND_SPOTS = (
+    "Resizes by 2, 4 or 8 and their fractions, whose traces an engine leaves too; resizes by a few "
+    "per cent; a JPEG before a crop or a resize; filters on one class; what header entries say "
+    "(their names are compared); and what the images show."
+)
+_TITLES = {LEAK: "Leaks", WARNING: "Warnings", NOT_CHECKED: "Not checked", PASS: "Passed"}
+
+
+def audit_report(result: Mapping[str, Any]) -> Report:
+    """Make the report on an audit.
+
+    Parameters
+    ----------
+    result : mapping
+        As `cnnsvm.audit.audit.audit` returns it; ``data`` (a name) and ``left_out`` (a list of
+        ``path`` and ``reason``) are told too.
+
+    Returns
+    -------
+    Report
+    """
+    checks, left_out = result["checks"], result.get("left_out") or []
+    probed = f"{result['n_probed_images']} images from {result['n_probed_sources']} sources"
+    facts = {
+        "data": result.get("data"),
+        "size": f"{result['n_images']} images from {result['n_sources']} sources",
+        "probed": f"{probed}, balanced in each record, {result['n_splits']} folds by source",
+        "time": format_seconds(result["seconds"]) if "seconds" in result else None,
+    }
+    looks_at, verdict = (Column(name, kind="words") for name in ("looks at", "verdict"))
+    headers = ["check", looks_at, verdict, "ROC AUC [95 % interval]"]
+    skipped = [(entry["path"], entry["reason"]) for entry in left_out]
+    return Report(
+        f"Audit: {result['verdict']}",
+        {name: str(value) for name, value in facts.items() if value},
+        findings=[_CONCLUSIONS[result["verdict"]]],
+        sections=[
+            Section("Checks", [Table(headers, [_row(check) for check in checks])]),
+            *(_of_verdict(verdict, checks) for verdict in (LEAK, WARNING, NOT_CHECKED, PASS)),
+            Section(f"Left out ({len(left_out)})", [Items(skipped)]),
+            Section("Not seen by any check", [Paragraph(_BLIND_SPOTS)]),
+        ],
+        name="audit",
+    )
+
+
+def _row(check: Mapping[str, Any]) -> list[Any]:
+    auc = {"value": check["auc"], "low": check["low"], "high": check["high"]}
+    looks_at = LOOKS_AT.get(check["name"], "")
+    return [check["name"], looks_at, check["verdict"], auc if is_number(check["auc"]) else ""]
+
+
+def _of_verdict(verdict: str, checks: Sequence[Mapping[str, Any]]) -> Section:
+    chosen = [check for check in checks if check["verdict"] == verdict]
+    names: dict[str, list[str]] = {}
+    for check in chosen:  # what holds for several is said once
+        remedy = f" What to do: {check['remedy']}" if check["remedy"] and verdict != PASS else ""
+        names.setdefault(f"{check['summary']}{remedy}", []).append(check["name"])
+    items = [(", ".join(found), said) for said, found in names.items()]
+    return Section(f"{_TITLES[verdict]} ({len(chosen)})", [Items(items)])
