@@ -63,14 +63,15 @@ def audit_report(result: Mapping[str, Any]) -> Report:
         "time": format_seconds(result["seconds"]) if "seconds" in result else None,
     }
     looks_at, verdict = (Column(name, kind="words") for name in ("looks at", "verdict"))
-    headers = ["check", looks_at, verdict, "ROC AUC [95 % interval]"]
+    rows = [_row(check) for check in checks]
+    table = Table(["check", looks_at, verdict, "ROC AUC [95 % interval]"], rows)
     skipped = [(entry["path"], entry["reason"]) for entry in left_out]
     return Report(
         f"Audit: {result['verdict']}",
         {name: str(value) for name, value in facts.items() if value},
         findings=[_CONCLUSIONS[result["verdict"]]],
         sections=[
-            Section("Checks", [Table(headers, [_row(check) for check in checks])]),
+            Section("Checks", [table]),
             *(_of_verdict(verdict, checks) for verdict in (LEAK, WARNING, NOT_CHECKED, PASS)),
             Section(f"Left out ({len(left_out)})", [Items(skipped)]),
             Section("Not seen by any check", [Paragraph(_BLIND_SPOTS)]),

@@ -292,10 +292,11 @@ def _separation(separation: Mapping[str, Mapping[str, float]]) -> Section:
         "any other difference comes from how the data were made."
     )
     classes = Column("classes", kind="words")
-    headers = ["feature", classes, "largest gap", "ROC AUC", "real (median)", "fake (median)"]
+    medians = ("real (median)", "fake (median)")
+    table = Table(["feature", classes, "largest gap", "ROC AUC", *medians], rows)
     meanings = FILE_FEATURES | PIXEL_FEATURES
     defined = Definitions({_spaced(name): meanings[name] for name in separation})
-    return Section("What tells the classes apart", [Table(headers, rows), defined], note)
+    return Section("What tells the classes apart", [table, defined], note)
 
 
 def _verdict(entry: Mapping[str, float]) -> Cell:
@@ -359,8 +360,8 @@ def _anomalies(found: Mapping[str, Any]) -> Section:
             for entry in entries
         ]
         lists.append(Items(listed, f"{check} ({len(entries):,})"))
-    meaning = Column("what it means", kind="words", in_text="no")
-    return Section("Anomalies", [Table(["check", "found", meaning], rows), *lists])
+    means = Column("what it means", kind="words", in_text="no")
+    return Section("Anomalies", [Table(["check", "found", means], rows), *lists])
 
 
 def _below(root: str, text: str) -> str:

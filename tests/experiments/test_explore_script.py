@@ -48,7 +48,7 @@ def test_a_zip_becomes_one_page(script, archive, tmp_path, capsys):
     assert [path.name for path in out.parent.iterdir() if path.is_file()] == ["page.html"]
     said = capsys.readouterr().out
     assert "unreadable images (1)" in said
-    assert said.endswith(f"Written to {out}\n")
+    assert said.endswith(f"{out}\n")
 
 
 def test_without_data_the_samples_are_shown(script, tmp_path, capsys):
