@@ -153,7 +153,7 @@ def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.
 def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Read some of the files as they are: the explorative page, and what headers tell."""
     from cifake_study.holdout import draw_groups
-    from cnnsvm.audit.exploration import explore
+    from cnnsvm.audit.explore import explore
     from cnnsvm.data.readers.cifake import extract_files
     from cnnsvm.evaluation.negative_controls import run_controls
     from cnnsvm.io.files import write_text
@@ -168,7 +168,7 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
         if rows.any():
             files = extract_files(place, manifest.loc[rows, "path"], args.out / "files")
             manifest.loc[rows, "path"] = [str(file) for file in files]
-    page, seen = args.out / "explore.html", explore(manifest, max_images=len(manifest))
+    page, seen = args.out / "explore.html", explore(manifest, max_images=len(manifest), n_jobs=-1)
     facts = {"title": "Data set: CIFAKE, a sample", "command": command(), "data": args.train}
     facts |= {"seconds": time.perf_counter() - started, "random_state": args.seed}
     write_text(page, render_html(exploration_report(seen, facts)))

@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
-    from cnnsvm.audit.exploration import explore
+    from cnnsvm.audit.explore import explore
     from cnnsvm.data.readers import open_dataset, write_samples
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.io.files import write_text
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         max_images=args.sample,
         max_megapixels=MAX_MEGAPIXELS,
         random_state=args.seed,
+        n_jobs=-1,
     )
     facts = {
         "title": f"Data set: {name}",

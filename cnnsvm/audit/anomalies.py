@@ -1,6 +1,6 @@
-"""What is odd about the rows, the files and the masks of a data set, each under a check."""
+"""Anomalies of the rows, the files and the masks of a data set, each under a check."""
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -24,50 +24,48 @@ CHECKS = {
     "masks of another size": "not as large as the fake",
     "blank masks": "(sample) all black or all white: nothing or everything is repainted",
 }
-_IDENTITY = ("source_id", "label")
 
 #: With the keys ``check`` (out of `CHECKS`), ``path``, ``source_id`` and ``reason``.
-Odd = dict[str, str]
+Anomaly = dict[str, str]
 
 
-def list_odd(check: str, rows: pd.DataFrame, reasons: Any, column: str = "path") -> list[Odd]:
-    """List rows under a check; ``reasons`` is one text for all, or one each."""
-    texts = [reasons] * len(rows) if isinstance(reasons, str) else list(reasons)
+def list_anomalies(
+    check: str, rows: pd.DataFrame, reasons: Iterable[str], column: str = "path"
+) -> list[Anomaly]:
+    """List rows under a check, with a reason each."""
     return [
-        {"check": check, "path": str(path), "source_id": str(source), "reason": str(text)}
-        for path, source, text in zip(rows[column], rows["source_id"], texts, strict=True)
+        {"check": check, "path": str(path), "source_id": str(source), "reason": str(reason)}
+        for path, source, reason in zip(rows[column], rows["source_id"], reasons, strict=True)
     ]
 
 
-def keep_readable(
-    check: str, found: pd.DataFrame, odd: list[Odd], column: str = "path"
+def readable(
+    check: str, found: pd.DataFrame, anomalies: list[Anomaly], column: str = "path"
 ) -> pd.DataFrame:
-    """Add what has a ``problem`` to ``odd`` and return the rest."""
-    bad = found["problem"].notna()
-    odd += list_odd(check, found[bad], found.loc[bad, "problem"], column)
-    return found[~bad].drop(columns="problem")
+    """Add the rows that have a ``problem`` to ``anomalies`` and return the rest."""
+    bad = found[found["problem"].notna()]
+    anomalies += list_anomalies(check, bad, bad["problem"], column)
+    return found.drop(index=bad.index, columns="problem")
 
 
-def odd_files(files: pd.DataFrame) -> list[Odd]:
+def file_anomalies(files: pd.DataFrame) -> list[Anomaly]:
     """List images that are tiny, copies, or not as large as the original of their record."""
     sizes = files["width"].astype(str) + "x" + files["height"].astype(str)
-    files = files.assign(size=sizes)
-    tiny = files[files[["width", "height"]].min(axis=1) < MIN_SIDE]
-    originals = files[files["label"] == 0].drop_duplicates("record").set_index("record")
-    files["wanted"] = files["record"].map(originals["size"])
-    other = files[
-        files["label"].eq(1) & files["wanted"].notna() & (files["size"] != files["wanted"])
-    ]
-    pairs = zip(other["size"], other["wanted"], strict=True)
-    texts = [f"{size}, its original {wanted}" for size, wanted in pairs]
+    tiny = files[["width", "height"]].min(axis=1) < MIN_SIDE
+    originals = files[files["label"] == 0].drop_duplicates("record")
+    expected = files["record"].map(
+        dict(zip(originals["record"], sizes[originals.index], strict=True))
+    )
+    other = files["label"].eq(1) & expected.notna() & (sizes != expected)
+    texts = [f"{a}, its original {b}" for a, b in zip(sizes[other], expected[other], strict=True)]
     return [
-        *list_odd("tiny images", tiny, tiny["size"]),
+        *list_anomalies("tiny images", files[tiny], sizes[tiny]),
         *_copies(files),
-        *list_odd("sizes within a record", other, texts),
+        *list_anomalies("sizes within a record", files[other], texts),
     ]
 
 
-def odd_sources(rows: pd.DataFrame) -> list[Odd]:
+def source_anomalies(rows: pd.DataFrame) -> list[Anomaly]:
     """List sources that have one class only, or several splits."""
     sources = rows.groupby("source_id")
     once = rows.drop_duplicates("source_id").assign(path="")
@@ -77,37 +75,41 @@ def odd_sources(rows: pd.DataFrame) -> list[Odd]:
     texts = splits.map(lambda found: ", ".join(sorted(filter(None, found))))
     several = once[texts.str.contains(", ")]
     return [
-        *list_odd("one class only", lonely, lonely["label"].map({0: "only real", 1: "only fake"})),
-        *list_odd("several splits", several, texts[several.index]),
+        *list_anomalies(
+            "one class only", lonely, lonely["label"].map({0: "only real", 1: "only fake"})
+        ),
+        *list_anomalies("several splits", several, texts[several.index]),
     ]
 
 
-def odd_masks(files: pd.DataFrame, masks: pd.DataFrame) -> list[Odd]:
+def mask_anomalies(files: pd.DataFrame, masks: pd.DataFrame) -> list[Anomaly]:
     """List fakes without a mask, and those whose mask is of another size."""
     fakes = files[files["label"] == 1]
-    # an engine that regenerates all of a picture whatever the mask gives fakes that have none
+    # an engine that regenerates a whole image whatever the mask gives fakes that have none
     whole = fakes["variant"].eq("regenerated") & fakes["mask_schema"].eq(UNSTATED)
     without = fakes[fakes["mask_path"].isna() & ~whole]
-    if len(without) == len(fakes):  # the data set has none: nothing odd about one of them
+    if len(without) == len(fakes):  # the data set has none: no anomaly of one of them
         without = without.iloc[:0]
     wrong = masks[masks["mask_width"].ne(masks["width"]) | masks["mask_height"].ne(masks["height"])]
     columns = (wrong[name] for name in ("mask_width", "mask_height", "width", "height"))
     texts = [f"mask {a:g}x{b:g}, fake {c}x{d}" for a, b, c, d in zip(*columns, strict=True)]
     return [
-        *list_odd("fakes without a mask", without, "no mask is named"),
-        *list_odd("masks of another size", wrong, texts),
+        *list_anomalies("fakes without a mask", without, ["no mask is named"] * len(without)),
+        *list_anomalies("masks of another size", wrong, texts),
     ]
 
 
-def _copies(files: pd.DataFrame) -> list[Odd]:
+def _copies(files: pd.DataFrame) -> list[Anomaly]:
     """List files whose content came before, apart those that leak."""
     again = files[files["sha256"].notna() & files.duplicated("sha256")]
     first = files.drop_duplicates("sha256").set_index("sha256").loc[again["sha256"]]
-    source, label = (again[name].to_numpy() != first[name].to_numpy() for name in _IDENTITY)
+    source, label = (
+        again[name].to_numpy() != first[name].to_numpy() for name in ("source_id", "label")
+    )
     where = np.where(source, ", another source", "") + np.where(label, ", the other class", "")
     texts = pd.Series("the content of " + first["path"].to_numpy() + where, again.index)
     leaks = source | label
     return [
-        *list_odd("leaking copies", again[leaks], texts[leaks]),
-        *list_odd("identical files", again[~leaks], texts[~leaks]),
+        *list_anomalies("leaking copies", again[leaks], texts[leaks]),
+        *list_anomalies("identical files", again[~leaks], texts[~leaks]),
     ]

@@ -8,50 +8,51 @@ The checks need no detector and know nothing of engines. Each ends in a verdict:
 - ``not checked``: with the reason.
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, Check, worst_verdict
+from cnnsvm.audit.check import LEAK, NOT_CHECKED, Check, DataSet, Sample, worst_verdict
 from cnnsvm.audit.headers import check_histories, read_headers
 from cnnsvm.audit.outside import probe_outside
 from cnnsvm.audit.probes import (
-    Described,
-    describe_pixels,
+    HONEST,
+    measure_pixels,
+    probe_double_compression,
     probe_honest,
-    probe_jpeg_past,
     probe_metadata,
     probe_resampling,
 )
-from cnnsvm.audit.sample import draw_sample
-from cnnsvm.audit.tables import (
-    check_balance,
-    check_duplicates,
-    check_splits,
-    find_copies,
-)
-from cnnsvm.data.manifest import REQUIRED, ManifestError
+from cnnsvm.audit.tables import check_balance, check_duplicates, check_splits, find_copies
+from cnnsvm.data.images import find_bad_images
+from cnnsvm.data.manifest import REQUIRED, ManifestError, find_bad_rows
+from cnnsvm.data.readers import open_dataset
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.io.progress import show_progress
 
-#: Checks in the order in which they are reported.
-CHECKS = (
-    "balance",
-    "splits",
-    "duplicates",
-    "histories",
-    "metadata",
-    "resampling",
-    "jpeg_past",
-    "outside_mask",
-    "grid",
-    "colour",
-    "file_size",
-)
-_PROBES = CHECKS[CHECKS.index("metadata") :]
+#: Checks of the whole table, in the order in which they are reported.
+TABLE_CHECKS: dict[str, Callable[[DataSet], Check]] = {
+    "balance": check_balance,
+    "splits": check_splits,
+    "duplicates": check_duplicates,
+    "histories": check_histories,
+}
+#: Checks of a sample of images.
+PROBES: dict[str, Callable[[Sample], Check]] = {
+    "metadata": probe_metadata,
+    "resampling": probe_resampling,
+    "double_compression": probe_double_compression,
+    "outside_mask": probe_outside,
+    **{name: partial(probe_honest, name) for name in HONEST},
+}
+CHECKS = (*TABLE_CHECKS, *PROBES)
+_SHOWN = 10
 
 
 def audit(
@@ -65,7 +66,7 @@ def audit(
 ) -> dict[str, Any]:
     """Say whether a classifier could cheat on a data set.
 
-    Files are looked at as they are: match histories afterwards, not before.
+    Files are looked at as they are: match their post-processing afterwards, not before.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def audit(
         Most images that the probes look at, drawn by source. Tables and headers are read whole,
         and one image of every source is looked at for copies.
     n_jobs : int or None
-        Threads; None takes one a core.
+        Threads; None means 1, -1 one a core.
     progress : bool
         Show progress on standard error if that is a terminal.
 
@@ -105,21 +106,25 @@ def audit(
     table = _complete(manifest)
     headers = read_headers(table["path"].tolist(), n_jobs)
     table[["width", "height", "lossy"]] = headers[["width", "height", "lossy"]]
-    sample = draw_sample(table, max_images, random_state)
-    copies = find_copies(table, n_jobs)
-    checks = [
-        check_balance(table),
-        check_splits(table, copies),
-        check_duplicates(table, copies),
-        check_histories(table, headers),
-        *_run_probes(sample, headers, n_splits, random_state, n_jobs, progress),
-    ]
+    rows = draw_sample(table, max_images, random_state)
+    data = DataSet(table, headers, find_copies(table, n_jobs))
+    checks = [check(data) for check in TABLE_CHECKS.values()]
+    reason = _too_small(rows, n_splits)
+    if reason:
+        checks += [Check(name, NOT_CHECKED, reason) for name in PROBES]
+    else:
+        labels, sources = (rows[name].to_numpy() for name in ("label", "source_id"))
+        folds = grouped_folds(labels, sources, n_splits, random_state)
+        headers = headers.loc[rows.index]
+        pixels = _measure(rows, headers, n_jobs, progress)
+        sample = Sample(rows, headers, pixels, folds, random_state, n_jobs, progress)
+        checks += [probe(sample) for probe in PROBES.values()]
     return {
         "verdict": worst_verdict([check.verdict for check in checks]),
         "n_images": len(table),
         "n_sources": int(table["source_id"].nunique()),
-        "n_probed_images": len(sample),
-        "n_probed_sources": int(sample["source_id"].nunique()),
+        "n_probed_images": len(rows),
+        "n_probed_sources": int(rows["source_id"].nunique()),
         "n_splits": n_splits,
         "random_state": random_state,
         "seconds": time.monotonic() - start,
@@ -130,6 +135,97 @@ def audit(
 def has_leak(result: dict[str, Any]) -> bool:
     """Tell whether an audit found a leak."""
     return bool(result["verdict"] == LEAK)
+
+
+def read_for_audit(
+    path: str | os.PathLike[str],
+    workdir: str | os.PathLike[str],
+    *,
+    groups: str | None = None,
+    skip_bad: bool = False,
+    n_jobs: int | None = None,
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Read a data set without changing, matching or merging anything.
+
+    One file under two sources, which everything else here refuses, is a finding of the audit.
+
+    Parameters
+    ----------
+    path, workdir, groups
+        As in `cnnsvm.data.readers.open_dataset`.
+    skip_bad : bool
+        Decode every image once and leave bad rows out, rather than stop at the first.
+    n_jobs : int or None
+        Threads that decode.
+
+    Returns
+    -------
+    manifest : DataFrame
+    left_out : list of dict of ``path`` and ``reason``
+
+    Raises
+    ------
+    DatasetError, ImageError
+        As `cnnsvm.data.readers.open_dataset` raises them.
+    ManifestError
+        If rows are bad and ``skip_bad`` is False, or none is good.
+    """
+    try:
+        manifest = open_dataset(path, workdir, groups=groups, skip_bad=skip_bad)
+    except ManifestError:
+        if skip_bad:
+            raise
+        manifest = open_dataset(path, workdir, groups=groups, skip_bad=True)
+    left_out = list(manifest.attrs.get("skipped", []))
+    bad = _bad_rows(manifest)
+    if bad and not skip_bad:
+        raise ManifestError(_bad_rows_text(path, len(manifest), list(bad.values())))
+    if skip_bad:
+        good = [i for i in range(len(manifest)) if i not in bad]
+        failed = find_bad_images(manifest["path"].iloc[good].tolist(), n_jobs=n_jobs)
+        bad |= {good[position]: reason for position, reason in failed}
+        left_out += _blank_bad_masks(manifest, n_jobs)
+    left_out += [{"path": str(manifest["path"].iloc[i]), "reason": bad[i]} for i in sorted(bad)]
+    usable = manifest.drop(index=manifest.index[sorted(bad)]).reset_index(drop=True)
+    if usable.empty:
+        reasons = [item["reason"] for item in left_out]
+        raise ManifestError(_bad_rows_text(path, len(manifest), reasons))
+    return usable, left_out
+
+
+def draw_sample(table: pd.DataFrame, max_images: int, random_state: int = 0) -> pd.DataFrame:
+    """Draw images for the probes.
+
+    Of a record with both classes as many images of each are drawn, so that how many fakes each
+    original has is no clue; of other records all. Sources are taken whole, in random order, until
+    the next would not fit; of a first source that is too large a part.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With ``source_id``, ``label`` and ``unit`` (the record).
+    max_images : int, at least 2
+    random_state : int
+
+    Returns
+    -------
+    DataFrame
+        Rows of the table in their order, under their old index.
+    """
+    if max_images < 2:
+        raise ValueError(f"max_images must be at least 2, got {max_images!r}; 2000 is usual.")
+    rng = np.random.default_rng(random_state)
+    shuffled = table.iloc[rng.permutation(len(table))]
+    number = shuffled.groupby(["source_id", "unit", "label"]).cumcount()
+    sizes = table.groupby(["source_id", "unit"])["label"].agg(
+        lambda labels: labels.value_counts().min()
+    )
+    units = pd.MultiIndex.from_frame(shuffled[["source_id", "unit"]])
+    matched = shuffled[number.to_numpy() < sizes.loc[units].to_numpy()]
+    counts = matched.groupby("source_id", sort=False).size()
+    whole = counts.index[counts.cumsum() <= max_images]
+    drawn = matched[matched["source_id"].isin(whole)] if len(whole) else matched[:max_images]
+    return table.loc[drawn.index.sort_values()]
 
 
 def _check_input(manifest: pd.DataFrame, n_splits: int) -> None:
@@ -161,39 +257,9 @@ def _complete(manifest: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _run_probes(
-    sample: pd.DataFrame,
-    headers: pd.DataFrame,
-    n_splits: int,
-    random_state: int,
-    n_jobs: int | None,
-    progress: bool,
-) -> list[Check]:
-    reason = _too_small(sample, n_splits)
-    if reason:
-        return [Check(name, NOT_CHECKED, reason) for name in _PROBES]
-    labels, sources = sample["label"].to_numpy(), sample["source_id"].to_numpy()
-    folds = grouped_folds(labels, sources, n_splits, random_state)
-    headers = headers.loc[sample.index]
-    described = _stack(
-        show_progress(
-            describe_pixels(sample["path"].tolist(), n_jobs), len(sample), "images", progress
-        )
-    )
-    bits = headers[["bits_a_pixel"]].to_numpy()
-    seen = {"grid": described["grid"], "colour": described["colour"], "file_size": bits}
-    return [
-        probe_metadata(sample, headers, folds, random_state),
-        probe_resampling(sample, described, folds),
-        probe_jpeg_past(sample, described),
-        probe_outside(sample, n_splits, random_state, n_jobs, progress),
-        *(probe_honest(name, seen[name], sample, folds, random_state) for name in seen),
-    ]
-
-
-def _too_small(sample: pd.DataFrame, n_splits: int) -> str:
+def _too_small(rows: pd.DataFrame, n_splits: int) -> str:
     for label, name in enumerate(("real", "fake")):
-        n_sources = sample["source_id"][sample["label"] == label].nunique()
+        n_sources = rows["source_id"][rows["label"] == label].nunique()
         if not n_sources:
             return f"there are no {name} images."
         if n_sources < n_splits:
@@ -204,6 +270,33 @@ def _too_small(sample: pd.DataFrame, n_splits: int) -> str:
     return ""
 
 
-def _stack(described: Any) -> Described:
-    rows: Sequence[Described] = list(described)
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+def _measure(
+    rows: pd.DataFrame, headers: pd.DataFrame, n_jobs: int | None, progress: bool
+) -> dict[str, np.ndarray]:
+    measured = measure_pixels(rows["path"].tolist(), n_jobs)
+    found = list(show_progress(measured, len(rows), "images", progress))
+    pixels = {name: np.stack([each[name] for each in found]) for name in found[0]}
+    return pixels | {"file_size": headers[["bits_a_pixel"]].to_numpy()}
+
+
+def _blank_bad_masks(manifest: pd.DataFrame, n_jobs: int | None) -> list[dict[str, str]]:
+    """Take out the masks that cannot be read, not their rows, and list them."""
+    paths = [path for path in manifest["mask_path"].dropna().unique() if Path(path).is_file()]
+    failed = find_bad_images(paths, n_jobs=n_jobs)
+    bad = {paths[position]: reason for position, reason in failed}
+    manifest["mask_path"] = manifest["mask_path"].mask(manifest["mask_path"].isin(bad), None)
+    return [{"path": path, "reason": reason} for path, reason in bad.items()]
+
+
+def _bad_rows(manifest: pd.DataFrame) -> dict[int, str]:
+    """Return what is wrong with rows, but for files that occur under two sources."""
+    named = manifest["source_id"].notna() & (manifest["source_id"].astype(str).str.strip() != "")
+    alone = manifest.assign(source_id=manifest["source_id"].mask(named, "any"))
+    return dict(reversed(find_bad_rows(alone)))
+
+
+def _bad_rows_text(path: str | os.PathLike[str], n_rows: int, reasons: list[str]) -> str:
+    more = [f"  and {len(reasons) - _SHOWN} more."] if len(reasons) > _SHOWN else []
+    lines = [f"  {reason}" for reason in reasons[:_SHOWN]]
+    remedy = "Correct them, or leave them out with --skip-bad (skip_bad=True)."
+    return "\n".join([f"{path}: {len(reasons)} of {n_rows} rows are bad.", *lines, *more, remedy])

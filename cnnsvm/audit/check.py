@@ -1,11 +1,14 @@
-"""What one check of an audit says, and the rule that turns an AUC into a verdict."""
+"""What a check of an audit is given and returns, and how an AUC becomes a verdict."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cnnsvm.data.near_duplicates import DuplicatePair
+from cnnsvm.data.splits import Fold
 from cnnsvm.evaluation.bootstrap import Interval, bootstrap_metrics
 from cnnsvm.evaluation.negative_controls import WELL_ABOVE
 
@@ -16,6 +19,10 @@ NOT_CHECKED = "not checked"
 SURE = 0.99
 #: Best first.
 VERDICTS = (PASS, NOT_CHECKED, WARNING, LEAK)
+SAME_PATH = (
+    "Write both classes through one code path: cnnsvm.generation.match_histories, or --codec "
+    "jpeg:90 (png, webp:80) of the commands that train."
+)
 
 
 @dataclass
@@ -50,27 +57,82 @@ class Check:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """What checks of the whole table look at.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The manifest, with ``unit`` (the record), ``width`` and ``height``.
+    headers : DataFrame
+        As `cnnsvm.audit.headers.read_headers` returns it, row by row.
+    copies : mapping of str to list of DuplicatePair
+        As `cnnsvm.audit.tables.find_copies` returns it.
+    """
+
+    table: pd.DataFrame
+    headers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    copies: Mapping[str, list[DuplicatePair]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What probes look at: rows of the table, their headers and pixels, and grouped folds.
+
+    Parameters
+    ----------
+    rows, headers : DataFrame
+        Rows of a `DataSet`.
+    pixels : mapping of str to ndarray
+        Measurements as `cnnsvm.audit.probes.measure_pixels` makes them, an image a row.
+    folds : list of (train, test)
+    random_state : int
+        Seed of folds and forests.
+    n_jobs : int or None
+        Threads.
+    progress : bool
+    """
+
+    rows: pd.DataFrame
+    headers: pd.DataFrame = field(default_factory=pd.DataFrame)
+    pixels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    folds: list[Fold] = field(default_factory=list)
+    random_state: int = 0
+    n_jobs: int | None = None
+    progress: bool = False
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the classes, int64 of shape (n_images,)."""
+        return self.rows["label"].to_numpy(dtype=int)
+
+
+def judge(
+    name: str,
+    auc: Interval,
+    outcomes: Iterable[tuple[bool, str, str, str]],
+    details: dict[str, Any] | None = None,
+) -> Check:
+    """Return the first of ``outcomes`` (holds, verdict, summary, remedy) that holds."""
+    verdict, summary, remedy = next(rest for holds, *rest in outcomes if holds)
+    keys = {"auc": "value", "low": "low", "high": "high"}
+    finite = {field: float(auc[key]) for field, key in keys.items() if np.isfinite(auc[key])}
+    return Check(name, verdict, summary, remedy, **finite, details=details or {})
+
+
 def worst_verdict(verdicts: list[str]) -> str:
     """Return the worst of some verdicts, ``pass`` if there are none."""
     return max(verdicts, key=VERDICTS.index, default=PASS)
 
 
-def score_probe(sample: pd.DataFrame, probability: np.ndarray) -> Interval:
-    """Score a probe.
+def score_probe(rows: pd.DataFrame, probability: np.ndarray) -> Interval:
+    """Score a probe by ROC AUC, bootstrapped over sources.
 
-    Parameters
-    ----------
-    sample : DataFrame
-        With ``source_id`` and ``label``.
-    probability : ndarray of float in [0, 1], shape (n_images,)
-
-    Returns
-    -------
-    dict
-        ROC AUC: ``value``, its 95 % interval ``low`` and ``high``, and ``surely``, the lower end
-        of the 99 % interval, all bootstrapped over sources.
+    Returns ``value``, the 95 % interval ``low`` and ``high``, and ``surely``, the lower end of
+    the 99 % interval. ``rows`` has ``source_id`` and ``label``.
     """
-    judged = sample[["source_id", "label"]].assign(
+    judged = rows[["source_id", "label"]].assign(
         probability=probability, prediction=(probability > 0.5).astype(int)
     )
     usual = bootstrap_metrics(judged)["roc_auc"]
@@ -94,9 +156,3 @@ def is_above_chance(auc: Interval) -> bool:
 def is_doubtful(auc: Interval) -> bool:
     """Tell whether a probe is above chance, by its 95 % interval, but no `is_leak`."""
     return auc["low"] > 0.5 and not is_leak(auc)
-
-
-def auc_fields(auc: Interval) -> dict[str, Any]:
-    """Return an AUC as fields of a `Check`, nan as None."""
-    names = {"value": "auc", "low": "low", "high": "high"}
-    return {name: float(auc[key]) if np.isfinite(auc[key]) else None for key, name in names.items()}

@@ -1,14 +1,17 @@
 """What the headers of files say, and whether it differs between the classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from PIL import Image
 from scipy.stats import binomtest
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING, Check
+from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, SAME_PATH, WARNING, Check, DataSet
 from cnnsvm.data.images import LOSSY, Header, read_header
 
 #: Facts that a header tells, besides the size.
@@ -21,7 +24,6 @@ _NAMES = {
     "entries": "header entries",
     "history": "column history",
     "multiple_of_8": "sides that are multiples of 8",
-    "size": "size within a record",
 }
 #: Shares that differ by less are no difference.
 MOST_DIFFERENCE = 0.05
@@ -32,51 +34,67 @@ _SHOWN = 3
 _FEW_VALUES = 4
 _LEAST_SOURCES = 5  # a class; of fewer, values that differ throughout may do so by chance
 _SUBSAMPLING = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0"}
-_IN_EVERY_JPEG = ("jfif_version", "jfif_unit", "jfif_density", "jfif")
-
-SAME_PATH = (
-    "Write both classes through one code path: cnnsvm.generation.match_histories, or --codec "
-    "jpeg:90 (png, webp:80) of the commands that train."
-)
+_IN_EVERY_JPEG = {"jfif_version", "jfif_unit", "jfif_density", "jfif"}
 
 
 def read_headers(paths: Sequence[str], n_jobs: int | None = None) -> pd.DataFrame:
-    """Read the headers of files, without decoding pixels.
-
-    Returns
-    -------
-    DataFrame
-        One row a path with ``width`` and ``height`` (pixels as stored), the columns of `FACTS`
-        (str), ``lossy`` (bool) and ``bits_a_pixel`` (float).
+    """Describe the headers of files by `describe_header`, one row a path.
 
     Raises
     ------
     ImageError
         If a file cannot be read.
     """
-    facts = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
-        delayed(describe_header)(p) for p in paths
-    )
-    return pd.DataFrame(facts)
+    jobs = (delayed(describe_header)(path) for path in paths)
+    return pd.DataFrame(Parallel(n_jobs=n_jobs, prefer="threads")(jobs))
 
 
 def describe_header(path: str) -> dict[str, Any]:
-    """Describe the header of one file, see `read_headers`."""
+    """Describe the header of one file.
+
+    Returns
+    -------
+    dict
+        ``width`` and ``height`` (pixels, upright), ``bytes``, ``bits_a_pixel``, ``lossy`` (bool),
+        the ``quality`` of a JPEG (`estimate_quality`; else None), and `FACTS` as texts.
+    """
     header = read_header(path)
-    tables = header.quantization
+    width, height = header.upright_size
+    n_bytes, tables = header.n_bytes or 0, header.quantization
     means = ", ".join(f"{np.mean(tables[key]):.1f}" for key in sorted(tables))
-    names = {*header.entries} - {*_IN_EVERY_JPEG} | ({"exif"} if header.n_exif else set())
+    names = {*header.entries} - _IN_EVERY_JPEG | ({"exif"} if header.n_exif else set())
     return {
-        "width": header.width,
-        "height": header.height,
+        "width": width,
+        "height": height,
+        "bytes": n_bytes,
+        "bits_a_pixel": 8 * n_bytes / (width * height),
+        "lossy": header.coding in LOSSY,
+        "quality": estimate_quality(tables[0]) if 0 in tables else None,
         "format": "WEBP lossy" if header.coding == "WEBP" else str(header.coding),
+        "pixel_mode": header.mode,
         "quantisation": f"mean {means}" if tables else "none",
         "subsampling": _subsampling(header) if tables else "none",
-        "lossy": header.coding in LOSSY,
-        "pixel_mode": header.mode,
         "entries": ", ".join(sorted(names)) or "none",
-        "bits_a_pixel": 8 * (header.n_bytes or 0) / (header.width * header.height),
     }
+
+
+def estimate_quality(table: Iterable[int]) -> int:
+    """Find the quality (1-100) of libjpeg whose luma quantisation table, 64 int, is nearest.
+
+    Photoshop and many cameras have tables of their own: there it is the nearest and no more.
+    """
+    distance = np.abs(_standard_tables() - np.fromiter(table, float)).sum(axis=1)
+    return int(distance.argmin()) + 1
+
+
+@lru_cache(maxsize=1)
+def _standard_tables() -> np.ndarray:
+    tables = []
+    for quality in range(1, 101):
+        buffer = BytesIO()
+        Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
+        tables.append(read_header(buffer.getvalue()).quantization[0])
+    return np.array(tables, dtype=float)
 
 
 def _subsampling(header: Header) -> str:
@@ -87,55 +105,45 @@ def _subsampling(header: Header) -> str:
     return _SUBSAMPLING.get(ratio, f"{ratio[0]}x{ratio[1]}")
 
 
-def check_histories(manifest: pd.DataFrame, headers: pd.DataFrame) -> Check:
+def check_histories(data: DataSet) -> Check:
     """Compare what headers, sizes and the column ``history`` say of the two classes.
 
     The distributions are compared by total variation distance, with the sources as units: those
     with both classes are permuted by swapping the two, the others among themselves.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        With ``label``, ``source_id``, ``unit`` (the record), ``width`` and ``height``.
-    headers : DataFrame
-        As `read_headers` returns it, row by row.
     """
-    if manifest["label"].nunique() < 2:
+    table, headers = data.table, data.headers
+    if table["label"].nunique() < 2:
         return Check("histories", NOT_CHECKED, "there is one class only.")
-    facts = headers[list(FACTS)].assign(multiple_of_8=_multiples(manifest).to_numpy())
-    if "history" in manifest and manifest["history"].notna().any():
-        facts["history"] = manifest["history"].fillna("none").astype(str).to_numpy()
-    labels, sources = manifest["label"].to_numpy(dtype=int), manifest["source_id"].to_numpy()
+    facts = headers[list(FACTS)].assign(multiple_of_8=_multiples(table).to_numpy())
+    if "history" in table and table["history"].notna().any():
+        facts["history"] = table["history"].fillna("none").astype(str).to_numpy()
+    units = [table["source_id"].to_numpy(), table["label"].to_numpy(dtype=int)]
     most_p = MOST_P / facts.shape[1]
     compared = {
-        str(name): _compare(
-            values.astype(str).to_numpy(), labels, sources, most_p, str(name) != "multiple_of_8"
-        )
+        str(name): _compare(values.astype(str).to_numpy(), units, most_p, name != "multiple_of_8")
         for name, values in facts.items()
     }
+    sizes = _compare_sizes(table)
     differ = {name: entry for name, entry in compared.items() if entry["differs"]}
-    sizes = _compare_sizes(manifest)
-    found = [f"{_NAMES[name]}: {_told(entry)}" for name, entry in differ.items()]
-    found += [sizes["told"]] if sizes["told"] else []
+    found = [f"{_NAMES[name]}: {_shares_text(entry)}" for name, entry in differ.items()]
+    if sizes["summary"]:
+        found.append(sizes["summary"])
     details = {"facts": compared, "sizes": sizes}
     if not found:
-        return Check("histories", PASS, _all_alike(headers), details=details)
+        kinds = ", ".join(headers["format"].value_counts().index[:_SHOWN])
+        what = "formats, quantisation, names of header entries and sizes"
+        summary = f"{what} are alike in both classes ({kinds})."
+        return Check("histories", PASS, summary, details=details)
     verdict = LEAK if differ or sizes["differs"] else WARNING
     return Check("histories", verdict, "; ".join(found) + ".", SAME_PATH, details=details)
 
 
-def _all_alike(headers: pd.DataFrame) -> str:
-    kinds = ", ".join(headers["format"].value_counts().index[:_SHOWN])
-    what = "formats, quantisation, names of header entries and sizes"
-    return f"{what} are alike in both classes ({kinds})."
-
-
-def _multiples(manifest: pd.DataFrame) -> pd.Series:
-    sides = [manifest[name].astype(float) % 8 == 0 for name in ("width", "height")]
+def _multiples(table: pd.DataFrame) -> pd.Series:
+    sides = [table[name].astype(float) % 8 == 0 for name in ("width", "height")]
     return (sides[0].astype(int) + sides[1].astype(int)).map({0: "none", 1: "one", 2: "both"})
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _shares_text(entry: dict[str, Any]) -> str:
     named = [
         ", ".join(f"{value} {share:.0%}" for value, share in list(shares.items())[:_SHOWN])
         for shares in (entry["real"], entry["fake"])
@@ -144,7 +152,7 @@ def _told(entry: dict[str, Any]) -> str:
 
 
 def _compare(
-    values: np.ndarray, labels: np.ndarray, sources: np.ndarray, most_p: float, certain: bool
+    values: np.ndarray, units: list[np.ndarray], most_p: float, certain: bool
 ) -> dict[str, Any]:
     """Compare the shares of values between the classes, each source counting once a class.
 
@@ -154,28 +162,20 @@ def _compare(
     names, codes = np.unique(values, return_inverse=True)
     common = np.argsort(-np.bincount(codes), kind="stable")[:_MOST_VALUES]
     hot = codes[:, None] == common
-    units = pd.DataFrame(hot.astype(float)).groupby([sources, labels]).mean()
-    shares = units.to_numpy()
-    unit_source, unit_label = (units.index.get_level_values(level).to_numpy() for level in (0, 1))
-    distance = _distance(shares, unit_label)
-    p = 1.0
-    if distance > MOST_DIFFERENCE:
-        p = _p_value(shares, unit_source, unit_label, distance)
-    told = {
-        name: {
-            str(names[k]): float(share)
-            for k, share in sorted(
-                zip(common, _mean(shares, unit_label, label), strict=True),
-                key=lambda item: -item[1],
-            )
-            if share > 0
-        }
-        for label, name in enumerate(("real", "fake"))
-    }
+    means = pd.DataFrame(hot.astype(float)).groupby(units).mean()
+    shares = means.to_numpy()
+    sources, labels = (means.index.get_level_values(level).to_numpy() for level in (0, 1))
+    distance = _distance(shares, labels)
+    p = _p_value(shares, sources, labels, distance) if distance > MOST_DIFFERENCE else 1.0
+    described = {}
+    for label, name in enumerate(("real", "fake")):
+        pairs = zip(common, shares[labels == label].mean(axis=0), strict=True)
+        ordered = sorted(pairs, key=lambda pair: -pair[1])
+        described[name] = {str(names[k]): float(share) for k, share in ordered if share > 0}
     # of a handful of sources no test is sure, but JPEG against PNG throughout needs none
     disjoint = certain and distance >= 1 - MOST_DIFFERENCE and len(names) <= _FEW_VALUES
-    differs = p <= most_p or (disjoint and _is_enough(unit_source, unit_label))
-    return {**told, "distance": distance, "p": p, "differs": bool(differs)}
+    differs = p <= most_p or (disjoint and _is_enough(sources, labels))
+    return {**described, "distance": distance, "p": p, "differs": bool(differs)}
 
 
 def _is_enough(sources: np.ndarray, labels: np.ndarray) -> bool:
@@ -184,12 +184,9 @@ def _is_enough(sources: np.ndarray, labels: np.ndarray) -> bool:
     return len(both) >= 2 or min(np.sum(labels == label) for label in (0, 1)) >= _LEAST_SOURCES
 
 
-def _mean(shares: np.ndarray, labels: np.ndarray, label: int) -> np.ndarray:
-    return shares[labels == label].mean(axis=0)
-
-
 def _distance(shares: np.ndarray, labels: np.ndarray) -> float:
-    return float(np.abs(_mean(shares, labels, 1) - _mean(shares, labels, 0)).sum() / 2)
+    real, fake = (shares[labels == label].mean(axis=0) for label in (0, 1))
+    return float(np.abs(fake - real).sum() / 2)
 
 
 def _p_value(shares: np.ndarray, sources: np.ndarray, labels: np.ndarray, observed: float) -> float:
@@ -205,24 +202,21 @@ def _p_value(shares: np.ndarray, sources: np.ndarray, labels: np.ndarray, observ
     return (1 + reached) / (1 + _N_PERMUTATIONS)
 
 
-def _compare_sizes(manifest: pd.DataFrame) -> dict[str, Any]:
+def _compare_sizes(table: pd.DataFrame) -> dict[str, Any]:
     """Compare the mean size of a record's fakes with that of its originals, by a sign test."""
-    area = manifest["width"].astype(float) * manifest["height"].astype(float)
-    table = manifest[["unit", "label"]].assign(
-        area=area, size=manifest["width"].astype(str) + "x" + manifest["height"].astype(str)
-    )
     both = table.groupby("unit")["label"].transform("nunique") == 2
     table = table[both]
     if table.empty:
-        return {"n_records": 0, "share_mixed": 0.0, "told": "", "differs": False}
-    mixed = table.groupby("unit")["size"].nunique() > 1
-    means = table.groupby(["unit", "label"])["area"].mean().unstack()
+        return {"n_records": 0, "share_mixed": 0.0, "summary": "", "differs": False}
+    sizes = table["width"].astype(str) + "x" + table["height"].astype(str)
+    mixed = sizes.groupby(table["unit"]).nunique() > 1
+    area = table["width"].astype(float) * table["height"].astype(float)
+    means = area.groupby([table["unit"], table["label"]]).mean().unstack()
     larger, smaller = int((means[1] > means[0]).sum()), int((means[1] < means[0]).sum())
     p = binomtest(larger, larger + smaller).pvalue if larger + smaller else 1.0
     share = float(mixed.mean())
-    differs = share > MOST_DIFFERENCE and p <= MOST_P
-    told = (
-        f"{_NAMES['size']}: {int(mixed.sum())} of {len(mixed)} records mix sizes "
+    summary = (
+        f"size within a record: {int(mixed.sum())} of {len(mixed)} records mix sizes "
         f"(fakes larger in {larger}, smaller in {smaller})"
     )
     return {
@@ -231,6 +225,6 @@ def _compare_sizes(manifest: pd.DataFrame) -> dict[str, Any]:
         "n_larger": larger,
         "n_smaller": smaller,
         "p": float(p),
-        "differs": bool(differs),
-        "told": told if share > MOST_DIFFERENCE else "",
+        "differs": bool(share > MOST_DIFFERENCE and p <= MOST_P),
+        "summary": summary if share > MOST_DIFFERENCE else "",
     }

@@ -6,7 +6,6 @@ happens to be dark or smooth is so in both classes.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,14 +18,14 @@ from cnnsvm.audit.check import (
     PASS,
     WARNING,
     Check,
-    auc_fields,
+    Sample,
     is_above_chance,
     is_doubtful,
     is_leak,
+    judge,
     score_probe,
 )
-from cnnsvm.audit.resampling import judge_lines, predict_lines
-from cnnsvm.audit.traces import line_heights, sixth_difference
+from cnnsvm.audit.traces import judge_lines, line_heights, predict_lines, sixth_difference
 from cnnsvm.data.images import load_image
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.evaluation.bootstrap import Interval
@@ -39,11 +38,15 @@ MIN_SHARE = 0.05  # of the image that must remain
 _MIN_ROWS = 16  # that a mean across an axis needs
 _GRID = 8
 _SMALL = (0, 1, 3)  # grey levels
+_PASTE = (
+    "Paste each fake's repainted part into its original inside the mask, after all resizing, and "
+    "encode both by one code path (cnnsvm.generation.build with variant='spliced' does)."
+)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A fake, its mask and its original: paths, and the row of the original in the table."""
+    """Paths of a fake, its mask and its original, and whether one of the files is lossy."""
 
     real: str
     fake: str
@@ -78,22 +81,33 @@ class Outside:
     size: tuple[int, int]
 
 
-def find_pairs(sample: pd.DataFrame, variant: str) -> list[Pair]:
+def probe_outside(sample: Sample) -> Check:
+    """Look for anything that tells fakes from originals outside their masks.
+
+    Spliced fakes are looked at if there are any, regenerated ones else: their engine may have
+    changed every pixel, so that for them the worst verdict is ``warning``.
+    """
+    for variant in ("spliced", "regenerated"):
+        pairs = find_pairs(sample.rows, variant)
+        compared = compare_outside(pairs, sample.n_jobs)
+        compared = show_progress(compared, len(pairs), "masks", sample.progress)
+        found = [outside for outside in compared if outside is not None]
+        if found:
+            return _judge(found, variant, len(sample.folds), sample.random_state)
+    reason = "no fake has a mask, an original of its size, and enough left outside the mask."
+    return Check("outside_mask", NOT_CHECKED, reason)
+
+
+def find_pairs(rows: pd.DataFrame, variant: str) -> list[Pair]:
     """Pair the fakes of a variant that have a mask with the original of their record and size.
 
-    Where a record has several originals of that size, which one a fake was made of is not known,
-    and it has no pair.
-
-    Parameters
-    ----------
-    sample : DataFrame
-        Manifest rows with the columns ``unit`` (record) and ``lossy``.
-    variant : {"spliced", "regenerated"}
+    Where a record has several originals of that size, which one a fake was made from is not
+    known, and it has no pair. ``rows`` have the columns ``unit`` (record) and ``lossy``.
     """
-    originals = sample[sample["label"] == 0]
+    originals = rows[rows["label"] == 0]
     alone = originals[~originals.duplicated(["unit", "width", "height"], keep=False)]
     reals = {(row.unit, row.width, row.height): row for row in alone.itertuples()}
-    fakes = sample[(sample["label"] == 1) & (sample["variant"] == variant)]
+    fakes = rows[(rows["label"] == 1) & (rows["variant"] == variant)]
     pairs = []
     for fake in fakes.itertuples():
         real = reals.get((fake.unit, fake.width, fake.height))
@@ -114,14 +128,16 @@ def compare_outside(pairs: Iterable[Pair], n_jobs: int | None = None) -> Iterabl
     """
     jobs = (delayed(_compare)(pair) for pair in pairs)
     compared: Iterable[Outside | None] = Parallel(
-        n_jobs=n_jobs or -1, prefer="threads", return_as="generator"
+        n_jobs=n_jobs, prefer="threads", return_as="generator"
     )(jobs)
     return compared
 
 
 def _compare(pair: Pair) -> Outside | None:
     real, fake = load_image(pair.real), load_image(pair.fake)
-    outside = _outside(load_image(pair.mask)[:, :, 0] >= 128, pair.lossy)
+    side = 2 * (LOSSY_MARGIN if pair.lossy else MARGIN) + 1
+    mask = (load_image(pair.mask)[:, :, 0] >= 128).astype(np.uint8)
+    outside = cv2.dilate(mask, np.ones((side, side), np.uint8)) == 0
     if real.shape != fake.shape or outside.shape != real.shape[:2] or outside.mean() < MIN_SHARE:
         return None
     difference = np.abs(real[outside].astype(np.int16) - fake[outside])
@@ -139,17 +155,9 @@ def _compare(pair: Pair) -> Outside | None:
 
 
 def outside_features(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Describe the colours, the noise and the 8x8 grid of a part of an image.
+    """Describe the colours, the noise and the 8x8 grid of a part of an image, 30 numbers.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-    outside : ndarray of bool, shape (H, W)
-        The part.
-
-    Returns
-    -------
-    ndarray of float, shape (30,)
+    ``pixels`` are uint8 (H, W, 3), ``outside`` is bool (H, W).
     """
     red, green, blue = (pixels[:, :, channel].astype(np.int16) for channel in range(3))
     inner = outside[1:-1, 1:-1]
@@ -161,12 +169,6 @@ def outside_features(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
     noise = [np.log1p(texture).mean(), texture.mean(), np.log1p(texture).std(), *smooth]
     grid = [_phases(green, outside), _phases(green.T, outside.T)]
     return np.concatenate([values.mean(axis=0), filled, noise, colour, *grid])
-
-
-def _outside(mask: np.ndarray, lossy: bool) -> np.ndarray:
-    side = 2 * (LOSSY_MARGIN if lossy else MARGIN) + 1
-    grown = cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8))
-    return grown == 0
 
 
 def _laplacian(channel: np.ndarray) -> np.ndarray:
@@ -192,37 +194,15 @@ def _spectrum(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
 def _lines(rows: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Measure spectral lines as in a whole image, in the columns that have enough rows."""
     magnitudes = sixth_difference(rows)
-    kept = outside[:, 3 : 3 + magnitudes.shape[1]]
-    counts = kept.sum(axis=0)
+    inside = outside[:, 3 : 3 + magnitudes.shape[1]]
+    counts = inside.sum(axis=0)
     enough = counts >= _MIN_ROWS
     if not enough.any():
         return line_heights(np.zeros(0))
-    means = (magnitudes * kept).sum(axis=0) / np.maximum(counts, 1)
+    means = (magnitudes * inside).sum(axis=0) / np.maximum(counts, 1)
     first, last = np.flatnonzero(enough)[[0, -1]]
     means[~enough] = np.median(means[enough])
     return line_heights(means[first : last + 1])
-
-
-def probe_outside(
-    sample: pd.DataFrame,
-    n_splits: int,
-    random_state: int,
-    n_jobs: int | None = None,
-    progress: bool = True,
-) -> Check:
-    """Look for anything that tells fakes from originals outside their masks.
-
-    Spliced fakes are looked at if there are any, regenerated ones else: their engine may have
-    changed every pixel, so that for them the worst verdict is ``warning``.
-    """
-    for variant in ("spliced", "regenerated"):
-        pairs = find_pairs(sample, variant)
-        compared = show_progress(compare_outside(pairs, n_jobs), len(pairs), "masks", progress)
-        found = [outside for outside in compared if outside is not None]
-        if found:
-            return _judge(found, variant, n_splits, random_state)
-    reason = "no fake has a mask, an original of its size, and enough left outside the mask."
-    return Check("outside_mask", NOT_CHECKED, reason)
 
 
 def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int) -> Check:
@@ -239,35 +219,29 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
     if not n_changed:
         summary = f"outside their masks all {subject} equal their originals."
         return Check("outside_mask", PASS, summary, details=details)
-    told = (
+    text = (
         f"outside their masks {n_changed} of {subject} differ from their originals, by "
         f"{difference:.2f} grey levels on average"
     )
     n_sources = len({outside.pair.source_id for outside in found})
     if n_sources < n_splits:
-        summary = f"{told}; {n_sources} source(s) are too few for {n_splits} folds."
+        summary = f"{text}; {n_sources} source(s) are too few for {n_splits} folds."
         return Check("outside_mask", WARNING, summary, _PASTE, details=details)
     auc = _probe(found, n_splits, random_state)
-    return _conclude(told, auc, variant, any(o.pair.lossy for o in found), details)
-
-
-def _conclude(
-    told: str, auc: Interval, variant: str, lossy: bool, details: dict[str, Any]
-) -> Check:
-    kept = {**auc_fields(auc), "details": details}
-    if variant == "regenerated":
-        summary = f"{told}; an engine that returns the whole image may do that."
-        verdict = WARNING if is_above_chance(auc) else PASS
-        remedy = "If they are meant as spliced, this is a leak: " + _PASTE[0].lower() + _PASTE[1:]
-        return Check("outside_mask", verdict, summary, remedy if verdict != PASS else "", **kept)
-    if is_leak(auc):
-        summary = f"{told}, and the classes can be told apart there."
-        return Check("outside_mask", LEAK, summary, _PASTE, **kept)
-    if lossy and not is_doubtful(auc):
-        summary = f"{told}, as lossy files may; the classes cannot be told apart there."
-        return Check("outside_mask", PASS, summary, **kept)
-    summary = f"{told}, where nothing should have changed; a probe cannot tell them apart for sure."
-    return Check("outside_mask", WARNING, summary, _PASTE, **kept)
+    engine = f"{text}; an engine that returns the whole image may do that."
+    alike = f"{text}, as lossy files may; the classes cannot be told apart there."
+    unsure = f"{text}, where nothing should have changed; a probe cannot tell them apart for sure."
+    apart = f"{text}, and the classes can be told apart there."
+    remedy = "If they are meant as spliced, this is a leak. " + _PASTE
+    whole, lossy = variant == "regenerated", any(outside.pair.lossy for outside in found)
+    outcomes = [
+        (whole and is_above_chance(auc), WARNING, engine, remedy),
+        (whole, PASS, engine, ""),
+        (is_leak(auc), LEAK, apart, _PASTE),
+        (lossy and not is_doubtful(auc), PASS, alike, ""),
+        (True, WARNING, unsure, _PASTE),
+    ]
+    return judge("outside_mask", auc, outcomes, details)
 
 
 def _probe(found: list[Outside], n_splits: int, random_state: int) -> Interval:
@@ -284,9 +258,3 @@ def _probe(found: list[Outside], n_splits: int, random_state: int) -> Interval:
     aucs = [score_probe(table, run_probe(features, labels, folds, random_state))]
     aucs.append(score_probe(table, lines))
     return max(aucs, key=lambda auc: auc["value"])
-
-
-_PASTE = (
-    "Paste each fake's repainted part into its original inside the mask, after all resizing, and "
-    "encode both by one code path (cnnsvm.generation.build with variant='spliced' does)."
-)

@@ -1,12 +1,13 @@
 """Small classifiers that see one suspicious thing each, and what their success means.
 
-A probe that cannot see what an engine does (headers, lines of a resize, a JPEG in the past of the
+A probe that cannot see what an engine does (headers, lines of a resize, double compression of the
 fakes alone) can succeed only if the data leak. One that sees pixels may succeed for an honest
 reason too, so it never says more than ``warning``.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,143 +18,43 @@ from cnnsvm.audit.check import (
     LEAK,
     NOT_CHECKED,
     PASS,
+    SAME_PATH,
     WARNING,
     Check,
-    auc_fields,
+    Sample,
     is_above_chance,
     is_doubtful,
     is_leak,
+    judge,
     score_probe,
 )
-from cnnsvm.audit.headers import FACTS, SAME_PATH
-from cnnsvm.audit.resampling import (
+from cnnsvm.audit.headers import FACTS
+from cnnsvm.audit.traces import (
     ANYWHERE,
     BY_ONE_FACTOR,
+    MIN_SIDE,
     Hypotheses,
+    double_compression,
+    grid_features,
     judge_lines,
     predict_lines,
+    resampling_spectrum,
     simplest,
 )
-from cnnsvm.audit.traces import (
-    MIN_SIDE,
-    grid_features,
-    jpeg_past,
-    resampling_spectrum,
-)
 from cnnsvm.data.images import load_image
-from cnnsvm.data.splits import Fold
 from cnnsvm.evaluation.bootstrap import Interval
 from cnnsvm.evaluation.negative_controls import colour_histogram, metadata_features, run_probe
 
-Described = dict[str, np.ndarray]
-
-#: `jpeg_past` from which an image was a JPEG once: in the wide gap between those that were not.
+#: `double_compression` of an image that was a JPEG: in the wide gap to those that were not.
 WAS_JPEG = 0.4
 #: Share of both classes with the line of one resize from which both were resized alike.
 ALIKE = 0.5
 #: ROC AUC that lines must reach then, since an engine that works between the two resizes changes
-#: how strong the lines are: up to 0.67 was measured on matched histories. Next to multiples of 1/8
-#: it must be reached too: 0.70 was measured for originals that were merely enlarged 4 times.
+#: how strong the lines are: up to 0.67 was measured on matched post-processing. Next to multiples
+#: of 1/8 it must be reached too: 0.70 was measured for originals that were enlarged 4 times.
 WELL_ABOVE_HONEST = 0.75
 _MOST_VALUES = 30
 _MOST_MISSING = 0.2  # of the originals' traces; as much as an AUC of 0.6 in the other direction
-
-
-def describe_pixels(paths: Sequence[str], n_jobs: int | None = None) -> Iterable[Described]:
-    """Measure what the probes of pixels need, an image at a time and in order.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
-    """
-    jobs = (delayed(_describe)(path) for path in paths)
-    described: Iterable[Described] = Parallel(
-        n_jobs=n_jobs or -1, prefer="threads", return_as="generator"
-    )(jobs)
-    return described
-
-
-def _describe(path: str) -> Described:
-    pixels = load_image(path)
-    return {
-        "size": np.array([pixels.shape[1], pixels.shape[0]]),
-        "spectrum": resampling_spectrum(pixels),
-        "jpeg_past": np.array(jpeg_past(pixels)),
-        "grid": grid_features(pixels),
-        "colour": colour_histogram(path),
-    }
-
-
-def probe_metadata(
-    sample: pd.DataFrame, headers: pd.DataFrame, folds: Sequence[Fold], random_state: int
-) -> Check:
-    """Classify by the headers alone: size, format, JPEG tables, mode, entries."""
-    numbers = np.stack([metadata_features(path) for path in sample["path"]])
-    sides = headers[["width", "height"]].to_numpy() % 8
-    features = np.column_stack([numbers, sides, *(_one_hot(headers[name]) for name in FACTS)])
-    auc = _run_forest(sample, features, folds, random_state)
-    kept = auc_fields(auc)
-    if is_leak(auc):
-        summary = "headers alone tell the classes apart."
-        return Check("metadata", LEAK, summary, SAME_PATH, **kept)
-    if is_doubtful(auc):
-        summary = "headers tell the classes apart a little, perhaps by chance."
-        return Check("metadata", WARNING, summary, "See histories. " + SAME_PATH, **kept)
-    return Check("metadata", PASS, "headers do not tell the classes apart.", **kept)
-
-
-def probe_resampling(sample: pd.DataFrame, described: Described, folds: Sequence[Fold]) -> Check:
-    """Look for the lines of a resize that the fakes have and the originals lack."""
-    sizes = described["size"]
-    if (sizes.max(axis=1) < MIN_SIDE).all():
-        reason = f"images are smaller than {MIN_SIDE} pixels."
-        return Check("resampling", NOT_CHECKED, reason)
-    hypotheses = predict_lines(described["spectrum"], sizes)
-    labels = sample["label"].to_numpy(dtype=int)
-    score, chosen = judge_lines(hypotheses, labels, folds)
-    auc = score_probe(sample, score)
-    return _judge_resampling(auc, hypotheses, labels, chosen)
-
-
-def _judge_resampling(
-    auc: Interval, hypotheses: Hypotheses, labels: np.ndarray, chosen: list[int]
-) -> Check:
-    real, fake = ((hypotheses.heights[labels == label] > 0).mean(axis=0) for label in (0, 1))
-    shared = simplest(np.minimum(real, fake)[:-1])  # the last is a line anywhere
-    alike = bool(min(real[shared], fake[shared]) >= ALIKE)
-    held = Counter(k for k in chosen if k >= 0).most_common(1)
-    details: dict[str, Any] = {"both_classes_resized_alike": alike}
-    if alike:
-        details |= {"shared": hypotheses.names[shared]}
-    kept = auc_fields(auc)
-    if not held or not is_above_chance(auc):
-        summary = "no resize was found that the fakes went through and the originals did not"
-        summary += f"; both show one {hypotheses.names[shared]}." if alike else "."
-        return Check("resampling", PASS, summary, **kept, details=details)
-    best = held[0][0]
-    name = hypotheses.names[best]
-    details |= {"explanation": name, "share_real": float(real[best])}
-    details["share_fake"] = float(fake[best])
-    what = "some resize" if name == ANYWHERE else f"a resize {name}"
-    summary = f"{fake[best]:.0%} of the fakes, {real[best]:.0%} of the originals show {what}."
-    if alike and auc["value"] < WELL_ABOVE_HONEST:
-        summary += f" Both show one {hypotheses.names[shared]}; an engine in between may do this."
-        return Check("resampling", WARNING, summary, _RESIZE_ALIKE, **kept, details=details)
-    if not hypotheses.clear[best] and auc["value"] < WELL_ABOVE_HONEST:
-        summary += " Its lines lie next to multiples of 1/8, where an engine may have some too."
-        return Check("resampling", WARNING, summary, _RESIZE, **kept, details=details)
-    if name.startswith(BY_ONE_FACTOR) and auc["value"] < WELL_ABOVE_HONEST:
-        summary += " No size bears witness to it, so that it may be the engine's own trace."
-        return Check("resampling", WARNING, summary, _RESIZE, **kept, details=details)
-    if name == ANYWHERE:
-        summary += " No common size explains them; an engine with a period of its own would."
-        return Check("resampling", WARNING, summary, _RESIZE, **kept, details=details)
-    if not is_leak(auc):
-        summary += " With this few sources that may be chance."
-        return Check("resampling", WARNING, summary, _RESIZE, **kept, details=details)
-    return Check("resampling", LEAK, summary, _RESIZE, **kept, details=details)
-
 
 _RESIZE = (
     "Bring the originals through the same resizes: make the records anew with "
@@ -164,74 +65,178 @@ _RESIZE_ALIKE = (
     "Check that the kernels are the same; compare with records at the engine's own size, without "
     "the resize back."
 )
-
-
-def probe_jpeg_past(sample: pd.DataFrame, described: Described) -> Check:
-    """Look for DCT coefficients that kept to the multiples of a JPEG quantiser."""
-    if (described["size"].min(axis=1) < MIN_SIDE).all():
-        return Check("jpeg_past", NOT_CHECKED, f"images are smaller than {MIN_SIDE} pixels.")
-    was = (described["jpeg_past"] >= WAS_JPEG).astype(float)
-    labels = sample["label"].to_numpy(dtype=int)
-    auc = score_probe(sample, was)
-    real, fake = (float(was[labels == label].mean()) for label in (0, 1))
-    told = f"{real:.0%} of the originals and {fake:.0%} of the fakes were a JPEG once"
-    found = {**auc_fields(auc), "details": {"share_real": real, "share_fake": fake}}
-    if is_leak(auc):
-        return Check("jpeg_past", LEAK, f"{told}; no engine makes that.", SAME_PATH, **found)
-    if is_doubtful(auc):
-        return Check("jpeg_past", WARNING, f"{told}, perhaps by chance.", SAME_PATH, **found)
-    if auc["high"] < 0.5 and real - fake > _MOST_MISSING:
-        summary = f"{told}: the engine wiped it out, or the fakes were never saved as one."
-        return Check("jpeg_past", WARNING, summary, _RECOMPRESS, **found)
-    return Check("jpeg_past", PASS, f"{told}.", **found)
-
-
 _RECOMPRESS = (
     "Part of what a detector finds may be the missing trace. Report a run in which both classes "
     "were recompressed too, such as --codec jpeg:90."
 )
 
 
-def probe_honest(
-    name: str,
-    features: np.ndarray,
-    sample: pd.DataFrame,
-    folds: Sequence[Fold],
-    random_state: int,
-) -> Check:
-    """Classify by what an engine changes as well; above chance is a warning, never a leak."""
-    auc = _run_forest(sample, features, folds, random_state)
-    seen, reason, remedy = _HONEST[name]
-    if is_above_chance(auc):
-        summary = f"{seen} tell the classes apart; {reason}."
-        return Check(name, WARNING, summary, remedy, **auc_fields(auc))
-    return Check(name, PASS, f"{seen} do not tell the classes apart.", **auc_fields(auc))
+@dataclass(frozen=True)
+class Honest:
+    """A probe that sees what an engine changes as well: its subject, a reason and a remedy."""
+
+    sees: str
+    reason: str
+    remedy: str = "A detector must beat this AUC clearly; report it beside the result."
 
 
-_HONEST = {
-    "grid": (
+#: Name of the check, and of the measurement that it sees -> what success means.
+HONEST = {
+    "grid": Honest(
         "periodicities of 8 pixels",
         "JPEG and decoders that enlarge 8 times both leave them, so this may be the engine itself",
         "Report a run in which both classes were recompressed too, such as --codec jpeg:90.",
     ),
-    "colour": (
+    "colour": Honest(
         "colour histograms",
         "an engine shifts and flattens colours, so this may be the engine itself",
-        "A detector must beat this AUC clearly; report it beside the result.",
     ),
-    "file_size": (
+    "file_size": Honest(
         "bits a pixel",
-        "files of smoother pictures are smaller, so this may be the engine itself",
-        "A detector must beat this AUC clearly; report it beside the result.",
+        "files of smoother images are smaller, so this may be the engine itself",
     ),
 }
 
 
-def _run_forest(
-    sample: pd.DataFrame, features: np.ndarray, folds: Sequence[Fold], random_state: int
-) -> Interval:
-    labels = sample["label"].to_numpy(dtype=int)
-    return score_probe(sample, run_probe(features, labels, folds, random_state))
+def measure_pixels(paths: Sequence[str], n_jobs: int | None = None) -> Iterable[dict[str, Any]]:
+    """Measure what the probes of pixels need, an image at a time and in order.
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be read.
+    """
+    jobs = (delayed(_measure)(path) for path in paths)
+    found: Iterable[dict[str, Any]] = Parallel(
+        n_jobs=n_jobs, prefer="threads", return_as="generator"
+    )(jobs)
+    return found
+
+
+def _measure(path: str) -> dict[str, Any]:
+    pixels = load_image(path)
+    return {
+        "size": np.array([pixels.shape[1], pixels.shape[0]]),
+        "spectrum": resampling_spectrum(pixels),
+        "double_compression": np.array(double_compression(pixels)),
+        "grid": grid_features(pixels),
+        "colour": colour_histogram(path),
+    }
+
+
+def probe_metadata(sample: Sample) -> Check:
+    """Classify by the headers alone: size, format, JPEG tables, mode, entries."""
+    headers = sample.headers
+    numbers = np.stack([metadata_features(path) for path in sample.rows["path"]])
+    sides = headers[["width", "height"]].to_numpy() % 8
+    features = np.column_stack([numbers, sides, *(_one_hot(headers[name]) for name in FACTS)])
+    auc = _run_forest(sample, features)
+    outcomes = [
+        (is_leak(auc), LEAK, "headers alone tell the classes apart.", SAME_PATH),
+        (
+            is_doubtful(auc),
+            WARNING,
+            "headers tell the classes apart a little, perhaps by chance.",
+            "See histories. " + SAME_PATH,
+        ),
+        (True, PASS, "headers do not tell the classes apart.", ""),
+    ]
+    return judge("metadata", auc, outcomes)
+
+
+def probe_resampling(sample: Sample) -> Check:
+    """Look for the lines of a resize that the fakes have and the originals lack."""
+    sizes = sample.pixels["size"]
+    if (sizes.max(axis=1) < MIN_SIDE).all():
+        return Check("resampling", NOT_CHECKED, f"images are smaller than {MIN_SIDE} pixels.")
+    hypotheses = predict_lines(sample.pixels["spectrum"], sizes)
+    score, chosen = judge_lines(hypotheses, sample.labels, sample.folds)
+    return _judge_resampling(score_probe(sample.rows, score), hypotheses, sample.labels, chosen)
+
+
+def _judge_resampling(
+    auc: Interval, hypotheses: Hypotheses, labels: np.ndarray, chosen: list[int]
+) -> Check:
+    real, fake = ((hypotheses.heights[labels == label] > 0).mean(axis=0) for label in (0, 1))
+    shared = simplest(np.minimum(real, fake)[:-1])  # the last is a line anywhere
+    shared_name = hypotheses.names[shared]
+    alike = bool(min(real[shared], fake[shared]) >= ALIKE)
+    details: dict[str, Any] = {"both_classes_resized_alike": alike}
+    details |= {"shared": shared_name} if alike else {}
+    found = Counter(k for k in chosen if k >= 0).most_common(1)
+    if not found or not is_above_chance(auc):
+        summary = "no resize was found that the fakes went through and the originals did not"
+        summary += f"; both show one {shared_name}." if alike else "."
+        return judge("resampling", auc, [(True, PASS, summary, "")], details)
+    best = found[0][0]
+    name = hypotheses.names[best]
+    details["explanation"] = name
+    details |= {"share_real": float(real[best]), "share_fake": float(fake[best])}
+    what = "some resize" if name == ANYWHERE else f"a resize {name}"
+    summary = f"{fake[best]:.0%} of the fakes, {real[best]:.0%} of the originals show {what}."
+    weak = auc["value"] < WELL_ABOVE_HONEST
+    cautions = [
+        (alike and weak, f"Both show one {shared_name}; an engine in between may do this."),
+        (
+            not hypotheses.clear[best] and weak,
+            "Its lines lie next to multiples of 1/8, where an engine may have some too.",
+        ),
+        (
+            name.startswith(BY_ONE_FACTOR) and weak,
+            "No size confirms it, so that it may be the engine's own trace.",
+        ),
+        (
+            name == ANYWHERE,
+            "No common size explains them; an engine with a period of its own would.",
+        ),
+        (not is_leak(auc), "With this few sources that may be chance."),
+    ]
+    outcomes = [
+        (holds, WARNING, f"{summary} {caution}", _RESIZE_ALIKE if k == 0 else _RESIZE)
+        for k, (holds, caution) in enumerate(cautions)
+    ]
+    return judge("resampling", auc, [*outcomes, (True, LEAK, summary, _RESIZE)], details)
+
+
+def probe_double_compression(sample: Sample) -> Check:
+    """Look for DCT coefficients that kept to the multiples of a JPEG quantiser."""
+    if (sample.pixels["size"].min(axis=1) < MIN_SIDE).all():
+        reason = f"images are smaller than {MIN_SIDE} pixels."
+        return Check("double_compression", NOT_CHECKED, reason)
+    was = (sample.pixels["double_compression"] >= WAS_JPEG).astype(float)
+    auc = score_probe(sample.rows, was)
+    real, fake = (float(was[sample.labels == label].mean()) for label in (0, 1))
+    shares = f"{real:.0%} of the originals and {fake:.0%} of the fakes were a JPEG once"
+    missing = auc["high"] < 0.5 and real - fake > _MOST_MISSING
+    outcomes = [
+        (is_leak(auc), LEAK, f"{shares}; no engine causes that.", SAME_PATH),
+        (is_doubtful(auc), WARNING, f"{shares}, perhaps by chance.", SAME_PATH),
+        (
+            missing,
+            WARNING,
+            f"{shares}: the engine wiped it out, or the fakes were never saved as one.",
+            _RECOMPRESS,
+        ),
+        (True, PASS, f"{shares}.", ""),
+    ]
+    details = {"share_real": real, "share_fake": fake}
+    return judge("double_compression", auc, outcomes, details)
+
+
+def probe_honest(name: str, sample: Sample) -> Check:
+    """Classify by a measurement of `HONEST`; above chance is a warning, never a leak."""
+    auc, honest = _run_forest(sample, sample.pixels[name]), HONEST[name]
+    told_apart = f"{honest.sees} tell the classes apart; {honest.reason}."
+    outcomes = [
+        (is_above_chance(auc), WARNING, told_apart, honest.remedy),
+        (True, PASS, f"{honest.sees} do not tell the classes apart.", ""),
+    ]
+    return judge(name, auc, outcomes)
+
+
+def _run_forest(sample: Sample, features: np.ndarray) -> Interval:
+    probability = run_probe(features, sample.labels, sample.folds, sample.random_state)
+    return score_probe(sample.rows, probability)
 
 
 def _one_hot(values: "pd.Series[Any]") -> np.ndarray:

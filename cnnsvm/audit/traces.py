@@ -1,7 +1,7 @@
 """What a resize and a JPEG leave in the pixels, measured without a model.
 
 Both are looked for by what no engine imitates, so that finding them in the fakes alone means
-another history and not an engine:
+other post-processing and not an engine:
 
 - A resize interpolates at positions that repeat with a period set by the old and the new size.
   High frequencies are damped more at some of these positions than at others, so the mean
@@ -11,29 +11,56 @@ another history and not an engine:
   interpolation", IEEE TIFS 3(3), 2008; Kirchner, "Fast and reliable resampling detection by
   spectral analysis of fixed linear predictor residue", MM&Sec 2008). Lines at multiples of 1/8
   (the JPEG grid, decoders that enlarge 8 times, doubled pixels) and of 1/16 are left out, since
-  an engine may leave those itself.
+  an engine may leave those itself. Photographs are resized before they are published, so a line
+  alone says little: hypotheses such as "resized to 512x512 on the way" are tried on the training
+  folds, and the best is judged on the test fold.
 - A JPEG rounds the DCT coefficients of 8x8 blocks to multiples of the quantiser, which survives
   decoding to a lossless file (Fan and de Queiroz, "Identification of bitmap compression history",
   IEEE TIP 12(2), 2003).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from scipy.fft import dctn
+
+from cnnsvm.data.splits import Fold
 
 N_FFT = 4096
 #: Frequencies of a spectrum, in cycles a pixel.
 FREQUENCIES = np.arange(N_FFT // 2 + 1) / N_FFT
 MAX_SIDE = 1024  # pixels; more of an image costs time and hardly sharpens a line
 MIN_SIDE = 64  # below, a line cannot be told from its surroundings
-_LOWEST = 0.06  # below, the picture itself varies
+_LOWEST = 0.06  # below, the image itself varies
 _NEAR, _FAR = 3, 16  # surroundings of a line, in bins of the image's own resolution
 _SMOOTHING = 21
 _CLIP = 4.0  # robust standard deviations; a seam of a mask is one spike with a flat spectrum
 
 _BLOCK = 8
 _N_BLOCKS = 2048
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _QUANTISERS = np.arange(3, 33)
 _MIN_COEFFICIENTS = 40
 _BEST = 16
+
+#: Height from which a line counts, and how much more than that counts: what matters is whether
+#: there is one, since a matched resize leaves a weaker line where an engine smooths.
+PRESENT, _MOST = 3.0, 2.0
+#: For a line anywhere; among some hundred frequencies chance reaches 4.
+PRESENT_ANYWHERE = 5.0
+_COMMON = (299, 300, 336, 400, 500, 560, 600, 720, 800, 1000, 1080, 1200, 1500, 1920, 2160)
+#: Pixels that a side may have been resized from or to.
+_SIDES = np.array(sorted({*range(64, 2049, 32), *_COMMON}))
+_OBLONG = ((640, 480), (800, 600), (1024, 768), (768, 512), (1024, 576), (1280, 720), (1920, 1080))
+_FLANK = 0.02  # cycles a pixel
+_STEP = 0.002  # cycles a pixel between constant factors
+_LEAST_FACTOR = 0.1  # cycles a pixel; below, the edge of a smooth filling is taken for a line
+_AS_GOOD = 0.03
+_LEAST_GAIN = 0.05  # such as strong lines along one axis of a tenth of the fakes
+
+ANYWHERE = "a line anywhere"
+BY_ONE_FACTOR = "by one factor"
 
 
 def resampling_spectrum(pixels: np.ndarray) -> np.ndarray:
@@ -57,39 +84,19 @@ def resampling_spectrum(pixels: np.ndarray) -> np.ndarray:
         multiple of 1/16 is higher, and throughout for a side under 64 pixels.
     """
     green = _middle(pixels[:, :, 1]).astype(np.int16)
-    return np.stack([_axis_lines(green), _axis_lines(green.T)])
+    means = (sixth_difference(rows).mean(axis=0, dtype=np.float64) for rows in (green, green.T))
+    return np.stack([line_heights(profile) for profile in means])
 
 
 def sixth_difference(rows: np.ndarray) -> np.ndarray:
-    """Return the magnitude of the sixth difference along the rows.
-
-    Parameters
-    ----------
-    rows : ndarray of int16, shape (H, W), values 0-255
-
-    Returns
-    -------
-    ndarray of int16, shape (H, W - 6)
-        Empty if the rows are shorter than that.
-    """
+    """Return the magnitude of the sixth difference along rows of int16 (H, W), shape (H, W - 6)."""
     for _ in range(3):  # at most 64 * 255, which int16 holds
         rows = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]
     return np.abs(rows)
 
 
 def line_heights(profile: np.ndarray) -> np.ndarray:
-    """Divide the spectrum of a profile by its surroundings.
-
-    Parameters
-    ----------
-    profile : ndarray of float, shape (length,)
-        Mean magnitude of a high-pass filter along an axis.
-
-    Returns
-    -------
-    ndarray of float16, shape (2049,)
-        As one axis of `resampling_spectrum`.
-    """
+    """Divide the spectrum of a profile by its surroundings: one axis of `resampling_spectrum`."""
     length = len(profile)
     if length < MIN_SIDE - 6:
         return np.zeros(len(FREQUENCIES), np.float16)
@@ -118,7 +125,7 @@ def grid_features(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([_phases(green), _phases(green.T)])
 
 
-def jpeg_past(pixels: np.ndarray) -> float:
+def double_compression(pixels: np.ndarray) -> float:
     """Measure how closely the DCT coefficients keep to multiples of a JPEG quantiser.
 
     For each of the 63 AC coefficients c and each quantiser q from 3 to 32, the mean of
@@ -133,22 +140,92 @@ def jpeg_past(pixels: np.ndarray) -> float:
     Returns
     -------
     float in [-1, 1]
-        Measured on 1,100 photographs, paintings and engine outputs: below 0.25 without a JPEG in
-        the past, above 0.7 with one of quality 50 to 98. At most 0 for an image of a few blocks.
+        Measured on 1,100 photographs, paintings and engine outputs: below 0.25 if it never was a
+        JPEG, above 0.7 if it was one of quality 50 to 98. At most 0 for an image of a few blocks.
     """
     magnitudes = np.abs(_dct_blocks(pixels)).reshape(-1, _BLOCK * _BLOCK)[:, 1:]
     best = [_comb(values[values > _QUANTISERS[0] / 2]) for values in magnitudes.T]
     return float(np.mean(sorted(best)[-_BEST:])) if len(magnitudes) else 0.0
 
 
+@dataclass(frozen=True)
+class Hypotheses:
+    """Resizes that images may have gone through, and the lines that each predicts.
+
+    Parameters
+    ----------
+    names : list of str
+    heights : ndarray of float, shape (n_images, n_hypotheses)
+        Heights of the lines predicted along the two axes, less the height from which a line
+        counts, in [0, 2] each, added up.
+    clear : ndarray of bool, shape (n_hypotheses,)
+        The lines lie away from the multiples of 1/8 for most images. Next to those an engine that
+        enlarges 8 times has lines as well, where the image's own variation is strong.
+    """
+
+    names: list[str]
+    heights: np.ndarray
+    clear: np.ndarray
+
+
+def predict_lines(spectra: np.ndarray, sizes: np.ndarray) -> Hypotheses:
+    """Look up the lines that each hypothesis predicts.
+
+    Parameters
+    ----------
+    spectra : ndarray of float, shape (n_images, 2, n_frequencies)
+        See `resampling_spectrum`.
+    sizes : ndarray of int, shape (n_images, 2)
+        Width and height in pixels.
+    """
+    names, ratios = _ratios(sizes.astype(np.float64))
+    folded = np.abs(ratios - np.rint(ratios))  # aliasing brings every frequency to 0-0.5
+    places = np.rint(folded * N_FFT).astype(int)
+    images, axes = np.arange(len(sizes))[:, None, None], np.arange(2)[:, None]
+    lines = _excess(spectra[images, axes, places], PRESENT).sum(axis=1)
+    clear = (_is_clear(folded).any(axis=1).mean(axis=0) >= 0.5).tolist()
+    anywhere = _excess(spectra[:, :, _is_clear(FREQUENCIES)].max(axis=(1, 2)), PRESENT_ANYWHERE)
+    heights = np.column_stack([lines, anywhere])
+    return Hypotheses([*names, ANYWHERE], heights, np.array([*clear, True]))
+
+
+def judge_lines(
+    hypotheses: Hypotheses, labels: np.ndarray, folds: Sequence[Fold]
+) -> tuple[np.ndarray, list[int]]:
+    """Score every image by the hypothesis that explains most on the other folds.
+
+    One-sided: only lines that the fakes have more often speak for a fake. An engine that repaints
+    the whole image wipes out the lines of its input, so their absence is no evidence.
+
+    Returns
+    -------
+    score : ndarray of float, shape (n_images,)
+        In [0, 1].
+    chosen : list of int
+        The position of the hypothesis that was chosen in each fold, -1 for none.
+    """
+    score = np.zeros(len(labels))
+    chosen = []
+    scaled = hypotheses.heights / (2 * _MOST)
+    for train, test in folds:
+        fake, real = (scaled[train][labels[train] == label].mean(axis=0) for label in (1, 0))
+        gain = fake - real
+        best = simplest(gain)
+        chosen.append(best if gain[best] >= _LEAST_GAIN else -1)
+        if chosen[-1] >= 0:
+            score[test] = scaled[test, best]
+    return score, chosen
+
+
+def simplest(values: np.ndarray) -> int:
+    """Return the first hypothesis that is about as good as the best: the simple ones come first."""
+    return int(np.argmax(values >= values.max() - _AS_GOOD))
+
+
 def _middle(channel: np.ndarray, multiple: int = 1) -> np.ndarray:
     """Cut the middle out of a large channel, starting at a multiple of some pixels."""
     starts = [max(0, (side - MAX_SIDE) // 2) // multiple * multiple for side in channel.shape]
     return channel[starts[0] :, starts[1] :][:MAX_SIDE, :MAX_SIDE]
-
-
-def _axis_lines(rows: np.ndarray) -> np.ndarray:
-    return line_heights(sixth_difference(rows).mean(axis=0, dtype=np.float64))
 
 
 def _detrend(profile: np.ndarray) -> np.ndarray:
@@ -207,7 +284,7 @@ def _dct_blocks(pixels: np.ndarray) -> np.ndarray:
     blocks = tiles.reshape(-1, _BLOCK, _BLOCK)
     if len(blocks) > _N_BLOCKS:
         blocks = blocks[np.linspace(0, len(blocks) - 1, _N_BLOCKS).astype(int)]
-    return _DCT @ blocks @ _DCT.T
+    return dctn(blocks, axes=(1, 2), norm="ortho")
 
 
 def _comb(magnitudes: np.ndarray) -> float:
@@ -218,13 +295,33 @@ def _comb(magnitudes: np.ndarray) -> float:
     return float(means[n_beyond >= _MIN_COEFFICIENTS].max(initial=-1))
 
 
-def _dct_matrix() -> np.ndarray:
-    """Return the orthonormal DCT-II of 8 values, as JPEG uses it."""
-    k, x = np.mgrid[:_BLOCK, :_BLOCK]
-    matrix = np.sqrt(2 / _BLOCK) * np.cos(np.pi * (2 * x + 1) * k / (2 * _BLOCK))
-    matrix[0] /= np.sqrt(2)
-    return matrix.astype(np.float32)
+def _is_clear(frequencies: np.ndarray) -> np.ndarray:
+    return np.abs(frequencies - np.rint(frequencies * 8) / 8) > _FLANK
 
 
-_DCT = _dct_matrix()
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+def _excess(heights: np.ndarray, least: float) -> np.ndarray:
+    return np.clip(heights.astype(np.float32) - least, 0, _MOST)
+
+
+def _ratios(sizes: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Return the hypotheses and old by new size, shape (n_images, 2, n_hypotheses)."""
+    long, short = sizes.max(axis=1), sizes.min(axis=1)
+    factors = np.arange(_LEAST_FACTOR, 0.5, _STEP)
+    factors = factors[_is_clear(factors)]  # no second size could confirm these
+    oblong = np.array(_OBLONG)
+    upright = np.where((sizes[:, 1] > sizes[:, 0])[:, None, None], oblong[:, ::-1], oblong)
+    ratios = [
+        np.broadcast_to(_SIDES, (len(sizes), 2, len(_SIDES))) / sizes[:, :, None],
+        upright.swapaxes(1, 2) / sizes[:, :, None],
+        np.repeat((_SIDES / long[:, None])[:, None], 2, axis=1),
+        np.repeat((_SIDES / short[:, None])[:, None], 2, axis=1),
+        np.broadcast_to(factors, (len(sizes), 2, len(factors))),
+    ]
+    names = [
+        *(f"from or by way of {side}x{side}" for side in _SIDES),
+        *(f"from or by way of {width}x{height}" for width, height in _OBLONG),
+        *(f"from or by way of a long side of {side}" for side in _SIDES),
+        *(f"from or by way of a short side of {side}" for side in _SIDES),
+        *(f"{BY_ONE_FACTOR}, with a line at {factor:.3f} cycles a pixel" for factor in factors),
+    ]
+    return names, np.concatenate(ratios, axis=2)

@@ -23,22 +23,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="most images that the probes look at, drawn by source [%(default)s]",
     )
     parser.add_argument("--seed", type=int, default=0, help="of sample and folds [%(default)s]")
-    parser.add_argument("--jobs", type=int, metavar="N", help="threads [one a core]")
+    parser.add_argument("--jobs", type=int, default=-1, metavar="N", help="threads [one a core]")
     parser.add_argument("--work", type=Path, help="where a zip is unpacked [a temporary folder]")
     parser.add_argument("--skip-bad", action="store_true", help="leave bad rows and images out")
 
 
 def main(args: argparse.Namespace) -> int:
     """Read the data as they are, check, print; status 1 if there is a leak."""
-    from cnnsvm.audit.audit import audit, has_leak
-    from cnnsvm.audit.input import read_for_audit
+    from cnnsvm.audit.audit import audit, has_leak, read_for_audit
     from cnnsvm.io.files import write_json
     from cnnsvm.report import render_text
     from cnnsvm.report.audit import audit_report
 
     with nullcontext(args.work) if args.work else tempfile.TemporaryDirectory() as work:
         manifest, left_out = read_for_audit(
-            args.data, work, groups=args.groups, skip_bad=args.skip_bad
+            args.data, work, groups=args.groups, skip_bad=args.skip_bad, n_jobs=args.jobs
         )
         result = audit(
             manifest,

@@ -15,7 +15,7 @@ LOOKS_AT = {
     "histories": "formats, quality, sizes by class",
     "metadata": "headers alone as a classifier",
     "resampling": "resizes of the fakes only",
-    "jpeg_past": "fakes only that were JPEGs",
+    "double_compression": "fakes only that were JPEGs",
     "outside_mask": "what should be untouched",
     "grid": "8-pixel periodicities",
     "colour": "colours without places",

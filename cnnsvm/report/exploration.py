@@ -9,8 +9,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from cnnsvm.audit.anomalies import CHECKS
-from cnnsvm.audit.exploration import FILE_FEATURES
-from cnnsvm.audit.image_facts import PIXEL_FEATURES
+from cnnsvm.audit.explore import FILE_FEATURES, PIXEL_FEATURES
 from cnnsvm.data.images import load_image
 from cnnsvm.report import exploration_plots as plots
 from cnnsvm.report.model import (
@@ -51,7 +50,7 @@ def exploration_report(
     Parameters
     ----------
     found : mapping
-        As `cnnsvm.audit.exploration.explore` returns it.
+        As `cnnsvm.audit.explore.explore` returns it.
     facts : mapping
         ``title``, ``data``, ``command``, ``seconds``, and ``random_state`` of the examples; all
         of them optional.
@@ -63,7 +62,7 @@ def exploration_report(
     Report
     """
     files, pixels = found["files"], found["pixels"]
-    alarming = bool(found["odd"] or format_findings(files))
+    alarming = bool(found["anomalies"] or format_findings(files))
     sizes = {"n_images": len(files), "n_sources": found["n_sources"]}
     return Report(
         str(facts.get("title") or "Data set"),
@@ -86,7 +85,7 @@ def exploration_report(
 
 def findings(found: Mapping[str, Any]) -> list[str]:
     """Say in plain words what a reader should know first; ``found`` as of `exploration_report`."""
-    counts = Counter(entry["check"] for entry in found["odd"])
+    counts = Counter(entry["check"] for entry in found["anomalies"])
     listed = ", ".join(f"{name} ({n:,})" for name, n in counts.items())
     sentences = [_balance_finding(found), *format_findings(found["files"])]
     telling = [_spaced(name) for name, entry in found["separation"].items() if differs(entry) > 1]
@@ -352,7 +351,7 @@ def _anomalies(found: Mapping[str, Any]) -> Section:
     rows: list[list[Any]] = []
     lists: list[Block] = []
     for check, meaning in CHECKS.items():
-        entries = [entry for entry in found["odd"] if entry["check"] == check]
+        entries = [entry for entry in found["anomalies"] if entry["check"] == check]
         count = Cell(f"{len(entries):,}", "bad") if entries else "none"
         rows.append([check, count, meaning])
         listed = [

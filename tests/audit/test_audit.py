@@ -4,25 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from audit_pictures import by_way_of, check_of, manifest_of, picture, repaint, write
-from sklearn.ensemble import RandomForestClassifier
 
-from cnnsvm.audit.audit import CHECKS, audit, has_leak
-from cnnsvm.audit.sample import draw_sample
+from cnnsvm.audit.audit import CHECKS, PROBES, audit, draw_sample, has_leak
 from cnnsvm.data.manifest import ManifestError
 
 N = 20
 SIDE = 192
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_trees():
-    """Most of an audit's time goes into forests, on which nothing here depends."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cnnsvm.evaluation.negative_controls.RandomForestClassifier",
-            lambda n_trees, **options: RandomForestClassifier(20, **options),
-        )
-        yield
 
 
 def run(manifest, **options):
@@ -90,7 +77,7 @@ def test_a_result_is_json_and_complete(seed_result):
 def test_too_few_sources_are_told_and_not_probed(folder, fakes):
     manifest = manifest_of(fakes[:1], fakes[1:4])
     result = run(manifest)
-    for name in CHECKS[CHECKS.index("metadata") :]:
+    for name in PROBES:
         assert check_of(result, name)["verdict"] == "not checked"
         assert "1 source(s) with real images" in check_of(result, name)["summary"]
 

@@ -3,15 +3,21 @@ import pytest
 from audit_pictures import manifest_of, picture, write
 from PIL import Image
 
-from cnnsvm.audit.headers import check_histories, describe_header, read_headers
+from cnnsvm.audit.check import DataSet
+from cnnsvm.audit.headers import (
+    check_histories,
+    describe_header,
+    estimate_quality,
+    read_headers,
+)
 from cnnsvm.data.images import ImageError
 
 PICTURES = [picture(seed, 72, 64) for seed in range(16)]
 
 
 def histories(manifest):
-    headers = read_headers(manifest["path"].tolist(), n_jobs=1)
-    return check_histories(manifest.assign(unit=manifest["source_id"]), headers)
+    headers = read_headers(manifest["path"].tolist())
+    return check_histories(DataSet(manifest.assign(unit=manifest["source_id"]), headers))
 
 
 def both(folder, real=None, fake=None, fakes=PICTURES):
@@ -111,3 +117,21 @@ def test_sizes_of_one_picture_a_class_are_chance(tmp_path):
     check = histories(manifest)
     assert check.details["facts"]["multiple_of_8"]["distance"] == 1
     assert check.verdict == "pass"
+
+
+@pytest.mark.parametrize("quality", [5, 50, 75, 90, 100])
+def test_quality_is_exact_for_libjpeg_and_near_for_its_neighbours(tmp_path, quality):
+    (path,) = write(tmp_path, PICTURES[:1], ending="jpg", quality=quality)
+    assert describe_header(path)["quality"] == quality
+    with Image.open(path) as image:
+        table = np.array(image.quantization[0])
+    assert abs(estimate_quality(np.maximum(table - 1, 1)) - quality) <= 3
+
+
+def test_sizes_are_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (path,) = write(tmp_path, PICTURES[:1], ending="jpg", exif=exif)
+    header = describe_header(path)
+    assert (header["width"], header["height"]) == (64, 72)
+    assert "exif" in header["entries"]

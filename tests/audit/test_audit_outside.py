@@ -2,24 +2,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from audit_pictures import by_way_of, lower_half, picture, repaint, write
-from sklearn.ensemble import RandomForestClassifier
 
+from cnnsvm.audit.check import Sample
 from cnnsvm.audit.outside import compare_outside, find_pairs, probe_outside
 from cnnsvm.data.manifest import make_manifest, make_row
 
 PICTURES = [picture(seed, 140, 120) for seed in range(12)]
 MASKS = [lower_half(pixels) for pixels in PICTURES]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_trees():
-    """Most of an audit's time goes into forests, on which nothing here depends."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cnnsvm.evaluation.negative_controls.RandomForestClassifier",
-            lambda n_trees, **options: RandomForestClassifier(20, **options),
-        )
-        yield
 
 
 def paste(fakes, reals=PICTURES):
@@ -45,7 +34,7 @@ def sample_of(folder, fakes, reals=PICTURES, variant="spliced", **options):
 
 
 def outside(sample):
-    return probe_outside(sample, 2, 0, n_jobs=1, progress=False)
+    return probe_outside(Sample(sample, folds=[(), ()]))
 
 
 def noisy(pictures, strength):
@@ -100,8 +89,7 @@ def test_only_fakes_with_a_mask_and_an_original_of_their_size_are_compared(tmp_p
     assert len(find_pairs(sample[sample["source_id"] != "s3"], "spliced")) == 11
     assert not find_pairs(sample.assign(mask_path=None), "spliced")
     assert not find_pairs(sample.assign(width=sample["width"] + sample["label"]), "spliced")
-    unmasked = probe_outside(sample.assign(mask_path=None), 2, 0, 1, progress=False)
-    assert unmasked.verdict == "not checked"
+    assert outside(sample.assign(mask_path=None)).verdict == "not checked"
 
 
 def test_a_mask_that_leaves_next_to_nothing_is_left_out(tmp_path):

@@ -3,53 +3,40 @@ import pandas as pd
 import pytest
 from audit_pictures import as_jpeg, by_way_of, manifest_of, picture, repaint, write
 from PIL import Image
-from sklearn.ensemble import RandomForestClassifier
 
-from cnnsvm.audit.check import score_probe, worst_verdict
+from cnnsvm.audit.check import Sample, score_probe, worst_verdict
 from cnnsvm.audit.headers import read_headers
 from cnnsvm.audit.probes import (
-    describe_pixels,
+    HONEST,
+    measure_pixels,
+    probe_double_compression,
     probe_honest,
-    probe_jpeg_past,
     probe_metadata,
     probe_resampling,
 )
-from cnnsvm.audit.traces import jpeg_past, resampling_spectrum
+from cnnsvm.audit.traces import double_compression, resampling_spectrum
 from cnnsvm.data.splits import grouped_folds
 
 N = 20
 PICTURES = [picture(seed) for seed in range(N)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _few_trees():
-    """Most of an audit's time goes into forests, on which nothing here depends."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "cnnsvm.evaluation.negative_controls.RandomForestClassifier",
-            lambda n_trees, **options: RandomForestClassifier(20, **options),
-        )
-        yield
-
-
 def resampling(reals, fakes):
-    sample, described = paired(reals, fakes)
-    described["spectrum"] = np.stack([resampling_spectrum(image) for image in [*reals, *fakes]])
-    folds = grouped_folds(sample["label"], sample["source_id"], 3)
-    return probe_resampling(sample, described, folds)
+    spectra = np.stack([resampling_spectrum(image) for image in [*reals, *fakes]])
+    return probe_resampling(sample_of(reals, fakes, 3, spectrum=spectra))
 
 
-def past(reals, fakes):
-    sample, described = paired(reals, fakes)
-    described["jpeg_past"] = np.array([jpeg_past(image) for image in [*reals, *fakes]])
-    return probe_jpeg_past(sample, described)
+def compression(reals, fakes):
+    traces = np.array([double_compression(image) for image in [*reals, *fakes]])
+    return probe_double_compression(sample_of(reals, fakes, double_compression=traces))
 
 
-def paired(reals, fakes):
+def sample_of(reals, fakes, n_splits=2, **pixels):
     labels = [0] * len(reals) + [1] * len(fakes)
     sources = [f"s{i}" for images in (reals, fakes) for i in range(len(images))]
+    rows = pd.DataFrame({"source_id": sources, "label": labels})
     sizes = np.array([image.shape[1::-1] for image in [*reals, *fakes]])
-    return pd.DataFrame({"source_id": sources, "label": labels}), {"size": sizes}
+    return Sample(rows, rows, {"size": sizes, **pixels}, grouped_folds(labels, sources, n_splits))
 
 
 @pytest.fixture(scope="module")
@@ -94,31 +81,29 @@ def test_an_engine_that_enlarges_four_times_is_no_resize(kernel):
 def test_tiny_images_are_not_checked():
     tiny = [pixels[:32, :32] for pixels in PICTURES]
     assert resampling(tiny, tiny).verdict == "not checked"
-    assert past(tiny, tiny).verdict == "not checked"
+    assert compression(tiny, tiny).verdict == "not checked"
 
 
 def test_only_fakes_that_were_jpegs_are_a_leak():
     compressed = [as_jpeg(pixels, 90) for pixels in PICTURES]
-    leak = past(PICTURES, compressed)
+    leak = compression(PICTURES, compressed)
     assert (leak.verdict, leak.auc) == ("leak", 1.0)
-    assert past(compressed, compressed).verdict == "pass"
-    assert past(PICTURES, PICTURES).verdict == "pass"
+    assert compression(compressed, compressed).verdict == "pass"
+    assert compression(PICTURES, PICTURES).verdict == "pass"
 
 
 def test_an_engine_may_wipe_out_what_the_originals_were():
     compressed = [as_jpeg(pixels, 90) for pixels in PICTURES]
-    check = past(compressed, PICTURES)
+    check = compression(compressed, PICTURES)
     assert check.verdict == "warning"
     assert "recompressed" in check.remedy
 
 
 def metadata(folder, reals, fakes, **fake_options):
-    sample = manifest_of(
-        write(folder / "real", reals), write(folder / "fake", fakes, **fake_options)
-    )
-    headers = read_headers(sample["path"].tolist(), n_jobs=1)
-    folds = grouped_folds(sample["label"], sample["source_id"], 2)
-    return probe_metadata(sample, headers, folds, 0)
+    rows = manifest_of(write(folder / "real", reals), write(folder / "fake", fakes, **fake_options))
+    headers = read_headers(rows["path"].tolist())
+    folds = grouped_folds(rows["label"], rows["source_id"], 2)
+    return probe_metadata(Sample(rows, headers, folds=folds))
 
 
 def test_sizes_that_an_engine_rounds_to_multiples_of_8_are_a_leak(tmp_path):
@@ -132,26 +117,24 @@ def test_equal_headers_pass(tmp_path):
     assert check.auc == 0.5
 
 
-def test_what_an_engine_changes_too_is_a_warning_at_most():
-    sample, _ = paired(PICTURES, PICTURES)
-    folds = grouped_folds(sample["label"], sample["source_id"], 2)
-    told_apart = sample[["label"]].to_numpy(dtype=float)
-    for name in ("grid", "colour", "file_size"):
-        check = probe_honest(name, told_apart, sample, folds, 0)
-        assert (check.verdict, check.auc) == ("warning", 1.0)
-        assert check.remedy
-    assert probe_honest("grid", 0 * told_apart, sample, folds, 0).verdict == "pass"
+@pytest.mark.parametrize("name", HONEST)
+def test_what_an_engine_changes_too_is_a_warning_at_most(name):
+    labels = np.repeat([0.0, 1.0], N)[:, None]
+    check = probe_honest(name, sample_of(PICTURES, PICTURES, **{name: labels}))
+    assert (check.verdict, check.auc) == ("warning", 1.0)
+    assert check.remedy
+    assert probe_honest(name, sample_of(PICTURES, PICTURES, **{name: 0 * labels})).verdict == "pass"
 
 
 def test_images_are_described_in_order(tmp_path):
     paths = write(tmp_path, PICTURES[:4])
-    described = list(describe_pixels(paths, n_jobs=2))
+    described = list(measure_pixels(paths, n_jobs=2))
     assert [tuple(d["size"]) for d in described] == [p.shape[1::-1] for p in PICTURES[:4]]
     np.testing.assert_array_equal(described[3]["spectrum"], resampling_spectrum(PICTURES[3]))
 
 
 def test_the_sure_bound_is_the_lower():
-    sample, _ = paired(PICTURES, PICTURES)
+    sample = sample_of(PICTURES, PICTURES).rows
     scores = np.clip(sample["label"] * 0.2 + np.random.default_rng(0).random(2 * N) * 0.8, 0, 1)
     auc = score_probe(sample, scores.to_numpy())
     assert auc["surely"] < auc["low"] < auc["value"] < auc["high"]

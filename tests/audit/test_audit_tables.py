@@ -3,13 +3,8 @@ import pytest
 from audit_pictures import manifest_of, picture, write
 from PIL import Image
 
-from cnnsvm.audit.tables import (
-    Copies,
-    check_balance,
-    check_duplicates,
-    check_splits,
-    find_copies,
-)
+from cnnsvm.audit.check import DataSet
+from cnnsvm.audit.tables import check_balance, check_duplicates, check_splits, find_copies
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.data.near_duplicates import DuplicatePair
 
@@ -29,11 +24,15 @@ def add(manifest, folder, pixels, source, label=0, **options):
 
 
 def duplicates(manifest):
-    return check_duplicates(manifest, find_copies(manifest, n_jobs=1))
+    return check_duplicates(DataSet(manifest, copies=find_copies(manifest)))
 
 
 def splits(manifest):
-    return check_splits(manifest, find_copies(manifest, n_jobs=1))
+    return check_splits(DataSet(manifest, copies=find_copies(manifest)))
+
+
+def balance(manifest):
+    return check_balance(DataSet(manifest))
 
 
 def halves(manifest):
@@ -42,17 +41,17 @@ def halves(manifest):
 
 
 def test_a_balanced_table_passes(manifest):
-    check = check_balance(manifest)
+    check = balance(manifest)
     assert check.verdict == "pass"
     assert check.details["n_real"] == check.details["n_fake"] == 12
 
 
 def test_sources_of_one_class_and_rare_classes_are_warned_of(manifest):
     apart = manifest.assign(source_id=[f"s{i}" for i in range(len(manifest))])
-    assert "no source has both classes" in check_balance(apart).summary
-    assert "1 of 12 sources" in check_balance(manifest.iloc[1:]).summary
-    assert "rare" in check_balance(manifest.iloc[11:]).summary
-    assert "all images are real" in check_balance(manifest[manifest["label"] == 0]).summary
+    assert "no source has both classes" in balance(apart).summary
+    assert "1 of 12 sources" in balance(manifest.iloc[1:]).summary
+    assert "rare" in balance(manifest.iloc[11:]).summary
+    assert "all images are real" in balance(manifest[manifest["label"] == 0]).summary
 
 
 def test_without_splits_there_is_nothing_to_check(manifest):
@@ -87,7 +86,7 @@ def test_a_split_that_lacks_a_class_is_warned_of(manifest):
     assert "test lacks a class" in check.summary
 
 
-def test_different_pictures_are_no_duplicates(manifest):
+def test_different_images_are_no_duplicates(manifest):
     assert duplicates(manifest).verdict == "pass"
 
 
@@ -122,9 +121,12 @@ def test_few_copies_among_many_sources_are_a_warning(manifest, monkeypatch, tmp_
     assert duplicates(add(manifest, tmp_path, small, "s99")).verdict == "warning"
 
 
-def test_pictures_that_merely_resemble_each_other_are_a_warning(manifest):
-    copies = Copies([DuplicatePair("s1", "s2", identical=False, distance=6)], [0.8])
-    check = check_duplicates(manifest, copies)
+def test_images_that_merely_resemble_each_other_are_a_warning(manifest):
+    alike = [DuplicatePair("s1", "s2", identical=False, distance=6)]
+    copies = {"identical": [], "copy": [], "alike": alike}
+    check = check_duplicates(DataSet(manifest, copies=copies))
     assert check.verdict == "warning"
     assert check.remedy.startswith("Look at the pairs")
-    assert check_splits(halves(manifest), copies).verdict == "pass"  # both are in train
+    assert (
+        check_splits(DataSet(halves(manifest), copies=copies)).verdict == "pass"
+    )  # both are in train

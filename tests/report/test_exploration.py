@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from report_contract import HOSTILE, check_report
 
-from cnnsvm.audit.exploration import explore
+from cnnsvm.audit.explore import explore
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.report import render_html

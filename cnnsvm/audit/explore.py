@@ -11,27 +11,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
+from PIL import Image
 from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
 
 from cnnsvm.audit.anomalies import (
     CHECKS,
     UNSTATED,
-    Odd,
-    keep_readable,
-    list_odd,
-    odd_files,
-    odd_masks,
-    odd_sources,
+    Anomaly,
+    file_anomalies,
+    list_anomalies,
+    mask_anomalies,
+    readable,
+    source_anomalies,
 )
-from cnnsvm.audit.image_facts import (
-    PIXEL_FEATURES,
-    describe_header,
-    describe_mask,
-    describe_pixels,
-    measure_files,
-)
-from cnnsvm.data.images import ImageError
+from cnnsvm.audit.headers import describe_header
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.io.progress import show_progress
 
 #: Compared between the classes: column -> what it is.
 FILE_FEATURES = {
@@ -41,8 +38,20 @@ FILE_FEATURES = {
     "bits_a_pixel": "length of the file by its pixels",
     "quality": "JPEG quality whose table is nearest",
 }
-_HEADER = ("width", "height", "format", "bytes", "quality")
+#: What `describe_pixels` measures -> what it is.
+PIXEL_FEATURES = {
+    "brightness": "mean luma, 0-255",
+    "contrast": "standard deviation of luma",
+    "colourfulness": "measure of Hasler and Süsstrunk",
+    "detail": "mean difference of neighbours in a row, in levels of luma",
+}
+_HEADER = ["width", "height", "format", "bytes", "bits_a_pixel", "quality"]
 _TEXT = ("path", "source_id", "variant", "engine", "mask_schema", "mask_path", "split", "sha256")
+_GRID = 64  # side of a mean mask
+_STATS_PIXELS = 2**20  # enough for a mean; 36 megapixels of floats would be 144 MB
+
+#: Describes each of some paths: a table with the columns of a description and ``problem``.
+Measure = Callable[[Callable[[str], dict[str, Any]], pd.Series, list[str], str], pd.DataFrame]
 
 
 def explore(
@@ -65,7 +74,7 @@ def explore(
     random_state : int
         Seed of the sample.
     n_jobs : int or None
-        Threads; None takes one a core.
+        Threads; None means 1, -1 one a core.
     progress : bool
         Show progress on standard error if that is a terminal.
 
@@ -81,7 +90,7 @@ def explore(
         with its ``coverage`` in [0, 1]; ``mean_masks``, schema -> float (64, 64), stretched to a
         square; ``separation``, feature -> medians ``real`` and ``fake``, ``roc_auc``, ``gap``
         (the Kolmogorov-Smirnov distance, in [0, 1]) and ``chance`` (what that exceeds in one of
-        20 draws of so many independent images from one distribution); ``odd``,
+        20 draws of so many independent images from one distribution); ``anomalies``,
         dicts of ``check`` (out of ``CHECKS``), ``path``, ``source_id`` and ``reason``.
 
     Raises
@@ -92,14 +101,15 @@ def explore(
     if max_images < 1 or max_megapixels <= 0:
         limits = f"{max_images!r} and {max_megapixels!r}"
         raise ValueError(f"max_images must be at least 1, max_megapixels positive, got {limits}.")
-    measure = partial(measure_files, n_jobs=n_jobs, hide=None if progress else True)
-    rows, odd = _usable_rows(manifest)
-    files, masks = _read_headers(rows, odd, measure)
-    odd += [*odd_files(files), *odd_sources(rows), *odd_masks(files, masks)]
+    measure = partial(_measure, n_jobs=n_jobs, progress=progress)
+    rows, anomalies = _usable_rows(manifest)
+    files, masks = _read_headers(rows, anomalies, measure)
+    anomalies += [*file_anomalies(files), *source_anomalies(rows), *mask_anomalies(files, masks)]
     sample = choose_sample(files, max_images, max_megapixels, random_state)
-    pixels = sample.join(measure(describe_pixels, sample["path"], tuple(PIXEL_FEATURES), "decoded"))
-    pixels = keep_readable("unreadable images", pixels, odd)
-    coverage, mean_masks = _decode_masks(masks[masks["path"].isin(sample["path"])], odd, measure)
+    pixels = measure(describe_pixels, sample["path"], list(PIXEL_FEATURES), "images")
+    pixels = readable("unreadable images", sample.join(pixels), anomalies)
+    sampled = masks[masks["path"].isin(sample["path"])]
+    coverage, mean_masks = _decode_masks(sampled, anomalies, measure)
     order = list(CHECKS)
     return {
         **_count(rows),
@@ -109,7 +119,7 @@ def explore(
         "masks": coverage,
         "mean_masks": mean_masks,
         "separation": _separate(files, FILE_FEATURES) | _separate(pixels, PIXEL_FEATURES),
-        "odd": sorted(odd, key=lambda entry: order.index(entry["check"])),
+        "anomalies": sorted(anomalies, key=lambda entry: order.index(entry["check"])),
     }
 
 
@@ -128,7 +138,62 @@ def choose_sample(
     return files[files["source_id"].isin(names)].head(max_images)
 
 
-def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Odd]]:
+def describe_pixels(path: str) -> dict[str, float]:
+    """Measure ``PIXEL_FEATURES`` on evenly spaced rows of an image.
+
+    References
+    ----------
+    Hasler and Süsstrunk, "Measuring colourfulness in natural images", SPIE 5007, 2003 (M3).
+    """
+    pixels = load_image(path)
+    # whole rows, so that neighbours are neighbours in the file
+    rows = pixels[:: max(pixels.shape[0] * pixels.shape[1] // _STATS_PIXELS, 1)].astype(np.float32)
+    red, green, blue = np.moveaxis(rows, 2, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    red_green, yellow_blue = red - green, (red + green) / 2 - blue
+    spread = np.hypot(red_green.std(), yellow_blue.std())
+    offset = np.hypot(red_green.mean(), yellow_blue.mean())
+    steps = np.abs(np.diff(luma, axis=1))
+    return {
+        "brightness": float(luma.mean()),
+        "contrast": float(luma.std()),
+        "colourfulness": float(spread + 0.3 * offset),
+        "detail": float(steps.mean()) if steps.size else float("nan"),
+    }
+
+
+def describe_mask(path: str) -> dict[str, Any]:
+    """Measure the share of a mask that is white, and shrink it to 64x64 shares of white."""
+    white = load_image(path)[:, :, 0] >= 128
+    levels = Image.fromarray(white.view(np.uint8) * 255)
+    small = levels.resize((_GRID, _GRID), Image.Resampling.BOX)
+    return {"coverage": float(white.mean()), "grid": np.asarray(small, dtype=np.float32) / 255}
+
+
+def _measure(
+    describe: Callable[[str], dict[str, Any]],
+    paths: pd.Series,
+    columns: list[str],
+    what: str,
+    *,
+    n_jobs: int | None,
+    progress: bool,
+) -> pd.DataFrame:
+    """Describe files on threads; ``problem`` is None, or why a file could not be described."""
+    jobs = (delayed(_try)(describe, path) for path in paths)
+    found = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
+    found = list(show_progress(found, len(paths), what, progress))
+    return pd.DataFrame(found, index=paths.index, columns=[*columns, "problem"])
+
+
+def _try(describe: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any]:
+    try:
+        return {**describe(path), "problem": None}
+    except ImageError as error:
+        return {"problem": str(error).removeprefix(f"{path}: ")}
+
+
+def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Anomaly]]:
     """Keep the rows that have a label, a path and a source; name what is not stated of fakes."""
     # columns of one's own may have the names of what is found out here
     known = [column for column in ("label", "record", *_TEXT) if column in manifest]
@@ -139,13 +204,12 @@ def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Odd]]:
     rows["record"] = rows.get("record", rows["source_id"]).fillna(rows["source_id"])
     good = rows["label"].isin([0, 1]) & rows["path"].notna() & rows["source_id"].notna()
     bad = rows[~good]
-    numbers = (np.flatnonzero(~good) + 1).tolist()
-    texts = [f"row {n}, label {v!r}" for n, v in zip(numbers, bad["label"], strict=True)]
-    odd = list_odd("unusable rows", bad, texts)
+    texts = [f"row {i + 1}, label {v!r}" for i, v in zip(bad.index, bad["label"], strict=True)]
+    anomalies = list_anomalies("unusable rows", bad, texts)
     for entry in manifest.attrs.get("skipped", []):
         reason = str(entry["reason"]).removeprefix(f"{entry['path']}: ")
         where = {"path": str(entry["path"]), "source_id": ""}
-        odd.append({"check": "left out on reading", **where, "reason": reason})
+        anomalies.append({"check": "left out on reading", **where, "reason": reason})
     if not good.any():
         raise ValueError(
             f"none of {len(manifest)} rows can be used. Give each a label (0 or 1), a path and a "
@@ -154,7 +218,7 @@ def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Odd]]:
     rows = rows[good].astype({"label": int})
     for column in ("variant", "engine", "mask_schema"):
         rows.loc[rows["label"].eq(1) & rows[column].isna(), column] = UNSTATED
-    return rows, odd
+    return rows, anomalies
 
 
 def _count(rows: pd.DataFrame) -> dict[str, Any]:
@@ -177,35 +241,33 @@ def _count(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _read_headers(
-    rows: pd.DataFrame, odd: list[Odd], measure: Callable[..., pd.DataFrame]
+    rows: pd.DataFrame, anomalies: list[Anomaly], measure: Measure
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the readable images, and those of them that are fakes with a readable mask."""
-    found = measure(describe_header, rows["path"], _HEADER, "images")
-    files = rows.drop(columns=[*_HEADER], errors="ignore").join(found)
-    files = keep_readable("unreadable images", files, odd)
+    files = rows.join(measure(describe_header, rows["path"], _HEADER, "images"))
+    files = readable("unreadable images", files, anomalies)
     if files.empty:
-        raise ImageError(f"none of {len(rows)} images can be read; the first: {odd[-1]['reason']}")
+        reason = anomalies[-1]["reason"]
+        raise ImageError(f"none of {len(rows)} images can be read; the first: {reason}")
     files = files.astype({"width": int, "height": int, "bytes": int, "quality": float})
-    n_pixels = files["width"] * files["height"]
-    files["megapixels"] = n_pixels / 1e6
+    files["megapixels"] = files["width"] * files["height"] / 1e6
     files["aspect"] = files["width"] / files["height"]
-    files["bits_a_pixel"] = 8 * files["bytes"] / n_pixels
     masks = files[files["label"].eq(1) & files["mask_path"].notna()]
     headers = measure(describe_header, masks["mask_path"], _HEADER, "masks").add_prefix("mask_")
     masks = masks.join(headers.rename(columns={"mask_problem": "problem"}))
-    return files, keep_readable("unreadable masks", masks, odd, "mask_path")
+    return files, readable("unreadable masks", masks, anomalies, "mask_path")
 
 
 def _decode_masks(
-    masks: pd.DataFrame, odd: list[Odd], measure: Callable[..., pd.DataFrame]
+    masks: pd.DataFrame, anomalies: list[Anomaly], measure: Measure
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Return the coverage of each mask, and where the masks of a schema lie."""
     once = masks.drop_duplicates("mask_path")[["mask_path", "mask_schema", "source_id"]]
-    found = once.join(measure(describe_mask, once["mask_path"], ("coverage", "grid"), "masks"))
-    found = keep_readable("unreadable masks", found, odd, "mask_path")
+    found = once.join(measure(describe_mask, once["mask_path"], ["coverage", "grid"], "masks"))
+    found = readable("unreadable masks", found, anomalies, "mask_path")
     blank = found[found["coverage"].isin([0, 1])]
     texts = ["all white" if coverage else "all black" for coverage in blank["coverage"]]
-    odd += list_odd("blank masks", blank, texts, "mask_path")
+    anomalies += list_anomalies("blank masks", blank, texts, "mask_path")
     schemas = found.groupby("mask_schema")["grid"]
     means = {str(name): np.mean(np.stack(list(grids)), axis=0) for name, grids in schemas}
     return found.drop(columns="grid"), means
