@@ -141,8 +141,9 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.evaluation.training_overlap import leave_out_seen_by
+    from cnnsvm.report import render_text, write_report
     from transfer_study.joining import join_manifests
-    from transfer_study.report import format_transfer, write_transfer
+    from transfer_study.report import transfer_report
     from transfer_study.study import measure_transfer
     from transfer_study.summary import summarise_transfer
 
@@ -177,8 +178,9 @@ def run(args: argparse.Namespace) -> int:
     facts = describe(args, name, detector, own | others, manifest)
     facts["warnings"] = collect_warnings(own | others, manifest, externals)
     facts |= {"seconds": time.perf_counter() - started, "environment": environment}
-    files = write_transfer(out, judged, summary, facts)
-    print(format_transfer(summary, facts, files.values()))
+    report = transfer_report(judged, summary, facts)
+    files = write_report(out, report)
+    print(render_text(report, files.values()), end="")
     return 0
 
 

@@ -109,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.evaluation.training_overlap import leave_out_seen, leave_out_seen_by
-    from robustness_study.report import format_robustness, write_robustness
+    from cnnsvm.report import render_text, write_report
+    from robustness_study.report import robustness_report
     from robustness_study.study import summarise_robustness
 
     started = time.perf_counter()
@@ -136,8 +137,9 @@ def run(args: argparse.Namespace) -> int:
     summary = summarise_robustness(predictions, N_RESAMPLES, args.seed)
     facts = describe(args, name, detector, prepared)
     facts |= {"seconds": time.perf_counter() - started, "environment": environment}
-    files = write_robustness(out, predictions, summary, facts)
-    print(format_robustness(summary, facts, files.values()))
+    report = robustness_report(predictions, summary, facts)
+    files = write_report(out, report)
+    print(render_text(report, files.values()), end="")
     return 0
 
 

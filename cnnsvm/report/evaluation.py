@@ -29,7 +29,7 @@ from cnnsvm.report.model import (
     facts_of,
     provenance,
 )
-from cnnsvm.report.render import Loader, thumbnail, to_json
+from cnnsvm.report.render import Loader, thumbnail, to_csv, to_json
 from cnnsvm.report.wording import (
     METRIC_GAPS,
     METRIC_LABELS,
@@ -148,7 +148,7 @@ def folds_csv(folds: Sequence[Mapping[str, Any]]) -> str:
         row |= fold.get("metrics") or {}
         row |= {f"best_{name}": value for name, value in (fold.get("best_params") or {}).items()}
         rows.append(row)
-    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    return to_csv(pd.DataFrame(rows))
 
 
 def predictions_csv(predictions: pd.DataFrame) -> str:
@@ -165,7 +165,7 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
             f"predictions lack the column(s) {', '.join(missing)}; "
             f"a report needs {', '.join(PREDICTION_COLUMNS)}."
         )
-    return predictions[list(PREDICTION_COLUMNS)].to_csv(index=False, lineterminator="\n")
+    return to_csv(predictions[list(PREDICTION_COLUMNS)])
 
 
 def explain(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

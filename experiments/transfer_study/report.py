@@ -1,37 +1,29 @@
-"""The report on unseen engines: text, CSV, JSON, and one HTML page with a plot."""
+"""The report on unseen engines."""
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from cnnsvm.report import sections
-from cnnsvm.report.files import to_json, write_files
-from cnnsvm.report.markup import Html, element, html, image, join, paragraph, section, table
-from cnnsvm.report.render import to_png
-from cnnsvm.report.style import CSS, PAGE
-from cnnsvm.report.summaries import (
-    WIDE,
-    Row,
-    card,
-    interval_of,
-    outcome,
-    page_head,
-    text_head,
-    text_tail,
-    trust,
-    warnings_of,
-    wrapped,
+from cnnsvm.report.model import (
+    Card,
+    Column,
+    Note,
+    Plot,
+    Plots,
+    Report,
+    Section,
+    Table,
+    facts_of,
+    provenance,
 )
-from cnnsvm.report.text import format_table
-from cnnsvm.report.wording import format_interval, format_number, is_number
+from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.wording import Row, format_number, interval_of, is_number, outcome
 from robustness_study.plot import shown_variants
 from transfer_study.plot import external_names, family_order, transfer_plot
 from transfer_study.study import ALL_FAMILIES, FIRST, HELD_OUT
 from transfer_study.summary import ALL, MEAN, MEAN_OF_SAME, METRICS
 
-FILE = "leave-one-out.json"
 FROZEN = (
     "No source of the test part gave an image to any training, and no detector that judges an "
     "engine as unseen was fitted, calibrated or given its threshold with that engine's fakes. "
@@ -50,65 +42,42 @@ GROWTH = (
     "not yet among them, so over fewer in each line; 'never added' is the mean over the same "
     "families throughout."
 )
-_Form = Callable[[Row, str], str]
+RATES = [Column(name, in_text="value") for name in ("found", "alarms")]
 
 
-def write_transfer(
-    out: Path, judged: pd.DataFrame, summary: pd.DataFrame, facts: Mapping[str, Any]
-) -> dict[str, Path]:
-    """Write ``leave-one-out.html``, ``.json`` and ``.csv``, and ``leave-one-out-predictions.csv``.
+def transfer_report(
+    judged: pd.DataFrame, summary: pd.DataFrame, facts: Mapping[str, Any]
+) -> Report:
+    """Make the report, with ``leave-one-out.json``, ``.csv`` and ``-predictions.csv``.
 
     Parameters
     ----------
-    out : Path
-        Folder; made if it is missing.
     judged : DataFrame
         As `transfer_study.study.measure_transfer` returns it.
     summary : DataFrame
         As `transfer_study.summary.summarise_transfer` returns it.
     facts : mapping
-        ``title``, ``data``, ``command``, ``n_images``, ``n_sources``, ``split``, ``seconds``,
-        ``settings``, ``environment``, ``warnings`` and ``skipped`` (``path`` and ``reason``
-        each); all of them optional.
-
-    Returns
-    -------
-    dict of str to Path
-        File name to path.
+        ``title``, and what `facts_of` and `provenance` take; all of them optional.
     """
-    contents = {
-        "leave-one-out.html": render_transfer(summary, facts),
-        FILE: to_json({**facts, "summary": _nested(summary)}),
-        "leave-one-out.csv": summary.to_csv(index=False, lineterminator="\n"),
-        "leave-one-out-predictions.csv": judged.to_csv(index=False, lineterminator="\n"),
-    }
-    return write_files(out, contents)
-
-
-def format_transfer(
-    summary: pd.DataFrame, facts: Mapping[str, Any], files: Iterable[Path] = ()
-) -> str:
-    """Write a summary as text: tables of at most 98 characters a line, unless a name is long.
-
-    Parameters
-    ----------
-    summary, facts
-        As `write_transfer` takes them.
-    files : iterable of Path
-        Where the written files are.
-
-    Returns
-    -------
-    str
-        With a final newline.
-    """
-    blocks = [text_head(str(facts.get("title") or "Unseen engines"), facts)]
-    for heading, headers, rows in _tables(summary, _short):
-        blocks.append(f"{heading}\n{format_table(headers, rows)}")
-    prose = [" ".join(describe_transfer(summary)), *_notes(summary)]
-    prose += [f"Warning: {text}" for text in warnings_of(facts, FILE)]
-    blocks += [wrapped(text) for text in prose]
-    return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
+    alt = "ROC AUC by engine, unseen and seen, with the values of the tables below"
+    return Report(
+        str(facts.get("title") or "Unseen engines"),
+        facts_of(facts),
+        findings=describe_transfer(summary),
+        note=Note("How far to trust this", _notes(summary)),
+        cards=_cards(summary),
+        sections=[
+            Section("Plot", [Plots([Plot(transfer_plot(summary), alt)], wide=True)]),
+            *_tables(summary),
+            *provenance(facts),
+        ],
+        files={
+            "leave-one-out.json": to_json({**facts, "summary": _nested(summary)}),
+            "leave-one-out.csv": to_csv(summary),
+            "leave-one-out-predictions.csv": to_csv(judged),
+        },
+        name="leave-one-out",
+    )
 
 
 def describe_transfer(summary: pd.DataFrame) -> list[str]:
@@ -140,78 +109,45 @@ def describe_transfer(summary: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def render_transfer(summary: pd.DataFrame, facts: Mapping[str, Any]) -> str:
-    """Write a summary as a page that needs nothing from elsewhere.
-
-    Parameters
-    ----------
-    summary, facts
-        As `write_transfer` takes them.
-
-    Returns
-    -------
-    str
-        HTML with inline style and embedded images; paths and names in it are escaped.
-    """
-    title = str(facts.get("title") or "Unseen engines")
-    alt = "ROC AUC by engine, unseen and seen, with the values of the tables below"
-    plot = element("figure", image(to_png(transfer_plot(summary)), "png", alt))
-    body = [
-        page_head(title, facts),
-        element("ul", *_cards(summary), class_="cards"),
-        paragraph(" ".join(describe_transfer(summary))),
-        trust(" ".join(_notes(summary))),
-        section("Plot", element("div", plot, class_="plots wide")),
-        *(section(name, table(headers, rows)) for name, headers, rows in _tables(summary, _long)),
-        sections.provenance({**facts, "warnings": warnings_of(facts, FILE), "skipped": []}),
-    ]
-    return PAGE.format(title=html(title), css=CSS + WIDE, body=join(body))
-
-
-def _tables(summary: pd.DataFrame, form: _Form) -> list[tuple[str, list[str], list[list[str]]]]:
-    """List heading, headers and rows of each table; ``form`` writes all but the main numbers."""
-    found = []
+def _tables(summary: pd.DataFrame) -> Iterator[Section]:
     for variant in shown_variants(summary):
         part = summary[summary["variant"] == variant]
         kind = "All fakes" if variant == ALL else str(variant).capitalize()
-        found.append((f"{kind}: engines left out of training", *_families(part, summary, form)))
-        if external_names(summary):
-            found.append((f"{kind}: other data sets", *_externals(part, form)))
+        families = _families(part, family_order(summary))
+        yield Section(f"{kind}: engines left out of training", [families])
+        yield Section(f"{kind}: other data sets", [_externals(part)])
         if (summary["fit"] == FIRST).any():
-            found.append((f"{kind}: more engines in training", *_growth(part)))
-    return found
+            yield Section(f"{kind}: more engines in training", [_growth(part)])
 
 
-def _families(
-    part: pd.DataFrame, summary: pd.DataFrame, form: _Form
-) -> tuple[list[str], list[list[str]]]:
+def _families(part: pd.DataFrame, order: list[str]) -> Table:
     unseen, seen = (
         _by_name(part[(part["fit"] == fit) & ~part["external"]]) for fit in (HELD_OUT, ALL_FAMILIES)
     )
     rows = [
         [_with_count(name, unseen[name]), _value(unseen[name], "roc_auc")]
-        + [form(seen[name], "roc_auc") if name in seen else "n/a"]
-        + [_value(unseen[name], "roc_auc_change")]
-        + [form(unseen[name], column) for column in METRICS[1:]]
-        for name in [*family_order(summary), MEAN]
+        + [_value(seen.get(name), "roc_auc"), _value(unseen[name], "roc_auc_change")]
+        + [_value(unseen[name], column) for column in METRICS[1:]]
+        for name in [*order, MEAN]
         if name in unseen
     ]
-    return ["left out (fakes)", "ROC AUC", "seen", "change from seen", "found", "alarms"], rows
+    seen_column = Column("seen", in_text="value")
+    return Table(["left out (fakes)", "ROC AUC", seen_column, "change from seen", *RATES], rows)
 
 
-def _externals(part: pd.DataFrame, form: _Form) -> tuple[list[str], list[list[str]]]:
+def _externals(part: pd.DataFrame) -> Table:
     far = part[part["external"]]
     others = far[far["fit"] == HELD_OUT].groupby("judged")["roc_auc"]
     rows = [
         [_with_count(name, row), _value(row, "roc_auc")]
-        + [format_number(of[name]) for of in (others.min(), others.max())]
-        + [form(row, column) for column in METRICS[1:]]
+        + [of[name] for of in (others.min(), others.max())]
+        + [_value(row, column) for column in METRICS[1:]]
         for name, row in _by_name(far[far["fit"] == ALL_FAMILIES]).items()
     ]
-    return ["data set (fakes)", "ROC AUC, all", "least", "most", "found", "alarms"], rows
+    return Table(["data set (fakes)", "ROC AUC, all", "least", "most", *RATES], rows)
 
 
-def _growth(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def _growth(part: pd.DataFrame) -> Table:
     far = external_names(part)
     curve = part[part["fit"].isin([FIRST, ALL_FAMILIES] if far else [FIRST])]
     rows = []
@@ -219,18 +155,17 @@ def _growth(part: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         of_size = curve[curve["n_families"] == size]
         known = _by_name(of_size[(of_size["fit"] == FIRST) | of_size["external"]])
         names = (MEAN, MEAN_OF_SAME, *far)
-        cells = [format_number(known[n]["roc_auc"]) if n in known else "-" for n in names]
-        rows.append([str(size), *cells])
-    return ["families", "left out", "never added", *far], rows
+        rows.append([str(size), *(known[n]["roc_auc"] if n in known else "-" for n in names)])
+    return Table(["families", "left out", "never added", *far], rows)
 
 
-def _cards(summary: pd.DataFrame) -> list[Html]:
+def _cards(summary: pd.DataFrame) -> list[Card]:
     rows = summary[summary["variant"] == ALL]
     unseen, seen = (_by_name(rows[rows["fit"] == fit]) for fit in (HELD_OUT, ALL_FAMILIES))
     shown = [("ROC AUC, unseen engines, mean", unseen, MEAN), ("once seen, mean", seen, MEAN)]
     shown += [(f"ROC AUC, {name}", seen, name) for name in external_names(summary)]
     return [
-        card(label, interval_of(rows[name], "roc_auc"))
+        Card.of(label, interval_of(rows[name], "roc_auc"))
         for label, rows, name in shown
         if name in rows
     ]
@@ -246,18 +181,11 @@ def _with_count(name: str, row: Row) -> str:
     return name if name == MEAN else f"{name} ({row['n_fakes']})"
 
 
-def _value(row: Row, column: str) -> str:
-    """Write a number with its interval, or alone where it is a mean and has none."""
-    return _short(row, column) if row["judged"] == MEAN else _long(row, column)
-
-
-def _short(row: Row, column: str) -> str:
-    return format_number(row[column])
-
-
-def _long(row: Row, column: str) -> str:
-    bare = row["judged"] == MEAN
-    return _short(row, column) if bare else format_interval(interval_of(row, column))
+def _value(row: Row | None, column: str) -> Any:
+    """Take a number with its interval, or alone where it is a mean and has none."""
+    if row is None:
+        return None
+    return row[column] if row["judged"] == MEAN else interval_of(row, column)
 
 
 def _notes(summary: pd.DataFrame) -> list[str]:
