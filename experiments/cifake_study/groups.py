@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cnnsvm.data.near_duplicates import group_near_duplicates
 from cnnsvm.data.readers.cifake import Cifake
-from cnnsvm.data.small_near_duplicates import group_near_duplicates
 from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def count_duplicates(cifake: Cifake) -> pd.DataFrame:
         those in a group with another; ``groups``, in which these are. The last row is about the
         groups that reach into both splits.
     """
-    table = cifake.table.assign(group=cifake.groups)
+    table = cifake.manifest.assign(group=cifake.groups)
     pixels = pd.Series([hashlib.sha256(image.tobytes()).digest() for image in cifake.images])
     table["copied"] = pixels.duplicated(keep=False).to_numpy()
     table["near"] = table.groupby("group")["label"].transform("size") > 1

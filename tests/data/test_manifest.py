@@ -118,7 +118,7 @@ def test_a_good_manifest_has_no_bad_rows(manifest):
         ("variant", "original", "row 2 .*label 1 contradicts variant 'original'"),
         ("path", "/none.png", r"row 2 \(/none.png\): path names no file. Restore the file or"),
         ("path", None, "row 2 .*path names no file"),
-        ("mask_path", "/none.png", "row 2 .*mask_path names no file"),
+        ("mask_path", "/none.png", "row 2 .*mask_path .none.png names no file"),
     ],
 )
 def test_a_bad_value_is_named_with_row_and_remedy(manifest, column, value, message):

@@ -74,11 +74,11 @@ def test_a_source_without_an_original_is_known_by_its_first_row(tmp_path):
 
 def test_joining_is_transitive():
     hashes = np.array([0b0, 0b1111, 0b11111111, 2**63], np.uint64)
-    pairs = set(_near_pairs(hashes, np.ones(4, bool), 4))
-    assert pairs == {(0, 1), (0, 3), (1, 2)}  # 0 and 2 are 8 bits apart, and yet one group:
-    assert len(set(_components(4, sorted(pairs)))) == 1
-    assert len(set(_components(4, [(0, 1)]))) == 3
-    assert len(set(_components(4, []))) == 4
+    found = set(_near_pairs(hashes, np.ones(4, bool), 4))
+    assert found == {(0, 1, 4), (0, 3, 1), (1, 2, 4)}
+    pairs = np.array(sorted(found))[:, :2]  # 0 and 2 are 8 bits apart, and yet one group
+    for part, n_groups in ((pairs, 1), (pairs[:1], 3), (pairs[:0], 4)):
+        assert len(set(_components(4, part))) == n_groups
 
 
 def test_distances_in_blocks_agree_with_the_plain_way():
@@ -89,7 +89,9 @@ def test_distances_in_blocks_agree_with_the_plain_way():
     bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(int)
     distance = bits @ (1 - bits.T) + (1 - bits) @ bits.T
     near = np.triu(distance <= 20, 1) & usable[:, None] & usable[None]
-    assert sorted(_near_pairs(hashes, usable, 20)) == [tuple(p) for p in np.argwhere(near)]
+    assert sorted(_near_pairs(hashes, usable, 20)) == [
+        (i, j, distance[i, j]) for i, j in np.argwhere(near)
+    ]
     assert near.sum() > 400
 
 

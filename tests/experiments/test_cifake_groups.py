@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_cifake import content, jpeg, pack
+from dataset_files import cifake_files, jpeg, pack
 
 from cifake_study import groups as module
 from cifake_study.groups import count_duplicates, outside, with_near_duplicates
@@ -14,13 +14,13 @@ TRAIN = ("train/REAL", "train/FAKE")
 
 def read(files, place):
     pack(files, place)
-    return read_cifake(place, progress=False)
+    return read_cifake(place)
 
 
 @pytest.fixture
 def both(tmp_path):
     """A test image is a copy of a training one, and two training images are copies."""
-    train, test = content(TRAIN, n=4), content(("test/REAL", "test/FAKE"), n=2)
+    train, test = cifake_files(TRAIN, n=4), cifake_files(("test/REAL", "test/FAKE"), n=2)
     test = {name: jpeg(100 + k) for k, name in enumerate(test)}
     names = list(train)
     train[names[1]] = train[names[0]]
@@ -83,7 +83,7 @@ def test_the_manifest_says_what_is_known(both):
 
 @pytest.mark.parametrize("kind", ["folder", "data.zip", "data.tar.xz"])
 def test_files_are_extracted_as_they_are(kind, tmp_path):
-    files = content(TRAIN, n=3)
+    files = cifake_files(TRAIN, n=3)
     pack(files, tmp_path / kind)
     wanted = [list(files)[4], next(iter(files))]
     found = extract_files(tmp_path / kind, wanted, tmp_path / "out")

@@ -21,7 +21,7 @@ from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any, cast
 
-from cnnsvm.data.readers.errors import DatasetError
+from cnnsvm.data.manifest import DatasetError
 
 logger = logging.getLogger(__name__)
 
@@ -200,10 +200,6 @@ def unpack_archive(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
-
-
-#: The name from when only zip files were read.
-unpack_zip = unpack_archive
 
 
 def _write(members: Iterable[Member], folder: Path) -> None:

@@ -8,29 +8,30 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from cnnsvm.data.images import SUFFIXES, ImageError, load_image
+from cnnsvm.data.manifest import DatasetError, MissingDataError
+from cnnsvm.data.near_duplicates import SIDE, group_identical
 from cnnsvm.data.readers.archives import Member, is_archive, open_archive
-from cnnsvm.data.readers.errors import DatasetError, MissingDataError
 from cnnsvm.data.readers.folder import CLASSES
-from cnnsvm.data.small_near_duplicates import SIDE, digest_pixels, number_groups
+from cnnsvm.io.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "test")
 MAX_FILE = 64 * 1024  # bytes; 32x32 pixels are 3 KB uncompressed, and a camera may add a comment
 MAX_BYTES = 2**30  # ten times CIFAKE
-#: What pictures show, in the order of the numbers in their files' names: "0001 (10).jpg" is a
+#: What images show, in the order of the numbers in their files' names: "0001 (10).jpg" is a
 #: truck, and a name without a number is an airplane.
 OBJECTS = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -61,7 +62,7 @@ class Cifake:
         Of the files.
     groups : ndarray of int64, shape (N,)
         Numbered from 0 by first appearance; images with the same pixels share one.
-        `cnnsvm.data.readers.group_near_duplicates` makes wider ones, for
+        `cnnsvm.data.near_duplicates.group_near_duplicates` makes wider ones, for
         ``dataclasses.replace(cifake, groups=...)``.
     """
 
@@ -73,17 +74,8 @@ class Cifake:
     groups: np.ndarray
 
     @property
-    def table(self) -> pd.DataFrame:
-        """One row an image: name, label, split, source_id (the group's first name), sha256."""
-        _, first, group = np.unique(self.groups, return_index=True, return_inverse=True)
-        columns = {"name": self.names, "label": self.labels, "split": self.split}
-        return pd.DataFrame(
-            columns | {"source_id": self.names[first][group], "sha256": self.sha256}
-        )
-
-    @property
     def objects(self) -> np.ndarray:
-        """What each picture shows, one of `OBJECTS`, as an array of str.
+        """What each image shows, one of `OBJECTS`, as an array of str.
 
         Raises
         ------
@@ -94,16 +86,20 @@ class Cifake:
 
     @property
     def manifest(self) -> pd.DataFrame:
-        """The columns of `cnnsvm.data.manifest` that are known, with the name as ``path``.
+        """The manifest, with the name as ``path`` and the group's first name as ``source_id``.
 
         The files are in an archive, so pass ``images`` wherever pixels are needed.
         """
-        made: dict[str, Any] = {
-            "variant": ["regenerated" if label else "original" for label in self.labels],
-            "engine": [ENGINE if label else None for label in self.labels],
-            "mask_schema": None,
-        }
-        return self.table.rename(columns={"name": "path"}).assign(**made)
+        _, first, group = np.unique(self.groups, return_index=True, return_inverse=True)
+        table = pd.DataFrame(
+            {"path": self.names, "label": self.labels, "split": self.split, "sha256": self.sha256}
+        )
+        return table.assign(
+            source_id=self.names[first][group],
+            variant=np.where(self.labels == 1, "regenerated", "original"),
+            engine=np.where(self.labels == 1, ENGINE, None),
+            mask_schema=None,
+        )
 
     def join(self, other: "Cifake") -> "Cifake":
         """Put the images of another split behind these, grouped anew by their pixels.
@@ -118,19 +114,14 @@ class Cifake:
             raise DatasetError(
                 f"{len(twice)} image(s) are in both parts, such as {twice[0]}. Join train and test."
             )
-        both = {
-            name: np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("images", "labels", "split", "names", "sha256")
-        }
-        return Cifake(**both, groups=number_groups(digest_pixels(both["images"])))
+        return _assemble(
+            np.concatenate([self.images, other.images]),
+            np.concatenate([self.names, other.names]),
+            np.concatenate([self.sha256, other.sha256]),
+        )
 
 
-def read_cifake(
-    path: str | os.PathLike[str],
-    splits: str | Sequence[str] | None = None,
-    *,
-    progress: bool = True,
-) -> Cifake:
+def read_cifake(path: str | os.PathLike[str], splits: str | Sequence[str] | None = None) -> Cifake:
     """Read CIFAKE from a folder or an archive, which is not unpacked.
 
     The images lie in ``train/REAL``, ``train/FAKE``, ``test/REAL`` and ``test/FAKE``, in any case
@@ -144,8 +135,6 @@ def read_cifake(
         A folder, or a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 file.
     splits : None, "train", "test", or a sequence of them
         What to read; None reads what is there.
-    progress : bool
-        Show a bar on standard error, if that is a terminal.
 
     Returns
     -------
@@ -161,24 +150,41 @@ def read_cifake(
         If an image cannot be decoded.
     """
     place = Path(path).absolute()
-    found = _Found(place, _check_splits(splits))
+    wanted = SPLITS if splits is None else (splits,) if isinstance(splits, str) else tuple(splits)
+    if not wanted or not set(wanted) <= set(SPLITS):
+        raise DatasetError(f"splits must be None or of {', '.join(SPLITS)}, got {splits!r}.")
+    pixels = bytearray()  # grows in place; a list would take twice the memory
+    digests: dict[str, str] = {}
+    elsewhere: list[str] = []
     with _open(place) as members:
-        for member in tqdm(members, "CIFAKE", unit=" files", disable=None if progress else True):
-            found.take(member)
-    return found.assemble()
+        for member in tqdm(members, "CIFAKE", unit=" files", disable=None):
+            name = _plain_name(member.name)
+            if name is None:
+                elsewhere += [member.name] if _is_unexpected(member.name) else []
+            elif name.startswith(wanted):
+                content = _read(member, name, name in digests, place)
+                pixels += _decode(content, f"{place}: {member.name}")
+                digests[name] = hashlib.sha256(content).hexdigest()
+    _check_classes(place, wanted, digests, elsewhere)
+    images = np.frombuffer(pixels, np.uint8).reshape(-1, SIDE, SIDE, 3)
+    names, sha256 = np.array(list(digests)), np.array(list(digests.values()))
+    order = np.argsort(names, kind="stable")
+    if (np.diff(order) < 0).any():  # else a copy of everything would be for nothing
+        images, names, sha256 = images[order], names[order], sha256[order]
+    return _assemble(images, names, sha256)
 
 
 def auxiliary_labels(
     cifake: Cifake, rows: np.ndarray, labels: np.ndarray | None = None
 ) -> np.ndarray:
-    """Say what some pictures show and whether they are real, such as "cat 1".
+    """Return what some images show and whether they are real, such as "cat 1".
 
     Parameters
     ----------
     cifake : Cifake
     rows : ndarray of int, shape (n,)
     labels : ndarray of int, shape (n,), or None
-        Other labels than the pictures' own, such as shuffled ones.
+        Other labels than the images' own, such as shuffled ones.
 
     Returns
     -------
@@ -219,20 +225,17 @@ def extract_files(
     DatasetError
         If a name is not there.
     """
-    wanted = {name: Path(folder) / name for name in names}
-    missing = set(wanted)
+    missing = set(names)
     with _open(Path(path).absolute()) as members:
         for member in members:
             name = _plain_name(member.name)
-            if name is None or name not in missing:
-                continue
-            wanted[name].parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as opened:
-                wanted[name].write_bytes(opened.read())
-            missing.remove(name)
+            if name in missing:
+                with member.open() as opened:
+                    write_bytes(Path(folder) / name, opened.read())
+                missing.remove(name)
     if missing:
         raise DatasetError(f"{path}: {len(missing)} file(s) are not there, such as {min(missing)}.")
-    return list(wanted.values())
+    return [Path(folder) / name for name in names]
 
 
 def is_large_cifake(archive: str | os.PathLike[str]) -> bool:
@@ -250,82 +253,10 @@ def is_large_cifake(archive: str | os.PathLike[str]) -> bool:
     return False
 
 
-@dataclass
-class _Found:
-    """What was read so far."""
-
-    place: Path
-    wanted: tuple[str, ...]
-    pixels: bytearray = field(default_factory=bytearray)  # grows in place; a list would double
-    digests: dict[str, str] = field(default_factory=dict)
-    elsewhere: list[str] = field(default_factory=list)
-
-    def take(self, member: Member) -> None:
-        name = _plain_name(member.name)
-        if name is None:
-            odd = _is_image(member.name) or _is_stray(member.name)
-            self.elsewhere += [member.name] if odd else []
-            return
-        if not name.startswith(self.wanted):
-            return
-        if name in self.digests:
-            raise DatasetError(
-                f"{self.place}: {member.name} is a second {name}; a name stands for one image. "
-                "Remove one of the two."
-            )
-        if member.size > MAX_FILE:
-            raise DatasetError(
-                f"{self.place}: {member.name} has {member.size:,} bytes, but an image of "
-                f"{SIDE}x{SIDE} pixels at most {MAX_FILE:,}. Remove it, or unpack the archive and "
-                "read the folder with read_folder."
-            )
-        with member.open() as opened:
-            content = opened.read()
-        self.pixels += _decode(content, f"{self.place}: {member.name}")
-        self.digests[name] = hashlib.sha256(content).hexdigest()
-
-    def assemble(self) -> Cifake:
-        self._check()
-        images = np.frombuffer(self.pixels, np.uint8).reshape(-1, SIDE, SIDE, 3)
-        names = np.array(list(self.digests))
-        sha256 = np.array(list(self.digests.values()))
-        order = np.argsort(names, kind="stable")
-        if (np.diff(order) < 0).any():  # else a copy of everything would be for nothing
-            images, names, sha256 = images[order], names[order], sha256[order]
-        split, kind, _ = np.array([name.split("/") for name in names]).T
-        labels = (kind == "FAKE").astype(np.int64)
-        return Cifake(images, labels, split, names, sha256, number_groups(digest_pixels(images)))
-
-    def _check(self) -> None:
-        present = {name.rpartition("/")[0] for name in self.digests}
-        if not present:
-            seen = f", but {len(self.elsewhere)} elsewhere, such as {self.elsewhere[:1]}"
-            raise DatasetError(
-                f"{self.place}: no images in {'|'.join(self.wanted)}/REAL|FAKE"
-                f"{seen if self.elsewhere else ''}. Give the folder or archive that holds "
-                f"{self.wanted[0]}/REAL/*.jpg and {self.wanted[0]}/FAKE/*.jpg."
-            )
-        for split in {folder.split("/")[0] for folder in present}:
-            for kind in ("REAL", "FAKE"):
-                if f"{split}/{kind}" not in present:
-                    raise DatasetError(
-                        f"{self.place}: no images in {split}/{kind}; both classes are needed. Add "
-                        "them, or read the other split alone (splits=...)."
-                    )
-        if self.elsewhere:
-            logger.warning(
-                "%s: left out %d file(s), such as %s; only images in train|test/REAL|FAKE count",
-                self.place,
-                len(self.elsewhere),
-                self.elsewhere[0],
-            )
-
-
-def _check_splits(splits: str | Sequence[str] | None) -> tuple[str, ...]:
-    wanted = SPLITS if splits is None else (splits,) if isinstance(splits, str) else tuple(splits)
-    if not wanted or not set(wanted) <= set(SPLITS):
-        raise DatasetError(f"splits must be None or of {', '.join(SPLITS)}, got {splits!r}.")
-    return wanted
+def _assemble(images: np.ndarray, names: np.ndarray, sha256: np.ndarray) -> Cifake:
+    split, kind, _ = np.array([name.split("/") for name in names]).T
+    labels = (kind == "FAKE").astype(np.int64)
+    return Cifake(images, labels, split, names, sha256, group_identical(images))
 
 
 def _open(place: Path) -> AbstractContextManager[Iterator[Member]]:
@@ -343,11 +274,7 @@ def _walk_folder(folder: Path) -> Iterator[Member]:
         if path.is_file():
             # with the folder's own name, so that the folder train alone is understood
             name = path.relative_to(folder.parent).as_posix()
-            yield Member(name, path.stat().st_size, partial(_open_file, path))
-
-
-def _open_file(path: Path) -> IO[bytes]:
-    return open(path, "rb")
+            yield Member(name, path.stat().st_size, partial(FileIO, path))
 
 
 def _is_image(name: str) -> bool:
@@ -355,18 +282,23 @@ def _is_image(name: str) -> bool:
     return not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES
 
 
-def _is_stray(name: str) -> bool:
-    """Tell whether a file that is no image, and not hidden, lies in a folder of a class."""
-    *_, split, kind, file = ["", "", *name.split("/")]
+def _class_folder(name: str) -> str | None:
+    """Return the folder of a class that a file lies in, as CIFAKE spells it."""
+    *_, split, kind, _ = ["", "", *name.split("/")]
     known = split.lower() in SPLITS and kind.lower() in CLASSES
-    return known and not file.startswith(".") and not _is_image(name)
+    return f"{split.lower()}/{kind.upper()}" if known else None
 
 
 def _plain_name(name: str) -> str | None:
-    """Spell the name of a file in CIFAKE's folders as CIFAKE does; others have none."""
-    *_, split, kind, file = ["", "", *name.split("/")]
-    known = split.lower() in SPLITS and kind.lower() in CLASSES and _is_image(file)
-    return f"{split.lower()}/{kind.upper()}/{file}" if known else None
+    """Spell the name of an image in a class's folder as CIFAKE does; other files have none."""
+    folder = _class_folder(name)
+    return f"{folder}/{name.rpartition('/')[2]}" if folder and _is_image(name) else None
+
+
+def _is_unexpected(name: str) -> bool:
+    """Tell whether a file is an image elsewhere, or something else in the folder of a class."""
+    hidden = name.rpartition("/")[2].startswith(".")
+    return _is_image(name) or (_class_folder(name) is not None and not hidden)
 
 
 def _object_of(name: str) -> str:
@@ -376,9 +308,49 @@ def _object_of(name: str) -> str:
         raise DatasetError(
             f"{name}: what it shows is told by a number from 1 to {len(OBJECTS)} in the name, as "
             "in '0001 (7).jpg' (none: 1), and there is none. Keep CIFAKE's names, or do without "
-            "what pictures show."
+            "auxiliary labels."
         )
     return OBJECTS[number - 1]
+
+
+def _check_classes(
+    place: Path, wanted: Sequence[str], names: Iterable[str], elsewhere: Sequence[str]
+) -> None:
+    present = {name.rpartition("/")[0] for name in names}
+    if not present:
+        seen = f", but {len(elsewhere)} elsewhere, such as {elsewhere[0]}" if elsewhere else ""
+        raise DatasetError(
+            f"{place}: no images in {'|'.join(wanted)}/REAL|FAKE{seen}. Give the folder or archive "
+            f"that holds {wanted[0]}/REAL/*.jpg and {wanted[0]}/FAKE/*.jpg."
+        )
+    both = {f"{folder.split('/')[0]}/{kind}" for folder in present for kind in ("REAL", "FAKE")}
+    if both - present:
+        raise DatasetError(
+            f"{place}: no images in {min(both - present)}; both classes are needed. Add them, or "
+            "read the other split alone (splits=...)."
+        )
+    if elsewhere:
+        logger.warning(
+            "%s: left out %d file(s), such as %s; only images in train|test/REAL|FAKE count",
+            place,
+            len(elsewhere),
+            elsewhere[0],
+        )
+
+
+def _read(member: Member, name: str, is_known: bool, place: Path) -> bytes:
+    if is_known:
+        raise DatasetError(
+            f"{place}: {member.name} is a second {name}; a name stands for one image. Remove one."
+        )
+    if member.size > MAX_FILE:
+        raise DatasetError(
+            f"{place}: {member.name} has {member.size:,} bytes, but an image of {SIDE}x{SIDE} "
+            f"pixels at most {MAX_FILE:,}. Remove it, or unpack the archive and read the folder "
+            "with read_folder."
+        )
+    with member.open() as opened:
+        return opened.read()
 
 
 def _decode(content: bytes, name: str) -> bytes:
@@ -387,8 +359,8 @@ def _decode(content: bytes, name: str) -> bytes:
     except ImageError as error:
         reason = str(error).partition(": ")[2]
         raise ImageError(f"{name}: {reason} Download the data again, or remove it.") from error
-    if pixels.shape != (SIDE, SIDE, 3):
-        height, width, _ = pixels.shape
+    height, width, _ = pixels.shape
+    if (height, width) != (SIDE, SIDE):
         raise DatasetError(
             f"{name}: {width}x{height} pixels; images of CIFAKE are {SIDE}x{SIDE}. Remove it, or "
             "unpack the archive and read the folder with read_folder."

@@ -14,9 +14,8 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.data.images import SUFFIXES, ImageError, load_image
-from cnnsvm.data.manifest import make_manifest, make_row
+from cnnsvm.data.manifest import DatasetError, make_manifest, make_row
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS, classify_mask
-from cnnsvm.data.readers.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
@@ -29,26 +28,21 @@ ROLES = ("original", "inpainting", "mask", "group")
 
 @dataclass
 class _Report:
-    """What the user should hear about after a whole data set was read."""
+    """What the user is told once a whole data set has been read."""
 
     skipped: list[dict[str, str]] = field(default_factory=list)
     misnamed: list[str] = field(default_factory=list)
 
-    def skip(self, path: Path, reason: str) -> None:
-        self.skipped.append({"path": str(path), "reason": reason})
+    def skip(self, path: Path, reason: object) -> None:
+        self.skipped.append({"path": str(path), "reason": str(reason)})
 
 
 def find_record_folders(root: str | os.PathLike[str]) -> list[Path]:
-    """List the record folders of a download, sorted.
+    """List the record folders of a download, sorted; none when a folder has another layout.
 
     They are the folders with an original or an inpainting directly in them, at the first of
     ``archive/similar/inpainting/``, ``similar/inpainting/``, ``inpainting/`` and the root itself
     that holds any.
-
-    Returns
-    -------
-    list of Path
-        Empty when the folder has another layout.
     """
     for place in PLACES:
         base = Path(root) / place
@@ -70,13 +64,15 @@ def find_role(path: Path) -> tuple[str | None, str]:
     role, _, suffix = path.stem.partition("_")
     role = role.lower()
     known = role in ROLES and path.suffix.lower() in SUFFIXES
-    if role == "original" and suffix:
-        known = False
-    return (role, suffix) if known else (None, "")
+    return (role, suffix) if known and not (role == "original" and suffix) else (None, "")
 
 
 def read_records(
-    root: str | os.PathLike[str], variant: str = "regenerated", engine: str = "unknown"
+    root: str | os.PathLike[str],
+    variant: str = "regenerated",
+    engine: str = "unknown",
+    *,
+    only_originals: bool = False,
 ) -> pd.DataFrame:
     """Read DeepfakeArt records, from Kaggle or as the seed project wrote them.
 
@@ -88,10 +84,11 @@ def read_records(
     Parameters
     ----------
     root : path
-        The records' folder, or one that holds it at ``archive/similar/inpainting/``,
-        ``similar/inpainting/`` or ``inpainting/``.
+        The records' folder, or one that holds it, see `find_record_folders`.
     variant, engine : str
-        What to put down for the fakes.
+        What the manifest says of the fakes.
+    only_originals : bool
+        Read the originals alone, as when there are no others, such as after ``delete.py``.
 
     Returns
     -------
@@ -111,43 +108,20 @@ def read_records(
             f"{root}: no records. Give the folder that holds one folder a record, with "
             "original.* and inpainting.* (or inpainting_<schema>.*) in it."
         )
-    report = _Report()
-    rows = [row for folder in folders for row in _read_record(folder, variant, engine, report)]
+    files = {folder: _by_role(folder) for folder in folders}
+    alone = only_originals or not any(roles["inpainting"] for roles in files.values())
+    report, rows = _Report(), []
+    for folder, roles in files.items():
+        try:
+            rows += _read_record(folder, roles, variant, engine, alone, report)
+        except ValueError as error:
+            report.skip(folder, error)
     if not rows:
         first = report.skipped[0]
         raise DatasetError(
             f"{root}: {len(folders)} record folder(s) but none is complete; the first is "
-            f"{first['path']}: {first['reason']}. Restore the files, or take the originals alone "
-            "with read_sources."
+            f"{first['path']}: {first['reason']}. Restore the files, or read the originals alone."
         )
-    _log(report)
-    manifest = make_manifest(rows)
-    manifest.attrs["skipped"] = report.skipped
-    return manifest
-
-
-def read_originals(root: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read only the originals of records; what ``delete.py`` leaves is enough.
-
-    Returns
-    -------
-    DataFrame
-        Manifest with absolute paths, all label 0, and ``attrs["skipped"]`` as `read_records`.
-
-    Raises
-    ------
-    DatasetError
-        If there is no readable original.
-    """
-    report = _Report()
-    rows = []
-    for folder in find_record_folders(root):
-        try:
-            rows.append(make_row(_only_original(_by_role(folder)), 0, folder.name))
-        except ValueError as error:
-            report.skip(folder, str(error))
-    if not rows:
-        raise DatasetError(f"{root}: no record folder holds a readable original.* image.")
     _log(report)
     manifest = make_manifest(rows)
     manifest.attrs["skipped"] = report.skipped
@@ -169,28 +143,26 @@ def _by_role(folder: Path) -> dict[str, list[Path]]:
     return roles
 
 
-def _only_original(files: dict[str, list[Path]]) -> Path:
-    originals = files["original"]
-    if len(originals) != 1:
-        names = ", ".join(path.name for path in originals) or "none"
+def _read_record(
+    folder: Path,
+    files: dict[str, list[Path]],
+    variant: str,
+    engine: str,
+    only_original: bool,
+    report: _Report,
+) -> list[dict[str, Any]]:
+    if len(files["original"]) != 1:
+        names = ", ".join(path.name for path in files["original"]) or "none"
         raise DatasetError(f"a record needs one original, found {names}")
-    return originals[0]
-
-
-def _read_record(folder: Path, variant: str, engine: str, report: _Report) -> list[dict[str, Any]]:
-    files = _by_role(folder)
-    try:
-        original = _only_original(files)
-        if not files["inpainting"]:
-            raise DatasetError("a record needs an inpainting, found none")
-        rows = [make_row(original, 0, folder.name)]
-        for path in files["inpainting"]:
-            mask, schema = _find_mask(path, files["mask"], report)
-            making: dict[str, Any] = {"variant": variant, "engine": engine, "mask_schema": schema}
-            rows.append(make_row(path, 1, folder.name, mask_path=mask, **making))
-    except ValueError as error:
-        report.skip(folder, str(error))
-        return []
+    rows = [make_row(files["original"][0], 0, folder.name)]
+    if only_original:
+        return rows
+    if not files["inpainting"]:
+        raise DatasetError("a record needs an inpainting, found none")
+    for path in files["inpainting"]:
+        mask, schema = _find_mask(path, files["mask"], report)
+        making: dict[str, Any] = {"variant": variant, "engine": engine, "mask_schema": schema}
+        rows.append(make_row(path, 1, folder.name, mask_path=mask, **making))
     return rows
 
 
@@ -203,24 +175,19 @@ def _find_mask(path: Path, masks: list[Path], report: _Report) -> tuple[str | No
     if mask is None:
         return None, named
     try:
-        seen = classify_mask(load_image(mask)[:, :, 0] >= 128)
+        shown = classify_mask(load_image(mask)[:, :, 0] >= 128)
     except ImageError as error:
         report.skip(mask, f"the mask is left out: {error}")
         return None, named
-    if named and named != seen:
-        report.misnamed.append(f"{mask} shows {seen or 'an unknown shape'}")
-    return str(mask.absolute()), seen
+    if named and named != shown:
+        report.misnamed.append(f"{mask} shows {shown or 'an unknown shape'}")
+    return str(mask.absolute()), shown
 
 
 def _log(report: _Report) -> None:
     if report.skipped:
-        first = report.skipped[0]
-        logger.warning(
-            "%d record(s) or mask(s) left out, the first: %s: %s",
-            len(report.skipped),
-            first["path"],
-            first["reason"],
-        )
+        text = "%d record(s) or mask(s) left out, the first: %s: %s"
+        logger.warning(text, len(report.skipped), *report.skipped[0].values())
     if report.misnamed:
         logger.warning(
             "%d mask image(s) contradict their file's name; the image is believed. The first: %s",

@@ -2,27 +2,26 @@
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import pandas as pd
 
 from cnnsvm.data.images import SUFFIXES, ImageError, list_images
-from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.data.readers.deepfakeart import find_record_folders, read_originals
-from cnnsvm.data.readers.errors import DatasetError, MissingDataError
-from cnnsvm.data.readers.groups import Groups, find_source_ids, refuse_groups
+from cnnsvm.data.manifest import DatasetError, MissingDataError, make_manifest, make_row
+from cnnsvm.data.readers.deepfakeart import find_record_folders
 from cnnsvm.io.files import read_json
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Groups = str | os.PathLike[str] | re.Pattern[str] | None
 
 CLASSES = {"real": 0, "fake": 1}
 SPLITS = {"train": "train", "test": "test", "valid": "valid", "validation": "valid", "val": "valid"}
-
 #: What `cnnsvm.generation` writes beside records, and which functions of it do.
 SETTINGS = "settings.json"
 RECORD = "record.json"
@@ -46,11 +45,13 @@ def read_folder(
     ----------
     root : path
     groups : None, regular expression, or path of a CSV table
-        What names the source of an image, see `cnnsvm.data.readers.groups.find_source_ids`. With
-        None every image is its own source: right only when no fake was made from a real image
-        of the tree.
+        None takes each file for a source of its own, named by its relative path: right only when
+        no fake was made from a real image of the tree. A regular expression is searched in the
+        file's name (not its folders) and names the source by its group ``source`` or else its
+        only group. A path, or a string that ends in ``.csv``, is a table with the columns
+        ``path`` (relative to ``root``) and ``source_id``.
     variant, engine : str
-        What to put down for the fakes.
+        What the manifest says of the fakes.
     skip_bad : bool
         Leave out files whose header is not that of an image, and list them in
         ``attrs["skipped"]`` as {path, reason}; otherwise the first is an `ImageError`.
@@ -63,24 +64,25 @@ def read_folder(
     Raises
     ------
     DatasetError
-        If there are no images, a class is missing, a path names both classes, or ``groups``
-        leaves an image without a source.
+        If there are no images, a class is missing, a path names both classes, or ``groups`` is
+        malformed or leaves an image without a source.
     """
-    folder = check_folder(root)
-    files = _list_and_log(folder)
+    folder = _check_folder(root)
+    files = _list_files(folder)
     named = {file: _named(file, folder, CLASSES) for file in files}
     labels = {file: label for file, label in named.items() if label is not None}
     _check_classes(folder, labels.values())
-    _log_unclassified(folder, len(files) - len(labels))
+    if len(labels) < len(files):
+        left_out = len(files) - len(labels)
+        logger.warning("%s: left out %d image(s) under neither Real nor Fake.", folder, left_out)
     if groups is None:
         _warn_of_namesakes(labels)
-    described = []
-    sources = find_source_ids(folder, list(labels), groups)
-    for (file, label), source in zip(labels.items(), sources, strict=True):
-        values: dict[str, Any] = {"split": _named(file, folder, SPLITS)}
-        values |= {"variant": variant, "engine": engine} if label else {}
-        described.append((file, label, source, values))
-    return _to_manifest(described, skip_bad)
+    making = {"variant": variant, "engine": engine}
+    values: list[dict[str, Any]] = [
+        {"split": _named(file, folder, SPLITS)} | (making if label else {})
+        for file, label in labels.items()
+    ]
+    return _describe(folder, list(labels), groups, list(labels.values()), values, skip_bad)
 
 
 def read_sources(
@@ -88,15 +90,11 @@ def read_sources(
 ) -> pd.DataFrame:
     """Read a folder of untouched images, to generate from.
 
-    In a DeepfakeArt download, cleaned by ``delete.py`` or not, only the originals are taken and
-    the record's folder names the source.
+    Records that `cnnsvm.generation` made in it are left out.
 
     Parameters
     ----------
-    root : path
-    groups : None, regular expression, or path of a CSV table
-        As in `read_folder`.
-    skip_bad : bool
+    root, groups, skip_bad
         As in `read_folder`.
 
     Returns
@@ -107,27 +105,27 @@ def read_sources(
     Raises
     ------
     DatasetError
-        If there are no images, or none but records that were made here, a folder is named Fake,
-        ``groups`` leaves an image without a source, or ``groups`` is given for records, which
-        name their sources themselves.
+        If there are no images, or none but records, a folder is named Fake, or ``groups`` is
+        malformed or leaves an image without a source.
     """
-    folder = check_folder(root)
+    folder = _check_folder(root)
     if "fake" in find_class_folders(folder):
         raise DatasetError(
             f"{folder}: holds a folder named Fake, so not all of it is untouched. Give the Real "
             "folder alone, or read the tree with read_folder."
         )
     if find_record_folders(folder):  # else masks and inpaintings would pass for sources
-        refuse_groups(groups, folder)
-        return read_originals(folder)
-    files = drop_records(_list_and_log(folder))
+        raise DatasetError(
+            f"{folder}: holds records, whose masks and fakes are no sources. Read it with "
+            "read_records(..., only_originals=True)."
+        )
+    files = drop_records(_list_files(folder))
     if not files:
         raise DatasetError(
             f"{folder}: all images in it are records that were made here. Give their manifest, or "
             "a folder of untouched images."
         )
-    sources = find_source_ids(folder, files, groups)
-    return _to_manifest([(f, 0, s, {}) for f, s in zip(files, sources, strict=True)], skip_bad)
+    return _describe(folder, files, groups, [0] * len(files), [{}] * len(files), skip_bad)
 
 
 def find_class_folders(root: Path) -> set[str]:
@@ -155,13 +153,43 @@ def _is_made_here(folder: Path) -> bool:
     return {"files", "made_of"} <= set(read_json(folder / RECORD)) or holds_records(folder)
 
 
-def _to_manifest(
-    described: Iterable[tuple[Path, int, str, dict[str, Any]]], skip_bad: bool
+def _check_folder(root: str | os.PathLike[str]) -> Path:
+    folder = Path(root).absolute()
+    if not folder.is_dir():
+        raise MissingDataError(f"{folder}: no such folder. Check the path, or unpack the data.")
+    return folder
+
+
+def _list_files(folder: Path) -> list[Path]:
+    files = list_images(folder)
+    if not files:
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise DatasetError(f"{folder}: no images below this folder. Read are {suffixes}.")
+    others = Counter(
+        path.suffix.lower() or path.name
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix.lower() not in SUFFIXES
+    )
+    if others:
+        kinds = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5))
+        logger.info("%s: ignored %d file(s) that are no images: %s", folder, others.total(), kinds)
+    return files
+
+
+def _describe(
+    folder: Path,
+    files: Sequence[Path],
+    groups: Groups,
+    labels: Sequence[int],
+    values: Sequence[dict[str, Any]],
+    skip_bad: bool,
 ) -> pd.DataFrame:
+    """Make the manifest of files, one label and further columns each."""
     rows, skipped = [], []
-    for file, label, source, values in described:
+    sources = _name_sources(folder, files, groups)
+    for file, source, label, more in zip(files, sources, labels, values, strict=True):
         try:
-            rows.append(make_row(file, label, source, **values))
+            rows.append(make_row(file, label, source, **more))
         except ImageError as error:
             if not skip_bad:
                 raise
@@ -169,30 +197,6 @@ def _to_manifest(
     manifest = make_manifest(rows)
     manifest.attrs["skipped"] = skipped
     return manifest
-
-
-def check_folder(root: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a folder, or raise a `MissingDataError`."""
-    folder = Path(root).absolute()
-    if not folder.is_dir():
-        raise MissingDataError(f"{folder}: no such folder. Check the path, or unpack the data.")
-    return folder
-
-
-def _list_and_log(folder: Path) -> list[Path]:
-    files = list_images(folder)
-    if not files:
-        suffixes = ", ".join(sorted(SUFFIXES))
-        raise DatasetError(f"{folder}: no images below this folder. Read are {suffixes}.")
-    strays = Counter(
-        path.suffix.lower() or path.name
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() not in SUFFIXES
-    )
-    if strays:
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in strays.most_common(5))
-        logger.info("%s: ignored %d file(s) that are no images: %s", folder, strays.total(), kinds)
-    return files
 
 
 def _named(file: Path, folder: Path, names: Mapping[str, T]) -> T | None:
@@ -208,27 +212,90 @@ def _named(file: Path, folder: Path, names: Mapping[str, T]) -> T | None:
 
 
 def _check_classes(folder: Path, labels: Iterable[int]) -> None:
-    present = set(labels)
-    for name, label in CLASSES.items():
-        if label not in present:
-            raise DatasetError(
-                f"{folder}: no images under a folder named {name.title()}; both Real and Fake are "
-                f"needed. Add {folder / name.title()}, or read untouched images with read_sources."
-            )
-
-
-def _log_unclassified(folder: Path, n_files: int) -> None:
-    if n_files:
-        logger.warning("%s: left out %d image(s) under neither Real nor Fake.", folder, n_files)
+    missing = [name.title() for name, label in CLASSES.items() if label not in set(labels)]
+    if missing:
+        raise DatasetError(
+            f"{folder}: no images under a folder named {missing[0]}; both Real and Fake are "
+            f"needed. Add {folder / missing[0]}, or read untouched images with read_sources."
+        )
 
 
 def _warn_of_namesakes(labels: Mapping[Path, int]) -> None:
-    fakes = {file.stem for file, label in labels.items() if label == 1}
-    shared = fakes & {file.stem for file, label in labels.items() if label == 0}
-    if shared:
+    real, fake = ({f.stem for f, label in labels.items() if label == k} for k in (0, 1))
+    if real & fake:
         logger.warning(
             "%d fake(s) have the name of a real image, such as %r. If they were made from them, "
             r"name the sources: groups='(.+)\.\w+' takes the file's name.",
-            len(shared),
-            min(shared),
+            len(real & fake),
+            min(real & fake),
         )
+
+
+def _name_sources(root: Path, files: Sequence[Path], groups: Groups) -> list[str]:
+    names = [file.relative_to(root).as_posix() for file in files]
+    if groups is None:
+        return names
+    if isinstance(groups, str) and groups.lower().endswith(".csv"):
+        groups = Path(groups)
+    if isinstance(groups, os.PathLike):
+        sources = _read_table(Path(groups))
+        missing = [name for name in names if name not in sources]
+        if missing:
+            raise DatasetError(
+                f"{groups}: no row for {len(missing)} image(s), the first is {missing[0]}. Every "
+                f"image needs a row whose path is relative to {root}."
+            )
+        return [sources[name] for name in names]
+    pattern = _compile(groups)
+    return [_from_name(file.name, pattern) for file in files]
+
+
+def _compile(pattern: str | re.Pattern[str]) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(
+            f"groups={pattern!r} is not a regular expression ({error}). Correct it, or give the "
+            "path of a .csv file with the columns path and source_id."
+        ) from error
+    if "source" not in compiled.groupindex and compiled.groups != 1:
+        raise DatasetError(
+            f"groups={compiled.pattern!r} has {compiled.groups} groups; it needs exactly one, or "
+            r"one named source, such as (?P<source>.+)_\d+."
+        )
+    return compiled
+
+
+def _from_name(name: str, pattern: re.Pattern[str]) -> str:
+    match = pattern.search(name)
+    source = match and match["source" if "source" in pattern.groupindex else 1]
+    if not source:
+        raise DatasetError(
+            f"{name}: the pattern {pattern.pattern!r} finds no source in this name. Widen the "
+            "pattern, move the file away, or give the path of a .csv file with the columns path "
+            "and source_id."
+        )
+    return source
+
+
+def _read_table(file: Path) -> dict[str, str]:
+    if not file.is_file():
+        raise MissingDataError(f"{file}: no such table of groups. Check the path.")
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise DatasetError(f"{file}: cannot be read as a CSV table ({error}).") from error
+    if not {"path", "source_id"} <= set(table.columns):
+        raise DatasetError(
+            f"{file}: a table of groups needs the columns path and source_id, "
+            f"got {', '.join(table.columns)}."
+        )
+    sources: dict[str, str] = {}
+    rows = zip(table["path"], table["source_id"], strict=True)
+    for number, (path, source) in enumerate(rows, start=1):
+        name = PurePosixPath(path).as_posix()  # ./a.png and a.png are one file
+        if not source.strip() or name in sources:
+            rule = "this path has a row already" if source.strip() else "source_id is empty"
+            raise DatasetError(f"{file}: row {number} ({path}): {rule}. Correct the table.")
+        sources[name] = source
+    return sources

@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnnsvm.data.readers.errors import DatasetError, MissingDataError
+from cnnsvm.data.manifest import DatasetError, MissingDataError
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,13 @@ import pandas as pd
 from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
-from cnnsvm.data.manifest import make_manifest, make_row, write_manifest
-from cnnsvm.data.readers.errors import DatasetError, MissingDataError
+from cnnsvm.data.manifest import (
+    DatasetError,
+    MissingDataError,
+    make_manifest,
+    make_row,
+    write_manifest,
+)
 from cnnsvm.io.files import write_bytes
 
 _SKIMAGE_DATA = ("scikit-image", "skimage", "data")

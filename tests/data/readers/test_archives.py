@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cnnsvm.data.readers import DatasetError, archives, unpack_archive, unpack_zip
+from cnnsvm.data.readers import DatasetError, archives, unpack_archive
 from cnnsvm.data.readers.archives import data_name, is_archive, open_archive
 
 CONTENT = (("a/b.txt", b"b"), ("c.txt", b"c"))
@@ -78,7 +78,7 @@ def test_tars_of_all_formats_with_long_names_and_folders(tmp_path, work):
 @pytest.mark.parametrize("suffix", ["zip", "tar.xz"])
 def test_the_same_archive_is_unpacked_once_and_a_changed_one_again(tmp_path, work, suffix):
     archive = write(tmp_path / f"data.{suffix}")
-    folder = unpack_zip(archive, work)  # the older name
+    folder = unpack_archive(archive, work)
     (folder / "c.txt").write_text("mark")
     assert unpack_archive(archive, work) == folder
     assert (folder / "c.txt").read_text() == "mark"

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cnnsvm.data.manifest import check_manifest, read_manifest, write_manifest
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
-from cnnsvm.data.readers import DatasetError, read_originals, read_records
+from cnnsvm.data.readers import DatasetError, read_records
 
 KAGGLE = ("original.png", "inpainting.png", "mask.png", "group.png")
 
@@ -151,24 +151,20 @@ def test_the_table_can_be_written_and_read(tmp_path):
 
 
 def test_no_records_and_no_complete_record(tmp_path):
-    with pytest.raises(DatasetError, match=r"no records. Give the folder that holds one folder a"):
+    with pytest.raises(DatasetError, match=r"no records. Give the folder"):
         read_records(tmp_path)
-    write_record(tmp_path / "1", ["original.png"])
-    with pytest.raises(DatasetError, match=r"none is complete.*needs an inpainting.*read_sources"):
+    (write_record(tmp_path / "1") / "original.png").unlink()
+    with pytest.raises(DatasetError, match=r"none is complete.*needs one original.*Restore"):
         read_records(tmp_path)
 
 
-def test_originals_alone_are_enough_for_sources(tmp_path):
+def test_originals_alone_are_enough(tmp_path):
     write_record(tmp_path / "inpainting" / "1", ["original.png"])
-    write_record(tmp_path / "inpainting" / "2")
+    write_record(tmp_path / "inpainting" / "2", ["original.png"])
+    assert read_records(tmp_path)["source_id"].tolist() == ["1", "2"]
     write_record(tmp_path / "inpainting" / "3", ["inpainting.png"])
-    manifest = read_originals(tmp_path)
-    assert manifest["source_id"].tolist() == ["1", "2"]
+    write_record(tmp_path / "inpainting" / "4")
+    manifest = read_records(tmp_path, only_originals=True)
+    assert manifest["source_id"].tolist() == ["1", "2", "4"]
     assert (manifest["label"] == 0).all()
     assert len(manifest.attrs["skipped"]) == 1
-
-
-def test_no_originals(tmp_path):
-    write_record(tmp_path / "1", ["inpainting.png"])
-    with pytest.raises(DatasetError, match="no record folder holds a readable original"):
-        read_originals(tmp_path)

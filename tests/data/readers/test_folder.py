@@ -198,12 +198,8 @@ def test_fakes_do_not_pass_for_sources(tmp_path):
         read_sources(tmp_path)
 
 
-def test_of_records_only_the_originals_are_sources(tmp_path):
-    for record in ("12", "40"):
-        names = ("original.png", "inpainting.png", "mask.png", "group.png")
-        write(tmp_path, *(f"similar/inpainting/{record}/{name}" for name in names))
-    manifest = read_sources(tmp_path)
-    assert [path.rpartition("/")[2] for path in manifest["path"]] == ["original.png"] * 2
-    assert manifest["source_id"].tolist() == ["12", "40"]
-    with pytest.raises(DatasetError, match="names the source of every image itself"):
-        read_sources(tmp_path, r"(.+)\.png")
+def test_masks_and_fakes_of_records_do_not_pass_for_sources(tmp_path):
+    names = ("original.png", "inpainting.png", "mask.png", "group.png")
+    write(tmp_path, *(f"similar/inpainting/12/{name}" for name in names))
+    with pytest.raises(DatasetError, match=r"holds records.*only_originals=True"):
+        read_sources(tmp_path)

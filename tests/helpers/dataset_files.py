@@ -1,0 +1,50 @@
+"""Data sets on disk and in archives, for tests."""
+
+import io
+import tarfile
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+CIFAKE_FOLDERS = ("train/REAL", "train/FAKE", "test/REAL", "test/FAKE")
+
+
+def picture(seed, size=(32, 32)):
+    """Large patches of colour with finer ones of grey on them, as in photographs."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(128, 40, (4, 4, 3)).repeat(8, 0).repeat(8, 1)
+    middle = rng.normal(0, 20, (8, 8, 1)).repeat(4, 0).repeat(4, 1)
+    fine = rng.normal(0, 20, (16, 16, 1)).repeat(2, 0).repeat(2, 1)
+    pixels = np.clip(coarse + middle + fine, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).resize(size)
+
+
+def jpeg(seed, size=(32, 32), format="JPEG"):
+    buffer = io.BytesIO()
+    picture(seed, size).save(buffer, format)
+    return buffer.getvalue()
+
+
+def cifake_files(folders=CIFAKE_FOLDERS, n=3):
+    names = [f"{folder}/{i:04} ({i}).jpg" for folder in folders for i in range(n)]
+    return {name: jpeg(k) for k, name in enumerate(names)}
+
+
+def pack(files, path):
+    """Write files as a folder or an archive, whatever the path's suffix says."""
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as opened:
+            for name, data in files.items():
+                opened.writestr(name, data)
+    elif ".tar" in path.name:
+        with tarfile.open(path, "w:" + path.suffix.replace(".tar", "").lstrip(".")) as opened:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                opened.addfile(info, io.BytesIO(data))
+    else:
+        for name, data in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    return path
