@@ -108,12 +108,13 @@ def learning_rate(backbone: str, *, pretrained: bool) -> float:
 def run(args: argparse.Namespace) -> int:
     """Train and judge each, and write the table."""
     from cifake_study.backbones import judge_variants
-    from cifake_study.backbones_report import write_backbones
     from cifake_study.groups import with_near_duplicates
     from cifake_study.holdout import draw_groups, hold_out
+    from cifake_study.report import backbones_report
     from cnnsvm import InpaintDetector
     from cnnsvm.data.readers.cifake import auxiliary_labels, read_cifake
     from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.report import render_text, write_report
 
     variants = list_variants(args)
     environment = describe_environment(args.device)
@@ -144,8 +145,9 @@ def run(args: argparse.Namespace) -> int:
         "n_train": len(train),
         "n_test": len(test),
     }
-    text, files = write_backbones(args.out, rows, facts)
-    print("\n".join([text, *map(str, files)]))
+    report = backbones_report(rows, facts)
+    files = write_report(args.out, report)
+    print(render_text(report, files.values()), end="")
     return 0
 
 

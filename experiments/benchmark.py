@@ -187,9 +187,10 @@ def compare(
 
 def run(args: argparse.Namespace) -> int:
     """Compare and report."""
-    from baselines.report import format_comparison, write_comparison
+    from baselines.report import comparison_report
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.report import render_text, write_report
 
     started = time.perf_counter()
     designs = make_designs(args)
@@ -211,8 +212,9 @@ def run(args: argparse.Namespace) -> int:
         "environment": environment,
         "seconds": time.perf_counter() - started,
     }
-    files = write_comparison(out, found, facts, "ablation" if args.ablation else "benchmark")
-    print(format_comparison(found, facts, files.values()))
+    report = comparison_report(found, facts, "ablation" if args.ablation else "benchmark")
+    files = write_report(out, report)
+    print(render_text(report, files.values()), end="")
     return 0
 
 

@@ -232,7 +232,7 @@ def tables(rows: Any, cifake: Any, n_left_out: int) -> list[dict[str, Any]]:
     """Put the heads and the duplicates into what a report shows."""
     from cifake_study.groups import count_duplicates
     from cifake_study.heads import peak_memory
-    from cifake_study.heads_report import duplicates_table, heads_table
+    from cifake_study.report import duplicates_table, heads_table
 
     copies = duplicates_table(count_duplicates(cifake), n_left_out)
     return [heads_table(rows, peak_memory()), copies]

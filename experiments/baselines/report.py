@@ -1,136 +1,91 @@
-"""The report on a comparison of designs: text, CSV, JSON, and one HTML page with a plot."""
+"""The report on a comparison of designs."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from baselines.comparison import ALL, COMPARED, FALSE_ALARMS, Comparison
 from baselines.plot import Found, comparison_plot, of_all_fakes
-from cnnsvm.report import sections
-from cnnsvm.report.files import to_json, write_files
-from cnnsvm.report.markup import (
-    Html,
-    definitions,
-    element,
-    html,
-    image,
-    join,
-    paragraph,
-    section,
-    table,
+from cnnsvm.report.model import (
+    Column,
+    Definitions,
+    Note,
+    Plot,
+    Plots,
+    Report,
+    Section,
+    Table,
+    facts_of,
+    provenance,
 )
-from cnnsvm.report.render import to_png
-from cnnsvm.report.style import CSS, PAGE
-from cnnsvm.report.summaries import (
-    WIDE,
-    interval_of,
-    page_head,
-    text_head,
-    text_tail,
-    trust,
-    warnings_of,
-    wrapped,
-)
-from cnnsvm.report.text import format_table
-from cnnsvm.report.wording import (
-    METRIC_LABELS,
-    format_interval,
-    format_number,
-    format_seconds,
-    is_number,
-)
+from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.wording import METRIC_LABELS, format_interval, interval_of, is_number
 
-#: Column of a summary -> what the tables call it.
+#: Column of a summary -> column of the tables.
 COLUMNS = {
-    "roc_auc": "ROC AUC",
-    "balanced_accuracy": "balanced accuracy",
-    "recall": "fakes found",
-    FALSE_ALARMS: "false alarms",
-    "ece": "ECE",
+    "roc_auc": Column("ROC AUC"),
+    "balanced_accuracy": Column("balanced accuracy"),
+    "recall": Column("fakes found", in_text="value", short="found"),
+    FALSE_ALARMS: Column("false alarms", in_text="value", short="alarms"),
+    "ece": Column("ECE"),
 }
 PROTOCOL = (
     "All designs were fitted and judged on the same folds, which separate no source from its "
     "fakes; all that a design fits, its network and threshold included, it fits in the training "
-    "part. The 95 % intervals and p-values come from resampling whole sources, the same for both "
-    "designs of a pair; p is two-sided and adjusted by Holm for the pairs of its table. They do "
-    "not cover retraining, other seeds or other generators. An interval of no width means that no "
-    "source contradicted the value, not certainty."
+    "part.",
+    "The 95 % intervals and p-values come from resampling whole sources, the same for both "
+    "designs of a pair; p is two-sided and adjusted by Holm for the pairs of its table.",
+    "They do not cover retraining, other seeds or other generators.",
+    "An interval of no width means that no source contradicted the value, not certainty.",
 )
-_SHORT = ("found", "alarms", "ECE", "time")
 _SIGNIFICANT = 0.05
-JSON = "the JSON file"
 
 
-def write_comparison(
-    out: Path, found: Found, facts: Mapping[str, Any], stem: str = "benchmark"
-) -> dict[str, Path]:
-    """Write ``STEM.html``, ``.json`` and ``.csv``, ``STEM-differences.csv``, ``-predictions.csv``.
+def comparison_report(found: Found, facts: Mapping[str, Any], stem: str = "benchmark") -> Report:
+    """Make the report, with ``STEM.json``, ``.csv``, ``-differences.csv`` and ``-predictions.csv``.
 
     Parameters
     ----------
-    out : Path
-        Folder; made if it is missing.
     found : mapping of str to Comparison
         Results by what the files went through ("png", "jpeg:75"), designs the same in each.
     facts : mapping
-        ``title``, ``data``, ``command``, ``n_images``, ``n_sources``, ``n_folds``, ``seconds``,
-        ``designs`` (name to description), ``settings``, ``environment``, ``warnings`` and
-        ``skipped`` (``path`` and ``reason`` each); all of them optional.
+        ``title``, ``designs`` (name to description), and what `facts_of` and `provenance` take;
+        all of them optional.
     stem : str
-
-    Returns
-    -------
-    dict of str to Path
-        File name to path.
     """
+    alt = "ROC AUC and balanced accuracy by design, with the values of the tables below"
+    said = {codec: " ".join(describe_comparison(each)) for codec, each in found.items()}
     summary, differences, predictions = (
-        pd.concat([getattr(c, part).assign(codec=codec) for codec, c in found.items()])
+        pd.concat([getattr(each, part).assign(codec=codec) for codec, each in found.items()])
         for part in ("summary", "differences", "predictions")
     )
-    results = {codec: _nested(comparison) for codec, comparison in found.items()}
-    contents = {
-        f"{stem}.html": render_comparison(found, facts),
-        f"{stem}.json": to_json({**facts, "protocol": PROTOCOL, "results": results}),
-        f"{stem}.csv": _csv(summary),
-        f"{stem}-differences.csv": _csv(differences),
-        f"{stem}-predictions.csv": _csv(predictions),
+    results = {
+        codec: {
+            part: getattr(each, part).to_dict("records")
+            for part in ("summary", "differences", "folds")
+        }
+        for codec, each in found.items()
     }
-    return write_files(out, contents)
-
-
-def format_comparison(found: Found, facts: Mapping[str, Any], files: Iterable[Path] = ()) -> str:
-    """Write results as text, lines of at most 98 characters unless a name or path is longer.
-
-    Parameters
-    ----------
-    found, facts
-        As `write_comparison` takes them.
-    files : iterable of Path
-        Where the written files are.
-
-    Returns
-    -------
-    str
-        With a final newline.
-    """
-    title = str(facts.get("title") or "Benchmark")
-    blocks = [text_head(title, facts)]
-    for codec, comparison in found.items():
-        headers = ["design", "ROC AUC", "balanced accuracy", *_SHORT]
-        blocks.append(
-            f"{_heading(codec, comparison)}\n{format_table(headers, _scores(comparison))}"
-        )
-        blocks += [f"ROC AUC by variant\n{format_table(*rows)}" for rows in _variants(comparison)]
-        headers, rows = _differences(comparison)
-        blocks += [f"Differences\n{format_table(headers, rows)}"] if rows else []
-        blocks.append(wrapped(" ".join(describe_comparison(comparison))))
-    blocks += [
-        wrapped(PROTOCOL),
-        *(wrapped(f"Warning: {text}") for text in warnings_of(facts, JSON)),
-    ]
-    return "\n\n".join([*blocks, *text_tail(files)]) + "\n"
+    return Report(
+        str(facts.get("title") or "Benchmark"),
+        facts_of(facts),
+        findings=[f"{codec}: {text}" if len(found) > 1 else text for codec, text in said.items()],
+        note=Note("How far to trust this", PROTOCOL),
+        sections=[
+            Section("Designs", [Definitions(facts.get("designs") or {})], page_only=True),
+            Section("Plot", [Plots([Plot(comparison_plot(found), alt)], wide=True)]),
+            *(_results(codec, comparison) for codec, comparison in found.items()),
+            *provenance(facts),
+        ],
+        files={
+            f"{stem}.json": to_json({**facts, "protocol": " ".join(PROTOCOL), "results": results}),
+            f"{stem}.csv": _csv(summary),
+            f"{stem}-differences.csv": _csv(differences),
+            f"{stem}-predictions.csv": _csv(predictions),
+        },
+        name=stem,
+    )
 
 
 def describe_comparison(comparison: Comparison) -> list[str]:
@@ -166,102 +121,44 @@ def describe_comparison(comparison: Comparison) -> list[str]:
     return said + ([f"Not shown to beat guessing: {', '.join(guessing)}."] if guessing else [])
 
 
-def render_comparison(found: Found, facts: Mapping[str, Any]) -> str:
-    """Write results as a page that needs nothing from elsewhere.
-
-    Parameters
-    ----------
-    found, facts
-        As `write_comparison` takes them.
-
-    Returns
-    -------
-    str
-        HTML with inline style and embedded images; paths and names in it are escaped.
-    """
-    title = str(facts.get("title") or "Benchmark")
-    alt = "ROC AUC and balanced accuracy by design, with the values of the tables below"
-    plot = element("figure", image(to_png(comparison_plot(found)), "png", alt))
-    body = [
-        page_head(title, facts),
-        trust(PROTOCOL),
-        section("Designs", definitions(facts.get("designs") or {})),
-        section("Plot", element("div", plot, class_="plots wide")),
-        *(_results(codec, comparison) for codec, comparison in found.items()),
-        sections.provenance({**facts, "warnings": warnings_of(facts, JSON), "skipped": []}),
-    ]
-    return PAGE.format(title=html(title), css=CSS + WIDE, body=join(body))
+def _results(codec: str, comparison: Comparison) -> Section:
+    first, *_ = of_all_fakes(comparison)
+    heading = f"{codec}: {first['n_fakes']} fakes against {first['n_originals']} originals"
+    return Section(heading, [_scores(comparison), _variants(comparison), _differences(comparison)])
 
 
-def _results(codec: str, comparison: Comparison) -> Html:
-    headers, rows = _differences(comparison)
-    return section(
-        _heading(codec, comparison),
-        paragraph(" ".join(describe_comparison(comparison))),
-        table(["design", *COLUMNS.values(), "time"], _scores(comparison, list(COLUMNS)[:-1])),
-        *(
-            join([element("h3", "ROC AUC by variant"), table(*rows)])
-            for rows in _variants(comparison)
-        ),
-        join([element("h3", "Differences"), table(headers, rows)]) if rows else "",
-    )
-
-
-def _scores(comparison: Comparison, spread: Iterable[str] = COMPARED) -> list[list[str]]:
-    """List a row a design; the metrics ``spread`` with their intervals."""
+def _scores(comparison: Comparison) -> Table:
     seconds = comparison.folds.groupby("design")["seconds"].sum()
-    return [
+    rows = [
         [row["design"]]
-        + [
-            format_interval(interval_of(row, name)) if name in spread else format_number(row[name])
-            for name in COLUMNS
-        ]
-        + [format_seconds(seconds[row["design"]])]
+        + [row[name] if name == "ece" else interval_of(row, name) for name in COLUMNS]
+        + [float(seconds[row["design"]])]
         for row in of_all_fakes(comparison)
     ]
+    return Table(["design", *COLUMNS.values(), Column("time", kind="seconds")], rows)
 
 
-def _variants(comparison: Comparison) -> list[tuple[list[str], list[list[str]]]]:
-    """Return headers and rows of ROC AUC by variant, or nothing if there is one variant."""
+def _variants(comparison: Comparison) -> Table:
+    """List ROC AUC by variant; no rows if there is one variant."""
     summary = comparison.summary[comparison.summary["variant"] != ALL]
-    if not len(summary):
-        return []
     counts = summary.groupby("variant", sort=False)["n_fakes"].max()
     rows = [
-        [
-            str(name),
-            *(format_interval(interval_of(row, "roc_auc")) for row in part.to_dict("records")),
-        ]
+        [str(name), *(interval_of(row, "roc_auc") for row in part.to_dict("records"))]
         for name, part in summary.groupby("design", sort=False)
     ]
-    return [(["design", *(f"{name} ({n} fakes)" for name, n in counts.items())], rows)]
+    headers = ["design", *(f"{name} ({n} fakes)" for name, n in counts.items())]
+    return Table(headers, rows, "ROC AUC by variant")
 
 
-def _differences(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Return headers and rows of what the pairs differ by."""
-    pairs: dict[str, list[str]] = {}
+def _differences(comparison: Comparison) -> Table:
+    pairs: dict[str, list[Any]] = {}
     for row in comparison.differences.to_dict("records"):
         cells = pairs.setdefault(f"{row['design']} - {row['against']}", [])
-        cells += [
-            format_interval({str(k): v for k, v in row.items()}),
-            format_number(row["p_holm"]),
-        ]
-    headers = ["pair"]
-    for metric in COMPARED:
-        headers += [METRIC_LABELS[metric], "p"]
-    return headers, [[pair, *cells] for pair, cells in pairs.items()]
-
-
-def _nested(comparison: Comparison) -> dict[str, Any]:
-    parts = ("summary", "differences", "folds")
-    return {part: getattr(comparison, part).to_dict("records") for part in parts}
-
-
-def _heading(codec: str, comparison: Comparison) -> str:
-    row = of_all_fakes(comparison)[0]
-    return f"{codec}: {row['n_fakes']} fakes against {row['n_originals']} originals"
+        cells += [{str(key): value for key, value in row.items()}, row["p_holm"]]
+    headers = [name for metric in COMPARED for name in (METRIC_LABELS[metric], "p")]
+    rows = [[pair, *cells] for pair, cells in pairs.items()]
+    return Table(["pair", *headers], rows, "Differences")
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    first = ["codec", *(name for name in frame.columns if name != "codec")]
-    return frame[first].to_csv(index=False, lineterminator="\n")
+    return to_csv(frame[["codec", *(name for name in frame.columns if name != "codec")]])

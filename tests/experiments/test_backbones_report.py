@@ -1,9 +1,11 @@
+import io
 import json
 
 import pandas as pd
 import pytest
+from report_contract import check_report, check_width
 
-from cifake_study.backbones_report import write_backbones
+from cifake_study.report import backbones_report
 
 
 def interval(value):
@@ -31,27 +33,31 @@ def row(name, own, svm):
 
 
 @pytest.fixture
-def written(tmp_path):
+def report():
     facts = {"title": "Backbones <b>", "command": "python x", "environment": {}}
     facts |= {"n_train": 1000, "n_test": 200}
     rows = [row("resnet18", 0.91, 0.92), row("vgg11_bn, no augmentation", 0.81, 0.85)]
-    return tmp_path, *write_backbones(tmp_path, rows, facts)
+    return backbones_report(rows, facts)
 
 
-def test_the_table_has_both_heads_and_what_they_cost(written):
-    _, text, _ = written
-    for part in ("0.910 [0.900, 0.920]", "0.920 [0.910, 0.930]", "2.50 M", "12.5", "1,23"):
+def test_page_and_text_have_both_heads_and_what_they_cost(report):
+    page, text = check_report(report)
+    check_width(text)
+    parts = (
+        "0.910 [0.900, 0.920]",
+        "0.920 [0.910, 0.930]",
+        "2.50 M",
+        "12.5",
+        "1,23",
+        "resnet18, SVM",
+    )
+    for part in (*parts, "Backbones <b>", "vgg11_bn, no augmentation"):
+        assert part in page.said
         assert part in text
 
 
-def test_the_files_say_the_same(written):
-    folder, _, files = written
-    assert [file.name for file in files] == [
-        f"backbones.{kind}" for kind in ("csv", "json", "html")
-    ]
-    table = pd.read_csv(folder / "backbones.csv").set_index("name")
+def test_the_files_say_the_same(report):
+    assert set(report.files) == {"backbones.csv", "backbones.json"}
+    table = pd.read_csv(io.StringIO(report.files["backbones.csv"])).set_index("name")
     assert table.loc["resnet18", "svm_accuracy_low"] == pytest.approx(0.91)
-    assert json.loads((folder / "backbones.json").read_text())["n_test"] == 200
-    page = (folder / "backbones.html").read_text()
-    assert "Backbones &lt;b&gt;" in page
-    assert "vgg11_bn, no augmentation" in page
+    assert json.loads(report.files["backbones.json"])["n_test"] == 200

@@ -1,0 +1,153 @@
+"""Reports on CIFAKE: backbones side by side, and tables of heads and of near-duplicates."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from cnnsvm.features.trainer import best_epoch
+from cnnsvm.report.model import Column, Note, Plot, Plots, Report, Section, Table, provenance
+from cnnsvm.report.plots import training_plot
+from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.wording import format_interval, format_number
+
+METRICS = {"accuracy": "accuracy", "f1": "F1", "roc_auc": "ROC AUC"}
+HEADS = {"network": "own layer", "svm": "SVM"}
+PROTOCOL = (
+    "All networks were trained on the same images with the same settings, but for what a row's "
+    "name says and a learning rate that is lower from given weights and without batch "
+    "normalisation.",
+    "They were judged on the same images; none of these, nor a near-duplicate of one, was trained "
+    "on.",
+    "Own layer: what fine-tuning trained on top; SVM: tuned on the same embeddings.",
+    "With auxiliary labels the training loss is that of telling these too.",
+    "95 % intervals come from resampling groups of near-duplicates, and say nothing about "
+    "retraining.",
+)
+
+
+def backbones_report(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Report:
+    """Make the report, with ``backbones.csv`` and ``backbones.json``.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        As `cifake_study.backbones.judge_variants` returns them.
+    facts : mapping
+        ``title``, ``command``, ``n_train``, ``n_test``, and what `provenance` takes.
+    """
+    size = f"{facts['n_train']:,} images to train on, {facts['n_test']:,} judged"
+    drawn = Plot(training_plot(_curves(rows)), "Loss, accuracy and AUC over the epochs")
+    return Report(
+        facts["title"],
+        {"size": size, "command": facts["command"]},
+        findings=[_best(rows)],
+        note=Note("How far to trust this", PROTOCOL),
+        sections=[
+            Section("Side by side", [_table(rows)]),
+            Section("Training", [Plots([drawn], wide=True)]),
+            *provenance(facts),
+        ],
+        files={
+            "backbones.csv": to_csv(pd.DataFrame(map(_flat, rows))),
+            "backbones.json": to_json({**facts, "backbones": list(rows)}),
+        },
+        name="backbones",
+    )
+
+
+def heads_table(rows: Sequence[Mapping[str, Any]], memory: int) -> dict[str, Any]:
+    """Put heads on the same embeddings side by side.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        See `cifake_study.heads.compare_heads`.
+    memory : int
+        Most bytes that the process has held.
+
+    Returns
+    -------
+    dict
+        ``title``, ``headers``, ``rows`` and ``note``, as `evaluation_report` takes tables.
+    """
+    shown = [
+        [
+            row["head"],
+            *(format_interval(row["metrics"][name]) for name in METRICS),
+            "" if row["difference"] is None else format_interval(row["difference"]),
+            "" if row["n_vectors"] is None else f"{row['n_vectors']:,}",
+            "" if row["seconds"] is None else f"{row['seconds']:,.0f} s",
+            "" if row["rate"] is None else f"{row['rate']:,.0f}",
+        ]
+        for row in rows
+    ]
+    headers = ["head", *METRICS.values(), "against the last", "vectors", "fitted in", "rows/s"]
+    note = "The same embeddings under each head; the difference in accuracy is paired."
+    note += f" Most memory of the process so far: {format_number(memory / 1e9)} GB."
+    return {"title": "With and without the SVM", "headers": headers, "rows": shown, "note": note}
+
+
+def duplicates_table(counted: pd.DataFrame, n_left_out: int) -> dict[str, Any]:
+    """Show how many images have near-duplicates, and how many were left out for it.
+
+    Parameters
+    ----------
+    counted : DataFrame
+        See `cifake_study.groups.count_duplicates`.
+    n_left_out : int
+        Training images that share a group with one that is judged.
+
+    Returns
+    -------
+    dict
+        As of `heads_table`.
+    """
+    return {
+        "title": "Near-duplicates",
+        "headers": ["images", "n", "same pixels", "near-duplicates", "groups of them"],
+        "rows": [[str(name), *(f"{n:,}" for n in row)] for name, row in counted.iterrows()],
+        "note": f"No group is on two sides of a split. Left out of training for it: {n_left_out}.",
+    }
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> str:
+    entries = [
+        (row[head]["metrics"]["accuracy"], f"{row['name']}, {name}")
+        for row in rows
+        for head, name in HEADS.items()
+    ]
+    accuracy, name = max(entries, key=lambda entry: entry[0]["value"])
+    return f"Most accurate: {name}, accuracy {format_interval(accuracy)}."
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"name": row["name"], "history": row["history"], "best_epoch": best_epoch(row["history"])}
+        for row in rows
+    ]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    cells = []
+    for row in rows:
+        scores = [row[head]["metrics"][metric] for metric in METRICS for head in HEADS]
+        cost = [f"{row['parameters'] / 1e6:.2f} M", f"{row['minutes']:.1f}"]
+        cost.append(f"{row['images_a_second']:,.0f}")
+        cells.append([row["name"], *scores, row["network"]["difference"], *cost])
+    columns = [
+        Column(f"{METRICS[m]}, {head}", in_text="all" if m == "accuracy" else "no")
+        for m in METRICS
+        for head in HEADS.values()
+    ]
+    difference = Column("own layer - SVM", in_text="no")
+    return Table(["backbone", *columns, difference, "parameters", "minutes", "images/s"], cells)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {key: row[key] for key in ("name", "parameters", "minutes", "images_a_second")}
+    for head in HEADS:
+        for metric in METRICS:
+            for end, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
+                flat[f"{head}_{metric}{suffix}"] = row[head]["metrics"][metric][end]
+    return flat
