@@ -119,12 +119,13 @@ def compare(args: argparse.Namespace, proxy: Any, found: Any, out: Path) -> dict
 
 def run(args: argparse.Namespace) -> int:
     """Search, compare, write."""
-    from architecture_search.report import describe_search, format_search
+    from architecture_search.report import describe_search, search_report
     from architecture_search.search import best_genotype, make_proxy, search_genotype
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.io.files import write_json
     from cnnsvm.localization.architectures.iidnet import PUBLISHED
+    from cnnsvm.report import render_text, write_report
 
     out = args.out or RUNS / (data_name(args.data) if args.data else "samples") / "nas"
     environment = describe_environment(args.device)
@@ -136,7 +137,9 @@ def run(args: argparse.Namespace) -> int:
     result |= {"genotype": found, "published": PUBLISHED, "environment": environment}
     result["command"] = shlex.join(["python", *sys.argv])
     write_json(out / "genotype.json", result)
-    print(format_search(result, out / "genotype.json"), end="")
+    report = search_report(result)
+    files = write_report(out, report)
+    print(render_text(report, [out / "genotype.json", *files.values()]), end="")
     return 0
 
 

@@ -1,8 +1,6 @@
 """The report on an architecture search: what it found beside what was published."""
 
-import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,14 +8,15 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from architecture_search.search import Proxy
-from cnnsvm.report.text import WIDTH, format_table
+from cnnsvm.report.model import Note, Report, Section, Table, provenance
 from cnnsvm.report.wording import format_number
 
 SCORES = {"auc": "AUC", "iou": "IoU"}
 NOTE = (
-    "Both were trained alike, with the same seeds, and judged on pixels of sources that the search "
-    "never saw. The proxy task is short: what wins it need not win a full training, and a lead "
-    "within the spread of the repeats is none."
+    "Both were trained alike, with the same seeds, and judged on pixels of sources that were not "
+    "part of the search.",
+    "The proxy task is short: what wins it need not win a full training, and a lead within the "
+    "spread of the repeats is none.",
 )
 
 
@@ -55,35 +54,44 @@ def describe_search(
     }
 
 
-def format_search(result: Mapping[str, Any], file: Path) -> str:
-    """Write a search as text, with a final newline.
+def search_report(result: Mapping[str, Any]) -> Report:
+    """Make the report on a search.
 
     Parameters
     ----------
     result : mapping
-        Of `describe_search`, with ``genotype`` and ``published``.
-    file : Path
-        Where the genotype is.
+        Of `describe_search`, with ``genotype`` and ``published``; optional: ``command`` and
+        ``environment``.
     """
-    rows = []
-    for name, repeats in result["scores"].items():
-        cells = []
-        for score in SCORES:
-            values = np.array([repeat[score] for repeat in repeats], dtype=float)
-            cells += [format_number(values.mean()), format_number(np.ptp(values))]
-        rows.append([name, *cells])
-    headers = ["genotype", *(f"{name}{end}" for name in SCORES.values() for end in ("", " spread"))]
-    both = zip(result["genotype"], result["published"], strict=True)
-    listed = [
-        [str(number), " ".join(own), " ".join(known)]
-        for number, (own, known) in enumerate(both, start=1)
-    ]
+    means = {name: _means(repeats) for name, repeats in result["scores"].items()}
     tried = ", ".join(f"{n} {state}" for state, n in result["trials"].items())
-    blocks = [
-        f"Candidates: {tried}; best AUC in the search {format_number(result['best_search_auc'])}",
-        format_table(headers, rows),
-        textwrap.fill(NOTE, WIDTH),
-        format_table(["cell", "found", "published"], listed),
-        f"Written to {file}",
+    best = format_number(result["best_search_auc"])
+    compared = " and ".join(f"{format_number(row[0])} for {name}" for name, row in means.items())
+    headers = [f"{name}{end}" for name in SCORES.values() for end in ("", " spread")]
+    cells = [
+        [str(number), " ".join(own), " ".join(known)]
+        for number, (own, known) in enumerate(
+            zip(result["genotype"], result["published"], strict=True), start=1
+        )
     ]
-    return "\n\n".join(blocks) + "\n"
+    return Report(
+        "Architecture search",
+        {"command": result["command"]} if "command" in result else {},
+        findings=[
+            f"AUC after the same training: {compared}.",
+            f"Candidates: {tried}; best AUC in the search {best}.",
+        ],
+        note=Note("How far to trust this", NOTE),
+        sections=[
+            Section("Scores", [Table(["genotype", *headers], [[n, *r] for n, r in means.items()])]),
+            Section("Cells", [Table(["cell", "found", "published"], cells)]),
+            *provenance(result),
+        ],
+        name="genotype",
+    )
+
+
+def _means(repeats: list[Mapping[str, float]]) -> list[float]:
+    """Return mean and spread of each score over the repeats."""
+    values = [np.array([repeat[score] for repeat in repeats], dtype=float) for score in SCORES]
+    return [float(number) for column in values for number in (column.mean(), np.ptp(column))]

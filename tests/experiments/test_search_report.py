@@ -1,10 +1,10 @@
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import optuna
+from report_contract import check_report
 
-from architecture_search.report import describe_search, format_search
+from architecture_search.report import describe_search, search_report
 from cnnsvm.localization.architectures.iidnet import PUBLISHED
 
 
@@ -23,8 +23,10 @@ def test_found_and_published_stand_side_by_side():
     assert result["trials"] == {"finished": 2, "stopped": 1, "interrupted": 0}
     assert result["best_search_auc"] == 0.9
     assert result["images"] == {"fit": 6, "valid": 3, "test": 2}
-    text = format_search({**result, "genotype": PUBLISHED, "published": PUBLISHED}, Path("g.json"))
+    report = search_report({**result, "genotype": PUBLISHED, "published": PUBLISHED})
+    _, text = check_report(report)
     lines = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
     assert lines["published"] == ["published", "0.850", "0.100", "0.550", "0.100"]
     assert lines["found"] == ["found", "n/a", "n/a", "0.400", "0.000"]
-    assert "2 finished, 1 stopped, 0 interrupted; best AUC in the search 0.900" in text
+    said = " ".join(text.split())
+    assert "2 finished, 1 stopped, 0 interrupted; best AUC in the search 0.900" in said
