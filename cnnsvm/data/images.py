@@ -20,9 +20,9 @@ MAX_PIXELS = 50_000_000
 _WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
 Image.init()  # registers the decoders that this Pillow was built with
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
-_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jp2")
-_OTHER_SUFFIXES = (".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".ppm", ".pgm")
-SUFFIXES = frozenset(_JPEG_SUFFIXES + _OTHER_SUFFIXES)
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
+) | {".ppm", ".pgm"}
 #: Values of `Header.coding` that leave traces of compression in the pixels.
 LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -259,10 +259,9 @@ def find_bad_images(
     """
     from joblib import Parallel, delayed
 
-    results = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
-        delayed(_failure)(image) for image in images
-    )
-    return [(i, reason) for i, reason in enumerate(results) if reason is not None]
+    jobs = (delayed(_failure)(image) for image in images)
+    reasons = Parallel(n_jobs=n_jobs or -1, prefer="threads")(jobs)
+    return [(i, reason) for i, reason in enumerate(reasons) if reason is not None]
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

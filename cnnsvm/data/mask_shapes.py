@@ -1,6 +1,6 @@
 """Mask schemas that are pure geometry: how each is drawn, and how a mask image is recognised.
 
-Every schema is a function ``(height, width, rng) -> mask``; the mask is a bool array of shape
+A schema is a function ``(height, width, rng) -> mask``; the mask is a bool array of shape
 (height, width), True where the image is repainted, and a schema is named by that part. The eight
 halves ignore ``rng``.
 
@@ -15,43 +15,27 @@ and ``bottom`` the right one, and for one pixel wide ``left`` and ``right`` are 
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
 
 MaskSchema = Callable[[int, int, np.random.Generator], np.ndarray]
 
+_COUNTERPARTS = {
+    "diagonal_lower_left": "diagonal_upper_right",
+    "diagonal_lower_right": "diagonal_upper_left",
+    "bottom": "top",
+    "right": "left",
+}
 _N_TRIES = 32  # positions drawn at once: with 60 % covered, one of them is all but surely free
-_MAX_SIDE = 512  # larger masks are subsampled: the shapes do not need more
+_MAX_SIDE = 512  # larger masks are subsampled to be recognised: the shapes do not need more
 _MIN_IOU = 0.9
 _MIN_AREA, _MAX_AREA = 0.36, 0.64  # of the image; patches are drawn until 40-60 % is reached
 _MIN_CORNERS = 14  # patches of at most w/4 by h/4 need seven to cover 40 %; the least seen is 56
 # Of the outline. Measured: patches 0.68 (47x85, scaled to 63 %, JPEG 40) and more; discs, blobs,
 # diagonals and noise 0.50 and less.
 _MIN_STRAIGHT = 0.6
-
-
-def diagonal_upper_right(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask what lies above the diagonal from the top left to the bottom right corner."""
-    y, x = _offsets(height, width)
-    return _comes_first(y * width, x * height, tie=y)
-
-
-def diagonal_lower_left(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask what lies below the diagonal from the top left to the bottom right corner."""
-    return _rest(diagonal_upper_right(height, width, rng))
-
-
-def diagonal_upper_left(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask what lies above the diagonal from the bottom left to the top right corner."""
-    y, x = _offsets(height, width)
-    return _comes_first(y * width, -x * height, tie=y)
-
-
-def diagonal_lower_right(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask what lies below the diagonal from the bottom left to the top right corner."""
-    return _rest(diagonal_upper_left(height, width, rng))
 
 
 def random_patches(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -79,7 +63,9 @@ def random_patches(height: int, width: int, rng: np.random.Generator) -> np.ndar
     """
     _check_size(height, width)
     mask = np.zeros((height, width), dtype=bool)
-    missing = _draw_area(height * width, rng)
+    least, most = -(-2 * mask.size // 5), 3 * mask.size // 5
+    low, high = sorted((least, most))  # they cross for 1 and 3 pixels: take the nearest
+    missing = int(rng.integers(max(low, 1), high + 1))
     while missing:  # ends: every patch holds a free pixel
         patch = _draw_patch(mask, rng)
         free = np.flatnonzero(~patch)[:missing]
@@ -88,44 +74,32 @@ def random_patches(height: int, width: int, rng: np.random.Generator) -> np.ndar
     return mask
 
 
-def top(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask the upper half."""
-    y, x = _offsets(height, width)
-    return _comes_first(y, np.zeros_like(x), tie=x)
+def _draw_half(name: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    _check_size(height, width)
+    # twice the distance of the pixel centres from the middle
+    y, x = np.ogrid[1 - height : height : 2, 1 - width : width : 2]
+    side, tie = {
+        "diagonal_upper_right": (y * width - x * height, y),
+        "diagonal_upper_left": (y * width + x * height, y),
+        "top": (y, x),
+        "left": (x, y),
+    }[_COUNTERPARTS.get(name, name)]
+    mask = (side < 0) | ((side == 0) & (tie <= 0))
+    return ~mask if name in _COUNTERPARTS and mask.size > 1 else mask
 
 
-def bottom(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask the lower half."""
-    return _rest(top(height, width, rng))
-
-
-def left(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask the left half."""
-    y, x = _offsets(height, width)
-    return _comes_first(x, np.zeros_like(y), tie=y)
-
-
-def right(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Mask the right half."""
-    return _rest(left(height, width, rng))
-
-
+#: The five that a record of the seed project holds.
+MISSION_SCHEMAS = (
+    *("diagonal_upper_right", "diagonal_lower_left", "diagonal_upper_left", "diagonal_lower_right"),
+    "random_patches",
+)
+#: The four that DeepfakeArt has besides.
+SIDE_SCHEMAS = ("top", "bottom", "left", "right")
 #: Every schema by name.
 MASK_SCHEMAS: dict[str, MaskSchema] = {
-    "diagonal_upper_right": diagonal_upper_right,
-    "diagonal_lower_left": diagonal_lower_left,
-    "diagonal_upper_left": diagonal_upper_left,
-    "diagonal_lower_right": diagonal_lower_right,
-    "random_patches": random_patches,
-    "top": top,
-    "bottom": bottom,
-    "left": left,
-    "right": right,
+    name: random_patches if name == "random_patches" else partial(_draw_half, name)
+    for name in (*MISSION_SCHEMAS, *SIDE_SCHEMAS)
 }
-#: The five that a record of the seed project holds.
-MISSION_SCHEMAS: tuple[str, ...] = tuple(MASK_SCHEMAS)[:5]
-#: The four that DeepfakeArt has besides.
-SIDE_SCHEMAS: tuple[str, ...] = tuple(MASK_SCHEMAS)[5:]
 
 
 def classify_mask(mask: np.ndarray) -> str | None:
@@ -144,7 +118,7 @@ def classify_mask(mask: np.ndarray) -> str | None:
     Returns
     -------
     str or None
-        A key of ``MASK_SCHEMAS``; None for any other shape.
+        A key of `MASK_SCHEMAS`; None for any other shape.
 
     Raises
     ------
@@ -158,9 +132,13 @@ def classify_mask(mask: np.ndarray) -> str | None:
         )
     step = -(-max(mask.shape) // _MAX_SIDE)
     small = np.ascontiguousarray(mask[::step, ::step])
-    name, overlap = _best_half(small)
-    if overlap >= _MIN_IOU:
-        return name
+    overlaps = {
+        name: np.count_nonzero(small & half) / np.count_nonzero(small | half)
+        for name, half in _halves(*small.shape).items()
+    }
+    best = max(overlaps, key=lambda name: overlaps[name])
+    if overlaps[best] >= _MIN_IOU:
+        return best
     return "random_patches" if _is_patchwork(small) else None
 
 
@@ -169,28 +147,6 @@ def _check_size(height: int, width: int) -> None:
         raise ValueError(
             f"a mask needs at least one pixel, got height {height!r}, width {width!r}."
         )
-
-
-def _offsets(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return twice the distance of the pixel centres from the middle, as a column and a row."""
-    _check_size(height, width)
-    y = 2 * np.arange(height, dtype=np.int64) + 1 - height
-    x = 2 * np.arange(width, dtype=np.int64) + 1 - width
-    return y[:, None], x[None, :]
-
-
-def _comes_first(value: np.ndarray, line: np.ndarray, tie: np.ndarray) -> np.ndarray:
-    return (value < line) | ((value == line) & (tie <= 0))
-
-
-def _rest(mask: np.ndarray) -> np.ndarray:
-    return ~mask if mask.size > 1 else mask
-
-
-def _draw_area(n_pixels: int, rng: np.random.Generator) -> int:
-    least, most = -(-2 * n_pixels // 5), 3 * n_pixels // 5
-    low, high = sorted((least, most))  # they cross for 1 and 3 pixels: take the nearest
-    return int(rng.integers(max(low, 1), high + 1))
 
 
 def _draw_patch(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -212,44 +168,28 @@ def _draw_free_pixel(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, i
     return int(row), int(column)
 
 
-def _best_half(mask: np.ndarray) -> tuple[str, float]:
-    shapes = _halves(*mask.shape)
-    overlaps = {
-        name: np.count_nonzero(mask & shape) / np.count_nonzero(mask | shape)
-        for name, shape in shapes.items()
-    }
-    name = max(overlaps, key=lambda key: overlaps[key])
-    return name, overlaps[name]
-
-
 @lru_cache(maxsize=8)
 def _halves(height: int, width: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)  # the contract asks for one; halves do not use it
-    return {
-        name: draw(height, width, rng)
-        for name, draw in MASK_SCHEMAS.items()
-        if name != "random_patches"
-    }
+    rng = np.random.default_rng(0)  # halves do not use it
+    halves = (name for name in MASK_SCHEMAS if name != "random_patches")
+    return {name: MASK_SCHEMAS[name](height, width, rng) for name in halves}
 
 
 def _is_patchwork(mask: np.ndarray) -> bool:
     if not _MIN_AREA <= mask.mean() <= _MAX_AREA:
         return False
-    return _count_corners(mask) >= _MIN_CORNERS and _straight_share(mask) >= _MIN_STRAIGHT
-
-
-def _count_corners(mask: np.ndarray) -> int:
-    """Count the 2x2 windows in which the outline turns: an odd number of their pixels is set."""
+    # in a corner, the outline turns: an odd number of the pixels of a 2x2 window is set
     columns = mask[:, 1:] ^ mask[:, :-1]
-    return int(np.count_nonzero(columns[1:] ^ columns[:-1]))
+    n_corners = np.count_nonzero(columns[1:] ^ columns[:-1])
+    return bool(n_corners >= _MIN_CORNERS and _straight_share(mask) >= _MIN_STRAIGHT)
 
 
 def _straight_share(mask: np.ndarray) -> float:
     """Return the share of the outline that lies in horizontal or vertical runs, not in steps."""
     total, straight = 0, 0
-    for picture in (mask, mask.T):
-        edge = np.ascontiguousarray(picture[:, 1:] ^ picture[:, :-1]).astype(np.uint8)
-        length = max(picture.shape[0] // 48, 3)
+    for image in (mask, mask.T):
+        edge = np.ascontiguousarray(image[:, 1:] ^ image[:, :-1]).astype(np.uint8)
+        length = max(image.shape[0] // 48, 3)
         runs = cv2.morphologyEx(edge, cv2.MORPH_OPEN, np.ones((length, 1), np.uint8))
         total += int(edge.sum())
         straight += int(runs.sum())

@@ -1,6 +1,5 @@
 """Groups and folds: the one place that decides which images may not be separated."""
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,8 +7,6 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_consistent_length, column_or_1d
-
-logger = logging.getLogger(__name__)
 
 Fold = tuple[np.ndarray, np.ndarray]
 
@@ -106,10 +103,10 @@ def grouped_folds(
     for label in np.unique(labels):
         n_groups = len(np.unique(codes[labels == label]))
         if n_groups < n_splits:
-            shown = label.item() if isinstance(label, np.generic) else label
             raise ValueError(
-                f"class {shown!r} has {n_groups} group(s) but {n_splits} folds were asked for; "
-                "each fold needs at least one. Add sources or lower the number of folds."
+                f"class {np.asarray(label).item()!r} has {n_groups} group(s) but "
+                f"{n_splits} folds were asked for; each fold needs at least one. Add sources or "
+                "lower the number of folds."
             )
     splitter = _QuickStratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
     return list(splitter.split(np.zeros((len(labels), 1)), labels, codes))

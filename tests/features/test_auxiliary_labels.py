@@ -13,7 +13,7 @@ def test_auxiliary_labels_know_the_class_that_they_are_in():
 
 
 def test_a_fine_label_in_two_classes_is_refused():
-    with pytest.raises(ValueError, match="'cat' .* images 0 and 2"):
+    with pytest.raises(ValueError, match=r"'cat' .* images 0 and 2"):
         AuxiliaryLabels.of(np.array(["cat", "dog", "cat"]), np.array([0, 1, 1]))
 
 

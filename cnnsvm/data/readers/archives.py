@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import hashlib
 import logging
 import lzma
 import os
@@ -22,6 +21,7 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any, cast
 
 from cnnsvm.data.manifest import DatasetError
+from cnnsvm.io.files import text_hash
 
 logger = logging.getLogger(__name__)
 
@@ -185,8 +185,9 @@ def unpack_archive(
     DatasetError
         See `open_archive`; also if the content is larger than the free space.
     """
-    file = Path(archive).absolute()
-    target = Path(workdir).absolute() / f"{data_name(file)}-{_fingerprint(file)}"
+    file, status = Path(archive).absolute(), os.stat(archive)
+    identity = text_hash(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}")
+    target = Path(workdir).absolute() / f"{data_name(file)}-{identity[:12]}"
     if target.is_dir():
         logger.info("%s: unpacked before, using %s", file, target)
         return target
@@ -196,7 +197,10 @@ def unpack_archive(
     try:
         with open_archive(file, max_bytes=max_bytes, free=free) as members:
             _write(members, unfinished)
-        _move(unfinished, target)
+        unfinished.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another process has just unpacked the same archive
+            raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return target
@@ -249,16 +253,12 @@ def _walk_tar(file: Path, limits: _Limits) -> Generator[Member, None, None]:
                 kind = "is a link" if entry.issym() or entry.islnk() else "is no plain file"
                 name = limits.check_name(entry.name, None if entry.isfile() else kind)
                 limits.add(entry.size)
-                yield Member(name, entry.size, partial(_open_entry, opened, entry))
+                yield Member(name, entry.size, cast(Any, partial(opened.extractfile, entry)))
         # tarfile takes a broken or missing header for the end; an end is a block of zeros
         if stream.last != bytes(_TAR_BLOCK):
             raise _DamagedError(f"it ends or is broken after {stream.tell():,} bytes")
         while stream.read(_CHUNK):  # a checksum of everything may stand at the very end
             pass
-
-
-def _open_entry(opened: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], opened.extractfile(entry))
 
 
 class _Forward:
@@ -288,21 +288,7 @@ class _Forward:
         return self.last
 
 
-def _fingerprint(file: Path) -> str:
-    status = file.stat()
-    identity = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:12]
-
-
 def _leaves(name: str) -> bool:
     # Backslashes and drives too: what is harmless here may be unpacked on another system.
     windows = PureWindowsPath(name)
     return bool(windows.anchor) or ".." in windows.parts
-
-
-def _move(unfinished: Path, target: Path) -> None:
-    try:
-        os.rename(unfinished, target)
-    except OSError:
-        if not target.is_dir():  # else another process has just unpacked the same archive
-            raise

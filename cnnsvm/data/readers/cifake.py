@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,13 +92,14 @@ class Cifake:
         The files are in an archive, so pass ``images`` wherever pixels are needed.
         """
         _, first, group = np.unique(self.groups, return_index=True, return_inverse=True)
+        engines: list[Any] = [ENGINE if label else None for label in self.labels]
         table = pd.DataFrame(
             {"path": self.names, "label": self.labels, "split": self.split, "sha256": self.sha256}
         )
         return table.assign(
             source_id=self.names[first][group],
             variant=np.where(self.labels == 1, "regenerated", "original"),
-            engine=np.where(self.labels == 1, ENGINE, None),
+            engine=engines,
             mask_schema=None,
         )
 

@@ -1,6 +1,6 @@
 """Download data sets with Kaggle's own command-line client, when it is installed."""
 
-import codecs
+import io
 import logging
 import os
 import shlex
@@ -8,51 +8,33 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
+from collections import deque
 from pathlib import Path
 
 from cnnsvm.data.manifest import DatasetError, MissingDataError
 
 logger = logging.getLogger(__name__)
 
+#: Name -> (owner/name on Kaggle, bytes that its archive may need).
+DATASETS = {
+    # 5,063 inpaintings and more of other kinds; the size is an upper bound, not a measurement
+    "deepfakeart": ("danielmao2019/deepfakeart", 32 * 2**30),
+    "cifake": ("birdy654/cifake-real-and-ai-generated-synthetic-images", 110 * 2**20),
+}
 TOKEN = (
     "Get a token at kaggle.com/settings/api (Generate New Token) and save it as "
     "~/.kaggle/access_token, or set KAGGLE_API_TOKEN to it; an older kaggle.json belongs in "
     "~/.kaggle/ (then chmod 600 ~/.kaggle/kaggle.json)."
 )
-_TAIL = 4000  # characters of what the client says that are kept for a message
-_LINES = 8
-
-
-@dataclass(frozen=True)
-class KaggleDataset:
-    """A data set on Kaggle.
-
-    Attributes
-    ----------
-    slug : str
-        ``owner/name``, as in the address of its page.
-    n_bytes : int
-        Space that its archive may need.
-    """
-
-    slug: str
-    n_bytes: int
-
-
-DATASETS = {
-    # 5,063 inpaintings and more of other kinds; the size is an upper bound, not a measurement
-    "deepfakeart": KaggleDataset("danielmao2019/deepfakeart", 32 * 2**30),
-    "cifake": KaggleDataset("birdy654/cifake-real-and-ai-generated-synthetic-images", 110 * 2**20),
-}
+_LINES = 8  # of the client's output that an error repeats
 
 
 def download(name: str, folder: str | os.PathLike[str]) -> Path:
     """Download a data set from Kaggle; a finished download is not repeated.
 
     The work is done by the command ``kaggle`` (``pip install kaggle``), which finds its token by
-    itself and shows its progress on standard error. It goes on where an interrupted download
-    stopped, if it was the client (2.2 or later) that was interrupted.
+    itself and shows its progress on standard error. It resumes an interrupted download, if it was
+    the client (2.2 or later) that was interrupted.
 
     Parameters
     ----------
@@ -68,24 +50,24 @@ def download(name: str, folder: str | os.PathLike[str]) -> Path:
     Raises
     ------
     DatasetError
-        If the name is unknown, the client is missing or fails (the message has its last words,
-        the command, and where a token belongs if there is none), or the disk is too full.
+        If the name is unknown, the client is missing or fails (the message has the end of its
+        output, the command, and where a token belongs), or the disk is too full.
     """
     if name not in DATASETS:
         raise DatasetError(f"name must be one of {', '.join(DATASETS)}, got {name!r}.")
-    dataset = DATASETS[name]
-    target = Path(folder).absolute() / f"{dataset.slug.rpartition('/')[2]}.zip"
+    slug, n_bytes = DATASETS[name]
+    target = Path(folder).absolute() / f"{slug.rpartition('/')[2]}.zip"
     if _is_finished(target):
         logger.info("%s: downloaded before", target)
         return target
-    arguments = ["datasets", "download", "-d", dataset.slug, "-p", str(target.parent)]
-    shown = shlex.join(["kaggle", *arguments])
-    client = _find_client(shown)
+    arguments = ["datasets", "download", "-d", slug, "-p", str(target.parent)]
+    command = shlex.join(["kaggle", *arguments])
+    client = _find_client(command)
     target.parent.mkdir(parents=True, exist_ok=True)
-    _check_space(target, dataset, shown)
-    status, last_words = _run([client, *arguments])
+    _check_space(target, n_bytes, command)
+    status, output = _run([client, *arguments])
     if status or not _is_finished(target):
-        raise DatasetError(_explain(shown, status, last_words, target))
+        raise DatasetError(_explain(command, status, output, target))
     return target
 
 
@@ -103,7 +85,7 @@ def find_token() -> str | None:
     return next((str(place) for place in places if place.is_file()), None)
 
 
-def _find_client(shown: str) -> str:
+def _find_client(command: str) -> str:
     # Beside the interpreter too: .venv/bin/cnnsvm is often run without activating .venv.
     places = os.environ.get("PATH", os.defpath) + os.pathsep + str(Path(sys.executable).parent)
     client = shutil.which("kaggle", path=places)
@@ -113,44 +95,42 @@ def _find_client(shown: str) -> str:
             "the command kaggle, Kaggle's own client, is not installed. Install it with\n"
             f"  {shlex.quote(sys.executable)} -m pip install kaggle six\n"
             "and run this again; or download where it is installed, with\n"
-            f"  {shown}\n" + TOKEN
+            f"  {command}\n" + TOKEN
         )
     return client
 
 
-def _check_space(target: Path, dataset: KaggleDataset, shown: str) -> None:
-    there = target.stat().st_size if target.is_file() else 0
+def _check_space(target: Path, n_bytes: int, command: str) -> None:
+    needed = n_bytes - (target.stat().st_size if target.is_file() else 0)
     free = shutil.disk_usage(target.parent).free
-    if free < dataset.n_bytes - there:
+    if free < needed:
         raise DatasetError(
-            f"{target.parent}: {free:,} bytes are free, {target.name} may need "
-            f"{dataset.n_bytes - there:,}. Name a folder on a larger disk, or, to try all the "
-            f"same:\n  {shown}"
+            f"{target.parent}: {free:,} bytes are free, {target.name} may need {needed:,}. Name a "
+            f"folder on a larger disk, or, to try all the same:\n  {command}"
         )
 
 
-def _run(command: list[str]) -> tuple[int, str]:
-    """Run the client, show what it says as it says it, and keep its last words."""
+def _run(command: list[str]) -> tuple[int, list[str]]:
+    """Run the client, pass its output on to standard error, and return its status and its end."""
     # A token is not asked for first: newer clients need none for public data, older ones say so.
     quiet = [] if sys.stderr.isatty() else ["-q"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    kept = ""
+    end: deque[str] = deque(maxlen=_LINES)
     pipe, closed = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(
         command + quiet, stdin=closed, stdout=pipe, stderr=subprocess.STDOUT, env=environment
     ) as client:
         assert client.stdout is not None
         try:
-            while chunk := os.read(client.stdout.fileno(), 4096):
-                text = decoder.decode(chunk)
-                sys.stderr.write(text)
+            # newline="": a progress bar ends its lines by a carriage return
+            for line in io.TextIOWrapper(client.stdout, "utf-8", "replace", newline=""):
+                sys.stderr.write(line)
                 sys.stderr.flush()
-                kept = (kept + text)[-_TAIL:]
+                end.extend([line.strip()] if line.strip() else [])
         except BaseException:
             client.terminate()  # a keyboard interrupt may have reached only this process
             raise
-    return client.returncode, kept
+    return client.returncode, list(end)
 
 
 def _is_finished(target: Path) -> bool:
@@ -164,19 +144,16 @@ def _is_finished(target: Path) -> bool:
         return False
 
 
-def _explain(shown: str, status: int, last_words: str, target: Path) -> str:
-    lines = [line.strip() for line in last_words.replace("\r", "\n").splitlines()]
-    said = "\n".join(f"  {line}" for line in [line for line in lines if line][-_LINES:])
-    if status:
-        problem = f"ended with status {status}"
-    else:
-        problem = f"ended, but {target} is no complete archive"
+def _explain(command: str, status: int, output: list[str], target: Path) -> str:
+    failed = f"ended with status {status}"
     token = find_token()
-    if token is None:
-        remedy = f"No token was found. {TOKEN}"
-    else:
-        remedy = f"The token is that of {token}; a wrong or expired one is refused. {TOKEN}"
-    return (
-        f"{shown}\n{problem}" + (f"; its last words:\n{said}\n" if said else ".\n") + remedy + "\n"
-        f"Then run the same again: it goes on from there. If that fails too, delete {target}."
+    found = f"The token is that of {token}; a wrong or expired one is refused."
+    return "\n".join(
+        [
+            command,
+            (failed if status else f"ended, but {target} is no complete archive") + ":",
+            *(f"  {line}" for line in output),
+            f"{found if token else 'No token was found.'} {TOKEN}",
+            f"Then run the same again to resume. If that fails too, delete {target}.",
+        ]
     )

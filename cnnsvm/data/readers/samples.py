@@ -8,6 +8,7 @@ resize would destroy the traces that this project looks for.
 import io
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,18 +26,16 @@ from cnnsvm.data.manifest import (
 )
 from cnnsvm.io.files import write_bytes
 
-_SKIMAGE_DATA = ("scikit-image", "skimage", "data")
-_SKLEARN_DATA = ("scikit-learn", "sklearn", "datasets/images")
-_MATPLOTLIB_DATA = ("matplotlib", "matplotlib", "mpl-data/sample_data")
+#: Distribution, package and folder below it -> files.
 _FILES = {
-    _SKIMAGE_DATA: (
+    ("scikit-image", "skimage", "data"): (
         *("astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png"),
         *("clock_motion.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
         *("hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png"),
         *("motorcycle_right.png", "retina.jpg", "rocket.jpg"),
     ),
-    _SKLEARN_DATA: ("china.jpg", "flower.jpg"),
-    _MATPLOTLIB_DATA: ("grace_hopper.jpg",),
+    ("scikit-learn", "sklearn", "datasets/images"): ("china.jpg", "flower.jpg"),
+    ("matplotlib", "matplotlib", "mpl-data/sample_data"): ("grace_hopper.jpg",),
 }
 #: A stereo pair is one scene: its two views share a parent.
 _PARENTS = {"motorcycle_left": "motorcycle", "motorcycle_right": "motorcycle"}
@@ -77,10 +76,13 @@ def write_samples(
         raise DatasetError(
             f"size and max_tiles must be at least 1, got size={size!r}, max_tiles={max_tiles!r}."
         )
-    parents = _find_parents()  # all of them, before anything is written
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    rows = []
+    parents: dict[str, list[Path]] = {}
+    for (distribution, package, below), names in _FILES.items():
+        for name in names:  # all of them, before anything is written
+            stem = Path(name).stem
+            path = _find_sample(distribution, package, f"{below}/{name}")
+            parents.setdefault(_PARENTS.get(stem, stem), []).append(path)
+    target, rows = Path(folder), []
     for parent, files in parents.items():
         for k, tile in enumerate(_central_tiles(files, size, max_tiles)):
             path = target / f"{parent}_{k}.png"
@@ -91,16 +93,6 @@ def write_samples(
     manifest = make_manifest(rows)
     write_manifest(manifest, target / "manifest.csv")
     return manifest
-
-
-def _find_parents() -> dict[str, list[Path]]:
-    parents: dict[str, list[Path]] = {}
-    for (distribution, package, below), names in _FILES.items():
-        for name in names:
-            stem = Path(name).stem
-            path = _find_sample(distribution, package, f"{below}/{name}")
-            parents.setdefault(_PARENTS.get(stem, stem), []).append(path)
-    return parents
 
 
 def _find_sample(distribution: str, package: str, name: str) -> Path:
@@ -136,11 +128,9 @@ def _tiles(pixels: np.ndarray, size: int) -> Iterator[tuple[float, np.ndarray]]:
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    try:
+    with suppress(ImageError):  # missing, or damaged
         if np.array_equal(load_image(path), pixels):
             return
-    except ImageError:
-        pass  # missing, or the rest of an earlier accident
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())

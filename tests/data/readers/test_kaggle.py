@@ -114,7 +114,7 @@ def test_without_a_token_a_failure_says_where_to_get_one(tmp_path, client):
     with pytest.raises(DatasetError) as caught:
         download("deepfakeart", tmp_path)
     message = str(caught.value)
-    assert "ended with status 1; its last words:\n  Authentication required to call" in message
+    assert "ended with status 1:\n  Authentication required to call" in message
     assert "No token was found. Get a token at kaggle.com/settings" in message
     for part in ("~/.kaggle/access_token", "KAGGLE_API_TOKEN", "kaggle.json"):
         assert part in message
@@ -125,7 +125,7 @@ def test_without_a_token_a_client_that_needs_none_may_try(tmp_path, client):
     assert download("cifake", tmp_path).is_file()
 
 
-def test_a_failure_has_the_last_words_and_the_command(tmp_path, client, monkeypatch, capsys):
+def test_a_failure_has_the_end_of_the_output_and_the_command(tmp_path, client, monkeypatch, capsys):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "secret")
     words = "[print(f'line {i}\\r{i} %') for i in range(99)]; print('403 Client Error: Forbidden');"
     client(words + "sys.exit(3)")
