@@ -6,10 +6,10 @@ folder that holds the manifest, so that the folder can move.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -37,6 +37,28 @@ class MissingDataError(DatasetError, FileNotFoundError):
 
 class ManifestError(DatasetError):
     """A manifest that may not be used; the message lists rows, rules and remedies."""
+
+
+class Reader(NamedTuple):
+    """A layout of data sets that `cnnsvm.data.readers.open_dataset` reads.
+
+    Attributes
+    ----------
+    layout : str
+        What it looks like, for messages: a name of up to 16 letters, and an example.
+    recognise : callable
+        Maps a folder, or a file, to something true if it has this layout.
+    read : callable
+        Maps it to its manifest: one row an image, absolute paths, label 0 (real) or 1 (fake).
+    options : tuple of str
+        Keywords of `open_dataset` that ``read`` takes. Without "groups", the data themselves say
+        which images share a source, and groups are refused.
+    """
+
+    layout: str
+    recognise: Callable[[Path], object]
+    read: Callable[..., pd.DataFrame]
+    options: tuple[str, ...] = ()
 
 
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:

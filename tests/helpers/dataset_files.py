@@ -37,8 +37,9 @@ def pack(files, path):
         with zipfile.ZipFile(path, "w") as opened:
             for name, data in files.items():
                 opened.writestr(name, data)
-    elif ".tar" in path.name:
-        with tarfile.open(path, "w:" + path.suffix.replace(".tar", "").lstrip(".")) as opened:
+    elif ".tar" in path.name.lower():
+        kind = path.suffix.lower().replace(".tar", "").lstrip(".")
+        with tarfile.open(path, f"w:{kind}") as opened:
             for name, data in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
@@ -48,3 +49,18 @@ def pack(files, path):
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(data)
     return path
+
+
+def write_images(root, names):
+    """Write small images of different content below a folder and return the folder."""
+    for k, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (k, 100, sum(name.encode()) % 256)).save(path)
+    return root
+
+
+def read_files(root):
+    """Return the content of every file below a folder by its relative name."""
+    paths = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}

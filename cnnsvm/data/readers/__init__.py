@@ -1,32 +1,28 @@
 """Readers: the layouts that data sets come in, each turned into a manifest.
 
-A reader says in a line what it reads, recognises a folder, and returns its manifest (see
-`cnnsvm.data.manifest`): one row an image, absolute paths, label 0 (real) or 1 (fake). `READERS`
-lists them in the order in which `open_dataset` asks them.
+A module here holds the `Reader` of a layout; `READERS` lists them.
 """
 
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from cnnsvm.data import manifest as manifests
-from cnnsvm.data.images import list_images
-from cnnsvm.data.manifest import DatasetError, MissingDataError
+from cnnsvm.data.manifest import (
+    SUFFIXES,
+    DatasetError,
+    MissingDataError,
+    Reader,
+    read_manifest,
+)
 from cnnsvm.data.near_duplicates import group_near_duplicates, merge_near_duplicates
+from cnnsvm.data.readers import deepfakeart, folder
 from cnnsvm.data.readers.archives import is_archive, unpack_archive
 from cnnsvm.data.readers.cifake import Cifake, is_large_cifake, read_cifake
-from cnnsvm.data.readers.deepfakeart import find_record_folders, read_records
-from cnnsvm.data.readers.folder import (
-    Groups,
-    find_class_folders,
-    holds_records,
-    read_folder,
-    read_sources,
-)
+from cnnsvm.data.readers.deepfakeart import read_records
+from cnnsvm.data.readers.folder import Groups, read_folder, read_sources
 from cnnsvm.data.readers.kaggle import download
 from cnnsvm.data.readers.samples import write_samples
 
@@ -53,38 +49,16 @@ logger = logging.getLogger(__name__)
 _MANIFESTS = ("manifest.parquet", "manifest.csv")
 
 
-class Reader(NamedTuple):
-    """A layout that is read.
-
-    Attributes
-    ----------
-    layout : str
-        What it looks like, for messages.
-    recognise : callable
-        Maps a folder, or a file, to something true if it has this layout.
-    read : callable
-        Maps it to its manifest.
-    options : tuple of str
-        Keywords of `open_dataset` that ``read`` takes. Without "groups", the data themselves say
-        which images share a source, and groups are refused.
-    """
-
-    layout: str
-    recognise: Callable[[Path], object]
-    read: Callable[..., pd.DataFrame]
-    options: tuple[str, ...]
-
-
 def _find_manifest(place: Path) -> Path | None:
     if place.is_file():
-        return place if place.suffix in manifests.SUFFIXES else None
+        return place if place.suffix in SUFFIXES else None
     return next((place / name for name in _MANIFESTS if (place / name).is_file()), None)
 
 
 def _read_manifest(place: Path, *, skip_bad: bool) -> pd.DataFrame:
     file = _find_manifest(place)
     if file is not None:
-        return manifests.read_manifest(file, check=not skip_bad)
+        return read_manifest(file, check=not skip_bad)
     # read by the names of its folders, it would lose its groups, variants and engines
     parts = ", ".join(sorted(path.name for path in place.glob("manifest*.parquet")))
     made = f" What is made so far is in {parts}." if parts else ""
@@ -94,34 +68,14 @@ def _read_manifest(place: Path, *, skip_bad: bool) -> pd.DataFrame:
     )
 
 
-READERS = (
-    Reader(
-        "a manifest        records/manifest.parquet (or .csv), or the folder that holds it",
-        lambda place: _find_manifest(place) or holds_records(place),  # finished or not
-        _read_manifest,
-        ("skip_bad",),
-    ),
-    Reader(
-        "records           <folder>/0001/original.png with inpainting.png, mask.png (DeepfakeArt), "
-        "or\n                    inpainting_<schema>.png, mask_<schema>.png",
-        find_record_folders,
-        read_records,
-        ("variant", "engine", "only_originals"),
-    ),
-    Reader(
-        "a Real/Fake tree  <folder>/Train/Real/a.jpg, <folder>/Train/Fake/b.jpg (Train, Test "
-        "optional)",
-        find_class_folders,
-        read_folder,
-        ("groups", "variant", "engine", "skip_bad"),
-    ),
-    Reader(
-        "sources           <folder>/a.jpg: untouched images only",
-        list_images,
-        read_sources,
-        ("groups", "skip_bad"),
-    ),
+_MANIFEST = Reader(
+    "a manifest        records/manifest.parquet (or .csv), or the folder that holds it",
+    lambda place: _find_manifest(place) or folder.holds_records(place),  # finished or not
+    _read_manifest,
+    ("skip_bad",),
 )
+#: In the order in which `open_dataset` asks them.
+READERS = (_MANIFEST, deepfakeart.READER, folder.TREE, folder.SOURCES)
 
 
 def open_dataset(
@@ -177,16 +131,14 @@ def open_dataset(
     options: dict[str, Any] = {"groups": groups, "variant": variant, "engine": engine}
     options |= {"skip_bad": skip_bad, "only_originals": only_originals}
     for reader in READERS:
-        for folder in (place, *_wrapped(place)):
-            if not reader.recognise(folder):
-                continue
+        for found in filter(reader.recognise, (place, *_wrapped(place))):
             if groups is not None and "groups" not in reader.options:
                 raise DatasetError(
-                    f"{folder}: names the source of every image itself, got groups={groups!r} "
+                    f"{found}: names the source of every image itself, got groups={groups!r} "
                     "too. Leave groups out, or change source_id in the table."
                 )
-            logger.info("%s: read as %s", folder, " ".join(reader.layout.split()))
-            return reader.read(folder, **{name: options[name] for name in reader.options})
+            logger.info("%s: read as %s", found, " ".join(reader.layout.split()))
+            return reader.read(found, **{name: options[name] for name in reader.options})
     raise DatasetError(f"{place}: no data set in a layout that is read here. {_layouts()}")
 
 
@@ -205,9 +157,9 @@ def _unpack(archive: Path, workdir: str | os.PathLike[str]) -> Path:
     return unpack_archive(archive, workdir)
 
 
-def _wrapped(folder: Path) -> list[Path]:
+def _wrapped(place: Path) -> list[Path]:
     """Return the folder that a folder holds and nothing else, as archives often wrap all."""
-    if not folder.is_dir():
+    if not place.is_dir():
         return []
-    visible = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+    visible = [path for path in place.iterdir() if not path.name.startswith((".", "__MACOSX"))]
     return visible if len(visible) == 1 and visible[0].is_dir() else []

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.data.images import SUFFIXES, ImageError, load_image
-from cnnsvm.data.manifest import DatasetError, make_manifest, make_row
+from cnnsvm.data.manifest import DatasetError, Reader, make_manifest, make_row
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS, classify_mask
 
 logger = logging.getLogger(__name__)
@@ -194,3 +194,12 @@ def _log(report: _Report) -> None:
             len(report.misnamed),
             report.misnamed[0],
         )
+
+
+READER = Reader(
+    "records           <folder>/0001/original.png with inpainting.png, mask.png (DeepfakeArt), or\n"
+    "                    inpainting_<schema>.png, mask_<schema>.png",
+    find_record_folders,
+    read_records,
+    ("variant", "engine", "only_originals"),
+)

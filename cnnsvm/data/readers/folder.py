@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from cnnsvm.data.images import SUFFIXES, ImageError, list_images
-from cnnsvm.data.manifest import DatasetError, MissingDataError, make_manifest, make_row
+from cnnsvm.data.manifest import DatasetError, MissingDataError, Reader, make_manifest, make_row
 from cnnsvm.data.readers.deepfakeart import find_record_folders
 from cnnsvm.io.files import read_json
 
@@ -299,3 +299,17 @@ def _read_table(file: Path) -> dict[str, str]:
             raise DatasetError(f"{file}: row {number} ({path}): {rule}. Correct the table.")
         sources[name] = source
     return sources
+
+
+TREE = Reader(
+    "a Real/Fake tree  <folder>/Train/Real/a.jpg, <folder>/Train/Fake/b.jpg (Train, Test optional)",
+    find_class_folders,
+    read_folder,
+    ("groups", "variant", "engine", "skip_bad"),
+)
+SOURCES = Reader(
+    "sources           <folder>/a.jpg: untouched images only",
+    list_images,
+    read_sources,
+    ("groups", "skip_bad"),
+)

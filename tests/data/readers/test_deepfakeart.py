@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnsvm.data.manifest import check_manifest, read_manifest, write_manifest
+from cnnsvm.data.manifest import check_manifest
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.data.readers import DatasetError, read_records
 
@@ -141,13 +141,6 @@ def test_other_files_and_folders_are_not_records(tmp_path):
     manifest = read_records(tmp_path)
     assert len(manifest) == 2
     assert manifest.attrs["skipped"] == []
-
-
-def test_the_table_can_be_written_and_read(tmp_path):
-    write_record(tmp_path / "1")
-    for name in ("manifest.csv", "manifest.parquet"):
-        again = read_manifest(write_manifest(read_records(tmp_path), tmp_path / name))
-        assert again["mask_schema"].tolist()[1] == "right"
 
 
 def test_no_records_and_no_complete_record(tmp_path):
