@@ -152,11 +152,9 @@ def read_for_audit(
     Parameters
     ----------
     path, workdir, groups
-        As in `cnnsvm.data.readers.open_dataset`.
+        As in `cnnsvm.data.readers.open_dataset`, which raises the errors.
     skip_bad : bool
         Decode every image once and leave bad rows out, rather than stop at the first.
-    n_jobs : int or None
-        Threads that decode.
 
     Returns
     -------
@@ -165,8 +163,6 @@ def read_for_audit(
 
     Raises
     ------
-    DatasetError, ImageError
-        As `cnnsvm.data.readers.open_dataset` raises them.
     ManifestError
         If rows are bad and ``skip_bad`` is False, or none is good.
     """
@@ -200,17 +196,8 @@ def draw_sample(table: pd.DataFrame, max_images: int, random_state: int = 0) -> 
     original has is no clue; of other records all. Sources are taken whole, in random order, until
     the next would not fit; of a first source that is too large a part.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With ``source_id``, ``label`` and ``unit`` (the record).
-    max_images : int, at least 2
-    random_state : int
-
-    Returns
-    -------
-    DataFrame
-        Rows of the table in their order, under their old index.
+    Returns rows of the table, which has ``unit`` (the record), in their order and under their
+    index.
     """
     if max_images < 2:
         raise ValueError(f"max_images must be at least 2, got {max_images!r}; 2000 is usual.")

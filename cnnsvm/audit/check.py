@@ -27,20 +27,10 @@ SAME_PATH = (
 
 @dataclass
 class Check:
-    """What one check found.
+    """What one check found: a verdict, numbers in words, and what to do about it.
 
-    Parameters
-    ----------
-    name : str
-    verdict : {"pass", "warning", "leak", "not checked"}
-    summary : str
-        What was found, in numbers.
-    remedy : str
-        What to do about it; empty where there is nothing to do.
-    auc, low, high : float in [0, 1] or None
-        ROC AUC of a probe with its 95 % interval; None where the check is no probe.
-    details : dict
-        More about it, as JSON can hold it.
+    ``auc``, ``low`` and ``high`` are the ROC AUC of a probe with its 95 % interval, None where the
+    check is no probe; ``details`` are more about it, as JSON can hold it.
     """
 
     name: str
@@ -61,14 +51,9 @@ class Check:
 class DataSet:
     """What checks of the whole table look at.
 
-    Parameters
-    ----------
-    table : DataFrame
-        The manifest, with ``unit`` (the record), ``width`` and ``height``.
-    headers : DataFrame
-        As `cnnsvm.audit.headers.read_headers` returns it, row by row.
-    copies : mapping of str to list of DuplicatePair
-        As `cnnsvm.audit.tables.find_copies` returns it.
+    ``table`` is the manifest with ``unit`` (the record), ``width`` and ``height``; ``headers`` and
+    ``copies`` are results of `cnnsvm.audit.headers.read_headers`, row by row, and of
+    `cnnsvm.audit.tables.find_copies`.
     """
 
     table: pd.DataFrame
@@ -80,18 +65,7 @@ class DataSet:
 class Sample:
     """What probes look at: rows of the table, their headers and pixels, and grouped folds.
 
-    Parameters
-    ----------
-    rows, headers : DataFrame
-        Rows of a `DataSet`.
-    pixels : mapping of str to ndarray
-        Measurements as `cnnsvm.audit.probes.measure_pixels` makes them, an image a row.
-    folds : list of (train, test)
-    random_state : int
-        Seed of folds and forests.
-    n_jobs : int or None
-        Threads.
-    progress : bool
+    ``pixels`` are measurements of `cnnsvm.audit.probes.measure_pixels`, an image a row.
     """
 
     rows: pd.DataFrame

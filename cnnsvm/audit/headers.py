@@ -38,19 +38,13 @@ _IN_EVERY_JPEG = {"jfif_version", "jfif_unit", "jfif_density", "jfif"}
 
 
 def read_headers(paths: Sequence[str], n_jobs: int | None = None) -> pd.DataFrame:
-    """Describe the headers of files by `describe_header`, one row a path.
-
-    Raises
-    ------
-    ImageError
-        If a file cannot be read.
-    """
+    """Describe the headers of files by `describe_header`, one row a path."""
     jobs = (delayed(describe_header)(path) for path in paths)
     return pd.DataFrame(Parallel(n_jobs=n_jobs, prefer="threads")(jobs))
 
 
 def describe_header(path: str) -> dict[str, Any]:
-    """Describe the header of one file.
+    """Describe the header of one file; an ImageError if it cannot be read.
 
     Returns
     -------

@@ -59,18 +59,10 @@ class Pair:
 class Outside:
     """What lies outside the mask of a pair: its original (0) and its fake (1).
 
-    Parameters
-    ----------
-    pair : Pair
-    changed : float in [0, 1]
-        Share of the pixels that differ.
-    difference : float
-        Mean absolute difference in grey levels.
-    features : ndarray of float, shape (2, n_features)
-    spectra : ndarray of float16, shape (2, 2, n_frequencies)
-        As `cnnsvm.audit.traces.resampling_spectrum` returns them.
-    size : tuple of int
-        Width and height in pixels.
+    ``changed`` is the share of the pixels that differ, ``difference`` the mean absolute difference
+    in grey levels; ``features`` (2, n_features) are those of `outside_features`, ``spectra``
+    (2, 2, n_frequencies) as `cnnsvm.audit.traces.resampling_spectrum` returns them; ``size`` is
+    width and height.
     """
 
     pair: Pair
@@ -119,13 +111,7 @@ def find_pairs(rows: pd.DataFrame, variant: str) -> list[Pair]:
 
 
 def compare_outside(pairs: Iterable[Pair], n_jobs: int | None = None) -> Iterable[Outside | None]:
-    """Compare each pair outside its mask; None where too little is left of the image.
-
-    Raises
-    ------
-    ImageError
-        If a file cannot be read.
-    """
+    """Compare each pair outside its mask; None where too little is left of the image."""
     jobs = (delayed(_compare)(pair) for pair in pairs)
     compared: Iterable[Outside | None] = Parallel(
         n_jobs=n_jobs, prefer="threads", return_as="generator"

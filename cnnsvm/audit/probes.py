@@ -99,13 +99,7 @@ HONEST = {
 
 
 def measure_pixels(paths: Sequence[str], n_jobs: int | None = None) -> Iterable[dict[str, Any]]:
-    """Measure what the probes of pixels need, an image at a time and in order.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
-    """
+    """Measure what the probes of pixels need, an image at a time and in order."""
     jobs = (delayed(_measure)(path) for path in paths)
     found: Iterable[dict[str, Any]] = Parallel(
         n_jobs=n_jobs, prefer="threads", return_as="generator"

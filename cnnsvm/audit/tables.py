@@ -37,11 +37,6 @@ def find_copies(manifest: pd.DataFrame, n_jobs: int | None = None) -> Copies:
     """Find sources that show one image under several names, by kind (`KINDS`).
 
     Of pairs whose hashes are near, thumbnails are compared.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
     """
     pairs = find_near_duplicates(manifest, n_jobs=n_jobs)
     paths = dict(zip(dict.fromkeys(manifest["source_id"]), pick_paths(manifest), strict=True))

@@ -109,17 +109,10 @@ def line_heights(profile: np.ndarray) -> np.ndarray:
 
 
 def grid_features(pixels: np.ndarray) -> np.ndarray:
-    """Describe what repeats every 8 pixels, whatever it comes from.
+    """Describe what repeats every 8 pixels, whatever it comes from, by 32 numbers.
 
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-
-    Returns
-    -------
-    ndarray of float, shape (32,)
-        For each axis the mean magnitudes of the first and of the second difference at the 8
-        positions of the grid, divided by their mean over the positions.
+    For each axis of uint8 pixels (H, W, 3) the mean magnitudes of the first and of the second
+    difference at the 8 positions of the grid, divided by their mean over the positions.
     """
     green = _middle(pixels[:, :, 1], multiple=_BLOCK).astype(np.int16)
     return np.concatenate([_phases(green), _phases(green.T)])
@@ -152,15 +145,10 @@ def double_compression(pixels: np.ndarray) -> float:
 class Hypotheses:
     """Resizes that images may have gone through, and the lines that each predicts.
 
-    Parameters
-    ----------
-    names : list of str
-    heights : ndarray of float, shape (n_images, n_hypotheses)
-        Heights of the lines predicted along the two axes, less the height from which a line
-        counts, in [0, 2] each, added up.
-    clear : ndarray of bool, shape (n_hypotheses,)
-        The lines lie away from the multiples of 1/8 for most images. Next to those an engine that
-        enlarges 8 times has lines as well, where the image's own variation is strong.
+    ``heights`` (n_images, n_hypotheses) are those of the lines predicted along the two axes, less
+    the height from which a line counts, in [0, 2] each, added up. ``clear`` (n_hypotheses,) says
+    whether the lines lie away from the multiples of 1/8 for most images: next to those an engine
+    that enlarges 8 times has lines as well, where the image's own variation is strong.
     """
 
     names: list[str]
@@ -169,14 +157,10 @@ class Hypotheses:
 
 
 def predict_lines(spectra: np.ndarray, sizes: np.ndarray) -> Hypotheses:
-    """Look up the lines that each hypothesis predicts.
+    """Look up the lines that each hypothesis predicts in spectra of images.
 
-    Parameters
-    ----------
-    spectra : ndarray of float, shape (n_images, 2, n_frequencies)
-        See `resampling_spectrum`.
-    sizes : ndarray of int, shape (n_images, 2)
-        Width and height in pixels.
+    ``spectra`` (n_images, 2, n_frequencies) are those of `resampling_spectrum`, ``sizes``
+    (n_images, 2) widths and heights.
     """
     names, ratios = _ratios(sizes.astype(np.float64))
     folded = np.abs(ratios - np.rint(ratios))  # aliasing brings every frequency to 0-0.5
@@ -197,12 +181,8 @@ def judge_lines(
     One-sided: only lines that the fakes have more often speak for a fake. An engine that repaints
     the whole image wipes out the lines of its input, so their absence is no evidence.
 
-    Returns
-    -------
-    score : ndarray of float, shape (n_images,)
-        In [0, 1].
-    chosen : list of int
-        The position of the hypothesis that was chosen in each fold, -1 for none.
+    Returns a score in [0, 1] of each image, and of each fold the position of the hypothesis that
+    was chosen, -1 for none.
     """
     score = np.zeros(len(labels))
     chosen = []

@@ -135,12 +135,12 @@ class CalibratedClassifier(LogOddsClassifier):
                 scores[test] = _scores(self._fit_clone(rows, labels, groups, train), rows[test])
         slope, offset = fit_platt_columns(scores[chosen], targets[chosen])
         log_odds = slope * scores + offset
+        mixing = fit_mixing(log_odds[chosen], codes[chosen])
         self.classifier_ = self._fit_clone(rows, labels, groups, np.arange(len(rows)))
-        self.classes_ = classes
+        self.cv_decision_ = squeeze_binary(mix(log_odds, mixing))
+        self.classes_, self.mixing_ = classes, mixing
         # a column that could not be calibrated (NaN) keeps its score
         self.slope_, self.offset_ = np.nan_to_num(slope, nan=1), np.nan_to_num(offset)
-        self.mixing_ = fit_mixing(log_odds[chosen], codes[chosen])
-        self.cv_decision_ = squeeze_binary(mix(log_odds, self.mixing_))
         return self
 
     def _fit_clone(self, X: np.ndarray, y: np.ndarray, groups: Any, rows: np.ndarray) -> Any:
@@ -149,7 +149,7 @@ class CalibratedClassifier(LogOddsClassifier):
         return clone(self.classifier).fit(X[rows], y[rows], **own)
 
     def _decide(self, X: ArrayLike) -> np.ndarray:
-        check_is_fitted(self)
+        check_is_fitted(self, "classes_")
         rows = validate_data(self, X, reset=False, dtype=np.float64)
         return mix(self.slope_ * _scores(self.classifier_, rows) + self.offset_, self.mixing_)
 

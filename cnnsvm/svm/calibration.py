@@ -116,15 +116,8 @@ def soft_vote(log_odds: np.ndarray) -> np.ndarray:
 def log_odds_to_proba(log_odds: np.ndarray) -> np.ndarray:
     """Turn log-odds into probabilities that sum to 1.
 
-    Parameters
-    ----------
-    log_odds : ndarray of float64, shape (n_samples, 1) or (n_samples, n_classes)
-        One column is the log-odds of the second of two classes; several are one-vs-rest, and
-        their probabilities are divided by their sum.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_samples, n_classes)
+    One column (n_samples, 1) is the log-odds of the second of two classes; several are
+    one-vs-rest, and their probabilities are divided by their sum.
     """
     if log_odds.shape[1] == 1:
         return np.hstack([expit(-log_odds), expit(log_odds)])
@@ -143,7 +136,6 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     log_odds : ndarray of float64, shape (n_samples, n_machines)
         Out of fold; rows with NaN are left out.
     codes : ndarray of int, shape (n_samples,)
-        Class of each row.
 
     Returns
     -------

@@ -44,19 +44,11 @@ def inner_folds(
 class InnerCV:
     """Grouped cross-validation of one kernel's hyperparameters.
 
-    Parameters
-    ----------
-    kernel : {"linear", "rbf", "poly"}
-    X : ndarray of float64, shape (n_samples, n_features)
-        Unscaled rows; each fold is scaled by its own training part, if ``scale``.
-    targets : ndarray of bool, shape (n_samples, n_machines)
-        True for the positive class of each machine.
-    folds : list of (train, test)
-    cache_size : float
-        Memory in MB for pairwise bases: if those of all folds fit they are kept, if that of a
-        fold fits it is computed anew for each trial, else libsvm works on the rows.
-    n_landmarks : int or None
-        Landmarks of approximate machines, drawn with ``seed``; None fits exact ones.
+    ``X`` are unscaled rows (n_samples, n_features), which each fold scales by its own training
+    part if ``scale``; ``targets`` (n_samples, n_machines) are True for the positive class of each
+    machine. Of ``cache_size`` (MB): if the pairwise bases of all folds fit they are kept, if that
+    of a fold fits it is computed anew for each trial, else libsvm works on the rows.
+    ``n_landmarks``, drawn with ``seed``, make machines approximate.
     """
 
     def __init__(

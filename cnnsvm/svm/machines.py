@@ -1,6 +1,8 @@
 """Binary support vector machines: fitted by scikit-learn, evaluated as plain arrays."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,7 +90,7 @@ class TrainingRows:
 
     With ``precompute``, what the kernel matrix is computed from is kept: libsvm on a precomputed
     matrix is several times as fast as on rows of a thousand features, and every trial can reuse
-    it. ``landmarks`` are the numbers of rows that approximate all (:func:`solve_on_landmarks`).
+    it. ``landmarks`` are the numbers of rows that approximate all (:class:`NystroemFeatures`).
     """
 
     def __init__(
@@ -113,21 +115,19 @@ class TrainingRows:
     ) -> tuple[Kernel, list[Dual | None]]:
         """Fit one SVM a column of ``targets``, bool (n_rows, n_machines); None for one value."""
         kernel = make_kernel(self.kernel_name, params, self.unit)
-        wanted = [
-            target if fittable else None
-            for target, fittable in zip(targets.T, has_both(targets), strict=True)
-        ]
+        solve: Callable[[np.ndarray], Dual]
         if self.landmarks is not None:
             base = self._pairwise_base() if self.base is None else self.base
-            return kernel, solve_on_landmarks(kernel, base, self.landmarks, wanted, params)
-        matrix = self.rows if self.base is None else kernel.transform(self.base)
-        built_in = kernel if self.base is None else None
-        return kernel, [
-            None
-            if target is None
-            else solve_dual(matrix, target, params, built_in, self.cache_size)
-            for target in wanted
-        ]
+            features = NystroemFeatures(kernel, base, self.landmarks)
+            solve = partial(features.solve, params=params)
+        elif self.base is not None:
+            gram = kernel.transform(self.base)
+            solve = partial(solve_dual, gram, params=params, cache_size=self.cache_size)
+        else:
+            how: dict[str, Any] = {"kernel": kernel, "cache_size": self.cache_size}
+            solve = partial(solve_dual, self.rows, params=params, **how)
+        fittable = has_both(targets)
+        return kernel, [solve(targets[:, k]) if fittable[k] else None for k in range(len(fittable))]
 
 
 def fit_machines(
@@ -163,16 +163,9 @@ def solve_dual(
 ) -> Dual:
     """Fit a binary support vector classifier.
 
-    Parameters
-    ----------
-    matrix : ndarray of float64, shape (n, n) or (n, n_features)
-        The kernel matrix or, if ``kernel`` is given, scaled rows for libsvm to evaluate it on.
-    target : ndarray of bool, shape (n,)
-        True for the positive class; both values must occur.
-    params : dict
-        ``C`` and ``class_weight``; other keys are ignored.
-    cache_size, tol : float
-        libsvm's memory in MB and stopping criterion.
+    ``matrix`` is the kernel matrix (n, n) or, if ``kernel`` is given, scaled rows for libsvm to
+    evaluate it on; ``target``, bool (n,), has both values; of ``params``, ``C`` and
+    ``class_weight`` count; ``cache_size`` is in MB, ``tol`` libsvm's stopping criterion.
     """
     svc = SVC(
         C=params["C"],
@@ -193,49 +186,33 @@ def solve_dual(
     return Dual(support, coef, intercept, float(sums.mean()) + intercept, norm)
 
 
-def solve_on_landmarks(
-    kernel: Kernel,
-    base: np.ndarray,
-    landmarks: np.ndarray,
-    targets: list[np.ndarray | None],
-    params: dict[str, Any],
-) -> list[Dual | None]:
-    """Fit linear machines with squared hinge loss on the Nystroem features of landmarks.
+class NystroemFeatures:
+    """Features of rows that stand for a kernel, for linear machines with squared hinge loss.
 
-    The features of a row ``x`` are ``k(x, L) K**(-1/2)``, with the landmarks ``L`` and their
-    kernel matrix ``K``. A linear machine on them, fitted in the primal, is a kernel machine whose
-    support vectors are the landmarks.
-
-    Parameters
-    ----------
-    base : ndarray of float64, shape (n_rows, n_landmarks)
-        :func:`cnnsvm.svm.kernels.pairwise_base` of rows and landmarks, whose numbers are
-        ``landmarks``.
-    targets : list of (ndarray of bool, shape (n_rows,)) or None
-        True for the positive class of each machine; None gives None.
-    params : dict
-        ``C`` and ``class_weight``; other keys are ignored.
+    Those of a row ``x`` are ``k(x, L) K**(-1/2)``, with the landmarks ``L`` and their kernel
+    matrix ``K``. A linear machine on them, fitted in the primal, is a kernel machine whose support
+    vectors are the landmarks. ``base`` is the pairwise base of rows and landmarks, whose row
+    numbers are ``landmarks``.
 
     References
     ----------
     C. K. I. Williams and M. Seeger, "Using the Nystroem method to speed up kernel machines",
     NIPS 2000.
     """
-    gram = kernel.transform(base)
-    root = inverse_root(gram[landmarks])
-    features = gram @ root
-    duals: list[Dual | None] = []
-    for target in targets:
-        if target is None:
-            duals.append(None)
-            continue
+
+    def __init__(self, kernel: Kernel, base: np.ndarray, landmarks: np.ndarray) -> None:
+        gram = kernel.transform(base)
+        self.landmarks, self.root = landmarks, inverse_root(gram[landmarks])
+        self.features = gram @ self.root
+
+    def solve(self, target: np.ndarray, params: dict[str, Any]) -> Dual:
+        """Fit a binary machine; ``target`` and ``params`` as of :func:`solve_dual`."""
         svc = LinearSVC(C=params["C"], class_weight=params["class_weight"], dual=False, tol=1e-3)
-        svc.fit(features, target)
+        svc.fit(self.features, target)
         weight, intercept = svc.coef_[0], float(svc.intercept_[0])
-        centre = float((features @ weight).mean()) + intercept
+        centre = float((self.features @ weight).mean()) + intercept
         norm = float(np.linalg.norm(weight)) or 1.0
-        duals.append(Dual(landmarks, root @ weight, intercept, centre, norm))
-    return duals
+        return Dual(self.landmarks, self.root @ weight, intercept, centre, norm)
 
 
 def build_machine(kernel: Kernel, Z: np.ndarray, dual: Dual) -> BinaryMachine:

@@ -73,7 +73,7 @@ def search_kernel(
     scorers : sequence of callable
         One a fold: ``scorer(params)`` returns the fold's score, higher is better.
     n_trials : int
-        Number of trials, finished ones included.
+        Finished trials included.
     study : optuna.Study
     seed : int
     verbose : bool

@@ -240,11 +240,11 @@ class TunedSVC(LogOddsClassifier):
             for result in (results if self.voting == "soft" else [best])
         ]
         votes = soft_vote(np.stack([decisions for _, decisions in fitted]))
-        self.classes_ = classes
+        mixing = fit_mixing(votes[chosen], codes[chosen]) if self.calibrate else None
+        self.cv_decision_ = squeeze_binary(mix(votes, mixing))
+        self.classes_, self.mixing_ = classes, mixing
         self.mean_, self.scale_ = mean, deviation
         self.models_ = [model for model, _ in fitted]
-        self.mixing_ = fit_mixing(votes[chosen], codes[chosen]) if self.calibrate else None
-        self.cv_decision_ = squeeze_binary(mix(votes, self.mixing_))
         self.n_splits_ = len(inner_cv.keywords["folds"])
         self.search_results_ = results
         self.best_params_ = {"kernel": best["kernel"]} | best["params"]
@@ -294,7 +294,7 @@ class TunedSVC(LogOddsClassifier):
         return KernelModel(machines, np.nan_to_num(slope, nan=1), np.nan_to_num(offset)), decisions
 
     def _decide(self, X: ArrayLike) -> np.ndarray:
-        check_is_fitted(self)
+        check_is_fitted(self, "classes_")
         rows = validate_data(self, X, reset=False, dtype=np.float64)
         blocks = []
         for block in gen_batches(len(rows), BLOCK_ROWS):
@@ -310,7 +310,7 @@ class TunedSVC(LogOddsClassifier):
 
     def to_state(self) -> tuple[state.Config, state.Arrays]:
         """Return the fitted classifier as JSON-able dict and C-contiguous arrays, for no pickle."""
-        check_is_fitted(self)
+        check_is_fitted(self, "classes_")
         return state.to_state(self)
 
     @classmethod

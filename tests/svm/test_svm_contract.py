@@ -9,6 +9,7 @@ from scipy.special import expit
 from sklearn.base import clone
 from sklearn.datasets import load_iris, make_blobs, make_classification
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV
@@ -165,6 +166,21 @@ def test_too_few_groups_is_an_error(classifier, binary):
     groups = np.where(y == 1, np.arange(90) % 2, np.arange(90))
     with pytest.raises(ValueError, match=r"2 group.*3 folds"):
         clone(classifier).fit(X, y, groups=groups)
+
+
+@one_of_each_class
+def test_a_failed_fit_leaves_what_was_there(classifier, binary):
+    X, y = binary
+    model = clone(classifier)
+    for rejected in (np.zeros(90), np.full(90, np.nan)):
+        with pytest.raises(ValueError, match=r"class|NaN"):
+            model.fit(X, rejected)
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    expected = model.fit(X, y).decision_function(X)
+    with pytest.raises(ValueError, match="groups"):
+        model.fit(X, 1 - y, groups=[None] * 90)
+    np.testing.assert_array_equal(model.decision_function(X), expected)
 
 
 @one_of_each_class

@@ -19,7 +19,7 @@ from cnnsvm.svm.kernels import (
     make_kernel,
     pairwise_base,
 )
-from cnnsvm.svm.machines import build_machine, fit_machines, solve_on_landmarks
+from cnnsvm.svm.machines import NystroemFeatures, build_machine, fit_machines
 from cnnsvm.svm.search import DEFAULTS, SPACES
 
 KERNELS = [
@@ -183,8 +183,7 @@ def test_features_are_scikit_learns():
     X, _ = moons(80)
     landmarks = choose_landmarks(80, 20, 0)
     kernel = Kernel("rbf", gamma=0.7)
-    gram = kernel(X, X[landmarks])
-    ours = gram @ inverse_root(gram[landmarks])
+    ours = NystroemFeatures(kernel, pairwise_base("rbf", X, X[landmarks]), landmarks).features
     reference = Nystroem(kernel="rbf", gamma=0.7, n_components=20).fit(X[landmarks])
     theirs = reference.transform(X)
     np.testing.assert_allclose(ours @ ours.T, theirs @ theirs.T, atol=1e-6)
@@ -196,7 +195,7 @@ def test_the_machine_decides_as_the_linear_one_on_features(name):
     landmarks = choose_landmarks(200, 50, 1)
     kernel = Kernel(name, gamma=0.5, degree=2, coef0=1.0)
     base = pairwise_base(name, X, X[landmarks])
-    (dual,) = solve_on_landmarks(kernel, base, landmarks, [y == 1], PARAMS)
+    dual = NystroemFeatures(kernel, base, landmarks).solve(y == 1, PARAMS)
     margins = build_machine(kernel, X, dual).decide(X)
     gram = kernel(X, X[landmarks])
     weight = np.linalg.pinv(inverse_root(gram[landmarks])) @ dual.coef
