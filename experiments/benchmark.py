@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("features.finetuning", "evaluation.small_cnn"):
+    for chatty in ("features.trainer", "evaluation.small_cnn"):
         logging.getLogger(f"cnnsvm.{chatty}").setLevel(logging.WARNING)
     return guard("benchmark.py", lambda: run(args))
 

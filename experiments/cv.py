@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("cnnsvm.features.finetuning").setLevel(logging.WARNING)
+    logging.getLogger("cnnsvm.features.trainer").setLevel(logging.WARNING)
     return guard("cv.py", lambda: run(args))
 
 

@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, train and judge, report; processes that only help to train report nothing."""
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.evaluation.turns import first_alone
+    from cnnsvm.features.processes import first_alone
     from localization_study.report import format_localization, write_localization
 
     started = time.perf_counter()
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     if sys.stderr.isatty():  # there a bar shows the epochs
-        logging.getLogger("cnnsvm.localization.training").setLevel(logging.WARNING)
+        logging.getLogger("cnnsvm.features.trainer").setLevel(logging.WARNING)
     return guard("localize.py", lambda: run(args))
 
 

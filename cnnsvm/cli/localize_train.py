@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.data.near_duplicates import pick_paths
     from cnnsvm.detection.pretrained import hash_images
     from cnnsvm.evaluation.localization_records import masks_of
-    from cnnsvm.evaluation.turns import first_alone
+    from cnnsvm.features.processes import first_alone
     from cnnsvm.io.bundle import check_target
 
     localizer = make_localizer(args)

@@ -5,10 +5,11 @@ described. So the statistics of all crops are gathered first and then passed ove
 which took the AUC on crops of unseen paintings from .85 (one pass) to .92 (twenty).
 """
 
-import copy
+import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from cnnsvm.features.backbones import STATISTICS_BATCH, Backbone
 from cnnsvm.features.loading import MEMORY, Decoded, Draw, DrawnCrops, paired_draws
 from cnnsvm.features.statistics import residual_statistics
-from cnnsvm.features.trainer import Training, best_epoch, class_auc, class_weights, finite_loss
+from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
 from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def train_branch(
     valid: np.ndarray,
     training: Training,
     folder: Path | None = None,
-) -> list[dict[str, float]]:
+) -> list[Entry]:
     """Train a network's branch and a classifier on it, in place.
 
     Parameters
@@ -74,7 +75,10 @@ def train_branch(
     if len(valid):
         held_out = _gather(decoded, codes, groups, valid, training.epochs, training, folder)
     n_classes = int(codes.max()) + 1
-    return _Passes(network, rows, targets, held_out, n_classes, training).run()
+    trainer = StatisticsTrainer(network, rows, targets, held_out, n_classes, training)
+    history = trainer.run()
+    network.classifier = trainer.classifier
+    return history
 
 
 def _count_rounds(codes: np.ndarray, groups: np.ndarray, training: Training) -> int:
@@ -123,8 +127,23 @@ def _gather(
     return found
 
 
-class _Passes:
-    """The passes of one training over gathered statistics."""
+class StatisticsTrainer(Trainer):
+    """The training of layers and a classifier over statistics that are in memory.
+
+    Parameters
+    ----------
+    network : Backbone
+        Its branch is trained in place.
+    rows : ndarray of float32, shape (n_rows, STATISTICS_DIM)
+    targets : ndarray of int64, shape (n_rows,)
+        Class of each row.
+    held_out : tuple of two such ndarrays, or None
+        Rows and classes that the epochs are validated on.
+    n_classes : int
+    training : Training
+    """
+
+    name = "statistics"
 
     def __init__(
         self,
@@ -135,77 +154,55 @@ class _Passes:
         n_classes: int,
         training: Training,
     ) -> None:
-        self.training, self.network = training, network
+        self.rows, self.targets = torch.from_numpy(rows), torch.from_numpy(targets)
+        self.held_out, self.weight = held_out, class_weights(targets, n_classes)
         branch: Any = network.branch
         is_new = not branch[0].is_fitted()
-        if is_new:  # the layers of a saved detector have learnt with its own
-            branch[0].fit(torch.from_numpy(rows))
-        self.rows, self.targets = torch.from_numpy(rows), torch.from_numpy(targets)
-        self.held_out = held_out
-        self.weight = class_weights(targets, n_classes).to(training.device)
+        if is_new:  # the layers of a saved detector were trained with its own
+            branch[0].fit(self.rows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.random_state)
-            width = branch(self.rows[:2]).shape[1]
-            self.classifier = nn.Linear(width, n_classes)
-        self.model = nn.Sequential(branch, self.classifier).to(training.device)
+            self.classifier = nn.Linear(branch(self.rows[:2]).shape[1], n_classes)
         # beside a pretrained body, whose rate is low, new layers still start from random weights
         apart = network.body is not None and is_new
         rate = LEARNING_RATE if apart else training.learning_rate
-        n_batches = max(1, len(rows) // BATCH)
-        self.model.requires_grad_(True)
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=rate, weight_decay=training.weight_decay
+        options = replace(
+            training, epochs=PASSES, patience=PASSES, learning_rate=rate, dtype=torch.float32
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, rate, total_steps=PASSES * n_batches + 1
-        )
+        super().__init__(nn.Sequential(branch, self.classifier).requires_grad_(True), options)
 
-    def run(self) -> list[dict[str, float]]:
-        """Pass over the rows, keep the best weights, and hand them to the network."""
-        history: list[dict[str, float]] = []
-        best: dict[str, torch.Tensor] = {}
-        device = self.training.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.training.random_state)
-            for number in range(PASSES):
-                rate = float(self.schedule.get_last_lr()[0])
-                entry = {"epoch": number, "learning_rate": rate, "train_loss": self._train()}
-                if self.held_out is not None:
-                    entry |= self._validate(*self.held_out)
-                history.append(entry)
-                if best_epoch(history) == number:
-                    best = copy.deepcopy(self.model.state_dict())
-        self.model.load_state_dict(best)
-        self.model.cpu()  # where the rest of the network is
-        self.network.classifier = self.classifier
-        logger.info("statistics learnt: %s", history[-1])
-        return history
+    def run(self, checkpoint: Path | None = None) -> list[Entry]:
+        """Pass over the rows `PASSES` times, seeded once, and keep the best weights."""
+        with super().seeded(0):
+            return super().run(checkpoint)
 
-    def _train(self) -> float:
-        self.model.train()
-        losses = []
+    @contextlib.contextmanager
+    def seeded(self, epoch: int) -> Iterator[None]:
+        """Let the random numbers go on from one pass to the next."""
+        yield
+
+    def steps_per_epoch(self) -> int:
+        """Return the number of batches of an epoch."""
+        return max(1, len(self.rows) // BATCH)
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Iterate over rows and their classes in random order."""
         order = torch.randperm(len(self.rows))
-        for part in order[: max(1, len(order) // BATCH) * BATCH].split(BATCH):
-            loss = self._loss(self.rows[part], self.targets[part])
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimiser.step()
-            self.schedule.step()
-            losses.append(finite_loss(loss.item(), self.training))
-        return float(np.mean(losses))
+        for part in order[: self.steps_per_epoch() * BATCH].split(BATCH):
+            yield self.rows[part], self.targets[part]
 
-    def _validate(self, rows: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    def loss(self, *batch: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of a batch."""
+        rows, targets = (part.to(self.device) for part in batch)
+        weight = self.weight.to(self.device)
+        return nn.functional.cross_entropy(self.model(rows), targets, weight=weight)
+
+    def validate(self) -> Entry:
+        """Return loss and ROC AUC of the held-out rows."""
+        if self.held_out is None:
+            return {}
         self.model.eval()
+        rows, targets = self.held_out
         with torch.inference_mode():
-            logits = self.model(torch.from_numpy(rows).to(self.training.device)).cpu()
-        known = torch.from_numpy(targets)
-        loss = nn.functional.cross_entropy(logits, known, weight=self.weight.cpu())
-        metrics = {"valid_loss": finite_loss(loss.item(), self.training)}
-        if len(known.unique()) == len(self.weight):
-            metrics["valid_auc"] = class_auc(targets, logits.softmax(1).numpy())
-        return metrics
-
-    def _loss(self, rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        device = self.training.device
-        logits = self.model(rows.to(device))
-        return nn.functional.cross_entropy(logits, targets.to(device), weight=self.weight)
+            logits = self.model(torch.from_numpy(rows).to(self.device)).cpu()
+        return self.class_metrics(logits, targets, self.weight)

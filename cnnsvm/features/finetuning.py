@@ -1,20 +1,29 @@
 """Fine-tuning a backbone on labelled images, with early stopping on unseen sources."""
 
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
-from tqdm import tqdm
+from torch.utils.data import DataLoader
 
 from cnnsvm.data.splits import encode_groups, grouped_folds
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
-from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels, collapse
+from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.branch import train_branch
-from cnnsvm.features.trainer import Trainer, Training, epoch_line
+from cnnsvm.features.loading import (
+    MEMORY,
+    Decoded,
+    Draw,
+    DrawnCrops,
+    FixedCrops,
+    iterate_crops,
+    paired_draws,
+)
+from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +38,7 @@ def finetune(
     training: Training,
     checkpoint: Path | None = None,
     auxiliary: AuxiliaryLabels | None = None,
-) -> list[dict[str, float]]:
+) -> list[Entry]:
     """Train a backbone in place and leave it with the weights of its best epoch.
 
     Parameters
@@ -42,7 +51,7 @@ def finetune(
         Images of one group stay on one side of the validation split.
     training : Training
     checkpoint : path or None
-        File that is written after each epoch and from which an interrupted run goes on.
+        File that is written after each epoch and from which an interrupted run resumes.
     auxiliary : AuxiliaryLabels or None
         Finer classes that the network is trained on; not for one with a branch of statistics.
 
@@ -60,35 +69,132 @@ def finetune(
     """
     group_codes = encode_groups(groups, len(codes))
     fit, valid = validation_split(codes, group_codes, training)
+    data = (network, images, codes, group_codes, fit, valid, training)
     if isinstance(network.branch, nn.Sequential):
-        folder = None if checkpoint is None else checkpoint.parent
-        history = train_branch(network, images, codes, group_codes, fit, valid, training, folder)
+        history = train_branch(*data, None if checkpoint is None else checkpoint.parent)
         if network.body is None:
             network.cpu().eval().requires_grad_(False)
             return history
-    trainer = Trainer(network, images, codes, group_codes, fit, valid, training, auxiliary)
-    trainer.resume(checkpoint)
-    remaining = range(len(trainer.history), training.epochs)
-    progress = tqdm(remaining, "fine-tuning", unit="epoch", disable=not sys.stderr.isatty())
-    for epoch in progress:
-        if trainer.patience_is_over():
-            break
-        entry = trainer.train_epoch(epoch)
-        if len(valid):
-            entry |= trainer.validate()
-        trainer.remember(entry)
-        trainer.save(checkpoint)
-        progress.set_postfix({key: f"{entry[key]:.3f}" for key in entry if "loss" in key})
-        logger.info("fine-tuning: %s", epoch_line(entry, training.epochs))
-    trainer.restore_best()
-    network.cpu().eval().requires_grad_(False)
-    return trainer.history
+    return FineTuner(*data, auxiliary).run(checkpoint)
+
+
+class FineTuner(Trainer):
+    """The training of a backbone and of a classifier on its embeddings.
+
+    Parameters
+    ----------
+    network : Backbone
+        Trained in place.
+    images : sequence of image inputs
+    codes, groups : ndarray of int, shape (n_samples,)
+        Class and group of each image.
+    fit, valid : ndarray of int
+        Which images train, and which early stopping watches (may be none).
+    training : Training
+    auxiliary : AuxiliaryLabels or None
+        What is trained on instead of the classes; validation is of the classes.
+    """
+
+    name = "fine-tuning"
+
+    def __init__(
+        self,
+        network: Backbone,
+        images: Sequence[Any],
+        codes: np.ndarray,
+        groups: np.ndarray,
+        fit: np.ndarray,
+        valid: np.ndarray,
+        training: Training,
+        auxiliary: AuxiliaryLabels | None = None,
+    ) -> None:
+        # worker processes start anew each epoch: what they keep would only cost memory
+        self.images = Decoded(images, 0 if training.n_jobs else MEMORY)
+        self.valid_images = self.images.part(valid)
+        self.codes, self.groups, self.fit, self.valid = codes, groups, fit, valid
+        self.training, self.backbone = training, network
+        self.n_classes = int(codes.max()) + 1
+        self.targets = codes if auxiliary is None else auxiliary.codes
+        network.parents = None if auxiliary is None else auxiliary.parents
+        classes = torch.tensor(network.parents or range(self.n_classes))
+        self.class_of = classes.to(training.device)
+        self.weight = torch.ones(len(classes))
+        self.is_right: list[torch.Tensor] = []
+        _prepare(network, training, len(classes))
+        super().__init__(network, training)
+
+    def steps_per_epoch(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self.draws(0)) // self.training.batch_size)
+
+    def batches(self, epoch: int) -> Iterable[Sequence[torch.Tensor]]:
+        """Iterate over crops, uint8 (n, 3, size, size), and their targets, int64 (n,)."""
+        training, draws = self.training, self.draws(epoch)
+        targets = self.targets[[draw.index for draw in draws]]
+        self.weight = class_weights(targets, len(self.class_of)).to(self.device)
+        dataset = DrawnCrops(
+            self.images, self.targets, draws, training.crop_size, training.augmentation
+        )
+        alone = len(draws) % training.batch_size == 1  # batch norm cannot use a single crop
+        return DataLoader(
+            dataset, training.batch_size, num_workers=training.n_jobs, drop_last=alone
+        )
+
+    def loss(self, *batch: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy of a batch, and note which crops are classified right."""
+        crops, targets = batch
+        targets = targets.to(self.device)
+        logits = self.logits(self.backbone.logits, crops)
+        classes = collapse(logits.detach(), self.backbone.parents).argmax(1)
+        self.is_right.append(classes == self.class_of[targets])
+        return nn.functional.cross_entropy(logits, targets, weight=self.weight)
+
+    def train_epoch(self, epoch: int) -> Entry:
+        """Take the steps of an epoch and return mean loss and accuracy."""
+        self.is_right = []
+        entry = super().train_epoch(epoch)
+        return entry | {"train_accuracy": torch.cat(self.is_right).double().mean().item()}
+
+    def validate(self) -> Entry:
+        """Judge the validation images by their pooled crops; return loss, accuracy, ROC AUC."""
+        if not len(self.valid):
+            return {}
+        self.model.eval()
+        training, pooled = self.training, []
+        dataset = FixedCrops(
+            self.valid_images, training.crop_size, training.n_crops, training.mirror
+        )
+        with torch.inference_mode():
+            for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
+                logits = self.logits(self.backbone.logits, crops)
+                pooled += [part.mean(dim=0) for part in logits.split(counts)]
+        logits = collapse(torch.stack(pooled), self.backbone.parents)
+        codes = self.codes[self.valid]
+        metrics = self.class_metrics(logits, codes, class_weights(codes, self.n_classes))
+        right = (logits.argmax(1).cpu() == torch.from_numpy(codes)).double().mean().item()
+        return metrics | {"valid_accuracy": right}
+
+    def train_mode(self) -> None:
+        """Set what learns to training mode."""
+        self.backbone.train()
+        if self.backbone.branch is not None:
+            self.backbone.branch.eval()
+        if self.training.mode == "head" and self.backbone.body is not None:
+            self.backbone.body.eval()  # frozen: its batch statistics stay as they are
+
+    def draws(self, epoch: int) -> list[Draw]:
+        """List the crops of an epoch."""
+        training, fit = self.training, self.fit
+        draws = paired_draws(
+            self.codes[fit], self.groups[fit], training.random_state, epoch, training.pairs
+        )
+        return [Draw(int(fit[d.index]), d.plan_seed) for d in draws]
 
 
 def validation_split(
     codes: np.ndarray, groups: np.ndarray, training: Training
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images into those that train and those that tell when to stop, by whole groups.
+    """Split images into those that train and those that early stopping watches, by whole groups.
 
     Parameters
     ----------
@@ -107,7 +213,23 @@ def validation_split(
         if len(np.unique(codes[fit])) == len(np.unique(codes)):
             return fit, valid
     logger.warning(
-        "too few sources to keep some aside: fine-tuning runs all %d epochs without early stopping",
+        "too few sources for a validation split: fine-tuning runs all %d epochs without early "
+        "stopping",
         training.epochs,
     )
     return np.arange(len(codes)), np.arange(0)
+
+
+def _prepare(network: Backbone, training: Training, n_outputs: int) -> None:
+    """Give a network a new classifier and say which of its parameters learn."""
+    beside = sum(member.width for member in network.members)
+    dim = embedding_dim(network, training.crop_size) - beside
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.random_state)
+        network.classifier = nn.Linear(dim, n_outputs)
+    network.requires_grad_(True)
+    if network.body is not None:
+        network.body.requires_grad_(training.mode == "full")
+    network.ensemble.requires_grad_(False)
+    if network.branch is not None:
+        network.branch.requires_grad_(False)  # trained before, see `cnnsvm.features.branch`

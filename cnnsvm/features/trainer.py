@@ -1,8 +1,10 @@
-"""The training loop of one fine-tuning run and what it must remember to go on."""
+"""The training loop of all networks: epochs, schedule, best weights, early stopping, resuming."""
 
-import copy
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,97 +13,91 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from cnnsvm.features.augmentation import Augmentation
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels, collapse
-from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.devices import autocast
-from cnnsvm.features.loading import (
-    MEMORY,
-    Decoded,
-    Draw,
-    DrawnCrops,
-    FixedCrops,
-    iterate_crops,
-    paired_draws,
-)
+from cnnsvm.features.processes import Processes
 from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
 
+OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+#: Learning rate of a restarted attempt as a part of the one before.
+RATE_FACTOR = 0.2
 
-def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
-    """Say in one line what an epoch brought, as in "epoch 3 of 20, train_loss 0.031".
-
-    Parameters
-    ----------
-    entry : mapping
-        ``epoch``, counted from 0, and numbers or words about it.
-    epochs : int
-        How many there are at most.
-    """
-    said = [f"epoch {entry['epoch'] + 1} of {epochs}"]
-    for name, value in entry.items():
-        if name != "epoch":
-            said.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
-    return ", ".join(said)
+#: What the history holds of one epoch.
+Entry = dict[str, Any]
+Weights = dict[str, torch.Tensor]
 
 
 class DivergedError(ArithmeticError, ValueError):
     """Training whose loss became NaN or infinite."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """How to fine-tune.
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What every training needs.
 
     Parameters
     ----------
-    mode : {"head", "full"}
-        "head" freezes the body and trains the projection on top of it, whose output is the
-        embedding, and the branch of the statistics (see
-        `cnnsvm.features.backbones.build_backbone`); "full" trains everything.
     epochs, patience : int
-        Most epochs, and epochs without a better validation loss before stopping.
+        Most epochs, and epochs without improvement on the validation images before stopping.
     learning_rate, weight_decay : float
-        Peak rate of the one-cycle schedule (Smith & Topin 2019) and decay of AdamW (Loshchilov &
-        Hutter 2019).
+        Peak rate of the one-cycle schedule (Smith & Topin 2019), and decay.
+    optimizer : {"adamw", "adam"}
+        The weight decay of "adam" is part of the gradient (Kingma & Ba 2015), that of "adamw"
+        is not (Loshchilov & Hutter 2019).
     batch_size, crop_size, n_crops : int
-        Crops a step, their side in pixels, and crops of each validation image.
-    mirror : bool
-        Whether validation takes the mirror images of these crops too.
-    validation_fraction : float in (0, 0.5]
-        Share of the sources kept for early stopping.
+        Crops a step (over all processes), their side in pixels, and crops of each validation
+        image.
     augmentation : Augmentation
-    pairs : int or None
-        Crops of each class that a source gives in an epoch, at most; None takes every image.
     random_state, n_jobs : int
         Seed, and processes that decode images (0: this one).
     device, dtype : torch.device, torch.dtype
         Where, and in which precision the forward pass runs.
     """
 
-    mode: str
     epochs: int
+    patience: int
     learning_rate: float
     weight_decay: float
     batch_size: int
-    patience: int
     crop_size: int
     n_crops: int
-    validation_fraction: float
     augmentation: Augmentation
     random_state: int
     n_jobs: int
     device: torch.device
     dtype: torch.dtype
-    pairs: int | None = None
+    optimizer: str = "adamw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(TrainingOptions):
+    """How to train a network that classifies crops.
+
+    Parameters
+    ----------
+    mode : {"head", "full"}
+        "head" freezes the body and trains the projection on top of it, whose output is the
+        embedding (see `cnnsvm.features.backbones.build_backbone`); "full" trains everything.
+    validation_fraction : float in (0, 0.5]
+        Share of the sources that early stopping watches.
+    mirror : bool
+        Whether validation takes the mirror images of the crops too.
+    pairs : int or None
+        Crops of each class that a source gives in an epoch, at most; None takes every image.
+    """
+
+    mode: str
+    validation_fraction: float
     mirror: bool = False
+    pairs: int | None = None
 
 
-def best_epoch(history: Sequence[dict[str, float]]) -> int | None:
-    """Find the epoch whose weights were kept: the lowest validation loss, else the last."""
+def best_epoch(history: Sequence[Entry]) -> int | None:
+    """Find the epoch whose weights are kept: the lowest validation loss, else the last."""
     if not history:
         return None
     if "valid_loss" not in history[-1]:
@@ -109,113 +105,187 @@ def best_epoch(history: Sequence[dict[str, float]]) -> int | None:
     return int(min(history, key=lambda entry: entry["valid_loss"])["epoch"])
 
 
-class Trainer:
-    """One fine-tuning run: model, optimiser, schedule, and the best weights so far.
+class Trainer(ABC):
+    """One training run: a network, its optimiser and schedule, the history and the best weights.
+
+    A subclass defines the batches of an epoch, the loss of one and the validation. `run` trains
+    to the end and resumes an interrupted run.
 
     Parameters
     ----------
-    network : Backbone
-        Trained in place.
-    images : sequence of image inputs
-    codes, groups : ndarray of int, shape (n_samples,)
-        Class and group of each image.
-    fit, valid : ndarray of int
-        Which images train, and which tell when to stop (may be none).
-    training : Training
-    auxiliary : AuxiliaryLabels or None
-        What is trained on instead of the classes; validation asks for these all the same.
+    network : nn.Module
+        Trained in place: parameters that require a gradient.
+    training : TrainingOptions
+    processes : Processes
+        Those that train together.
     """
 
+    #: What the progress bar and the log call it.
+    name = "training"
+
     def __init__(
-        self,
-        network: Backbone,
-        images: Sequence[Any],
-        codes: np.ndarray,
-        groups: np.ndarray,
-        fit: np.ndarray,
-        valid: np.ndarray,
-        training: Training,
-        auxiliary: AuxiliaryLabels | None = None,
+        self, network: nn.Module, training: TrainingOptions, processes: Processes | None = None
     ) -> None:
-        # worker processes start anew each epoch: what they keep would only cost memory
-        self.images = Decoded(images, 0 if training.n_jobs else MEMORY)
-        self.codes, self.groups = codes, groups
-        self.fit, self.valid = fit, valid
-        self.valid_images = self.images.part(valid)
-        self.training = training
-        self.n_classes = int(codes.max()) + 1
-        self.targets = codes if auxiliary is None else auxiliary.codes
-        network.parents = None if auxiliary is None else auxiliary.parents
-        self.class_of = torch.tensor(network.parents or range(self.n_classes))
-        self.class_of = self.class_of.to(training.device)
-        _prepare(network, training, len(self.class_of))
-        self.model = network.to(training.device)
-        rate = training.learning_rate
-        self.optimiser = torch.optim.AdamW(
-            [p for p in self.model.parameters() if p.requires_grad],
-            lr=rate,
-            weight_decay=training.weight_decay,
-        )
-        n_steps = training.epochs * -(-len(self._draws(0)) // training.batch_size)
-        one_cycle = torch.optim.lr_scheduler.OneCycleLR
-        self.schedule = one_cycle(self.optimiser, rate, total_steps=n_steps + 1)
-        self.scaler = torch.amp.GradScaler(enabled=training.dtype == torch.float16)
-        self.history: list[dict[str, float]] = []
-        self.best_weights: dict[str, torch.Tensor] = {}
+        self.options, self.epochs = training, training.epochs
+        self.device, self.dtype = training.device, training.dtype
+        self.processes = processes or Processes()
+        self.original = network
+        self.model, self.network = self.processes.wrap(network, training.device)
+        self.history: list[Entry] = []
+        self.best_weights: Weights = {}
+        self.begin(attempt=0, first_epoch=0)
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """Train on one epoch of crops and return its entry of the history."""
-        self._training_mode()
-        draws, rate = self._draws(epoch), float(self.schedule.get_last_lr()[0])
-        weight = self._weights(self.targets[[draw.index for draw in draws]], len(self.class_of))
-        device = self.training.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(self.training.random_state + epoch)  # dropout, stochastic depth
-            steps = [self._step(crops, targets, weight) for crops, targets in self._batches(draws)]
-        loss = float(np.mean([value for value, _ in steps]))
-        share = float(np.concatenate([right for _, right in steps]).mean())
-        entry = {"epoch": epoch, "learning_rate": rate}
-        return entry | {"train_loss": loss, "train_accuracy": share}
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Return the number of batches of an epoch, for the schedule."""
 
-    def validate(self) -> dict[str, float]:
-        """Judge the validation images by their pooled crops; return loss, accuracy, ROC AUC."""
-        self.model.eval()
-        training, pooled = self.training, []
-        seen = (training.crop_size, training.n_crops, training.mirror)
-        dataset = FixedCrops(self.valid_images, *seen)
-        with torch.inference_mode():
-            for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
-                pooled += [part.mean(dim=0) for part in self._logits(crops).split(counts)]
-        targets = torch.from_numpy(self.codes[self.valid]).to(training.device)
-        weight = self._weights(self.codes[self.valid], self.n_classes)
-        logits = self._of_classes(torch.stack(pooled))
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterable[Sequence[torch.Tensor]]:
+        """Iterate over this process's batches of an epoch."""
+
+    @abstractmethod
+    def loss(self, *batch: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch in training."""
+
+    @abstractmethod
+    def validate(self) -> Entry:
+        """Return the metrics of the validation images; empty without any."""
+
+    def best(self) -> int | None:
+        """Return the epoch whose weights are kept, None if there is none."""
+        return best_epoch(self.history)
+
+    def goes_on(self) -> bool:
+        """Return whether to train another epoch; False if patience is over."""
+        best = self.best()
+        return best is None or len(self.history) - 1 - best < self.options.patience
+
+    def train_mode(self) -> None:
+        """Set the layers to training mode."""
+        self.model.train()
+
+    def run(self, checkpoint: Path | None = None) -> list[Entry]:
+        """Train, put the weights of the best epoch back, and return the history.
+
+        The network ends on the CPU, in evaluation mode and without gradients.
+
+        Parameters
+        ----------
+        checkpoint : path or None
+            File that is written after each epoch and from which an interrupted run resumes.
+
+        Raises
+        ------
+        DivergedError
+            If the loss is no longer finite.
+        """
+        self.resume(checkpoint)
+        hidden = not (sys.stderr.isatty() and self.processes.is_first)
+        first = len(self.history)
+        with tqdm(total=self.epochs, desc=self.name, initial=first, disable=hidden) as progress:
+            while len(self.history) < self.epochs and self.goes_on():
+                entry = self.run_epoch()
+                self.remember(entry)
+                self.save(checkpoint)
+                progress.update()
+                shown = {k: f"{v:.3f}" for k, v in entry.items() if k.endswith(("loss", "iou"))}
+                progress.set_postfix(shown)
+                logger.info("%s: %s", self.name, epoch_line(entry, self.epochs))
+        self.finish()
+        return self.history
+
+    def run_epoch(self) -> Entry:
+        """Train and validate for one epoch and return its entry of the history."""
+        epoch = len(self.history)
+        entry: Entry = {"epoch": epoch, "learning_rate": float(self.schedule.get_last_lr()[0])}
+        with self.seeded(epoch):
+            entry |= self.train_epoch(epoch)
+            return entry | self.validate()
+
+    def train_epoch(self, epoch: int) -> Entry:
+        """Take the steps of an epoch and return their mean loss."""
+        self.train_mode()
+        losses = [self._step(batch) for batch in self.batches(epoch)]
+        return {"train_loss": float(np.mean(losses))}
+
+    @contextlib.contextmanager
+    def seeded(self, epoch: int) -> Iterator[None]:
+        """Seed dropout and the like, differently in every process; undo that afterwards."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.options.random_state + epoch + 1000 * self.processes.rank)
+            yield
+
+    def logits(
+        self, network: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
+    ) -> torch.Tensor:
+        """Run a forward pass in the chosen precision and return float32."""
+        with autocast(self.device, self.dtype):
+            return network(inputs.to(self.device, non_blocking=True)).float()
+
+    def mean_loss(self, total: torch.Tensor, n: int) -> float:
+        """Divide a sum of losses over all processes.
+
+        Raises
+        ------
+        DivergedError
+            If it is not finite, in all processes alike: one that stops alone leaves the others
+            waiting.
+        """
+        value = self.processes.total(total.detach().clone()).item() / max(1, n)
+        if not np.isfinite(value):
+            raise DivergedError(
+                f"training diverged: the loss is {value}. Lower learning_rate (now "
+                f"{self.options.learning_rate:g}) or use precision='float32'."
+            )
+        return value
+
+    def class_metrics(self, logits: torch.Tensor, codes: np.ndarray, weight: torch.Tensor) -> Entry:
+        """Return the weighted loss of logits (n, n_classes), and their ROC AUC.
+
+        The AUC is one-vs-rest of more than two classes, and left out if one of them is missing.
+        """
+        targets = torch.from_numpy(codes).to(logits.device)
+        weight = weight.to(logits.device)
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
-        metrics = {"valid_loss": finite_loss(loss.item(), self.training)}
-        metrics["valid_accuracy"] = (logits.argmax(1) == targets).double().mean().item()
-        if len(targets.unique()) == self.n_classes:
-            metrics["valid_auc"] = class_auc(targets.cpu().numpy(), logits.softmax(1).cpu().numpy())
+        metrics = {"valid_loss": self.mean_loss(loss, 1)}
+        if len(np.unique(codes)) == logits.shape[1]:
+            proba = logits.softmax(1).cpu().numpy()
+            scores = proba[:, 1] if proba.shape[1] == 2 else proba
+            metrics["valid_auc"] = float(roc_auc_score(codes, scores, multi_class="ovr"))
         return metrics
 
-    def patience_is_over(self) -> bool:
-        """Say whether the last ``patience`` epochs brought no better one."""
-        best = best_epoch(self.history)
-        return best is not None and len(self.history) - 1 - best >= self.training.patience
+    def begin(self, attempt: int, first_epoch: int) -> None:
+        """Make optimiser and schedule for the epochs that are left."""
+        self.attempt, self.first_epoch = attempt, first_epoch
+        rate = self.options.learning_rate * RATE_FACTOR**attempt
+        self.optimiser = OPTIMIZERS[self.options.optimizer](
+            [p for p in self.network.parameters() if p.requires_grad],
+            lr=rate,
+            weight_decay=self.options.weight_decay,
+        )
+        n_steps = max(1, self.epochs - first_epoch) * self.steps_per_epoch()
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR
+        self.schedule = one_cycle(self.optimiser, rate, total_steps=n_steps + 1)
+        self.scaler = torch.amp.GradScaler(enabled=self.dtype == torch.float16)
 
-    def remember(self, entry: dict[str, float]) -> None:
+    def remember(self, entry: Entry) -> None:
         """Add an epoch to the history and keep its weights if it is the best."""
         self.history.append(entry)
-        if best_epoch(self.history) == entry["epoch"]:
-            self.best_weights = copy.deepcopy(self.model.state_dict())
+        if self.best() == entry["epoch"]:
+            self.best_weights = weights_of(self.network)
 
-    def restore_best(self) -> None:
-        """Put the weights of the best epoch back."""
-        self.model.load_state_dict(self.best_weights)
+    def finish(self) -> None:
+        """Leave the network with the weights of the best epoch, ready for inference."""
+        self.original.load_state_dict(self.best_weights)
+        self.original.cpu().eval().requires_grad_(False)
 
     def save(self, checkpoint: Path | None) -> None:
-        """Write all that `resume` needs, in one step."""
-        if checkpoint is None:
+        """Write all that `resume` needs, in one step; the first process does."""
+        if checkpoint is None or not self.processes.is_first:
             return
         content = {name: part.state_dict() for name, part in self._parts().items()}
+        content |= {"attempt": self.attempt, "first_epoch": self.first_epoch}
         content |= {"history": self.history, "best_weights": self.best_weights}
         with replacing(checkpoint) as partial:
             torch.save(content, partial)
@@ -225,64 +295,31 @@ class Trainer:
         if checkpoint is None or not checkpoint.is_file():
             return
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        self.begin(content["attempt"], content["first_epoch"])
         for name, part in self._parts().items():
             part.load_state_dict(content[name])
         self.history, self.best_weights = content["history"], content["best_weights"]
-        logger.info("fine-tuning goes on after epoch %d", len(self.history) - 1)
+        logger.info("%s resumes after epoch %d", self.name, len(self.history) - 1)
 
     def _parts(self) -> dict[str, Any]:
-        parts = (self.model, self.optimiser, self.schedule, self.scaler)
-        return dict(zip(("model", "optimiser", "schedule", "scaler"), parts, strict=True))
+        names = ("network", "optimiser", "schedule", "scaler")
+        return {name: getattr(self, name) for name in names}
 
-    def _draws(self, epoch: int) -> list[Draw]:
-        seed = self.training.random_state
-        draws = paired_draws(
-            self.codes[self.fit], self.groups[self.fit], seed, epoch, self.training.pairs
-        )
-        return [Draw(int(self.fit[d.index]), d.plan_seed) for d in draws]
-
-    def _batches(self, draws: list[Draw]) -> DataLoader:
-        training = self.training
-        dataset = DrawnCrops(
-            self.images, self.targets, draws, training.crop_size, training.augmentation
-        )
-        alone = len(draws) % training.batch_size == 1  # batch norm cannot use a single crop
-        return DataLoader(
-            dataset, training.batch_size, num_workers=training.n_jobs, drop_last=alone
-        )
-
-    def _step(
-        self, crops: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor
-    ) -> tuple[float, np.ndarray]:
-        """Take one step and return the loss, and of each crop whether it was told right."""
+    def _step(self, batch: Sequence[torch.Tensor]) -> float:
+        """Take one step and return the loss, the mean over the processes."""
         self.optimiser.zero_grad(set_to_none=True)
-        targets = targets.to(self.training.device)
-        logits = self._logits(crops)
-        loss = nn.functional.cross_entropy(logits, targets, weight=weight)
-        value = finite_loss(loss.item(), self.training)
+        loss = self.loss(*batch)
+        value = self.mean_loss(loss, self.processes.count)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.schedule.step()
-        is_right = self._of_classes(logits).argmax(1) == self.class_of[targets]
-        return value, is_right.cpu().numpy()
+        return value
 
-    def _logits(self, crops: torch.Tensor) -> torch.Tensor:
-        with autocast(self.training.device, self.training.dtype):
-            return self.model.logits(crops.to(self.training.device, non_blocking=True)).float()
 
-    def _training_mode(self) -> None:
-        self.model.train()
-        if self.model.branch is not None:
-            self.model.branch.eval()
-        if self.training.mode == "head" and self.model.body is not None:
-            self.model.body.eval()  # frozen: its batch statistics stay as they are
-
-    def _of_classes(self, logits: torch.Tensor) -> torch.Tensor:
-        return collapse(logits, self.model.parents)
-
-    def _weights(self, codes: np.ndarray, n_classes: int) -> torch.Tensor:
-        return class_weights(codes, n_classes).to(self.training.device)
+def weights_of(network: nn.Module) -> Weights:
+    """Copy a network's parameters and statistics to the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def class_weights(codes: np.ndarray, n_classes: int) -> torch.Tensor:
@@ -291,32 +328,18 @@ def class_weights(codes: np.ndarray, n_classes: int) -> torch.Tensor:
     return torch.tensor(len(codes) / (n_classes * counts), dtype=torch.float32)
 
 
-def finite_loss(loss: float, training: Training) -> float:
-    """Return a loss, or raise `DivergedError` if it is not finite."""
-    if not np.isfinite(loss):
-        raise DivergedError(
-            f"fine-tuning diverged: the loss is {loss}. Lower learning_rate "
-            f"(now {training.learning_rate:g}) or use precision='float32'."
-        )
-    return loss
+def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
+    """Describe an epoch in one line, as in "epoch 3 of 20, train_loss 0.031".
 
-
-def _prepare(network: Backbone, training: Training, n_classes: int) -> None:
-    """Give a network a new classifier and say which of its parameters learn."""
-    beside = sum(member.width for member in network.members)
-    dim = embedding_dim(network, training.crop_size) - beside
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(training.random_state)
-        network.classifier = nn.Linear(dim, n_classes)
-    network.requires_grad_(True)
-    if network.body is not None:
-        network.body.requires_grad_(training.mode == "full")
-    network.ensemble.requires_grad_(False)
-    if network.branch is not None:
-        network.branch.requires_grad_(False)  # learnt before, see `cnnsvm.features.branch`
-
-
-def class_auc(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the ROC AUC of class probabilities (n, n_classes), one-vs-rest if more than two."""
-    scores = probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
-    return float(roc_auc_score(targets, scores, multi_class="ovr"))
+    Parameters
+    ----------
+    entry : mapping
+        ``epoch``, counted from 0, and numbers or words about it.
+    epochs : int
+        How many there are at most.
+    """
+    parts = [f"epoch {entry['epoch'] + 1} of {epochs}"]
+    for name, value in entry.items():
+        if name != "epoch":
+            parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return ", ".join(parts)

@@ -14,12 +14,11 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 import cnnsvm
+from cnnsvm.features.trainer import Entry
 from cnnsvm.io.files import write_text
 from cnnsvm.localization.bundle import load_arrays, network_arrays
-from cnnsvm.localization.collapse import Entry
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.trainer import Training
-from cnnsvm.localization.training import train
+from cnnsvm.localization.trainer import LocalizerTrainer, LocalizerTraining
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def task_folder(
     network: nn.Module,
     digests: Sequence[bytes],
     sources: np.ndarray,
-    training: Training,
+    training: LocalizerTraining,
     settings: Sequence[Any],
 ) -> Path | None:
     """Name the cache folder of one task by all that its result depends on.
@@ -45,7 +44,7 @@ def task_folder(
     digests : sequence of bytes
         Of the pixels and the mask of each image.
     sources : ndarray of int64, shape (n_images,)
-    training : Training
+    training : LocalizerTraining
         Where it runs counts by kind only, so that all processes find one folder.
     settings : sequence
         What else there is.
@@ -68,7 +67,7 @@ def fit_network(
     pairs: Pairs,
     fit: np.ndarray,
     valid: np.ndarray,
-    training: Training,
+    training: LocalizerTraining,
     cache: Path | None,
 ) -> list[Entry]:
     """Train a network in place, or take the finished one out of the cache.
@@ -76,7 +75,7 @@ def fit_network(
     Parameters
     ----------
     network, pairs, fit, valid, training
-        As for `cnnsvm.localization.training.train`.
+        As for `LocalizerTrainer`.
     cache : path or None
         Folder of this very task: holds the checkpoint of a running and the weights of a finished
         training.
@@ -84,12 +83,12 @@ def fit_network(
     Raises
     ------
     DivergedError
-        As `cnnsvm.localization.training.train` does.
+        If no epoch of any attempt ended with a finite loss.
     ValueError
         If the processes that train together do not see one folder.
     """
     if cache is None:
-        return train(network, pairs, fit, valid, training)
+        return LocalizerTrainer(network, pairs, fit, valid, training).run()
     checkpoint, finished = cache / "checkpoint.pt", cache / "history.json"
     if not training.processes.agree(checkpoint.is_file() + 2 * finished.is_file()):
         raise ValueError(
@@ -100,7 +99,7 @@ def fit_network(
         load_arrays(network, load_file(cache / "network.safetensors"))
         logger.info("trained network taken from %s", cache)
         return json.loads(finished.read_text(encoding="utf-8"))
-    history = train(network, pairs, fit, valid, training, checkpoint)
+    history = LocalizerTrainer(network, pairs, fit, valid, training).run(checkpoint)
     if training.processes.is_first:
         _keep(network, history, cache)
     training.processes.agree(0)  # wait: nobody looks for the result before it is there

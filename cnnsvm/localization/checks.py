@@ -9,9 +9,9 @@ from sklearn.utils.validation import check_consistent_length
 
 from cnnsvm.data.images import as_image_list
 from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.trainer import OPTIMIZERS
 from cnnsvm.localization.losses import LOSSES
 from cnnsvm.localization.masks import POLICIES, MaskError, as_mask_list
-from cnnsvm.localization.trainer import OPTIMIZERS
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "mask_policy": tuple(POLICIES),

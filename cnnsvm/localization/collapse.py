@@ -7,7 +7,8 @@ interruption decides as it would have.
 """
 
 from collections.abc import Sequence
-from typing import Any
+
+from cnnsvm.features.trainer import Entry
 
 #: Of use; of no more use than calling everything; useless in one of two ways; no longer finite.
 LEARNING, GUESSING, NOTHING, EVERYTHING = "learning", "guessing", "nothing", "everything"
@@ -20,8 +21,6 @@ LEAST_IOU, MOST_CALLED = 0.01, 0.95
 MARGIN = 0.1
 #: Useless epochs in a row after which a training that was of use has collapsed.
 DEAD_EPOCHS = 3
-
-Entry = dict[str, Any]
 
 
 def state_of(iou: float, called: float, repainted: float) -> str:

@@ -15,14 +15,13 @@ from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.devices import choose_precision
 from cnnsvm.features.loading import MEMORY
+from cnnsvm.features.processes import Processes, join
 from cnnsvm.localization.bundle import MAKE, build_network
 from cnnsvm.localization.cache import fit_network, task_folder
 from cnnsvm.localization.checks import check_repainted
 from cnnsvm.localization.collapse import best_epoch
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.processes import join, processes
-from cnnsvm.localization.trainer import Training
-from cnnsvm.localization.training import warn_of_collapse
+from cnnsvm.localization.trainer import LocalizerTraining, warn_of_collapse
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +63,8 @@ def fit_on_pairs(
     seed : int
     """
     params = localizer.get_params(deep=False)
-    device = join(params["device"], params["gpu_memory_fraction"], params["distributed"])
-    training = training_of(params, device, seed)
+    place = join(params["device"], params["gpu_memory_fraction"], params["distributed"])
+    training = training_of(params, *place, seed)
     network = build_network(params, seed)
     sources = encode_groups(groups, len(images))
     # decoding processes start anew each epoch: what they keep would only cost memory
@@ -84,7 +83,9 @@ def fit_on_pairs(
     localizer.threshold_ = _threshold(localizer.history_, params["threshold"])
 
 
-def training_of(params: dict[str, Any], device: torch.device, seed: int) -> Training:
+def training_of(
+    params: dict[str, Any], device: torch.device, together: Processes, seed: int
+) -> LocalizerTraining:
     """Say how a localiser's parameters want its network to be trained.
 
     Raises
@@ -92,13 +93,12 @@ def training_of(params: dict[str, Any], device: torch.device, seed: int) -> Trai
     ValueError
         If a batch cannot be shared by the processes.
     """
-    together = processes(params["distributed"])
     if params["batch_size"] % together.count:
         raise ValueError(
             f"batch_size={params['batch_size']!r} is of all processes together and must be a "
             f"multiple of their number, {together.count}."
         )
-    return Training(
+    return LocalizerTraining(
         **{name: params[name] for name in _OF_TRAINING},
         augmentation=AUGMENTATIONS[params["augmentation"]],
         random_state=seed,

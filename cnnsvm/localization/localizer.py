@@ -13,12 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.images import as_image_list, load_image
 from cnnsvm.features.devices import choose_device, choose_precision
+from cnnsvm.features.processes import writes
 from cnnsvm.localization import bundle
 from cnnsvm.localization.checks import check_localizer_params, check_training_pairs
 from cnnsvm.localization.fitting import fit_on_pairs
 from cnnsvm.localization.masks import load_pair
 from cnnsvm.localization.pixel_scores import edges_with, histogram_scores, pixel_histogram
-from cnnsvm.localization.processes import writes
 from cnnsvm.localization.tiling import Tiling, predict_map
 
 
@@ -106,7 +106,7 @@ class InpaintLocalizer(BaseEstimator):
         The trained network.
     history_ : list of dict
         One entry an epoch: what it did, in which attempt, and how it did on the validation images
-        (see `cnnsvm.localization.training.train`).
+        (see `cnnsvm.localization.trainer.LocalizerTrainer`).
     threshold_ : float
         Probability from which `predict` calls a pixel repainted.
     trained_on_ : ndarray of uint64

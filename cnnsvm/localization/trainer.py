@@ -1,97 +1,85 @@
-"""The training of a localiser, epoch by epoch, and what it must remember to go on."""
+"""The training of a localiser, with restarts after a collapse."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import nn
 from torch.utils.data import DataLoader
 
-from cnnsvm.features.augmentation import Augmentation, weaken
-from cnnsvm.features.devices import autocast
-from cnnsvm.features.trainer import DivergedError
-from cnnsvm.io.files import replacing
-from cnnsvm.localization.collapse import DIVERGED, LEARNING, Entry, best_epoch, state_of
+from cnnsvm.features.augmentation import weaken
+from cnnsvm.features.processes import Processes
+from cnnsvm.features.trainer import (
+    RATE_FACTOR,
+    DivergedError,
+    Entry,
+    Trainer,
+    TrainingOptions,
+    weights_of,
+)
+from cnnsvm.localization.collapse import (
+    DIVERGED,
+    LEARNING,
+    best_epoch,
+    failure,
+    patience_is_over,
+    state_of,
+)
 from cnnsvm.localization.losses import LOSSES
 from cnnsvm.localization.patches import DrawnPatches, FixedPatches, Pairs, draw_patches
 from cnnsvm.localization.pixel_scores import EDGES, edges_with, histogram_scores, pixel_histogram
-from cnnsvm.localization.processes import Processes
 
 logger = logging.getLogger(__name__)
 
-OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-#: By how much the learning rate of one attempt is below that of the one before.
-RATE_FACTOR = 0.2
 
-Weights = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, kw_only=True)
+class LocalizerTraining(TrainingOptions):
     """How to train a localiser.
 
     Parameters
     ----------
     loss : str
         A key of `cnnsvm.localization.losses.LOSSES`.
-    optimizer : {"adamw", "adam"}
-        The weight decay of "adam" is part of the gradient (Kingma & Ba 2015), that of "adamw"
-        is not (Loshchilov & Hutter 2019).
-    learning_rate, weight_decay : float
-        Peak rate of the one-cycle schedule (Smith & Topin 2019), and decay.
-    epochs, patience : int
-        Most epochs, and epochs without a better validation IoU before stopping.
     max_restarts : int
         How often a training that collapsed begins again with a lower rate.
-    batch_size, crop_size, n_crops : int
-        Patches a step (over all processes), their side in pixels, and patches of each
-        validation image at most.
     crops_per_image : int
         Patches that a training image gives in an epoch.
     balance : float in [0, 1]
         See `cnnsvm.localization.patches.choose_place`.
-    augmentation : Augmentation
     warmup : float in [0, 1]
         Share of an attempt's epochs over which the degradations of the augmentation grow from
-        never to as often as it says. Epochs before that are kept only if no other is of use.
+        never to as often as it says.
     threshold : float in (0, 1) or "iou"
-        Where the validation calls a pixel repainted; "iou" is wherever its IoU is the highest.
-    random_state, n_jobs : int
-        Seed, and processes that decode images (0: this one).
-    device, dtype : torch.device, torch.dtype
-        Where, and in which precision the forward pass runs.
+        Where validation calls a pixel repainted; "iou" is wherever its IoU is the highest.
     processes : Processes
         Those that train together.
     """
 
     loss: str
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    epochs: int
-    patience: int
     max_restarts: int
-    batch_size: int
-    crop_size: int
-    n_crops: int
     crops_per_image: int
     balance: float
-    augmentation: Augmentation
     warmup: float
     threshold: float | str
-    random_state: int
-    n_jobs: int
-    device: torch.device
-    dtype: torch.dtype
-    processes: Processes
+    processes: Processes = field(default_factory=Processes)
 
 
-class Trainer:
-    """One training run: network, optimiser, schedule, history, and the best weights so far.
+class LocalizerTrainer(Trainer):
+    """The training of a localiser's network.
+
+    An attempt that collapsed or diverged (see `cnnsvm.localization.collapse.failure`) is followed
+    by one with a lower rate, which begins with the best weights so far or, if none were of use,
+    with the first ones; ``max_restarts`` times, and within the same number of epochs in all.
+
+    An entry of the history has ``epoch``, ``attempt`` (0, 1, ..), ``learning_rate``, ``state``
+    (see `cnnsvm.localization.collapse.state_of`, or "diverged"), ``train_loss`` and, of the
+    validation images, ``valid_loss``, ``valid_iou``, ``valid_called`` (share of pixels),
+    ``valid_threshold`` and ``valid_auc``, pooled over their pixels. An epoch that diverged lacks
+    what it did not reach.
 
     Parameters
     ----------
@@ -99,8 +87,8 @@ class Trainer:
         From uint8 (N, 3, H, W) to logits (N, 1, H, W).
     pairs : Pairs
     fit, valid : ndarray of int
-        Which images train, and which tell when to stop (may be none).
-    training : Training
+        Which images train, and which early stopping watches (may be none).
+    training : LocalizerTraining
     """
 
     def __init__(
@@ -109,15 +97,37 @@ class Trainer:
         pairs: Pairs,
         fit: np.ndarray,
         valid: np.ndarray,
-        training: Training,
+        training: LocalizerTraining,
     ) -> None:
         self.pairs, self.fit, self.valid, self.training = pairs, fit, valid, training
-        self.model, self.network = training.processes.wrap(network, training.device)
-        self.loss = LOSSES[training.loss]
-        self.initial_weights = _weights_of(self.network)
-        self.history: list[Entry] = []
-        self.best_weights: Weights = {}
-        self._begin(attempt=0, first_epoch=0)
+        self.criterion = LOSSES[training.loss]
+        self.initial_weights = weights_of(network)
+        super().__init__(network, training, training.processes)
+
+    def best(self) -> int | None:
+        """Return the epoch whose weights are kept, None if every one diverged."""
+        return best_epoch(self.history)
+
+    def goes_on(self) -> bool:
+        """Return whether to train another epoch; begin another attempt if the last one failed."""
+        what = failure(self.history, self.attempt, self.training.patience)
+        if what is None:
+            return not patience_is_over(self.history, self.attempt, self.training.patience)
+        if self.attempt >= self.training.max_restarts:
+            return False
+        logger.warning(
+            "attempt %d %s after epoch %d; restarted at %g of its learning rate",
+            *(self.attempt, what, len(self.history) - 1, RATE_FACTOR),
+        )
+        self.restart()
+        return True
+
+    def restart(self) -> None:
+        """Begin another attempt with the best weights if they were of use, else the first ones."""
+        best = self.best()
+        is_useful = best is not None and self.history[best]["state"] == LEARNING
+        self.network.load_state_dict(self.best_weights if is_useful else self.initial_weights)
+        self.begin(self.attempt + 1, len(self.history))
 
     def run_epoch(self) -> Entry:
         """Train and validate for one epoch and return its entry of the history."""
@@ -127,168 +137,115 @@ class Trainer:
             "learning_rate": float(self.schedule.get_last_lr()[0]),
             "state": LEARNING,
         }
-        if self.share_of(entry["epoch"]) < 1:
-            entry["degradations"] = self.share_of(entry["epoch"])
+        if (share := self.degradations(entry["epoch"])) < 1:
+            entry["degradations"] = share
         try:
-            entry["train_loss"] = self._train(entry["epoch"])
-            return entry | (self._validate() if len(self.valid) else {})
+            with self.seeded(entry["epoch"]):
+                entry |= self.train_epoch(entry["epoch"])
+                return entry | self.validate()
         except DivergedError as error:
             logger.warning("epoch %d: %s", entry["epoch"], error)
             return entry | {"state": DIVERGED}
 
-    def share_of(self, epoch: int) -> float:
-        """Say how often an epoch degrades patches, as a share of how often the last one does."""
+    def degradations(self, epoch: int) -> float:
+        """Return how often an epoch degrades patches, as a share of how often the last one does."""
         training = self.training
         warm = training.warmup * (training.epochs - self.first_epoch)
         degrades = weaken(training.augmentation, 0.0) != training.augmentation
         return min(1.0, (epoch - self.first_epoch) / warm) if warm > 0 and degrades else 1.0
 
-    def remember(self, entry: Entry) -> None:
-        """Add an epoch to the history and keep its weights if it is the best."""
-        self.history.append(entry)
-        if best_epoch(self.history) == entry["epoch"]:
-            self.best_weights = _weights_of(self.network)
+    def steps_per_epoch(self) -> int:
+        """Return the number of batches of an epoch."""
+        return -(-len(self.fit) * self.training.crops_per_image // self.training.batch_size)
 
-    def restart(self) -> None:
-        """Begin another attempt with the best weights, or the first ones, and a lower rate.
-
-        The best weights are worth keeping only if they were of some use.
-        """
-        best = best_epoch(self.history)
-        is_useful = best is not None and self.history[best]["state"] == LEARNING
-        self.network.load_state_dict(self.best_weights if is_useful else self.initial_weights)
-        self._begin(self.attempt + 1, len(self.history))
-
-    def save(self, checkpoint: Path | None) -> None:
-        """Write all that `resume` needs, in one step; the first process does."""
-        if checkpoint is None or not self.training.processes.is_first:
-            return
-        content = {name: part.state_dict() for name, part in self._parts().items()}
-        content |= {"attempt": self.attempt, "first_epoch": self.first_epoch}
-        content |= {"history": self.history, "best_weights": self.best_weights}
-        with replacing(checkpoint) as partial:
-            torch.save(content, partial)
-
-    def resume(self, checkpoint: Path | None) -> None:
-        """Go on where a checkpoint was written, if there is one."""
-        if checkpoint is None or not checkpoint.is_file():
-            return
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        self._begin(content["attempt"], content["first_epoch"])
-        for name, part in self._parts().items():
-            part.load_state_dict(content[name])
-        self.history, self.best_weights = content["history"], content["best_weights"]
-        logger.info("training goes on after epoch %d", len(self.history) - 1)
-
-    def _begin(self, attempt: int, first_epoch: int) -> None:
-        """Make optimiser and schedule for the epochs that are left."""
-        training = self.training
-        self.attempt, self.first_epoch = attempt, first_epoch
-        rate = training.learning_rate * RATE_FACTOR**attempt
-        self.optimiser = OPTIMIZERS[training.optimizer](
-            self.network.parameters(), lr=rate, weight_decay=training.weight_decay
-        )
-        per_epoch = -(-len(self.fit) * training.crops_per_image // training.batch_size)
-        n_steps = max(1, training.epochs - first_epoch) * per_epoch
-        one_cycle = torch.optim.lr_scheduler.OneCycleLR
-        self.schedule = one_cycle(self.optimiser, rate, total_steps=n_steps + 1)
-        self.scaler = torch.amp.GradScaler(enabled=training.dtype == torch.float16)
-
-    def _train(self, epoch: int) -> float:
-        """Take the steps of one epoch and return their mean loss."""
-        self.model.train()
-        training, device = self.training, self.training.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            # dropout, not the same in every process
-            torch.manual_seed(training.random_state + epoch + 1000 * training.processes.rank)
-            losses = [self._step(crops, targets) for crops, targets in self._batches(epoch)]
-        return float(np.mean(losses))
-
-    def _batches(self, epoch: int) -> DataLoader:
-        """Read this process's part of each batch."""
+    def batches(self, epoch: int) -> Iterable[Sequence[torch.Tensor]]:
+        """Iterate over patches, uint8 (n, 3, size, size), and their targets (n, size, size)."""
         training = self.training
         draws = draw_patches(
             self.fit, training.crops_per_image, training.batch_size, training.random_state, epoch
         )
-        own = training.processes.share(draws)
-        augmentation = weaken(training.augmentation, self.share_of(epoch))
+        own = self.processes.share(draws)
+        augmentation = weaken(training.augmentation, self.degradations(epoch))
         patches = DrawnPatches(self.pairs, own, training.crop_size, augmentation, training.balance)
-        size = training.batch_size // training.processes.count
+        size = training.batch_size // self.processes.count
         return DataLoader(patches, size, num_workers=training.n_jobs)
 
-    def _step(self, crops: torch.Tensor, targets: torch.Tensor) -> float:
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(self._logits(self.model, crops), targets)
-        value = self._mean_loss(loss.detach().clone(), self.training.processes.count)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.schedule.step()
-        return value
+    def loss(self, *batch: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch in training."""
+        crops, targets = batch
+        return self._compare(self.logits(self.model, crops), targets)
 
-    def _validate(self) -> Entry:
+    def validate(self) -> Entry:
         """Judge the validation images, each process its part of them."""
-        training, processes = self.training, self.training.processes
-        processes.spread(self.network)
+        if not len(self.valid):
+            return {}
+        training = self.training
+        self.processes.spread(self.network)
         self.network.eval()
-        chosen = training.threshold == "iou"
-        edges = EDGES if chosen else edges_with(float(training.threshold))
+        edges = EDGES if training.threshold == "iou" else edges_with(float(training.threshold))
         counts = torch.zeros((2, len(edges) + 1), dtype=torch.int64)
         loss = torch.zeros((), dtype=torch.float64)
         with torch.inference_mode():
             for crops, targets in self._fixed_batches():
-                logits = self._logits(self.network, crops)
-                loss += len(crops) * self._loss(logits, targets).cpu()
+                logits = self.logits(self.network, crops)
+                loss += len(crops) * self._compare(logits, targets).cpu()
                 maps = torch.sigmoid(logits[:, 0]).cpu().numpy()
                 if np.isfinite(maps).all():  # else the loss tells
                     counts += torch.from_numpy(pixel_histogram(targets.numpy(), maps, edges))
-        counts = processes.total(counts.to(training.device)).cpu()
+        counts = self.processes.total(counts.to(self.device)).cpu()
         n_crops = int(counts.sum()) // training.crop_size**2
-        entry: Entry = {"valid_loss": self._mean_loss(loss.to(training.device), n_crops)}
+        entry: Entry = {"valid_loss": self.mean_loss(loss.to(self.device), n_crops)}
         return entry | _judge(counts.numpy(), edges, training.threshold)
+
+    def finish(self) -> None:
+        """Leave the network with the weights of the best epoch, ready for inference."""
+        if self.best() is None:
+            raise DivergedError(
+                f"training diverged in each of {self.attempt + 1} attempt(s), the last one at a "
+                f"rate of {self.training.learning_rate * RATE_FACTOR**self.attempt:g}. Lower "
+                f"learning_rate (now {self.training.learning_rate:g}) or use precision='float32'."
+            )
+        super().finish()
 
     def _fixed_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         training = self.training
-        own = training.processes.share(self.valid.tolist())
+        own = self.processes.share(self.valid.tolist())
         patches = FixedPatches(self.pairs, own, training.crop_size, training.n_crops)
         n_images = max(1, training.batch_size // training.n_crops)
         for items in DataLoader(patches, n_images, num_workers=training.n_jobs, collate_fn=list):
             crops, targets = zip(*items, strict=True)
             yield torch.cat(crops), torch.cat(targets)
 
-    def _logits(self, network: nn.Module, crops: torch.Tensor) -> torch.Tensor:
-        with autocast(self.training.device, self.training.dtype):
-            return network(crops.to(self.training.device, non_blocking=True)).float()
-
-    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return self.loss(logits, targets.to(logits.device).float()[:, None])
-
-    def _mean_loss(self, total: torch.Tensor, n: int) -> float:
-        """Divide a sum of losses, the same for all processes; raise if it is not finite.
-
-        They must find out together: one that stops alone leaves the others waiting.
-        """
-        processes = self.training.processes
-        value = processes.total(total).item() / max(1, n)
-        if not np.isfinite(value):
-            raise DivergedError(
-                f"training diverged: the loss is {value}. Lower learning_rate (now "
-                f"{self.training.learning_rate:g}) or use precision='float32'."
-            )
-        return value
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "network": self.network,
-            "optimiser": self.optimiser,
-            "schedule": self.schedule,
-            "scaler": self.scaler,
-        }
+    def _compare(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.criterion(logits, targets.to(logits.device).float()[:, None])
 
 
-def _weights_of(network: nn.Module) -> Weights:
-    """Copy a network's parameters and statistics to the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+def warn_of_collapse(history: list[Entry], patience: int) -> None:
+    """Warn of a training whose best weights are of no use, or that ended in a collapse.
+
+    Such weights are kept all the same, as a study of hard cases wants their numbers.
+    """
+    best = best_epoch(history)
+    if best is None:
+        return
+    kept, n_attempts = history[best], history[-1]["attempt"] + 1
+    remedy = "Lower learning_rate, take another loss, or train on more images or epochs."
+    if kept["state"] != LEARNING:
+        warnings.warn(
+            f"the localiser is of no use: after {n_attempts} attempt(s) its best epoch ({best}, "
+            f"state {kept['state']!r}) has a validation IoU of {kept['valid_iou']:.3f}, not "
+            f"clearly above that of calling every pixel repainted. {remedy}",
+            ConvergenceWarning,
+            stacklevel=4,  # where fit was called
+        )
+    elif what := failure(history, history[-1]["attempt"], patience):
+        iou = f" (IoU {kept['valid_iou']:.3f})" if "valid_iou" in kept else ""
+        warnings.warn(
+            f"the last of {n_attempts} attempt(s) {what}; the weights of epoch {best}{iou} are "
+            f"kept. {remedy}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
 
 
 def _judge(counts: np.ndarray, edges: np.ndarray, threshold: float | str) -> Entry:

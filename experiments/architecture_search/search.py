@@ -24,6 +24,7 @@ from optuna.trial import Trial, TrialState
 
 import cnnsvm
 from cnnsvm.data.splits import encode_groups, grouped_folds
+from cnnsvm.features.processes import join
 from cnnsvm.localization.architectures.iidnet import OPERATIONS, PUBLISHED, Genotype
 from cnnsvm.localization.architectures.iidnet.genotype import N_CELLS, N_CHOICES
 from cnnsvm.localization.bundle import build_network
@@ -34,8 +35,7 @@ from cnnsvm.localization.checks import (
 )
 from cnnsvm.localization.fitting import survey, training_of, validation_split
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.processes import join
-from cnnsvm.localization.trainer import Trainer, Training
+from cnnsvm.localization.trainer import LocalizerTrainer, LocalizerTraining
 from cnnsvm.svm.search import StudyStore, quiet_optuna
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Proxy:
     fit, valid, test : ndarray of int
         Images that train, that the search scores by, and that it never sees. No source is in
         two of them.
-    training : Training
+    training : LocalizerTraining
         Its epochs are those of a candidate that is not stopped.
     digest : str
         Of the pixels, masks and sources.
@@ -67,7 +67,7 @@ class Proxy:
     fit: np.ndarray
     valid: np.ndarray
     test: np.ndarray
-    training: Training
+    training: LocalizerTraining
     digest: str
 
 
@@ -97,8 +97,8 @@ def make_proxy(localizer: Any, images: Any, masks: Any = None, groups: Any = Non
     seed = int(params["random_state"] or 0)
     build_network(params, seed)  # a size that does not exist is told before images are read
     listed, listed_masks, given = check_training_pairs(images, masks, groups)
-    device = join(params["device"], params["gpu_memory_fraction"], distributed=False)
-    training = training_of(params | {"distributed": False}, device, seed)
+    place = join(params["device"], params["gpu_memory_fraction"], distributed=False)
+    training = training_of(params, *place, seed)
     pairs = Pairs(listed, listed_masks, params["mask_policy"])
     sources = encode_groups(given, len(listed))
     shares, digests = survey(pairs, training.n_jobs)
@@ -237,10 +237,10 @@ def _score(trial: Trial, proxy: Proxy) -> float:
 
 def _trainer(
     genotype: Sequence[Sequence[str]], proxy: Proxy, judged: np.ndarray, seed: int
-) -> Trainer:
+) -> LocalizerTrainer:
     network = build_network(proxy.params | {"genotype": genotype}, seed)
     training = replace(proxy.training, random_state=seed)
-    return Trainer(network, proxy.pairs, proxy.fit, judged, training)
+    return LocalizerTrainer(network, proxy.pairs, proxy.fit, judged, training)
 
 
 def _seed_of(seed: int, n_done: int) -> int:

@@ -12,11 +12,11 @@ from torch import nn
 
 from cnnsvm.evaluation.runs import settings_of
 from cnnsvm.features.devices import autocast, choose_device, choose_precision
+from cnnsvm.features.trainer import OPTIMIZERS
 from cnnsvm.io.files import read_json, write_json
 from cnnsvm.localization.architectures.cost import count_multiply_adds, count_parameters
 from cnnsvm.localization.bundle import build_network
 from cnnsvm.localization.losses import LOSSES
-from cnnsvm.localization.trainer import OPTIMIZERS
 
 
 def measure_cost(design: Any, n_steps: int = 5) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
 from cnnsvm.evaluation.localization_records import ORIGINAL, hash_masks, masks_of
 from cnnsvm.evaluation.runs import claim, fingerprint_of, settings_of, store
+from cnnsvm.features.processes import writes
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.bundle import CONFIG
 from cnnsvm.io.files import read_json, text_hash, write_json
-from cnnsvm.localization.processes import writes
 from localization_study.controls import judge_controls
 from localization_study.plan import Condition, Fit, Plan
 

@@ -195,12 +195,12 @@ def test_a_model_of_another_kind_or_none_is_told(photos, tmp_path, capsys):
 
 
 def test_training_again_goes_on_with_what_is_there(records, model, monkeypatch):
-    from cnnsvm.localization import cache
+    from cnnsvm.localization.trainer import LocalizerTrainer
 
     def forbidden(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(cache, "train", forbidden)
+    monkeypatch.setattr(LocalizerTrainer, "run", forbidden)
     before = (model / "config.json").read_bytes()
     assert main(["localize-train", str(records), "--model", str(model), *QUICK]) == 0
     assert (model / "config.json").read_bytes() == before

@@ -6,15 +6,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from cnnsvm.data.splits import encode_groups
-from cnnsvm.features import branch, trainer
+from cnnsvm.features import branch
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Standardise, build_backbone
-from cnnsvm.features.branch import train_branch
+from cnnsvm.features.branch import StatisticsTrainer, train_branch
 from cnnsvm.features.cache import fit_network, load_network, network_arrays
-from cnnsvm.features.finetuning import finetune, validation_split
+from cnnsvm.features.finetuning import FineTuner, finetune, validation_split
 from cnnsvm.features.loading import paired_draws
 from cnnsvm.features.statistics import STATISTICS_DIM
-from cnnsvm.features.trainer import DivergedError, Training, best_epoch
+from cnnsvm.features.trainer import Training, best_epoch
 
 TRAINING = Training(
     mode="full",
@@ -122,51 +122,6 @@ def test_what_is_kept_is_what_the_history_says(pictures, monkeypatch):
     assert loss == pytest.approx(min(entry["valid_loss"] for entry in history), rel=1e-4)
 
 
-def test_the_best_pass_is_kept(pictures, quick, monkeypatch):
-    losses, kept = iter([0.5, 0.2, 0.9]), []
-
-    def validate(self, rows, targets):
-        kept.append(weights(self.model))
-        return {"valid_loss": next(losses)}
-
-    monkeypatch.setattr(branch._Passes, "_validate", validate)
-    network, history = run(pictures)
-    assert best_epoch(history) == 1
-    own = weights(torch.nn.Sequential(network.branch, network.classifier))
-    assert not differ(own, kept[1])
-    assert differ(own, kept[0])
-    assert differ(own, kept[2])
-
-
-def test_without_held_out_sources_the_last_pass_is_kept(pictures, quick, monkeypatch):
-    kept = []
-    train = branch._Passes._train
-
-    def watch(self):
-        loss = train(self)
-        kept.append(weights(self.model))
-        return loss
-
-    monkeypatch.setattr(branch._Passes, "_train", watch)
-    network, history = run(pictures, validate=False)
-    assert [entry["epoch"] for entry in history] == [0, 1, 2]
-    assert not any("valid_loss" in entry for entry in history)
-    own = weights(torch.nn.Sequential(network.branch, network.classifier))
-    assert not differ(own, kept[-1])
-    assert differ(own, kept[-2])
-
-
-def test_the_same_seed_gives_the_same_weights(pictures, quick):
-    torch.manual_seed(1)
-    first, history = run(pictures)
-    torch.manual_seed(2)
-    again, same = run(pictures)
-    assert same == history
-    assert not differ(weights(first), weights(again))
-    other, _ = run(pictures, random_state=1)
-    assert differ(weights(first), weights(other))
-
-
 def test_held_out_sources_are_in_no_training_row(pictures, quick, monkeypatch):
     groups = pictures[2]
     rounds = []
@@ -227,14 +182,11 @@ def test_an_interrupted_gathering_goes_on(pictures, quick, gathered, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             run(pictures, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["statistics_0.safetensors"]
-    # killed while it was written: not to be taken for a finished one
-    (tmp_path / "statistics_1.partial").write_bytes(b"half a file")
     gathered.clear()
     resumed, resumed_history = run(pictures, folder=tmp_path)
     assert sum(gathered) == all_crops - per_round
     assert resumed_history == history
     assert not differ(weights(resumed), weights(whole))
-    assert not list(tmp_path.glob("*.partial"))
     gathered.clear()
     run(pictures, folder=tmp_path)
     assert gathered == []
@@ -305,13 +257,13 @@ def test_unbalanced_classes_count_the_same(pictures, quick, monkeypatch):
     # half of the sources have no original, so that there are more crops of fakes
     few = np.flatnonzero((codes == 1) | (np.arange(len(codes)) // 3 % 2 == 0))
     found = []
-    original = branch._Passes.run
+    original = StatisticsTrainer.run
 
     def watch(self):
         found.append((self.weight, self.targets))
         return original(self)
 
-    monkeypatch.setattr(branch._Passes, "run", watch)
+    monkeypatch.setattr(StatisticsTrainer, "run", watch)
     run(([images[i] for i in few], codes[few], groups[few]), validate=False)
     weight, targets = found[0]
     counts = targets.bincount()
@@ -338,32 +290,25 @@ def test_three_classes(pictures, quick):
     assert 0 <= history[-1]["valid_auc"] <= 1
 
 
-def test_divergence_is_an_error_with_a_remedy(pictures, quick, monkeypatch):
-    original = branch.residual_statistics
-    monkeypatch.setattr(branch, "residual_statistics", lambda crops: original(crops) * np.nan)
-    with pytest.raises(DivergedError, match=r"loss is nan. Lower learning_rate \(now 0\.001\)"):
-        run(pictures)
-
-
 def finetune_joint(pictures, monkeypatch, mode):
     images, codes, groups = pictures
     network = joint_network()
     states = []
-    passes = branch._Passes.run
+    passes = StatisticsTrainer.run
 
     def after_branch(self):
         history = passes(self)
         states.append(weights(network.branch))
         return history
 
-    step = trainer.Trainer._step
+    step = FineTuner.loss
 
     def watch(self, *args):
         states.append((network.body.training, network.branch.training))
         return step(self, *args)
 
-    monkeypatch.setattr(branch._Passes, "run", after_branch)
-    monkeypatch.setattr(trainer.Trainer, "_step", watch)
+    monkeypatch.setattr(StatisticsTrainer, "run", after_branch)
+    monkeypatch.setattr(FineTuner, "loss", watch)
     before = weights(network.body)
     training = dataclasses.replace(TRAINING, mode=mode, epochs=1)
     history = finetune(network, images, codes, groups, training)
@@ -383,38 +328,3 @@ def test_the_branch_rests_while_the_body_trains(pictures, quick, monkeypatch, mo
     with torch.inference_mode():
         crops = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
         assert network(crops).shape == (2, 2 * 128 + 256)
-
-
-def test_what_was_learnt_lies_on_the_cpu_where_the_rest_of_the_network_is(pictures, quick):
-    """On a GPU the branch moves there for its passes; here a stand-in counts its moves."""
-    moves = []
-
-    class Watched(torch.nn.Sequential):
-        def to(self, *args, **kwargs):
-            moves.append("there")
-            return super().to(*args, **kwargs)
-
-        def cpu(self):
-            moves.append("back")
-            return super().cpu()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(branch.nn, "Sequential", Watched)
-        run(pictures)
-    assert moves == ["there", "back"]
-
-
-def test_worker_processes_keep_no_images(pictures, quick, monkeypatch):
-    memories = []
-    original = branch.Decoded
-
-    def watch(images, memory):
-        memories.append(memory)
-        return original(images, memory)
-
-    monkeypatch.setattr(branch, "Decoded", watch)
-    alone, _ = run(pictures)
-    beside, _ = run(pictures, n_jobs=1)
-    assert memories[0] > 0
-    assert memories[1] == 0
-    assert not differ(weights(alone), weights(beside))

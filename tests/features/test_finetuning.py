@@ -6,12 +6,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from cnnsvm.data.splits import encode_groups
-from cnnsvm.features import trainer
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import build_backbone
-from cnnsvm.features.finetuning import finetune
-from cnnsvm.features.trainer import DivergedError, Training, best_epoch, epoch_line
+from cnnsvm.features.finetuning import FineTuner, finetune
+from cnnsvm.features.trainer import Training, best_epoch
 
 TRAINING = Training(
     mode="full",
@@ -59,19 +58,6 @@ def test_training_lowers_the_loss_on_unseen_sources(pictures):
     assert roc_auc_score(codes, scores) > 0.9
 
 
-def test_the_best_epochs_classifier_is_kept(pictures, monkeypatch):
-    kept = []
-
-    def validate(self):
-        kept.append(self.model.classifier.weight.detach().clone())
-        return {"valid_loss": float(len(kept))}  # the first is the best
-
-    monkeypatch.setattr(trainer.Trainer, "validate", validate)
-    network, _ = run(pictures, epochs=2)
-    assert torch.equal(network.classifier.weight, kept[0])
-    assert not torch.equal(kept[0], kept[1])
-
-
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_the_fake_score_is_the_log_odds_against_the_first_class(n_classes):
     network = build_backbone("squeezenet1_1").eval()
@@ -93,14 +79,14 @@ def test_without_fine_tuning_there_is_no_classifier():
 
 def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
     epochs = []
-    draws = trainer.Trainer._draws
+    draws = FineTuner.draws
 
     def watch(self, epoch):
         epochs.append(draws(self, epoch))
         assert set(self.codes[[d.index for d in epochs[-1]]]) == {0, 1}
         return epochs[-1]
 
-    monkeypatch.setattr(trainer.Trainer, "_draws", watch)
+    monkeypatch.setattr(FineTuner, "draws", watch)
     run(pictures, epochs=1, pairs=1)
     groups = pictures[2]
     for drawn in epochs:
@@ -127,38 +113,10 @@ def test_statistics_learn_beside_a_frozen_body(pictures):
     assert network.classifier.in_features == 256 + 256
 
 
-def test_history_has_one_entry_an_epoch(pictures):
-    _, history = run(pictures)
-    assert [entry["epoch"] for entry in history] == [0, 1, 2]
-    assert {"train_loss", "valid_loss", "valid_auc", "learning_rate"} <= set(history[0])
-
-
-def test_the_best_epoch_is_kept(pictures, monkeypatch):
-    losses = iter([0.5, 0.2, 0.9])
-    kept = []
-
-    def validate(self):
-        kept.append(weights(self.model))
-        return {"valid_loss": next(losses)}
-
-    monkeypatch.setattr(trainer.Trainer, "validate", validate)
-    network, history = run(pictures)
-    assert best_epoch(history) == 1
-    assert not differ(weights(network), kept[1])
-    assert differ(weights(network), kept[2])
-
-
-def test_patience_stops_training(pictures, monkeypatch):
-    losses = iter([0.5, 0.6, 0.7, 0.8, 0.9])
-    monkeypatch.setattr(trainer.Trainer, "validate", lambda _: {"valid_loss": next(losses)})
-    _, history = run(pictures, epochs=5, patience=2)
-    assert len(history) == 3
-
-
 def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
     images, codes, groups = pictures
     seen, judged = set(), set()
-    step, validate = trainer.Trainer._draws, trainer.Trainer.validate
+    step, validate = FineTuner.draws, FineTuner.validate
 
     def draws(self, epoch):
         drawn = step(self, epoch)
@@ -169,8 +127,8 @@ def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
         judged.update(groups[self.valid])
         return validate(self)
 
-    monkeypatch.setattr(trainer.Trainer, "_draws", draws)
-    monkeypatch.setattr(trainer.Trainer, "validate", watch)
+    monkeypatch.setattr(FineTuner, "draws", draws)
+    monkeypatch.setattr(FineTuner, "validate", watch)
     run((images, codes, groups), epochs=1)
     assert seen | judged == set(groups)
     assert judged
@@ -195,52 +153,12 @@ def test_full_mode_trains_every_parameter(pictures):
     assert all(not torch.equal(after[name], before[name]) for name in before)
 
 
-def test_the_same_seed_gives_the_same_network(pictures):
-    (a, _), (b, _) = run(pictures, epochs=2), run(pictures, epochs=2)
-    assert not differ(weights(a), weights(b))
-    c, _ = run(pictures, epochs=2, random_state=1)
-    assert differ(weights(a), weights(c))
-
-
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(pictures, tmp_path, monkeypatch):
-    whole, history = run(pictures)
-    checkpoint = tmp_path / "run" / "checkpoint.pt"
-    train = trainer.Trainer.train_epoch
-
-    def interrupted(self, epoch):
-        if epoch == 2:
-            raise KeyboardInterrupt
-        return train(self, epoch)
-
-    monkeypatch.setattr(trainer.Trainer, "train_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(pictures, checkpoint=checkpoint)
-    trained = []
-    monkeypatch.setattr(
-        trainer.Trainer,
-        "train_epoch",
-        lambda self, epoch: trained.append(epoch) or train(self, epoch),
-    )
-    resumed, resumed_history = run(pictures, checkpoint=checkpoint)
-    assert trained == [2]
-    assert resumed_history == history
-    assert not differ(weights(resumed), weights(whole))
-
-
 def test_a_single_source_a_class_trains_without_validation(pictures, caplog):
     images, codes, groups = pictures
     _, history = run((images[:3], codes[:3], groups[:3]), epochs=2)
     assert "valid_loss" not in history[-1]
     assert best_epoch(history) == 1
     assert "without early stopping" in caplog.text
-
-
-def test_divergence_is_an_error_with_a_remedy(pictures):
-    network = build_backbone("squeezenet1_1")
-    with torch.no_grad():
-        network.body[0][0].weight.fill_(float("nan"))
-    with pytest.raises(DivergedError, match=r"loss is nan. Lower learning_rate \(now 0\.001\)"):
-        run(pictures, network)
 
 
 def test_images_without_groups_are_their_own(pictures):
@@ -271,12 +189,6 @@ def test_dropout_follows_the_seed_too(pictures):
     assert not differ(first, train())
 
 
-def test_an_epoch_is_said_in_one_line():
-    entry = {"epoch": 2, "attempt": 1, "learning_rate": 0.00084414, "state": "learning"}
-    line = "epoch 3 of 20, attempt 1, learning_rate 0.0008441, state learning"
-    assert epoch_line(entry, 20) == line
-
-
 def test_finer_classes_are_taught_and_the_classes_validated():
     rng = np.random.default_rng(0)
     codes, kinds = np.arange(48) % 2, np.arange(48) // 2 % 2
@@ -300,14 +212,14 @@ def test_finer_classes_are_taught_and_the_classes_validated():
 def test_shares_told_right_are_of_the_classes(pictures, monkeypatch):
     images, codes, groups = pictures
     fine = AuxiliaryLabels.of(2 * (np.arange(len(codes)) % 3) + codes, codes)
-    real = trainer.Trainer._logits
+    real = FineTuner.logits
 
-    def fake_of_some_kind(self, crops):
-        logits = real(self, crops) * 0
+    def fake_of_some_kind(self, network, crops):
+        logits = real(self, network, crops) * 0
         logits[:, [k for k, parent in enumerate(fine.parents) if parent == 1]] += 5
         return logits
 
-    monkeypatch.setattr(trainer.Trainer, "_logits", fake_of_some_kind)
+    monkeypatch.setattr(FineTuner, "logits", fake_of_some_kind)
     entry = finetune(
         *(build_backbone("squeezenet1_1"), images, codes, groups),
         dataclasses.replace(TRAINING, epochs=1),

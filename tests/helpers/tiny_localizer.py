@@ -9,8 +9,7 @@ from torch import nn
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.residuals import high_pass
-from cnnsvm.localization.processes import Processes
-from cnnsvm.localization.trainer import Training
+from cnnsvm.localization.trainer import LocalizerTraining
 
 SETTINGS = {
     "architecture": "iidnet",
@@ -92,9 +91,8 @@ def training(**changes):
         "n_jobs": 0,
         "device": torch.device("cpu"),
         "dtype": torch.float32,
-        "processes": Processes(),
     }
-    return Training(**(usual | changes))
+    return LocalizerTraining(**(usual | changes))
 
 
 def painting(seed, height=64, width=72):

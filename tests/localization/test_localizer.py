@@ -24,10 +24,10 @@ import cnnsvm
 from cnnsvm import InpaintLocalizer
 from cnnsvm.data.images import ImageError
 from cnnsvm.io.bundle import BundleError, write_bundle
-from cnnsvm.localization import bundle, cache, fitting
+from cnnsvm.localization import bundle, fitting
 from cnnsvm.localization.fitting import validation_split
 from cnnsvm.localization.masks import MaskError
-from cnnsvm.localization.trainer import Trainer
+from cnnsvm.localization.trainer import LocalizerTrainer
 
 pytestmark = [
     pytest.mark.usefixtures("tiny_network"),
@@ -183,13 +183,13 @@ def test_no_group_is_in_training_and_validation(painted, monkeypatch):
     images, masks = painted[0]
     groups = np.array([f"s{k // 4}" for k in range(16)])
     seen = []
-    train = cache.train
+    run = LocalizerTrainer.run
 
-    def watch(network, pairs, fit, valid, *args):
-        seen.append((fit, valid))
-        return train(network, pairs, fit, valid, *args)
+    def watch(self, *args):
+        seen.append((self.fit, self.valid))
+        return run(self, *args)
 
-    monkeypatch.setattr(cache, "train", watch)
+    monkeypatch.setattr(LocalizerTrainer, "run", watch)
     quick().fit(images, masks, groups)
     ((fit, valid),) = seen
     assert set(groups[fit]).isdisjoint(groups[valid])
@@ -378,7 +378,7 @@ def test_a_fitted_localizer_pickles(fitted, painted):
 def test_a_cached_fit_is_the_same_and_trains_once(painted, tmp_path, monkeypatch):
     images, masks = painted[0]
     first = quick(cache_dir=tmp_path).fit(images, masks)
-    monkeypatch.setattr(cache, "train", None)
+    monkeypatch.setattr(LocalizerTrainer, "run", None)
     again = quick(cache_dir=tmp_path, n_jobs=0).fit(images, masks)
     assert_same_weights(weights(first.network_), weights(again.network_))
     assert again.history_ == first.history_
@@ -421,7 +421,7 @@ def test_the_cache_sees_every_change(painted, tmp_path, monkeypatch, change):
 def test_an_interrupted_fit_goes_on_where_it_stopped(painted, tmp_path, monkeypatch):
     images, masks = painted[0]
     whole = quick(epochs=3).fit(images, masks)
-    run_epoch, epochs = Trainer.run_epoch, []
+    run_epoch, epochs = LocalizerTrainer.run_epoch, []
 
     def stop(self):
         if len(self.history) == 2:
@@ -432,10 +432,10 @@ def test_an_interrupted_fit_goes_on_where_it_stopped(painted, tmp_path, monkeypa
         epochs.append(len(self.history))
         return run_epoch(self)
 
-    monkeypatch.setattr(Trainer, "run_epoch", stop)
+    monkeypatch.setattr(LocalizerTrainer, "run_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         quick(epochs=3, cache_dir=tmp_path).fit(images, masks)
-    monkeypatch.setattr(Trainer, "run_epoch", count)
+    monkeypatch.setattr(LocalizerTrainer, "run_epoch", count)
     resumed = quick(epochs=3, cache_dir=tmp_path).fit(images, masks)
     assert epochs == [2]
     assert_same_weights(weights(resumed.network_), weights(whole.network_))

@@ -11,8 +11,7 @@ from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.trainer import DivergedError
 from cnnsvm.localization import losses, trainer
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.trainer import RATE_FACTOR, Trainer
-from cnnsvm.localization.training import train, warn_of_collapse
+from cnnsvm.localization.trainer import RATE_FACTOR, LocalizerTrainer, warn_of_collapse
 
 FIT, VALID = np.arange(12), np.arange(12, 16)
 
@@ -20,7 +19,8 @@ FIT, VALID = np.arange(12), np.arange(12, 16)
 def run(painted, checkpoint=None, valid=VALID, **changes):
     network = Tiny()
     pairs = Pairs(*painted[0], "half")
-    return network, train(network, pairs, FIT, valid, training(**changes), checkpoint)
+    trainer = LocalizerTrainer(network, pairs, FIT, valid, training(**changes))
+    return network, trainer.run(checkpoint)
 
 
 def script(monkeypatch, states):
@@ -32,7 +32,7 @@ def script(monkeypatch, states):
         state, iou = states[len(self.history)]
         return {"valid_iou": iou, "valid_loss": 1.0, "valid_called": 0.5, "state": state}
 
-    monkeypatch.setattr(Trainer, "_validate", validate)
+    monkeypatch.setattr(LocalizerTrainer, "validate", validate)
     return kept
 
 
@@ -47,31 +47,19 @@ def test_every_loss_and_optimizer_learns(painted, loss, optimizer):
     assert not any(p.requires_grad for p in network.parameters())
 
 
-def test_the_best_weights_are_kept(painted, monkeypatch):
-    kept = script(monkeypatch, [("learning", iou) for iou in (0.3, 0.6, 0.5, 0.4)])
-    network, history = run(painted)
-    assert [entry["epoch"] for entry in history] == [0, 1, 2, 3]
-    assert_same_weights(weights(network), kept[1])
-
-
-def test_training_stops_when_patience_is_over(painted, monkeypatch):
-    script(monkeypatch, [("learning", iou) for iou in (0.3, 0.6, *[0.5] * 10)])
-    assert len(run(painted, epochs=12, patience=3)[1]) == 5
-
-
 def test_a_collapse_is_restarted_from_the_best_weights_at_a_lower_rate(
     painted, monkeypatch, caplog
 ):
     useful = [("learning", 0.3), ("learning", 0.6)]
     script(monkeypatch, [*useful, *[("nothing", 0.0)] * 3, *[("learning", 0.7)] * 5])
     begun = []
-    restart = Trainer.restart
+    restart = LocalizerTrainer.restart
 
     def watch(self):
         restart(self)
         begun.append((weights(self.network), self.best_weights, self.optimiser))
 
-    monkeypatch.setattr(Trainer, "restart", watch)
+    monkeypatch.setattr(LocalizerTrainer, "restart", watch)
     with caplog.at_level(logging.WARNING):
         _, history = run(painted, epochs=10)
     assert [entry["attempt"] for entry in history] == [0] * 5 + [1] * 5
@@ -88,10 +76,10 @@ def test_a_collapse_is_restarted_from_the_best_weights_at_a_lower_rate(
 def test_a_network_that_was_never_of_use_starts_again_from_the_first_weights(painted, monkeypatch):
     script(monkeypatch, [("everything", 0.3)] * 9)
     starts = []
-    begin = Trainer._begin
+    begin = LocalizerTrainer.begin
     monkeypatch.setattr(
-        Trainer,
-        "_begin",
+        LocalizerTrainer,
+        "begin",
         lambda self, *a, **k: (starts.append(weights(self.network)), begin(self, *a, **k)),
     )
     _, history = run(painted, epochs=9, patience=2, max_restarts=2)
@@ -153,27 +141,6 @@ def test_training_that_never_has_a_finite_loss_is_an_error(painted, monkeypatch)
         run(painted, epochs=9)
 
 
-def test_without_validation_all_epochs_run(painted):
-    network, history = run(painted, valid=np.arange(0), epochs=3, patience=1)
-    assert [entry["epoch"] for entry in history] == [0, 1, 2]
-    assert "valid_iou" not in history[0]
-    assert not (network.body[0].weight == Tiny().body[0].weight).all()
-
-
-def test_the_same_seed_gives_the_same_network(painted):
-    first, second = run(painted), run(painted)
-    assert_same_weights(weights(first[0]), weights(second[0]))
-    assert first[1] == second[1]
-    other = weights(run(painted, random_state=1)[0])
-    assert not torch.equal(other["body.0.weight"], weights(first[0])["body.0.weight"])
-
-
-@pytest.mark.parametrize("n_jobs", [2])
-def test_processes_that_decode_change_nothing(painted, n_jobs):
-    alone, helped = run(painted, epochs=1), run(painted, epochs=1, n_jobs=n_jobs)
-    assert_same_weights(weights(alone[0]), weights(helped[0]))
-
-
 @pytest.mark.parametrize("stopped_at", [1, 5])
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
     painted, monkeypatch, tmp_path, stopped_at
@@ -187,7 +154,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
         return run(painted, checkpoint, epochs=7)
 
     whole, whole_history = run_with_nan(None, 0)
-    run_epoch = Trainer.run_epoch
+    run_epoch = LocalizerTrainer.run_epoch
 
     def stop(self):
         if len(self.history) == stopped_at:
@@ -195,10 +162,10 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
         return run_epoch(self)
 
     checkpoint = tmp_path / "task" / "checkpoint.pt"
-    monkeypatch.setattr(Trainer, "run_epoch", stop)
+    monkeypatch.setattr(LocalizerTrainer, "run_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         run_with_nan(checkpoint, 0)
-    monkeypatch.setattr(Trainer, "run_epoch", run_epoch)
+    monkeypatch.setattr(LocalizerTrainer, "run_epoch", run_epoch)
     resumed, history = run_with_nan(checkpoint, stopped_at)
     assert {entry["attempt"] for entry in history} == {0, 1}
     assert history == whole_history

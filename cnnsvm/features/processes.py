@@ -3,10 +3,11 @@
 import atexit
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -16,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from cnnsvm.features.devices import choose_device
 
 _SET_BY_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: How long the others wait for one that prepares data; gone ones torchrun notices at once.
-_PATIENCE = timedelta(days=1)
+#: How long the others wait for one that prepares data; torchrun notices at once if one ends.
+_TIMEOUT = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Processes:
     rank : int
         Number of this process, from 0; the first one writes.
     count : int
-        1 is a process on its own, for which nothing below communicates.
+        With 1, nothing below communicates.
     """
 
     rank: int = 0
@@ -41,7 +42,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
-        """Return this process's part of a list that all have: every ``count``-th item."""
+        """Return this process's part of a list: every ``count``-th item."""
         return items[self.rank :: self.count]
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
@@ -51,7 +52,7 @@ class Processes:
         return values
 
     def agree(self, value: int) -> bool:
-        """Tell whether all processes have the same number."""
+        """Wait for all processes, and return whether they have the same number."""
         if self.count == 1:
             return True
         values: list[Any] = [None] * self.count
@@ -65,15 +66,11 @@ class Processes:
                 dist.broadcast(value, 0)
 
     def wrap(self, network: nn.Module, device: torch.device) -> tuple[nn.Module, nn.Module]:
-        """Make the network that learns and the one to judge with, which share their parameters.
+        """Return the network to train with and the one to validate with, of shared parameters.
 
-        On CUDA batch norm takes the statistics of the whole batch; on the CPU, where torch has no
-        such layer, each process takes those of its own part.
-
-        Returns
-        -------
-        model, network
-            The same one twice for a process on its own.
+        With several processes, batch norm takes the statistics of the whole batch on CUDA; on the
+        CPU, where torch has no such layer, each process takes those of its own part. With one
+        process the same network is returned twice.
         """
         if self.count == 1:
             network = network.to(device)
@@ -84,17 +81,27 @@ class Processes:
         return DistributedDataParallel(network), network
 
 
-def join(device: str, gpu_memory_fraction: float | None, distributed: bool) -> torch.device:
-    """Find the device of this process, and meet the others if there are any.
+class Distributable(Protocol):
+    """An estimator that several processes can train together."""
+
+    distributed: bool
+    device: str
+    gpu_memory_fraction: float | None
+
+
+def join(
+    device: str, gpu_memory_fraction: float | None, distributed: bool
+) -> tuple[torch.device, Processes]:
+    """Choose the device of this process, and join the others if there are any.
 
     Parameters
     ----------
     device : str
-        As for `choose_device`. With "auto" or "cuda" each process of a machine
-        takes a GPU of its own.
+        As for `choose_device`. With "auto" or "cuda" each process of a machine takes a GPU of its
+        own.
     gpu_memory_fraction : float in (0, 1] or None
     distributed : bool
-        Whether the process was started by torchrun, together with others. They talk by NCCL
+        Whether torchrun started this process together with others. They communicate by NCCL
         between GPUs and else by gloo, until they end.
 
     Raises
@@ -102,11 +109,11 @@ def join(device: str, gpu_memory_fraction: float | None, distributed: bool) -> t
     DeviceError
         If the device is not there.
     ValueError
-        If ``distributed`` is set and the process was not started by torchrun.
+        If ``distributed`` is set and torchrun did not start this process.
     """
     chosen = choose_device(device, gpu_memory_fraction)
     if not distributed:
-        return chosen
+        return chosen, Processes()
     missing = [name for name in _SET_BY_TORCHRUN if name not in os.environ]
     if missing and not dist.is_initialized():
         raise ValueError(
@@ -120,18 +127,30 @@ def join(device: str, gpu_memory_fraction: float | None, distributed: bool) -> t
             chosen = choose_device(f"cuda:{own}", gpu_memory_fraction)
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_PATIENCE)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
         atexit.register(dist.destroy_process_group)
-    return chosen
-
-
-def processes(distributed: bool) -> Processes:
-    """Return the processes that have joined; one alone if ``distributed`` is False."""
-    if not distributed:
-        return Processes()
-    return Processes(dist.get_rank(), dist.get_world_size())
+    return chosen, Processes(dist.get_rank(), dist.get_world_size())
 
 
 def writes(distributed: bool) -> bool:
-    """Tell whether this is the process that writes files, joined or not."""
+    """Return whether this is the process that writes files, whether or not it has joined."""
     return not distributed or int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def first_alone(estimator: Distributable) -> Iterator[bool]:
+    """Run a block in the first process while the others wait, and then in these.
+
+    So files are made once and read by all. A process on its own does not wait.
+
+    Yields
+    ------
+    bool
+        Whether this is the first one.
+    """
+    _, together = join(estimator.device, estimator.gpu_memory_fraction, estimator.distributed)
+    if not together.is_first:
+        together.agree(0)
+    yield together.is_first
+    if together.is_first:
+        together.agree(0)

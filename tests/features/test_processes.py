@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cnnsvm.evaluation import turns
-from cnnsvm.evaluation.turns import first_alone
+from cnnsvm.features import processes
+from cnnsvm.features.processes import first_alone
 
 ALONE = SimpleNamespace(distributed=False, device="cpu", gpu_memory_fraction=None)
 
@@ -23,8 +23,7 @@ class Together:
 )
 def test_the_first_works_while_the_others_wait(monkeypatch, is_first, order):
     events = []
-    monkeypatch.setattr(turns, "join", lambda *args: None)
-    monkeypatch.setattr(turns, "processes", lambda distributed: Together(is_first, events))
+    monkeypatch.setattr(processes, "join", lambda *args: ("cpu", Together(is_first, events)))
     with first_alone(SimpleNamespace(**{**vars(ALONE), "distributed": True})) as found:
         events.append("work")
     assert events == order
