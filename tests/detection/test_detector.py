@@ -18,8 +18,8 @@ from cnnsvm import InpaintDetector
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.detection import fitting
-from cnnsvm.features import trainer
 from cnnsvm.features.crops import fixed_crops
+from cnnsvm.features.finetuning import FineTuner
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
 from cnnsvm.svm import TunedSVC
 
@@ -501,13 +501,13 @@ def test_without_groups_each_image_is_the_source_of_its_views(pictures, monkeypa
 def test_sources_of_early_stopping_calibrate_if_they_are_enough(pictures, monkeypatch, n_views):
     images, y, groups = pictures
     seen, judged = watch_svm(monkeypatch), set()
-    validate = trainer.Trainer.validate
+    validate = FineTuner.validate
 
     def watch(self):
         judged.update(groups[self.valid])
         return validate(self)
 
-    monkeypatch.setattr(trainer.Trainer, "validate", watch)
+    monkeypatch.setattr(FineTuner, "validate", watch)
     settings = TUNED | {"validation_fraction": 0.5, "n_views": n_views, "epochs": 1}
     InpaintDetector(**settings).fit(images, y, groups)
     assert len(judged) == 6
