@@ -149,7 +149,8 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.features.processes import first_alone
-    from localization_study.report import format_localization, write_localization
+    from cnnsvm.report import render_text, write_report
+    from localization_study.report import localization_report
 
     started = time.perf_counter()
     args.sizes = args.sizes if "sizes" in args.tables else ()
@@ -178,8 +179,9 @@ def run(args: argparse.Namespace) -> int:
         "skipped": prepared.skipped,
         "seconds": time.perf_counter() - started,
     }
-    files = write_localization(out, study, costs, facts)
-    print(format_localization(study, costs, facts, files.values()))
+    report = localization_report(study, costs, facts)
+    files = write_report(out, report)
+    print(render_text(report, files.values()), end="")
     return 0
 
 

@@ -8,7 +8,9 @@ Sources that it was trained on are found by their looks and left out. Nothing is
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cnnsvm.cli.flags import add_data_flags
 from cnnsvm.cli.localize import add_prediction_flags, load_localizer
@@ -22,7 +24,7 @@ READINGS = {"both": ("mask", "whole"), "mask": ("mask",), "whole": ("whole",), "
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm localize-test``."""
     parser.add_argument("data", help="manifest, records, images with --generate, or an archive")
-    parser.add_argument("--out", type=Path, help="folder for localize-test.csv and .json")
+    parser.add_argument("--out", type=Path, help="folder for localize-test.html, .json and .csv")
     parser.add_argument("--work", type=Path, help="where files are made [MODEL.test]")
     parser.add_argument(
         "--regenerated",
@@ -39,13 +41,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Judge every kind of picture apart, print a table, write what is asked for."""
+    """Judge every kind of image apart, print the report, write what is asked for."""
     from cnnsvm.evaluation.localization_judging import judge_kinds
-    from cnnsvm.io.files import write_text
     from cnnsvm.localization.masks import check_policy
-    from cnnsvm.report.files import to_json
-    from cnnsvm.report.localization_scores import false_alarm_sentence, kind_table
-    from cnnsvm.report.text import format_table
+    from cnnsvm.report import render_text, write_report
 
     localizer = load_localizer(args)
     args.mask_policy = args.mask_policy or localizer.mask_policy
@@ -54,14 +53,36 @@ def main(args: argparse.Namespace) -> int:
     work = args.work or args.model.with_name(args.model.name + ".test")
     table, warnings = read_pictures(args, work, READINGS[args.regenerated], args.model)
     rows, summaries = judge_kinds(localizer, table, random_state=args.seed)
-    print(format_table(*kind_table(summaries)))
-    for text in (false_alarm_sentence(summaries.get("original")), *warnings):
-        print(f"\n{text}" if text else "")
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        facts = {"data": args.data, "model": args.model, "warnings": warnings}
-        write_text(args.out / "localize-test.json", to_json({**facts, "kinds": summaries}))
-        csv = rows.to_csv(index=False, lineterminator="\n")
-        write_text(args.out / "localize-test.csv", csv)
-        print(f"\nWritten to {args.out}")
+    facts = {"data": args.data, "model": args.model, "warnings": warnings}
+    report = make_report(rows, summaries, facts)
+    files = write_report(args.out, report) if args.out else {}
+    print(render_text(report, files.values()), end="")
     return 0
+
+
+def make_report(rows: Any, summaries: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    """Make the report, with ``localize-test.json`` and ``localize-test.csv``."""
+    from cnnsvm.report.model import Report, Section, Table, provenance
+    from cnnsvm.report.render import to_csv, to_json
+    from cnnsvm.report.wording import LOCALIZATION_SCORES, false_alarm_sentence, localization_cells
+
+    cells = [
+        [kind, summary["n_images"], *localization_cells(summary)]
+        for kind, summary in summaries.items()
+        if summary["n_images"] > summary["n_untouched"]
+    ]
+    untouched = false_alarm_sentence(summaries.get("original"))
+    return Report(
+        "Localisation",
+        {name: str(facts[name]) for name in ("data", "model")},
+        findings=[untouched] if untouched else [],
+        sections=[
+            Section("Scores", [Table(["images", "n", *LOCALIZATION_SCORES.values()], cells)]),
+            *provenance(facts),
+        ],
+        files={
+            "localize-test.json": to_json({**facts, "kinds": summaries}),
+            "localize-test.csv": to_csv(rows),
+        },
+        name="localize-test",
+    )

@@ -223,10 +223,10 @@ def test_a_test_scores_each_kind(model, tmp_path, capsys):
     others = build(tmp_path, range(4, 12))
     call = ["localize-test", str(others), "--model", str(model), "--out", str(tmp_path)]
     assert main([*call, "--work", str(tmp_path / "work")]) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "2 of 8 sources look like pictures that" in said
     assert "opencv-telea spliced" in said
-    assert "Of the 6 untouched pictures" in said
+    assert "Of the 6 untouched" in said
     report = json.loads((tmp_path / "localize-test.json").read_text())
     assert set(report["kinds"]) == {"opencv-telea spliced", "original"}
     table = pd.read_csv(tmp_path / "localize-test.csv")
@@ -252,7 +252,8 @@ def test_a_localiser_that_does_not_tell_its_training_is_warned_of(model, tmp_pat
     silent = localizer.save(tmp_path / "silent")
     others = build(tmp_path, range(6, 8))
     assert main(["localize-test", str(others), "--model", str(silent)]) == 0
-    assert "does not say what it was trained on" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "does not say what it was trained on" in said
 
 
 def test_a_bad_mask_stops_a_training_unless_it_may_be_left_out(records, tmp_path, capsys):

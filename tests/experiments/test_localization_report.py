@@ -5,23 +5,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from report_contract import check_report
 
 from cnnsvm.evaluation.localization_judging import flatten
 from cnnsvm.evaluation.localization_metrics import count_pixels, summarise
 from cnnsvm.localization.overlay import draw_overlay
-from cnnsvm.report.localization_scores import false_alarm_sentence, kind_table
+from cnnsvm.report import write_report
+from cnnsvm.report.model import Report, Section
+from cnnsvm.report.render import format_cell
+from cnnsvm.report.wording import LOCALIZATION_SCORES, false_alarm_sentence, localization_cells
 from localization_study.controls import CONTROLS
-from localization_study.examples import draw_example, examples_html
+from localization_study.examples import draw_example, example_galleries
 from localization_study.plan import Wanted, plan_study
 from localization_study.plot import jpeg_plot, matrix_plot
-from localization_study.report import (
-    _f1_of_every_pixel,
-    format_localization,
-    render_localization,
-    write_localization,
-)
+from localization_study.report import _f1_of_every_pixel, localization_report
 from localization_study.study import Study
-from localization_study.tables import long_form, short_form, study_tables
+from localization_study.tables import study_tables
 
 KINDS = ("a<b> spliced", "b spliced", "b regenerated (whole)")
 WANTED = Wanted(
@@ -76,9 +75,18 @@ def facts(**more):
     return asdict(WANTED) | {"title": "Where <it> was", "n_images": 9, "n_sources": 3, **more}
 
 
-def by_title(study, form=short_form):
-    found = study_tables(study, COSTS, facts(), form)
-    return {entry["title"]: entry for entry in found}
+def by_title(study):
+    """Return the tables that have rows: headers, rows as written in text, and the note."""
+    found = {}
+    for section in study_tables(study, COSTS, facts()):
+        for table in section.blocks:
+            rows = [
+                [format_cell(v, c, short=True) for v, c in zip(row, table.columns, strict=True)]
+                for row in table.rows
+            ]
+            headers = [column.name for column in table.columns]
+            found[section.title] = {"headers": headers, "rows": rows, "note": section.note}
+    return found
 
 
 def test_a_cell_is_what_was_trained_on_the_row_and_judged_on_the_column(study):
@@ -120,7 +128,7 @@ def test_what_needs_no_picture_has_a_row_a_kind(study):
         for policy in ("any", "half")
     ]
     part = replace(study, controls=pd.DataFrame(rows))
-    table = by_title(part)["Without looking at a picture"]
+    table = by_title(part)["Without looking at an image"]
     assert [row[0] for row in table["rows"]] == list(KINDS[:2])
     assert table["rows"][0][1:] == ["1.000", "1.000", "0.500", "0.667"]
     assert _f1_of_every_pixel(part, facts()) == 1
@@ -157,16 +165,22 @@ def test_costs_are_said_in_millions_and_billions(study):
     assert row[:5] == ["fcn", "2.5", "3", "12.5", "40"]
 
 
-def test_html_has_intervals_and_escapes(study):
-    page = render_localization(study, COSTS, facts(warnings=["<bad>"]))
-    assert "Where &lt;it&gt; was" in page
-    assert "a&lt;b&gt; spliced" in page
-    assert "<b> spliced" not in page
-    cell = by_title(study, long_form)["iid: trained on, judged on"]["rows"][0][1]
-    assert "[" in cell
-    assert cell in page
-    assert page.count("data:image/png") == 3
-    assert "&lt;bad&gt;" in page
+def test_the_page_has_intervals_and_the_text_values(study):
+    page, text = check_report(localization_report(study, COSTS, facts(warnings=["<bad>"])))
+    for said in (page.said, text):
+        for part in ("Where <it> was", "a<b> spliced", "<bad>", "A regenerated one went through"):
+            assert part in said
+    table = text.split("iid: trained on, judged on\n")[1].split("\n\n")[0]
+    assert "[" not in table.split(". ")[0]
+    (row,) = [r for r in study.summary.to_dict("records") if is_main(r, "iid")]
+    low, high = row["per_image_iou_low"], row["per_image_iou_high"]
+    assert f"{row['per_image_iou']:.3f} [{low:.3f}, {high:.3f}]" in page.cells
+    assert page.tags.count("img") == 3
+
+
+def is_main(row, design):
+    plain = row["policy"] == row["judged_policy"] == "half" and np.isnan(row["quality"])
+    return plain and row["design"] == design and row["trained_on"] == row["judged_on"] == KINDS[0]
 
 
 @pytest.mark.parametrize("tables", [WANTED.tables, ("cost",)])
@@ -174,32 +188,23 @@ def test_each_design_has_a_card_with_and_without_jpeg(study, tables):
     table = study.summary if "jpeg" in tables else study.summary[study.summary["quality"].isna()]
     # without JPEG the column has no number in it
     only = replace(study, summary=table.astype({"quality": object}).replace({np.nan: None}))
-    page = render_localization(only, COSTS, facts(tables=tables))
-    for design in WANTED.designs:
-        assert f"<span>IoU, {design}, a&lt;b&gt; spliced</span>" in page
+    report = localization_report(only, COSTS, facts(tables=tables))
+    labels = [card.label for card in report.cards]
+    assert labels == [f"IoU, {name}, {KINDS[0]}" for name in (*WANTED.designs, *WANTED.sizes)]
+    best = max(report.cards, key=lambda card: float(card.value))
+    assert best.value in report.findings[0]
 
 
 def test_files_hold_what_was_found(study, tmp_path):
-    files = write_localization(tmp_path / "new", study, COSTS, facts())
-    assert list(files) == [
-        "localization.html",
-        "localization.json",
-        "localization.csv",
-        "localization-images.csv",
-    ]
+    files = write_report(tmp_path / "new", localization_report(study, COSTS, facts()))
+    names = {f"localization{end}" for end in (".html", ".json", ".csv", "-images.csv")}
+    assert set(files) == names
     report = json.loads(files["localization.json"].read_text())
     assert len(report["summary"]) == len(study.summary)
     assert report["summary"][0]["quality"] is None
     assert report["costs"]["fcn"]["parameters"] == 2_500_000
     table = pd.read_csv(files["localization.csv"])
     np.testing.assert_allclose(table["per_image_iou"], study.summary["per_image_iou"].astype(float))
-
-
-def test_text_has_the_tables_without_intervals(study):
-    text = format_localization(study, COSTS, facts())
-    table = text.split("iid: trained on, judged on\n")[1].split("\n\n")[0]
-    assert "[" not in table
-    assert "A regenerated one went through the engine" in text
 
 
 def test_the_plot_has_a_line_a_design(study):
@@ -215,14 +220,13 @@ def test_the_plot_has_a_line_a_design(study):
     assert len(figure.axes[0].get_legend().get_texts()) == 3
 
 
-def test_kinds_and_false_alarms_in_words():
-    found = {"a spliced": scored("a", 0.5), "original": scored("original", 0.2)}
-    headers, rows = kind_table(found)
-    assert len(rows) == 1
-    assert rows[0][:2] == ["a spliced", "6"]
-    assert rows[0][headers.index("IoU")].startswith("0.500 [")
-    said = false_alarm_sentence(found["original"])
-    assert "6 untouched pictures, 0.100 [0.100, 0.100] of the pixels" in said
+def test_scores_and_false_alarms_in_words():
+    cells = localization_cells(scored("a", 0.5))
+    by_name = dict(zip(LOCALIZATION_SCORES.values(), cells, strict=True))
+    assert by_name["IoU"]["value"] == 0.5
+    assert isinstance(by_name["F1"], float)
+    said = false_alarm_sentence(scored("original", 0.2))
+    assert "6 untouched images, 0.100 [0.100, 0.100] of the pixels" in said
     assert false_alarm_sentence(None) == ""
 
 
@@ -247,16 +251,17 @@ def test_an_example_shows_truth_beside_prediction(example):
     red = drawn["overlay"].astype(int)
     assert (red[15:, 1:-1, 0] - red[15:, 1:-1, 2]).min() > 100
     assert (red[:10, :, 0] == red[:10, :, 2]).all()
-    page = examples_html([example])
-    assert page.count("<img") == 4
-    assert "a&lt;b&gt;" in page
-    assert "IoU 0.250" in page
+    page, _ = check_report(Report("x", sections=[Section("y", example_galleries([example]))]))
+    assert page.tags.count("img") == 4
+    assert "a<b>" in page.said
+    assert "IoU 0.250" in page.said
 
 
 def test_an_example_that_is_gone_is_said(example, tmp_path):
     (tmp_path / "p.png").unlink()
-    assert "cannot be read any more" in examples_html([example])
-    assert examples_html([]) == ""
+    page, _ = check_report(Report("x", sections=[Section("y", example_galleries([example]))]))
+    assert page.said.count("not available") == 4
+    assert example_galleries([]) == []
 
 
 def test_an_overlay_has_a_border():
