@@ -44,24 +44,18 @@ class Header:
     ----------
     width, height : int
         Pixels as stored.
-    mode : str
-        Pillow's pixel mode, such as "RGB".
-    format : str or None
-        Pillow's name, such as "JPEG"; None for an image in memory.
+    mode, format : str
+        Pillow's names, such as "RGB" and "JPEG"; an image in memory has no format.
     coding : str or None
         The format, with "lossless" added to that of a lossless WebP.
     n_bytes : int or None
         Length of the file.
     orientation : int in 1-8
         EXIF orientation; 1, as stored, where there is none or nonsense.
-    n_exif : int
-        Number of EXIF entries.
-    entries : tuple of str
-        Names of all other entries of the header.
-    quantization : dict of int to 64 int
-        Quantisation tables of a JPEG, else empty.
-    sampling : tuple of (int, int)
-        Horizontal and vertical sampling factor of each component of a JPEG, else empty.
+    n_exif, entries : int, tuple of str
+        Number of EXIF entries, and names of all others.
+    quantization, sampling : dict of int to 64 int, tuple of (int, int)
+        Of a JPEG: its tables, and the horizontal and vertical sampling factor of each component.
     """
 
     width: int
@@ -99,9 +93,9 @@ def image_name(image: Any) -> str:
 def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Load one image as RGB pixels.
 
-    EXIF orientation is applied once, alpha is composited on white, 16-bit grey is scaled to 8
-    bits, palettes and CMYK are converted, and of an animation the first frame is taken with a
-    warning. Colour profiles are ignored: the numbers in the file are what a forensic trace is in.
+    EXIF orientation is applied, alpha is composited on white, 16-bit grey is scaled to 8 bits,
+    palettes and CMYK are converted, and of an animation the first frame is taken with a warning.
+    Colour profiles are ignored: a forensic trace is in the numbers of the file.
 
     Parameters
     ----------
@@ -136,12 +130,7 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
 
 
 def read_header(image: ImageInput) -> Header:
-    """Read what is known of an image without decoding its pixels.
-
-    Parameters
-    ----------
-    image : str, path, bytes, PIL.Image.Image or ndarray
-        As for `load_image`.
+    """Read what is known of an image, given as for `load_image`, without decoding its pixels.
 
     Raises
     ------
@@ -209,10 +198,9 @@ def as_image_list(X: Any) -> list[Any]:
 
     Parameters
     ----------
-    X : one image, or a sequence, Series or array of images, or a manifest
+    X : one image, or a sequence, Series or array of images, or a table with a column ``path``
         A bare string or path is one image. An array of dtype uint8 is one image (H, W),
-        (H, W, 3), (H, W, 4) or a stack of them (N, H, W, 3 or 4); a table with a ``path``
-        column is a manifest.
+        (H, W, 3), (H, W, 4) or a stack of them (N, H, W, 3 or 4).
 
     Returns
     -------
@@ -244,13 +232,7 @@ def as_image_list(X: Any) -> list[Any]:
 def find_bad_images(
     images: Sequence[ImageInput], *, n_jobs: int | None = None
 ) -> list[tuple[int, str]]:
-    """Decode every image once and report those that fail.
-
-    Parameters
-    ----------
-    images : sequence of image inputs
-    n_jobs : int or None
-        Threads; None takes one a core.
+    """Decode every image once, on ``n_jobs`` threads, and report those that fail.
 
     Returns
     -------
@@ -260,7 +242,7 @@ def find_bad_images(
     from joblib import Parallel, delayed
 
     jobs = (delayed(_failure)(image) for image in images)
-    reasons = Parallel(n_jobs=n_jobs or -1, prefer="threads")(jobs)
+    reasons = Parallel(n_jobs=n_jobs, prefer="threads")(jobs)
     return [(i, reason) for i, reason in enumerate(reasons) if reason is not None]
 
 
@@ -282,6 +264,17 @@ def _failure(image: ImageInput) -> str | None:
     except ImageError as error:
         return str(error)
     return None
+
+
+def _split_array(X: np.ndarray) -> list[np.ndarray]:
+    if X.ndim == 2 or (X.ndim == 3 and X.shape[-1] in (3, 4)):
+        return [X]
+    if X.ndim == 4 and X.shape[-1] in (3, 4):
+        return list(X)
+    raise ValueError(
+        f"an array of images has shape (H, W), (H, W, 3 or 4) or (N, H, W, 3 or 4), "
+        f"got {X.shape}. Pass a list of arrays for grey images."
+    )
 
 
 @contextmanager
@@ -341,17 +334,6 @@ def _coding(stream: IO[bytes] | None, kind: str | None) -> str | None:
         return kind
     stream.seek(0)
     return "WEBP lossless" if b"VP8L" in stream.read(64) else kind
-
-
-def _split_array(X: np.ndarray) -> list[np.ndarray]:
-    if X.ndim == 2 or (X.ndim == 3 and X.shape[-1] in (3, 4)):
-        return [X]
-    if X.ndim == 4 and X.shape[-1] in (3, 4):
-        return list(X)
-    raise ValueError(
-        f"an array of images has shape (H, W), (H, W, 3 or 4) or (N, H, W, 3 or 4), "
-        f"got {X.shape}. Pass a list of arrays for grey images."
-    )
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

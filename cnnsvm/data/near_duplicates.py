@@ -47,22 +47,12 @@ _SHOWN = 20  # groups in the log
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """Two sources that look alike.
-
-    Parameters
-    ----------
-    first, second : hashable
-        Their ``source_id``, in the order of the table.
-    identical : bool
-        They share a file by ``sha256``; else their perceptual hashes are close.
-    distance : int
-        Bits in which the hashes differ, 0 for identical files.
-    """
+    """Two sources that look alike, by their ``source_id``, in the order of the table."""
 
     first: Hashable
     second: Hashable
-    identical: bool
-    distance: int
+    identical: bool  # they share a file by sha256; else their perceptual hashes are close
+    distance: int  # bits in which the hashes differ, 0 for identical files
 
 
 def merge_near_duplicates(
@@ -82,7 +72,7 @@ def merge_near_duplicates(
     max_distance : int, 0-64
         Hamming distance of the 64-bit DCT hash (``imagehash.phash``). 0 joins equal hashes only.
     n_jobs : int or None
-        Threads that decode images; None takes one a core.
+        Threads that decode images.
 
     Returns
     -------
@@ -120,11 +110,6 @@ def find_near_duplicates(
 ) -> list[DuplicatePair]:
     """Find the sources that `merge_near_duplicates` would join, pair by pair.
 
-    Parameters
-    ----------
-    manifest, max_distance, n_jobs
-        As in `merge_near_duplicates`.
-
     Returns
     -------
     list of DuplicatePair
@@ -141,7 +126,7 @@ def find_near_duplicates(
         return []
     sources = manifest["source_id"].unique().tolist()
     jobs = (delayed(perceptual_hash)(path) for path in pick_paths(manifest))
-    hashes, usable = zip(*Parallel(n_jobs=n_jobs or -1, prefer="threads")(jobs), strict=True)
+    hashes, usable = zip(*Parallel(n_jobs=n_jobs, prefer="threads")(jobs), strict=True)
     identical = _identical_pairs(manifest)
     near = _near_pairs(np.array(hashes, dtype=np.uint64), np.array(usable), max_distance)
     return [

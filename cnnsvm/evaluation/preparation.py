@@ -96,7 +96,7 @@ def prepare(
     if generate is None and "record" not in prepared.manifest:
         # look-alikes share a group below, but each original keeps its own fakes and their size
         prepared.manifest["record"] = prepared.manifest["source_id"]
-    prepared.manifest = merge_near_duplicates(prepared.manifest)
+    prepared.manifest = merge_near_duplicates(prepared.manifest, n_jobs=-1)
     if generate is not None:
         _generate(prepared, work, generate, codec, variants, random_state)
     _check_classes(prepared.manifest, data)
@@ -127,7 +127,7 @@ def _read(
 
 
 def _drop_unreadable(prepared: Prepared, skip_bad: bool) -> None:
-    bad = dict(find_bad_images(prepared.manifest["path"].tolist()))
+    bad = dict(find_bad_images(prepared.manifest["path"].tolist(), n_jobs=-1))
     if bad and not skip_bad:
         listed = "\n".join(f"  {reason}" for reason in list(bad.values())[:10])
         raise ImageError(

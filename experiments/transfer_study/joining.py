@@ -52,7 +52,7 @@ def join_manifests(
             f"{twice.iloc[0]} is in two of the data sets, or in one twice. Give each once, "
             "and to train on or to judge, not to both."
         )
-    merged = merge_near_duplicates(whole)
+    merged = merge_near_duplicates(whole, n_jobs=-1)
     parts = {
         name: merged[merged[_PLACE] == name].drop(columns=_PLACE).reset_index(drop=True)
         for name in ("", *others)

@@ -22,7 +22,7 @@ DATASETS = {
     "cifake": ("birdy654/cifake-real-and-ai-generated-synthetic-images", 110 * 2**20),
 }
 TOKEN = (
-    "Get a token at kaggle.com/settings/api (Generate New Token) and save it as "
+    "get a token at kaggle.com/settings/api (Generate New Token) and save it as "
     "~/.kaggle/access_token, or set KAGGLE_API_TOKEN to it; an older kaggle.json belongs in "
     "~/.kaggle/ (then chmod 600 ~/.kaggle/kaggle.json)."
 )
@@ -71,20 +71,6 @@ def download(name: str, folder: str | os.PathLike[str]) -> Path:
     return target
 
 
-def find_token() -> str | None:
-    """Return where the client will find a token (a variable's or a file's name), or None."""
-    if os.environ.get("KAGGLE_API_TOKEN"):
-        return "KAGGLE_API_TOKEN"
-    if os.environ.get("KAGGLE_USERNAME") and os.environ.get("KAGGLE_KEY"):
-        return "KAGGLE_KEY"
-    home = Path.home() / ".kaggle"
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "kaggle"
-    own = Path(os.environ.get("KAGGLE_CONFIG_DIR") or home)
-    names = ("access_token", "access_token.txt", "credentials.json")
-    places = [own / "kaggle.json", config / "kaggle.json", *(home / name for name in names)]
-    return next((str(place) for place in places if place.is_file()), None)
-
-
 def _find_client(command: str) -> str:
     # Beside the interpreter too: .venv/bin/cnnsvm is often run without activating .venv.
     places = os.environ.get("PATH", os.defpath) + os.pathsep + str(Path(sys.executable).parent)
@@ -95,7 +81,7 @@ def _find_client(command: str) -> str:
             "the command kaggle, Kaggle's own client, is not installed. Install it with\n"
             f"  {shlex.quote(sys.executable)} -m pip install kaggle six\n"
             "and run this again; or download where it is installed, with\n"
-            f"  {command}\n" + TOKEN
+            f"  {command}\nWhere the client needs a token: {TOKEN}"
         )
     return client
 
@@ -146,14 +132,12 @@ def _is_finished(target: Path) -> bool:
 
 def _explain(command: str, status: int, output: list[str], target: Path) -> str:
     failed = f"ended with status {status}"
-    token = find_token()
-    found = f"The token is that of {token}; a wrong or expired one is refused."
     return "\n".join(
         [
             command,
             (failed if status else f"ended, but {target} is no complete archive") + ":",
             *(f"  {line}" for line in output),
-            f"{found if token else 'No token was found.'} {TOKEN}",
+            f"Where a token is missing, wrong or expired: {TOKEN}",
             f"Then run the same again to resume. If that fails too, delete {target}.",
         ]
     )
