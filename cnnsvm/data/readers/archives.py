@@ -120,15 +120,12 @@ def open_archive(
     """Walk the files in an archive without unpacking it, in the archive's order.
 
     A tar is decompressed once, front to back: open a member before asking for the next one.
-    Folders are passed over. Nothing is written, whatever the archive says.
 
     Parameters
     ----------
     archive : path of a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 file
-    max_bytes : int
-        Most bytes that the content may come to.
-    free : int or None
-        Bytes free where the content goes, if it goes to disk.
+    max_bytes, free : int, int or None
+        Most bytes that the content may come to, and those that are free where it goes.
 
     Yields
     ------

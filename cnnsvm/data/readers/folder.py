@@ -77,30 +77,24 @@ def read_folder(
         logger.warning("%s: left out %d image(s) under neither Real nor Fake.", folder, left_out)
     if groups is None:
         _warn_of_namesakes(labels)
-    making = {"variant": variant, "engine": engine}
-    values: list[dict[str, Any]] = [
-        {"split": _named(file, folder, SPLITS)} | (making if label else {})
+    making: dict[str, Any] = {"variant": variant, "engine": engine}
+    described = [
+        (file, label, {"split": _named(file, folder, SPLITS)} | (making if label else {}))
         for file, label in labels.items()
     ]
-    return _describe(folder, list(labels), groups, list(labels.values()), values, skip_bad)
+    return _to_manifest(folder, described, groups, skip_bad)
 
 
 def read_sources(
     root: str | os.PathLike[str], groups: Groups = None, *, skip_bad: bool = False
 ) -> pd.DataFrame:
-    """Read a folder of untouched images, to generate from.
-
-    Records that `cnnsvm.generation` made in it are left out.
-
-    Parameters
-    ----------
-    root, groups, skip_bad
-        As in `read_folder`.
+    """Read a folder of untouched images, to generate from, with parameters as in `read_folder`.
 
     Returns
     -------
     DataFrame
-        Manifest with absolute paths, all label 0.
+        Manifest with absolute paths, all label 0. Records that `cnnsvm.generation` made are left
+        out.
 
     Raises
     ------
@@ -125,7 +119,7 @@ def read_sources(
             f"{folder}: all images in it are records that were made here. Give their manifest, or "
             "a folder of untouched images."
         )
-    return _describe(folder, files, groups, [0] * len(files), [{}] * len(files), skip_bad)
+    return _to_manifest(folder, [(file, 0, {}) for file in files], groups, skip_bad)
 
 
 def find_class_folders(root: Path) -> set[str]:
@@ -176,20 +170,18 @@ def _list_files(folder: Path) -> list[Path]:
     return files
 
 
-def _describe(
+def _to_manifest(
     folder: Path,
-    files: Sequence[Path],
+    described: Sequence[tuple[Path, int, dict[str, Any]]],
     groups: Groups,
-    labels: Sequence[int],
-    values: Sequence[dict[str, Any]],
     skip_bad: bool,
 ) -> pd.DataFrame:
-    """Make the manifest of files, one label and further columns each."""
+    """Make the manifest of files with their labels and further columns."""
     rows, skipped = [], []
-    sources = _name_sources(folder, files, groups)
-    for file, source, label, more in zip(files, sources, labels, values, strict=True):
+    sources = _name_sources(folder, [file for file, _, _ in described], groups)
+    for (file, label, values), source in zip(described, sources, strict=True):
         try:
-            rows.append(make_row(file, label, source, **more))
+            rows.append(make_row(file, label, source, **values))
         except ImageError as error:
             if not skip_bad:
                 raise
