@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, Check, DataSet, Sample, worst_verdict
+from cnnsvm.audit.check import NOT_CHECKED, VERDICTS, Check, DataSet, Sample, on_threads
 from cnnsvm.audit.headers import check_histories, read_headers
 from cnnsvm.audit.outside import probe_outside
 from cnnsvm.audit.probes import (
@@ -120,7 +120,7 @@ def audit(
         sample = Sample(rows, headers, pixels, folds, random_state, n_jobs, progress)
         checks += [probe(sample) for probe in PROBES.values()]
     return {
-        "verdict": worst_verdict([check.verdict for check in checks]),
+        "verdict": max((check.verdict for check in checks), key=VERDICTS.index),
         "n_images": len(table),
         "n_sources": int(table["source_id"].nunique()),
         "n_probed_images": len(rows),
@@ -130,11 +130,6 @@ def audit(
         "seconds": time.monotonic() - start,
         "checks": [check.as_dict() for check in checks],
     }
-
-
-def has_leak(result: dict[str, Any]) -> bool:
-    """Tell whether an audit found a leak."""
-    return bool(result["verdict"] == LEAK)
 
 
 def read_for_audit(
@@ -260,7 +255,7 @@ def _too_small(rows: pd.DataFrame, n_splits: int) -> str:
 def _measure(
     rows: pd.DataFrame, headers: pd.DataFrame, n_jobs: int | None, progress: bool
 ) -> dict[str, np.ndarray]:
-    measured = measure_pixels(rows["path"].tolist(), n_jobs)
+    measured = on_threads(measure_pixels, rows["path"], n_jobs)
     found = list(show_progress(measured, len(rows), "images", progress))
     pixels = {name: np.stack([each[name] for each in found]) for name in found[0]}
     return pixels | {"file_size": headers[["bits_a_pixel"]].to_numpy()}

@@ -1,11 +1,12 @@
 """What a check of an audit is given and returns, and how an AUC becomes a verdict."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from cnnsvm.data.near_duplicates import DuplicatePair
 from cnnsvm.data.splits import Fold
@@ -95,9 +96,13 @@ def judge(
     return Check(name, verdict, summary, remedy, **finite, details=details or {})
 
 
-def worst_verdict(verdicts: list[str]) -> str:
-    """Return the worst of some verdicts, ``pass`` if there are none."""
-    return max(verdicts, key=VERDICTS.index, default=PASS)
+def on_threads(
+    function: Callable[[Any], Any], items: Iterable[Any], n_jobs: int | None
+) -> Iterator[Any]:
+    """Map a function over items, in order; ``n_jobs`` is joblib's."""
+    jobs = (delayed(function)(item) for item in items)
+    mapped: Iterator[Any] = Parallel(n_jobs, prefer="threads", return_as="generator")(jobs)
+    return mapped
 
 
 def score_probe(rows: pd.DataFrame, probability: np.ndarray) -> Interval:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from PIL import Image
 from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
@@ -26,6 +25,7 @@ from cnnsvm.audit.anomalies import (
     readable,
     source_anomalies,
 )
+from cnnsvm.audit.check import on_threads
 from cnnsvm.audit.headers import describe_header
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.io.progress import show_progress
@@ -180,10 +180,9 @@ def _measure(
     progress: bool,
 ) -> pd.DataFrame:
     """Describe files on threads; ``problem`` is None, or why a file could not be described."""
-    jobs = (delayed(_try)(describe, path) for path in paths)
-    found = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
-    found = list(show_progress(found, len(paths), what, progress))
-    return pd.DataFrame(found, index=paths.index, columns=[*columns, "problem"])
+    described = on_threads(partial(_try, describe), paths, n_jobs)
+    found = show_progress(described, len(paths), what, progress)
+    return pd.DataFrame(list(found), index=paths.index, columns=[*columns, "problem"])
 
 
 def _try(describe: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any]:

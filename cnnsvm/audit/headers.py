@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from PIL import Image
 from scipy.stats import binomtest
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, SAME_PATH, WARNING, Check, DataSet
+from cnnsvm.audit.check import (
+    LEAK,
+    NOT_CHECKED,
+    PASS,
+    SAME_PATH,
+    WARNING,
+    Check,
+    DataSet,
+    on_threads,
+)
 from cnnsvm.data.images import LOSSY, Header, read_header
 
 #: Facts that a header tells, besides the size.
@@ -39,8 +47,7 @@ _IN_EVERY_JPEG = {"jfif_version", "jfif_unit", "jfif_density", "jfif"}
 
 def read_headers(paths: Sequence[str], n_jobs: int | None = None) -> pd.DataFrame:
     """Describe the headers of files by `describe_header`, one row a path."""
-    jobs = (delayed(describe_header)(path) for path in paths)
-    return pd.DataFrame(Parallel(n_jobs=n_jobs, prefer="threads")(jobs))
+    return pd.DataFrame(on_threads(describe_header, paths, n_jobs))
 
 
 def describe_header(path: str) -> dict[str, Any]:

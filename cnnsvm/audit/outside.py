@@ -4,13 +4,12 @@ Each fake is compared with its original in the same region of the two, so that a
 happens to be dark or smooth is so in both classes.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from cnnsvm.audit.check import (
     LEAK,
@@ -23,6 +22,7 @@ from cnnsvm.audit.check import (
     is_doubtful,
     is_leak,
     judge,
+    on_threads,
     score_probe,
 )
 from cnnsvm.audit.traces import judge_lines, line_heights, predict_lines, sixth_difference
@@ -45,17 +45,6 @@ _PASTE = (
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Paths of a fake, its mask and its original, and whether one of the files is lossy."""
-
-    real: str
-    fake: str
-    mask: str
-    source_id: str
-    lossy: bool
-
-
-@dataclass(frozen=True)
 class Outside:
     """What lies outside the mask of a pair: its original (0) and its fake (1).
 
@@ -65,7 +54,8 @@ class Outside:
     width and height.
     """
 
-    pair: Pair
+    source_id: str
+    lossy: bool
     changed: float
     difference: float
     features: np.ndarray
@@ -81,7 +71,7 @@ def probe_outside(sample: Sample) -> Check:
     """
     for variant in ("spliced", "regenerated"):
         pairs = find_pairs(sample.rows, variant)
-        compared = compare_outside(pairs, sample.n_jobs)
+        compared = on_threads(compare_outside, pairs.to_dict("records"), sample.n_jobs)
         compared = show_progress(compared, len(pairs), "masks", sample.progress)
         found = [outside for outside in compared if outside is not None]
         if found:
@@ -90,39 +80,24 @@ def probe_outside(sample: Sample) -> Check:
     return Check("outside_mask", NOT_CHECKED, reason)
 
 
-def find_pairs(rows: pd.DataFrame, variant: str) -> list[Pair]:
+def find_pairs(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
     """Pair the fakes of a variant that have a mask with the original of their record and size.
 
     Where a record has several originals of that size, which one a fake was made from is not
-    known, and it has no pair. ``rows`` have the columns ``unit`` (record) and ``lossy``.
+    known, and it has no pair. The columns of the two end in ``_fake`` and ``_real``.
     """
-    originals = rows[rows["label"] == 0]
-    alone = originals[~originals.duplicated(["unit", "width", "height"], keep=False)]
-    reals = {(row.unit, row.width, row.height): row for row in alone.itertuples()}
-    fakes = rows[(rows["label"] == 1) & (rows["variant"] == variant)]
-    pairs = []
-    for fake in fakes.itertuples():
-        real = reals.get((fake.unit, fake.width, fake.height))
-        if real is not None and isinstance(fake.mask_path, str):
-            lossy = bool(fake.lossy or real.lossy)
-            source = str(fake.source_id)
-            pairs.append(Pair(str(real.path), str(fake.path), fake.mask_path, source, lossy))
-    return pairs
+    same = ["unit", "width", "height"]
+    originals = rows[rows["label"] == 0].drop_duplicates(same, keep=False)
+    fakes = rows[rows["label"].eq(1) & rows["variant"].eq(variant) & rows["mask_path"].notna()]
+    return fakes.merge(originals, on=same, suffixes=("_fake", "_real"))
 
 
-def compare_outside(pairs: Iterable[Pair], n_jobs: int | None = None) -> Iterable[Outside | None]:
-    """Compare each pair outside its mask; None where too little is left of the image."""
-    jobs = (delayed(_compare)(pair) for pair in pairs)
-    compared: Iterable[Outside | None] = Parallel(
-        n_jobs=n_jobs, prefer="threads", return_as="generator"
-    )(jobs)
-    return compared
-
-
-def _compare(pair: Pair) -> Outside | None:
-    real, fake = load_image(pair.real), load_image(pair.fake)
-    side = 2 * (LOSSY_MARGIN if pair.lossy else MARGIN) + 1
-    mask = (load_image(pair.mask)[:, :, 0] >= 128).astype(np.uint8)
+def compare_outside(pair: dict[str, Any]) -> Outside | None:
+    """Compare a row of `find_pairs` outside its mask; None where too little of it is left."""
+    real, fake = load_image(pair["path_real"]), load_image(pair["path_fake"])
+    lossy = bool(pair["lossy_fake"] or pair["lossy_real"])
+    side = 2 * (LOSSY_MARGIN if lossy else MARGIN) + 1
+    mask = (load_image(pair["mask_path_fake"])[:, :, 0] >= 128).astype(np.uint8)
     outside = cv2.dilate(mask, np.ones((side, side), np.uint8)) == 0
     if real.shape != fake.shape or outside.shape != real.shape[:2] or outside.mean() < MIN_SHARE:
         return None
@@ -131,7 +106,8 @@ def _compare(pair: Pair) -> Outside | None:
     features = [outside_features(image, outside) for image in images]
     spectra = [_spectrum(image, outside) for image in images]
     return Outside(
-        pair,
+        str(pair["source_id_fake"]),
+        lossy,
         float((difference > 0).any(axis=1).mean()),
         float(difference.mean()),
         np.stack([features[0], features[-1]]),
@@ -209,7 +185,7 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
         f"outside their masks {n_changed} of {subject} differ from their originals, by "
         f"{difference:.2f} grey levels on average"
     )
-    n_sources = len({outside.pair.source_id for outside in found})
+    n_sources = len({outside.source_id for outside in found})
     if n_sources < n_splits:
         summary = f"{text}; {n_sources} source(s) are too few for {n_splits} folds."
         return Check("outside_mask", WARNING, summary, _PASTE, details=details)
@@ -219,7 +195,7 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
     unsure = f"{text}, where nothing should have changed; a probe cannot tell them apart for sure."
     apart = f"{text}, and the classes can be told apart there."
     remedy = "If they are meant as spliced, this is a leak. " + _PASTE
-    whole, lossy = variant == "regenerated", any(outside.pair.lossy for outside in found)
+    whole, lossy = variant == "regenerated", any(outside.lossy for outside in found)
     outcomes = [
         (whole and is_above_chance(auc), WARNING, engine, remedy),
         (whole, PASS, engine, ""),
@@ -233,7 +209,7 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
 def _probe(found: list[Outside], n_splits: int, random_state: int) -> Interval:
     """Return the AUC of the better of two probes: of features, and of lines of a resize."""
     table = pd.DataFrame(
-        {"source_id": np.repeat([o.pair.source_id for o in found], 2), "label": [0, 1] * len(found)}
+        {"source_id": np.repeat([o.source_id for o in found], 2), "label": [0, 1] * len(found)}
     )
     labels = table["label"].to_numpy()
     folds = grouped_folds(labels, table["source_id"].to_numpy(), n_splits, random_state)

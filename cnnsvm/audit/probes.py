@@ -6,13 +6,11 @@ reason too, so it never says more than ``warning``.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 from cnnsvm.audit.check import (
     LEAK,
@@ -98,16 +96,8 @@ HONEST = {
 }
 
 
-def measure_pixels(paths: Sequence[str], n_jobs: int | None = None) -> Iterable[dict[str, Any]]:
-    """Measure what the probes of pixels need, an image at a time and in order."""
-    jobs = (delayed(_measure)(path) for path in paths)
-    found: Iterable[dict[str, Any]] = Parallel(
-        n_jobs=n_jobs, prefer="threads", return_as="generator"
-    )(jobs)
-    return found
-
-
-def _measure(path: str) -> dict[str, Any]:
+def measure_pixels(path: str) -> dict[str, Any]:
+    """Measure what the probes of pixels need of an image."""
     pixels = load_image(path)
     return {
         "size": np.array([pixels.shape[1], pixels.shape[0]]),

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from PIL import Image
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING, Check, DataSet
+from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING, Check, DataSet, on_threads
 from cnnsvm.data.images import load_image
 from cnnsvm.data.near_duplicates import DuplicatePair, find_near_duplicates, pick_paths
 
@@ -42,9 +41,7 @@ def find_copies(manifest: pd.DataFrame, n_jobs: int | None = None) -> Copies:
     paths = dict(zip(dict.fromkeys(manifest["source_id"]), pick_paths(manifest), strict=True))
     near = [pair for pair in pairs if not pair.identical][:_MOST_COMPARED]
     needed = list(dict.fromkeys(s for pair in near for s in (pair.first, pair.second)))
-    made = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(_thumbnail)(paths[source]) for source in needed
-    )
+    made = on_threads(_thumbnail, [paths[source] for source in needed], n_jobs)
     thumbnails = dict(zip(needed, made, strict=True))
     copies: dict[str, list[DuplicatePair]] = {kind: [] for kind in KINDS}
     for pair in pairs:
@@ -165,11 +162,8 @@ def _listed(pairs: Sequence[DuplicatePair]) -> list[list[str]]:
 
 
 def _by_split(manifest: pd.DataFrame) -> dict[str, dict[str, int]]:
-    counts = manifest[manifest["split"].notna()].groupby(["split", "label"]).size()
-    return {
-        str(name): {"real": int(counts.get((name, 0), 0)), "fake": int(counts.get((name, 1), 0))}
-        for name in counts.index.get_level_values(0).unique()
-    }
+    counts = pd.crosstab(manifest["split"], manifest["label"]).reindex(columns=[0, 1], fill_value=0)
+    return {str(name): {"real": int(a), "fake": int(b)} for name, a, b in counts.itertuples()}
 
 
 def _thumbnail(path: str) -> np.ndarray:

@@ -30,7 +30,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Read the data as they are, check, print; status 1 if there is a leak."""
-    from cnnsvm.audit.audit import audit, has_leak, read_for_audit
+    from cnnsvm.audit.audit import audit, read_for_audit
+    from cnnsvm.audit.check import LEAK
     from cnnsvm.io.files import write_json
     from cnnsvm.report import render_text
     from cnnsvm.report.audit import audit_report
@@ -51,4 +52,4 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, result)
         print(f"\nWritten to {args.json}")
-    return 1 if has_leak(result) else 0
+    return 1 if result["verdict"] == LEAK else 0

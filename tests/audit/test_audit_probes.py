@@ -4,7 +4,7 @@ import pytest
 from audit_pictures import as_jpeg, by_way_of, manifest_of, picture, repaint, write
 from PIL import Image
 
-from cnnsvm.audit.check import Sample, score_probe, worst_verdict
+from cnnsvm.audit.check import Sample, on_threads, score_probe
 from cnnsvm.audit.headers import read_headers
 from cnnsvm.audit.probes import (
     HONEST,
@@ -128,7 +128,7 @@ def test_what_an_engine_changes_too_is_a_warning_at_most(name):
 
 def test_images_are_described_in_order(tmp_path):
     paths = write(tmp_path, PICTURES[:4])
-    described = list(measure_pixels(paths, n_jobs=2))
+    described = list(on_threads(measure_pixels, paths, n_jobs=2))
     assert [tuple(d["size"]) for d in described] == [p.shape[1::-1] for p in PICTURES[:4]]
     np.testing.assert_array_equal(described[3]["spectrum"], resampling_spectrum(PICTURES[3]))
 
@@ -138,9 +138,3 @@ def test_the_sure_bound_is_the_lower():
     scores = np.clip(sample["label"] * 0.2 + np.random.default_rng(0).random(2 * N) * 0.8, 0, 1)
     auc = score_probe(sample, scores.to_numpy())
     assert auc["surely"] < auc["low"] < auc["value"] < auc["high"]
-
-
-def test_the_worst_verdict_counts():
-    assert worst_verdict(["pass", "warning", "not checked"]) == "warning"
-    assert worst_verdict(["leak", "warning"]) == "leak"
-    assert worst_verdict([]) == "pass"

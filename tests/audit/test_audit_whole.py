@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from audit_pictures import by_way_of, check_of, manifest_of, picture, repaint, write
 
-from cnnsvm.audit.audit import CHECKS, PROBES, audit, draw_sample, has_leak
+from cnnsvm.audit.audit import CHECKS, PROBES, audit, draw_sample
+from cnnsvm.audit.check import VERDICTS
 from cnnsvm.data.manifest import ManifestError
 
 N = 20
@@ -38,7 +39,7 @@ def seed_result(pictures, folder, fakes):
 
 
 def test_the_history_of_the_seed_project_is_a_leak(seed_result):
-    assert has_leak(seed_result)
+    assert seed_result["verdict"] == "leak"
     check = check_of(seed_result, "resampling")
     assert check["verdict"] == "leak"
     assert check["auc"] > 0.8
@@ -53,7 +54,7 @@ def test_only_the_resize_leaks_there(seed_result):
 def test_its_matched_twin_does_not_leak(pictures, folder, fakes):
     reals = write(folder / "matched", [by_way_of(p, SIDE) for p in pictures])
     result = run(manifest_of(reals, fakes))
-    assert not has_leak(result)
+    assert result["verdict"] == "warning"
     assert check_of(result, "metadata")["auc"] == 0.5
     assert check_of(result, "histories")["verdict"] == "pass"
 
@@ -69,6 +70,8 @@ def test_a_result_is_json_and_complete(seed_result):
     assert json.loads(json.dumps(seed_result, allow_nan=False)) == seed_result
     assert tuple(check["name"] for check in seed_result["checks"]) == CHECKS
     assert seed_result["n_images"] == seed_result["n_probed_images"] == 2 * N
+    verdicts = [check["verdict"] for check in seed_result["checks"]]
+    assert seed_result["verdict"] == max(verdicts, key=VERDICTS.index)
     for check in seed_result["checks"]:
         assert check["summary"]
         assert check["remedy"] or check["verdict"] in ("pass", "not checked")

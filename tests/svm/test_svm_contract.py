@@ -62,7 +62,6 @@ def seen_folds(monkeypatch):
         TunedSVC(("linear", "poly"), voting="soft", n_trials=2, cv=2),
         TunedSVC(("linear", "rbf"), calibrate=False, scale=False, n_trials=1, cv=2),
         CalibratedClassifier(LogisticRegression()),
-        CalibratedClassifier(FOREST, cv=2),
     ]
 )
 def test_common_checks(estimator, check):
