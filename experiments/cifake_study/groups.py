@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cnnsvm.data.near_duplicates import group_near_duplicates
+from cifake_study.near_duplicates import group_near_duplicates
 from cnnsvm.data.readers.cifake import Cifake
 from cnnsvm.io.files import replacing
 

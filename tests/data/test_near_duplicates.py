@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.data.near_duplicates import _components, _near_pairs, perceptual_hash
+from cnnsvm.data.near_duplicates import _near_pairs, join_pairs, perceptual_hash
 from cnnsvm.data.readers import merge_near_duplicates
 
 
@@ -78,7 +78,7 @@ def test_joining_is_transitive():
     assert found == {(0, 1, 4), (0, 3, 1), (1, 2, 4)}
     pairs = np.array(sorted(found))[:, :2]  # 0 and 2 are 8 bits apart, and yet one group
     for part, n_groups in ((pairs, 1), (pairs[:1], 3), (pairs[:0], 4)):
-        assert len(set(_components(4, part))) == n_groups
+        assert len(set(join_pairs(4, part))) == n_groups
 
 
 def test_distances_in_blocks_agree_with_the_plain_way():

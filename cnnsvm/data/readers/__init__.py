@@ -17,7 +17,7 @@ from cnnsvm.data.manifest import (
     Reader,
     read_manifest,
 )
-from cnnsvm.data.near_duplicates import group_near_duplicates, merge_near_duplicates
+from cnnsvm.data.near_duplicates import merge_near_duplicates
 from cnnsvm.data.readers import deepfakeart, folder
 from cnnsvm.data.readers.archives import is_archive, unpack_archive
 from cnnsvm.data.readers.cifake import Cifake, is_large_cifake, read_cifake
@@ -33,7 +33,6 @@ __all__ = [
     "MissingDataError",
     "Reader",
     "download",
-    "group_near_duplicates",
     "merge_near_duplicates",
     "open_dataset",
     "read_cifake",

@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from cnnsvm.data.images import SUFFIXES, ImageError, load_image
 from cnnsvm.data.manifest import DatasetError, MissingDataError
-from cnnsvm.data.near_duplicates import SIDE, group_identical
 from cnnsvm.data.readers.archives import Member, is_archive, open_archive
 from cnnsvm.data.readers.folder import CLASSES
 from cnnsvm.io.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
+SIDE = 32  # pixels
 SPLITS = ("train", "test")
 MAX_FILE = 64 * 1024  # bytes; 32x32 pixels are 3 KB uncompressed, and a camera may add a comment
 MAX_BYTES = 2**30  # ten times CIFAKE
@@ -62,9 +62,8 @@ class Cifake:
     sha256 : ndarray of str, shape (N,)
         Of the files.
     groups : ndarray of int64, shape (N,)
-        Numbered from 0 by first appearance; images with the same pixels share one.
-        `cnnsvm.data.near_duplicates.group_near_duplicates` makes wider ones, for
-        ``dataclasses.replace(cifake, groups=...)``.
+        Numbered from 0 by first appearance; images with the same pixels share one. For wider
+        ones, ``dataclasses.replace(cifake, groups=...)``.
     """
 
     images: np.ndarray
@@ -253,6 +252,12 @@ def is_large_cifake(archive: str | os.PathLike[str]) -> bool:
             if n_files > MANY:
                 return True
     return False
+
+
+def group_identical(images: np.ndarray) -> np.ndarray:
+    """Give images with the same pixels one group, numbered from 0 by first appearance."""
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+    return pd.factorize(np.array(digests))[0].astype(np.int64)
 
 
 def _assemble(images: np.ndarray, names: np.ndarray, sha256: np.ndarray) -> Cifake:
