@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
 
 def make_report(rows: Any, summaries: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
     """Make the report, with ``localize-test.json`` and ``localize-test.csv``."""
-    from cnnsvm.report.model import Report, Section, Table, provenance
+    from cnnsvm.report.model import Report, Section, Table
     from cnnsvm.report.render import to_csv, to_json
     from cnnsvm.report.wording import LOCALIZATION_SCORES, false_alarm_sentence, localization_cells
 
@@ -73,12 +73,11 @@ def make_report(rows: Any, summaries: Mapping[str, Any], facts: Mapping[str, Any
     ]
     untouched = false_alarm_sentence(summaries.get("original"))
     return Report(
+        facts,
         "Localisation",
-        {name: str(facts[name]) for name in ("data", "model")},
         findings=[untouched] if untouched else [],
         sections=[
-            Section("Scores", [Table(["images", "n", *LOCALIZATION_SCORES.values()], cells)]),
-            *provenance(facts),
+            Section("Scores", [Table(["images", "n", *LOCALIZATION_SCORES.values()], cells)])
         ],
         files={
             "localize-test.json": to_json({**facts, "kinds": summaries}),

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING
-from cnnsvm.report.model import Column, Items, Paragraph, Report, Section, Table
-from cnnsvm.report.wording import format_seconds, is_number
+from cnnsvm.report.model import Items, Report, Section, Table
+from cnnsvm.report.wording import is_number
 
 #: What each check looks at, in words for a table.
 LOOKS_AT = {
@@ -34,7 +34,7 @@ _CONCLUSIONS = {
 }
 _CONCLUSIONS[NOT_CHECKED] = _CONCLUSIONS[PASS] + " Some could not be made."
 _BLIND_SPOTS = (
-    "Resizes by 2, 4 or 8 and their fractions, whose traces an engine leaves too; resizes by a few "
+    "Not seen by any check: resizes by 2, 4 or 8 and their fractions, whose traces an engine leaves too; resizes by a few "
     "per cent; a JPEG before a crop or a resize; filters on one class; what header entries say "
     "(their names are compared); and what the images show."
 )
@@ -54,27 +54,22 @@ def audit_report(result: Mapping[str, Any]) -> Report:
     -------
     Report
     """
-    checks, left_out = result["checks"], result.get("left_out") or []
-    probed = f"{result['n_probed_images']} images from {result['n_probed_sources']} sources"
-    facts = {
-        "data": result.get("data"),
-        "size": f"{result['n_images']} images from {result['n_sources']} sources",
-        "probed": f"{probed}, balanced in each record, {result['n_splits']} folds by source",
-        "time": format_seconds(result["seconds"]) if "seconds" in result else None,
-    }
-    looks_at, verdict = (Column(name, kind="words") for name in ("looks at", "verdict"))
+    checks = result["checks"]
+    probed = f"{result['n_probed_images']:,} images from {result['n_probed_sources']:,} sources"
+    headers = ["check", "looks at", "verdict", "ROC AUC [95 % interval]"]
     rows = [_row(check) for check in checks]
-    table = Table(["check", looks_at, verdict, "ROC AUC [95 % interval]"], rows)
-    skipped = [(entry["path"], entry["reason"]) for entry in left_out]
     return Report(
+        {**result, "skipped": result.get("left_out")},
         f"Audit: {result['verdict']}",
-        {name: str(value) for name, value in facts.items() if value},
         findings=[_CONCLUSIONS[result["verdict"]]],
+        notes=[
+            f"The probes looked at {probed}, as many real as fake of each record, in "
+            f"{result['n_splits']} folds by source.",
+            _BLIND_SPOTS,
+        ],
         sections=[
-            Section("Checks", [table]),
+            Section("Checks", [Table(headers, rows, prose=("looks at", "verdict"))]),
             *(_of_verdict(verdict, checks) for verdict in (LEAK, WARNING, NOT_CHECKED, PASS)),
-            Section(f"Left out ({len(left_out)})", [Items(skipped)]),
-            Section("Not seen by any check", [Paragraph(_BLIND_SPOTS)]),
         ],
         name="audit",
     )

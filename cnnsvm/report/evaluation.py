@@ -14,20 +14,14 @@ from cnnsvm.report.model import (
     Block,
     Card,
     Cell,
-    Column,
-    Definitions,
     Exhibit,
     Gallery,
-    Note,
-    Paragraph,
     Picture,
     Plot,
     Plots,
     Report,
     Section,
     Table,
-    facts_of,
-    provenance,
 )
 from cnnsvm.report.render import Loader, thumbnail, to_csv, to_json
 from cnnsvm.report.wording import (
@@ -36,6 +30,7 @@ from cnnsvm.report.wording import (
     METRIC_MEANINGS,
     format_interval,
     format_number,
+    format_seconds,
     format_value,
     is_number,
     percent,
@@ -55,9 +50,8 @@ PREDICTION_COLUMNS = (
 )
 _HEADLINES = ("roc_auc", "balanced_accuracy", "precision", "recall", "f1", "ece")
 _GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
-_GROUP_METRICS = ("recall", "precision", "f1", "balanced_accuracy", "roc_auc")
-_WIDE_ONLY = ("precision", "f1")  # of groups: in text there is no room for these
-_FOLD_METRICS = ("balanced_accuracy", "precision", "recall", "f1", "roc_auc")
+_GROUP_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
+_FOLD_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
 _FEW_SOURCES = 50
 _SHOWN, _SAMPLED = 8, 12  # thumbnails
 _PLOTS: tuple[tuple[Callable[[pd.DataFrame], Figure], str, str], ...] = (
@@ -86,7 +80,7 @@ def evaluation_report(
         ``controls``: ``roc_auc``, ``balanced_accuracy``, ``meaning`` and ``verdict`` each;
         ``tables``: more to show, each with ``title``, ``headers``, ``rows`` and, if wanted, a
         ``note``; ``folds``: taken from the parameter if missing; ``confidence`` of the intervals
-        (0.95 if missing); and what `facts_of` and `provenance` take. nan and None both mean
+        (0.95 if missing); and the facts of a `Report`. nan and None both mean
         undefined; what is missing is left out.
     predictions : DataFrame
         One row an image with the columns of ``PREDICTION_COLUMNS``: ``label`` and
@@ -112,25 +106,25 @@ def evaluation_report(
     """
     result = {**result, "folds": result.get("folds") or list(folds)}
     metrics, controls = result.get("metrics") or {}, result.get("controls") or {}
+    headlines = [name for name in _HEADLINES if name in metrics]
     return Report(
-        str(result.get("title") or "Report"),
-        facts_of(result),
+        result,
+        "Report",
         findings=explain(metrics),
-        note=Note("How far to trust this", caveats(result), alarming=bool(leaking(controls))),
-        cards=[
-            Card.of(METRIC_LABELS[n], metrics[n], METRIC_GAPS[n])
-            for n in _HEADLINES
-            if n in metrics
-        ],
+        notes=caveats(result),
+        alarming=bool(leaking(controls)),
+        cards=[Card.of(METRIC_LABELS[n], metrics[n], METRIC_GAPS[n]) for n in headlines],
         sections=[
             _metrics(metrics, result.get("confidence", 0.95)),
             _plots(predictions, curves),
             *(_groups(result.get(key) or {}, label) for key, label in _GROUPINGS.items()),
             _controls(controls),
-            *(_further(entry) for entry in result.get("tables") or []),
+            *(
+                Section(e["title"], [Table(e["headers"], e["rows"])], e.get("note", ""))
+                for e in result.get("tables") or []
+            ),
             _folds(result["folds"]),
             *_pictures(predictions, loader),
-            *provenance(result),
         ],
         files={
             "report.json": to_json(result),
@@ -331,9 +325,9 @@ def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:
         value = format_interval(metrics[name])
         value += f" ({METRIC_GAPS[name]})" if value == "n/a" and name in METRIC_GAPS else ""
         rows.append([METRIC_LABELS.get(name, name), value, METRIC_MEANINGS.get(name, "")])
-    level = Column(f"value [{100 * confidence:g} % interval]", kind="words")
-    meaning = Column("meaning", kind="words", in_text="no")
-    return Section("Metrics", [Table(["metric", level, meaning], rows)])
+    level = f"value [{100 * confidence:g} % interval]"
+    headers = ["metric", level, "meaning"]
+    return Section("Metrics", [Table(headers, rows, prose=(level, "meaning"))])
 
 
 def _plots(predictions: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Section:
@@ -351,11 +345,8 @@ def _groups(entries: Mapping[str, Mapping[str, Any]], label: str) -> Section:
         [name, entry["n_fakes"], *(entry["metrics"].get(metric) for metric in _GROUP_METRICS)]
         for name, entry in entries.items()
     ]
-    metrics = [
-        Column(METRIC_LABELS[name], in_text="no" if name in _WIDE_ONLY else "all")
-        for name in _GROUP_METRICS
-    ]
-    blocks: list[Block] = [Table([label, "fakes", *metrics], rows)]
+    headers = [label, "fakes", *(METRIC_LABELS[metric] for metric in _GROUP_METRICS)]
+    blocks: list[Block] = [Table(headers, rows)]
     if len(entries) > 1:
         alt = f"Recall and ROC AUC by {label}, with the values of the table above"
         blocks.append(Plots([Plot(plots.group_plot(entries, f"By {label}"), alt)]))
@@ -365,19 +356,19 @@ def _groups(entries: Mapping[str, Mapping[str, Any]], label: str) -> Section:
 
 def _controls(controls: Mapping[str, Mapping[str, Any]]) -> Section:
     if not controls:
-        return Section("Negative controls", [Paragraph("None were run.")])
+        return Section("Negative controls", ["None were run."])
     rows = [
         [name, entry.get("roc_auc"), entry.get("balanced_accuracy"), _verdict(name, entry)]
         for name, entry in controls.items()
     ]
-    verdict = Column("verdict", kind="words")
-    table = Table(["control", "ROC AUC", "balanced accuracy", verdict], rows)
+    headers = ["control", "ROC AUC", "balanced accuracy", "verdict"]
+    table = Table(headers, rows, prose=["verdict"])
     meanings = {name: entry["meaning"] for name, entry in controls.items() if entry.get("meaning")}
     note = (
         "Models that cannot see inpainting. Those without pixels (metadata, shuffled labels) must "
         "be near chance (0.5), or the data leak; the others show what colour or texture tells."
     )
-    return Section("Negative controls", [table, Definitions(meanings)], note)
+    return Section("Negative controls", [table, meanings], note)
 
 
 def _verdict(name: str, entry: Mapping[str, Any]) -> Cell:
@@ -387,29 +378,23 @@ def _verdict(name: str, entry: Mapping[str, Any]) -> Cell:
     return Cell(str(entry.get("verdict") or "none"), looks.get(str(entry.get("verdict"))))
 
 
-def _further(entry: Mapping[str, Any]) -> Section:
-    return Section(entry["title"], [Table(entry["headers"], entry["rows"])], entry.get("note", ""))
-
-
 def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
     rows = [
         [str(fold.get("fold")), fold.get("n_train"), fold.get("n_test")]
         + [f"{fold.get('n_sources_train', '?')}+{fold.get('n_sources_test', '?')}"]
         + [(fold.get("metrics") or {}).get(name) for name in _FOLD_METRICS]
-        + [fold.get("threshold"), fold.get("seconds")]
+        + [fold.get("threshold"), format_seconds(fold.get("seconds"))]
         for fold in folds
     ]
-    short = {"balanced_accuracy": "bal. acc."}
-    metrics = [Column(METRIC_LABELS[name], short=short.get(name, "")) for name in _FOLD_METRICS]
+    metrics = (METRIC_LABELS[name] for name in _FOLD_METRICS)
+    headers = ["fold", "train", "test", "sources", *metrics, "threshold", "time"]
     chosen = {
         f"fold {fold.get('fold')} chose": format_value(fold["best_params"])
         for fold in folds
         if fold.get("best_params")
     }
     note = "Images and sources (training + test) of each outer fold; no source is in both parts."
-    time = Column("time", kind="seconds")
-    table = Table(["fold", "train", "test", "sources", *metrics, "threshold", time], rows)
-    return Section("Folds", [table, Definitions(chosen)], note)
+    return Section("Folds", [Table(headers, rows), chosen], note)
 
 
 def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:

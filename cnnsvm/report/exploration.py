@@ -16,20 +16,15 @@ from cnnsvm.report.model import (
     Block,
     Card,
     Cell,
-    Column,
-    Definitions,
     Exhibit,
     Gallery,
     Items,
-    Note,
-    Paragraph,
     Picture,
     Plot,
     Plots,
     Report,
     Section,
     Table,
-    facts_of,
 )
 from cnnsvm.report.render import Loader, thumbnail
 from cnnsvm.report.wording import percent
@@ -65,9 +60,11 @@ def exploration_report(
     alarming = bool(found["anomalies"] or format_findings(files))
     sizes = {"n_images": len(files), "n_sources": found["n_sources"]}
     return Report(
-        str(facts.get("title") or "Data set"),
-        facts_of({**facts, **sizes}),
-        note=Note("What stands out", [*findings(found), _what_was_read(found)], alarming=alarming),
+        {**facts, **sizes},
+        "Data set",
+        notes=[*findings(found), _what_was_read(found)],
+        notes_title="What stands out",
+        alarming=alarming,
         cards=_cards(found),
         sections=[
             _classes(found),
@@ -198,7 +195,7 @@ def _classes(found: Mapping[str, Any]) -> Section:
     alt = "Real and fake images by split, as in the table"
     blocks = [
         Table(["split", "real", "fake", "sources"], rows),
-        Paragraph(fakes if found["n_fake"] else ""),
+        fakes if found["n_fake"] else "",
         Plots([Plot(plots.balance_plot(balance), alt)]),
         _kinds(found["kinds"]),
     ]
@@ -238,7 +235,11 @@ def _files(files: pd.DataFrame) -> Section:
         for name, part in own.groupby("format"):
             known = part["quality"].dropna()
             span = f"{known.median():g} ({known.min():g}-{known.max():g})"
-            cells = [len(part), len(part) / len(own), f"{part['bits_a_pixel'].median():.2f}"]
+            cells = [
+                len(part),
+                percent(len(part) / len(own)),
+                f"{part['bits_a_pixel'].median():.2f}",
+            ]
             rows.append([f"{label}, {name}", *cells, span if len(known) else "no JPEG"])
     bits = plots.histograms_plot(files, ["bits_a_pixel"], "Length of the files")
     drawn = [Plot(bits, "Bits per pixel of each class")]
@@ -246,8 +247,8 @@ def _files(files: pd.DataFrame) -> Section:
         quality = plots.histograms_plot(files, ["quality"], "JPEG files")
         note = "Of libjpeg, by the nearest table; encoders with tables of their own only resemble."
         drawn.append(Plot(quality, "Estimated JPEG quality of each class", note))
-    share = Column("share", kind="percent")
-    table = Table(["format", "images", share, "bits per pixel", "JPEG quality"], rows)
+    headers = ["format", "images", "share", "bits per pixel", "JPEG quality"]
+    table = Table(headers, rows)
     note = "Shares are of the class; bits per pixel and quality are medians, the latter with range."
     return Section("Files", [table, Plots(drawn)], note)
 
@@ -290,11 +291,10 @@ def _separation(separation: Mapping[str, Mapping[str, float]]) -> Section:
         "the higher value. Inpainting may change detail and, in lossless files, bits per pixel; "
         "any other difference comes from how the data were made."
     )
-    classes = Column("classes", kind="words")
-    medians = ("real (median)", "fake (median)")
-    table = Table(["feature", classes, "largest gap", "ROC AUC", *medians], rows)
+    headers = ["feature", "classes", "largest gap", "ROC AUC", "real (median)", "fake (median)"]
     meanings = FILE_FEATURES | PIXEL_FEATURES
-    defined = Definitions({_spaced(name): meanings[name] for name in separation})
+    defined = {_spaced(name): meanings[name] for name in separation}
+    table = Table(headers, rows, prose=["classes"])
     return Section("What tells the classes apart", [table, defined], note)
 
 
@@ -359,8 +359,9 @@ def _anomalies(found: Mapping[str, Any]) -> Section:
             for entry in entries
         ]
         lists.append(Items(listed, f"{check} ({len(entries):,})"))
-    means = Column("what it means", kind="words", in_text="no")
-    return Section("Anomalies", [Table(["check", "found", means], rows), *lists])
+    headers = ["check", "found", "what it means"]
+    table = Table(headers, rows, prose=["what it means"])
+    return Section("Anomalies", [table, *lists])
 
 
 def _below(root: str, text: str) -> str:

@@ -1,10 +1,10 @@
 """A report as data; `cnnsvm.report.render` turns it into a page or into text.
 
-Cells of tables are values, not strings: the renderer formats them by type and by the kind of their
-column, so that page and text say the same numbers.
+Cells of tables are values, not strings: the renderer formats them, so that page and text say the
+same numbers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,78 +22,27 @@ class Cell:
     look: str | None = None
 
 
-@dataclass(frozen=True)
-class Column:
-    """What a column of a table is called, and how its values are written.
+@dataclass
+class Table:
+    """Rows of values under headers; the first value of a row is its name.
 
-    Parameters
-    ----------
-    name : str
-    kind : {"auto", "percent", "seconds", "words"}
-        ``"auto"`` goes by type: intervals (mappings of ``value``, ``low``, ``high``) and floats
-        have three decimals, integers separators, None is ``n/a``; ``"percent"`` is for shares and
-        ``"words"`` for prose, which is aligned to the left.
-    in_text : {"all", "value", "no"}
-        Whether plain text has the column: with intervals, with their values alone, or not at all.
-    short : str
-        Heading in plain text, if not the name.
+    Intervals (mappings of ``value``, ``low``, ``high``) and floats are written with three
+    decimals, integers with separators, None as ``n/a``, strings and cells as they are. Columns
+    whose headers are in ``prose`` are aligned to the left.
     """
 
-    name: str
-    kind: str = "auto"
-    in_text: str = "all"
-    short: str = ""
-
-
-class Block:
-    """Something that a section can hold; empty ones are left out."""
-
-    kind: ClassVar[str]
-    in_text: ClassVar[bool] = True  # what is False is on the page only
-
-
-@dataclass
-class Paragraph(Block):
-    """A paragraph."""
-
-    text: str
-    kind: ClassVar[str] = "paragraph"
-
-    def __bool__(self) -> bool:
-        return bool(self.text)
-
-
-@dataclass
-class Table(Block):
-    """Rows of values under columns (a string stands for a plain column); the first is the name."""
-
-    headers: Sequence[Column | str]
+    headers: Sequence[str]
     rows: Sequence[Sequence[Any]]
     title: str = ""
+    prose: Sequence[str] = ()
     kind: ClassVar[str] = "table"
-
-    @property
-    def columns(self) -> list[Column]:
-        """The headers, all as columns."""
-        return [Column(name) if isinstance(name, str) else name for name in self.headers]
 
     def __bool__(self) -> bool:
         return bool(self.rows)
 
 
 @dataclass
-class Definitions(Block):
-    """Names and what they mean."""
-
-    entries: Mapping[str, str]
-    kind: ClassVar[str] = "definitions"
-
-    def __bool__(self) -> bool:
-        return bool(self.entries)
-
-
-@dataclass
-class Items(Block):
+class Items:
     """A list of sentences, or of pairs of a path and what to say of it.
 
     With a ``title`` the page folds the list under it; the renderer cuts long lists.
@@ -117,13 +66,12 @@ class Plot:
 
 
 @dataclass
-class Plots(Block):
+class Plots:
     """Figures side by side, or in one wide column."""
 
     plots: Sequence[Plot]
     wide: bool = False
     kind: ClassVar[str] = "plots"
-    in_text: ClassVar[bool] = False
 
     def __bool__(self) -> bool:
         return bool(self.plots)
@@ -148,22 +96,28 @@ class Exhibit:
 
 
 @dataclass
-class Gallery(Block):
+class Gallery:
     """Exhibits under a title; ``note`` says how they were chosen."""
 
     exhibits: Sequence[Exhibit]
     title: str = ""
     note: str = ""
     kind: ClassVar[str] = "gallery"
-    in_text: ClassVar[bool] = False
 
     def __bool__(self) -> bool:
         return bool(self.exhibits or self.note)
 
 
+#: What a section can hold: a string is a paragraph, a mapping says what names mean.
+Block = str | Mapping[str, str] | Table | Items | Plots | Gallery
+
+
 @dataclass
 class Section:
-    """A title, an introduction and blocks; ``page_only`` sections are not in the text."""
+    """A title, an introduction and blocks, the empty ones left out.
+
+    Plots, galleries and sections that are ``page_only`` are not in the text.
+    """
 
     title: str
     blocks: Sequence[Block]
@@ -172,7 +126,7 @@ class Section:
 
     def __post_init__(self) -> None:
         self.blocks = [block for block in self.blocks if block]
-        self.page_only |= not any(block.in_text for block in self.blocks)
+        self.page_only |= all(isinstance(block, (Plots, Gallery)) for block in self.blocks)
 
 
 @dataclass
@@ -191,82 +145,70 @@ class Card:
 
 
 @dataclass
-class Note:
-    """A box of sentences; ``alarming`` ones are set apart."""
-
-    title: str
-    sentences: Sequence[str]
-    alarming: bool = False
-
-
-@dataclass
 class Report:
     """All that a report says.
 
     Parameters
     ----------
+    facts : mapping
+        All optional: ``title``, ``data``, ``n_images``, ``n_sources``, ``n_folds`` or ``split``
+        (in words) or ``folds``, ``seconds``, ``command``; and for sections at the end:
+        ``warnings``, ``skipped`` (``path`` and ``reason`` each), ``settings``, ``environment``.
     title : str
-    facts : mapping of str to str
-        ``data``, ``size``, ``time``, ``command``: see `facts_of`.
+        Where the facts have none.
     findings : sequence of str
         Sentences; the conclusion first.
-    note : Note or None
-        What the findings rest on.
-    cards, sections
-        Sections without blocks are dropped.
+    notes : sequence of str
+        What the findings rest on, under ``notes_title``; set apart if ``alarming``.
+    cards : sequence of Card
+    sections : sequence of Section
+        Those without blocks are left out.
     files : mapping of str to str
         Contents of the files beside the page, by name: see `cnnsvm.report.render.write_report`.
     name : str
         Of the page, without suffix.
     """
 
+    facts: Mapping[str, Any]
     title: str
-    facts: Mapping[str, str] = field(default_factory=dict)
     findings: Sequence[str] = ()
-    note: Note | None = None
+    notes: Sequence[str] = ()
+    notes_title: str = "How far to trust this"
+    alarming: bool = False
     cards: Sequence[Card] = ()
     sections: Sequence[Section] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     name: str = "report"
 
     def __post_init__(self) -> None:
-        self.sections = [section for section in self.sections if section.blocks]
+        self.title = str(self.facts.get("title") or self.title)
+        sections = [*self.sections, *_provenance(self.facts)]
+        self.sections = [section for section in sections if section.blocks]
+
+    @property
+    def head(self) -> dict[str, str]:
+        """What stands under the title: data, size, time and command."""
+        facts = self.facts
+        n_folds = facts.get("n_folds") or len(facts.get("folds") or [])
+        split = "1 held-out part" if n_folds == 1 else f"{n_folds} folds" if n_folds else ""
+        size = f"{facts['n_images']:,} images" if "n_images" in facts else ""
+        size += f" from {facts['n_sources']:,} sources" if "n_sources" in facts else ""
+        head = {
+            "data": facts.get("data"),
+            "model": facts.get("model"),
+            "size": ", ".join(filter(None, (size, split or facts.get("split")))),
+            "time": format_seconds(facts["seconds"]) if "seconds" in facts else None,
+            "command": facts.get("command"),
+        }
+        return {name: str(value) for name, value in head.items() if value}
 
 
-def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
-    """Collect what a report says under its title.
-
-    Parameters
-    ----------
-    result : mapping
-        ``data``, ``n_images``, ``n_sources``, ``n_folds`` or ``folds`` or ``split`` (in words),
-        ``seconds`` and ``command``, all optional.
-    """
-    n_folds = result.get("n_folds") or len(result.get("folds") or [])
-    split = "1 held-out part" if n_folds == 1 else f"{n_folds} folds" if n_folds else ""
-    size = f"{result.get('n_images', '?')} images from {result.get('n_sources', '?')} sources"
-    facts = {
-        "data": result.get("data"),
-        "size": ", ".join(filter(None, (size, split or result.get("split")))),
-        "time": format_seconds(result["seconds"]) if "seconds" in result else None,
-        "command": result.get("command"),
-    }
-    return {name: str(value) for name, value in facts.items() if value}
-
-
-def provenance(result: Mapping[str, Any]) -> Iterable[Section]:
-    """Make the sections of warnings, skipped images, settings and environment.
-
-    Parameters
-    ----------
-    result : mapping
-        ``warnings``, ``skipped`` (``path`` and ``reason`` each), ``settings`` and
-        ``environment``, all optional.
-    """
-    warnings = [str(text) for text in result.get("warnings") or []]
-    skipped = [(str(entry["path"]), entry["reason"]) for entry in result.get("skipped") or []]
+def _provenance(facts: Mapping[str, Any]) -> Iterator[Section]:
+    """Make the sections of warnings, skipped images, settings and environment."""
+    warnings = [str(text) for text in facts.get("warnings") or []]
+    skipped = [(str(entry["path"]), entry["reason"]) for entry in facts.get("skipped") or []]
     yield Section(f"Warnings ({len(warnings)})", [Items(warnings)])
     yield Section(f"Skipped images ({len(skipped)})", [Items(skipped)])
     for name in ("settings", "environment"):
-        values = {key: format_value(value) for key, value in (result.get(name) or {}).items()}
-        yield Section(name.capitalize(), [Definitions(values)], page_only=True)
+        values = {key: format_value(value) for key, value in (facts.get(name) or {}).items()}
+        yield Section(name.capitalize(), [values], page_only=True)

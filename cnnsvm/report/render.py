@@ -19,8 +19,8 @@ from PIL import Image
 
 from cnnsvm.data.images import load_image
 from cnnsvm.io.files import write_text
-from cnnsvm.report.model import Cell, Column, Report, Table
-from cnnsvm.report.wording import format_interval, format_number, format_seconds, percent
+from cnnsvm.report.model import Cell, Report, Table
+from cnnsvm.report.wording import format_interval, format_number
 
 logger = logging.getLogger(__name__)
 
@@ -151,44 +151,62 @@ def to_png(figure: Any) -> bytes:
     return buffer.getvalue()
 
 
-def format_cell(value: Any, column: Column, *, short: bool = False) -> str:
+def format_cell(value: Any, *, short: bool = False) -> str:
     """Write a value of a table; of an interval only the value if ``short``."""
     if isinstance(value, (str, Cell)):
         return value if isinstance(value, str) else value.text
-    if column.kind == "seconds":
-        return format_seconds(value)
     if isinstance(value, Mapping):
         return format_number(value.get("value")) if short else format_interval(value)
-    if isinstance(value, (int, np.integer)):
-        return f"{value:,}"
-    return percent(value) if column.kind == "percent" else format_number(value)
+    return f"{value:,}" if isinstance(value, (int, np.integer)) else format_number(value)
 
 
 def aligned(table: Table) -> str:
     """Write a table as text: names and prose to the left, numbers to the right.
 
-    A name of more than 24 characters gets a line of its own, so that one long name does not push
-    the numbers off the screen.
+    A name of more than 24 characters gets a line of its own. What is wider than a line has its
+    headers broken, then intervals shortened to their values, from the last column on, and then
+    columns of prose left out.
     """
-    columns = [(i, column) for i, column in enumerate(table.columns) if column.in_text != "no"]
-    headers = [column.short or column.name for _, column in columns]
-    rows = [
-        [format_cell(row[i], column, short=column.in_text == "value") for i, column in columns]
-        for row in table.rows
+    names = [format_cell(row[0]) for row in table.rows]
+    columns = [[format_cell(row[i]) for row in table.rows] for i in range(len(table.headers))]
+    columns[0] = ["" if len(name) > _NAME_WIDTH else name for name in names]
+    headers = [[header] for header in table.headers]
+    if _width(headers, columns) > WIDTH:
+        headers = [_broken(*pair) for pair in zip(table.headers, columns, strict=True)]
+    for i in reversed(range(1, len(headers))):
+        if _width(headers, columns) > WIDTH:
+            columns[i] = [format_cell(row[i], short=True) for row in table.rows]
+            headers[i] = _broken(table.headers[i], columns[i])
+    for i in reversed(range(1, len(headers))):
+        if _width(headers, columns) > WIDTH and table.headers[i] in table.prose:
+            del headers[i], columns[i]
+    height = max(map(len, headers))
+    padded = [
+        _padded([""] * (height - len(header)) + header + column, i == 0 or is_prose)
+        for i, (header, column) in enumerate(zip(headers, columns, strict=True))
+        for is_prose in [" ".join(header) in table.prose]
     ]
-    long = [len(name) > _NAME_WIDTH and bool(rest) for name, *rest in rows]
-    padded = [["", *row[1:]] if wide else row for row, wide in zip(rows, long, strict=True)]
-    widths = [max(map(len, cells)) for cells in zip(headers, *padded, strict=True)]
-    left = [i == 0 or column.kind == "words" for i, column in columns]
-    lines = [_line(headers, widths, left)]
-    for row, cells, wide in zip(rows, padded, long, strict=True):
-        lines += [f"  {row[0]}"] * wide + [_line(cells, widths, left)]
-    return "\n".join(lines)
+    lines = ["  " + "  ".join(cells).rstrip() for cells in zip(*padded, strict=True)]
+    for i in reversed(range(len(names))):
+        if len(names[i]) > _NAME_WIDTH:
+            lines.insert(height + i, f"  {names[i]}")
+    return "\n".join(line for line in lines if line.strip())
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:
-    looks = zip(cells, widths, left, strict=True)
-    return "  " + "  ".join(f"{c:<{w}}" if side else f"{c:>{w}}" for c, w, side in looks).rstrip()
+def _broken(header: str, cells: Sequence[str]) -> list[str]:
+    """Break a header over lines that are as wide as its column."""
+    width = max(map(len, [*cells, *header.split()]), default=1)
+    return textwrap.wrap(header, width, break_long_words=False) or [""]
+
+
+def _width(headers: Sequence[list[str]], columns: Sequence[list[str]]) -> int:
+    pairs = zip(headers, columns, strict=True)
+    return sum(2 + max(map(len, header + column)) for header, column in pairs)
+
+
+def _padded(cells: Sequence[str], to_the_left: bool) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.ljust(width) if to_the_left else cell.rjust(width) for cell in cells]
 
 
 @cache

@@ -8,7 +8,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from architecture_search.search import Proxy
-from cnnsvm.report.model import Note, Report, Section, Table, provenance
+from cnnsvm.report.model import Report, Section, Table
 from cnnsvm.report.wording import format_number
 
 SCORES = {"auc": "AUC", "iou": "IoU"}
@@ -75,17 +75,16 @@ def search_report(result: Mapping[str, Any]) -> Report:
         )
     ]
     return Report(
+        result,
         "Architecture search",
-        {"command": result["command"]} if "command" in result else {},
         findings=[
             f"AUC after the same training: {compared}.",
             f"Candidates: {tried}; best AUC in the search {best}.",
         ],
-        note=Note("How far to trust this", NOTE),
+        notes=NOTE,
         sections=[
             Section("Scores", [Table(["genotype", *headers], [[n, *r] for n, r in means.items()])]),
             Section("Cells", [Table(["cell", "found", "published"], cells)]),
-            *provenance(result),
         ],
         name="genotype",
     )

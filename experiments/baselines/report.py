@@ -7,28 +7,23 @@ import pandas as pd
 
 from baselines.comparison import ALL, COMPARED, FALSE_ALARMS, Comparison
 from baselines.plot import Found, comparison_plot, of_all_fakes
-from cnnsvm.report.model import (
-    Column,
-    Definitions,
-    Note,
-    Plot,
-    Plots,
-    Report,
-    Section,
-    Table,
-    facts_of,
-    provenance,
-)
+from cnnsvm.report.model import Plot, Plots, Report, Section, Table
 from cnnsvm.report.render import to_csv, to_json
-from cnnsvm.report.wording import METRIC_LABELS, format_interval, interval_of, is_number
+from cnnsvm.report.wording import (
+    METRIC_LABELS,
+    format_interval,
+    format_seconds,
+    interval_of,
+    is_number,
+)
 
-#: Column of a summary -> column of the tables.
+#: Column of a summary -> header of the tables.
 COLUMNS = {
-    "roc_auc": Column("ROC AUC"),
-    "balanced_accuracy": Column("balanced accuracy"),
-    "recall": Column("fakes found", in_text="value", short="found"),
-    FALSE_ALARMS: Column("false alarms", in_text="value", short="alarms"),
-    "ece": Column("ECE"),
+    "roc_auc": "ROC AUC",
+    "balanced_accuracy": "balanced accuracy",
+    "recall": "fakes found",
+    FALSE_ALARMS: "false alarms",
+    "ece": "ECE",
 }
 PROTOCOL = (
     "All designs were fitted and judged on the same folds, which separate no source from its "
@@ -50,8 +45,7 @@ def comparison_report(found: Found, facts: Mapping[str, Any], stem: str = "bench
     found : mapping of str to Comparison
         Results by what the files went through ("png", "jpeg:75"), designs the same in each.
     facts : mapping
-        ``title``, ``designs`` (name to description), and what `facts_of` and `provenance` take;
-        all of them optional.
+        ``designs`` (name to description), and those of a `Report`.
     stem : str
     """
     alt = "ROC AUC and balanced accuracy by design, with the values of the tables below"
@@ -68,15 +62,14 @@ def comparison_report(found: Found, facts: Mapping[str, Any], stem: str = "bench
         for codec, each in found.items()
     }
     return Report(
-        str(facts.get("title") or "Benchmark"),
-        facts_of(facts),
+        facts,
+        "Benchmark",
         findings=[f"{codec}: {text}" if len(found) > 1 else text for codec, text in said.items()],
-        note=Note("How far to trust this", PROTOCOL),
+        notes=PROTOCOL,
         sections=[
-            Section("Designs", [Definitions(facts.get("designs") or {})], page_only=True),
+            Section("Designs", [facts.get("designs") or {}], page_only=True),
             Section("Plot", [Plots([Plot(comparison_plot(found), alt)], wide=True)]),
             *(_results(codec, comparison) for codec, comparison in found.items()),
-            *provenance(facts),
         ],
         files={
             f"{stem}.json": to_json({**facts, "protocol": " ".join(PROTOCOL), "results": results}),
@@ -132,10 +125,10 @@ def _scores(comparison: Comparison) -> Table:
     rows = [
         [row["design"]]
         + [row[name] if name == "ece" else interval_of(row, name) for name in COLUMNS]
-        + [float(seconds[row["design"]])]
+        + [format_seconds(seconds[row["design"]])]
         for row in of_all_fakes(comparison)
     ]
-    return Table(["design", *COLUMNS.values(), Column("time", kind="seconds")], rows)
+    return Table(["design", *COLUMNS.values(), "time"], rows)
 
 
 def _variants(comparison: Comparison) -> Table:

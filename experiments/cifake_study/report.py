@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.features.trainer import best_epoch
-from cnnsvm.report.model import Column, Note, Plot, Plots, Report, Section, Table, provenance
+from cnnsvm.report.model import Plot, Plots, Report, Section, Table
 from cnnsvm.report.plots import training_plot
 from cnnsvm.report.render import to_csv, to_json
 from cnnsvm.report.wording import format_interval, format_number
@@ -34,19 +34,18 @@ def backbones_report(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
     rows : sequence of mapping
         As `cifake_study.backbones.judge_variants` returns them.
     facts : mapping
-        ``title``, ``command``, ``n_train``, ``n_test``, and what `provenance` takes.
+        ``n_train``, ``n_test``, and those of a `Report`.
     """
-    size = f"{facts['n_train']:,} images to train on, {facts['n_test']:,} judged"
+    split = f"{facts['n_train']:,} images to train on, {facts['n_test']:,} judged"
     drawn = Plot(training_plot(_curves(rows)), "Loss, accuracy and AUC over the epochs")
     return Report(
-        facts["title"],
-        {"size": size, "command": facts["command"]},
+        {**facts, "split": split},
+        "Backbones",
         findings=[_best(rows)],
-        note=Note("How far to trust this", PROTOCOL),
+        notes=PROTOCOL,
         sections=[
-            Section("Side by side", [_table(rows)]),
+            Section("Side by side", _tables(rows)),
             Section("Training", [Plots([drawn], wide=True)]),
-            *provenance(facts),
         ],
         files={
             "backbones.csv": to_csv(pd.DataFrame(map(_flat, rows))),
@@ -128,20 +127,23 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    cells = []
+def _tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Make a table of the accuracy and the cost, and one of the other metrics."""
+    first, second = [], []
     for row in rows:
-        scores = [row[head]["metrics"][metric] for metric in METRICS for head in HEADS]
+        scores = {metric: [row[head]["metrics"][metric] for head in HEADS] for metric in METRICS}
         cost = [f"{row['parameters'] / 1e6:.2f} M", f"{row['minutes']:.1f}"]
         cost.append(f"{row['images_a_second']:,.0f}")
-        cells.append([row["name"], *scores, row["network"]["difference"], *cost])
-    columns = [
-        Column(f"{METRICS[m]}, {head}", in_text="all" if m == "accuracy" else "no")
-        for m in METRICS
-        for head in HEADS.values()
+        first.append([row["name"], *scores["accuracy"], row["network"]["difference"], *cost])
+        second.append([row["name"], *scores["f1"], *scores["roc_auc"]])
+    accuracy, *others = (
+        [f"{name}, {head}" for head in HEADS.values()] for name in METRICS.values()
+    )
+    costs = ("own layer - SVM", "parameters", "minutes", "images/s")
+    return [
+        Table(["backbone", *accuracy, *costs], first),
+        Table(["backbone", *others[0], *others[1]], second, "Other metrics"),
     ]
-    difference = Column("own layer - SVM", in_text="no")
-    return Table(["backbone", *columns, difference, "parameters", "minutes", "images/s"], cells)
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,17 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.report.model import (
-    Card,
-    Definitions,
-    Note,
-    Plot,
-    Plots,
-    Report,
-    Section,
-    facts_of,
-    provenance,
-)
+from cnnsvm.report.model import Card, Plot, Plots, Report, Section
 from cnnsvm.report.render import to_csv, to_json
 from cnnsvm.report.wording import format_interval, interval_of, is_number
 from localization_study.controls import EVERY_PIXEL
@@ -58,15 +48,15 @@ def localization_report(study: Study, costs: Costs, facts: Mapping[str, Any]) ->
         By design, see `localization_study.cost.measure_cost`.
     facts : mapping
         ``tables``, ``kinds``, ``main``, ``policy``, ``designs``, ``sizes`` and ``has_greys`` of
-        the plan; optional: ``title``, and what `facts_of` and `provenance` take.
+        the plan, and those of a `Report`.
     """
     results: dict[str, Any] = {"fits": study.fits, "costs": costs}
     results |= {"summary": _records(study.summary), "controls": _records(study.controls)}
     return Report(
-        str(facts.get("title") or "Localisation"),
-        facts_of(facts),
+        facts,
+        "Localisation",
         findings=_findings(study, facts),
-        note=Note("How far to trust this", [PROTOCOL, READINGS]),
+        notes=[PROTOCOL, READINGS],
         cards=[
             Card.of(f"IoU, {design}, {facts['main']}", interval)
             for design, interval in _on_main(study, facts).items()
@@ -74,9 +64,8 @@ def localization_report(study: Study, costs: Costs, facts: Mapping[str, Any]) ->
         sections=[
             Section("Plots", [Plots(_plots(study, facts))]),
             *study_tables(study, costs, facts),
-            Section("Scores", [Definitions(MEANINGS)], page_only=True),
+            Section("Scores", [MEANINGS], page_only=True),
             Section("Overlays", example_galleries(study.examples)),
-            *provenance(facts),
         ],
         files={
             "localization.json": to_json({**facts, "protocol": PROTOCOL, **results}),

@@ -9,10 +9,11 @@ import pandas as pd
 from cnnsvm.evaluation.localization_records import ORIGINAL
 from cnnsvm.localization.collapse import best_epoch
 from cnnsvm.localization.masks import POLICIES
-from cnnsvm.report.model import Column, Section, Table
+from cnnsvm.report.model import Section, Table
 from cnnsvm.report.wording import (
     LOCALIZATION_SCORES,
     Row,
+    format_seconds,
     interval_of,
     is_number,
     localization_cells,
@@ -81,12 +82,8 @@ def study_tables(study: Study, costs: Costs, facts: Mapping[str, Any]) -> Iterat
     yield _fits(study.fits)
 
 
-def _section(title: str, note: str, headers: Sequence[Column | str], rows: list[Any]) -> Section:
-    values = [
-        Column(header, in_text="value") if isinstance(header, str) else header
-        for header in headers[1:]
-    ]
-    return Section(title, [Table([headers[0], *values], rows)], note)
+def _section(title: str, note: str, headers: Sequence[str], rows: list[Any]) -> Section:
+    return Section(title, [Table(headers, rows)], note)
 
 
 def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str]) -> Section:
@@ -110,8 +107,8 @@ def _details(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
         if row["design"] in facts["designs"] and row["judged_on"] == row["trained_on"]
     ]
     note = "Each localiser on held-out images of the kind that it was trained on."
-    columns = [Column(name) for name in LOCALIZATION_SCORES.values()]
-    return _section("All scores", note, ["localiser", "n", *columns], rows)
+    headers = ["localiser", "n", *LOCALIZATION_SCORES.values()]
+    return _section("All scores", note, headers, rows)
 
 
 def _cross(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
@@ -197,14 +194,22 @@ def _fits(fits: Sequence[Mapping[str, Any]]) -> Section:
         name = f"{fit['design']}, {fit['trained_on']}, {fit['policy']}"
         iou = None if best is None else history[best].get("valid_iou")
         rows.append(
-            [name, fit.get("n_images"), len(history), n_attempts, state, iou, fit.get("seconds")]
+            [
+                name,
+                fit.get("n_images"),
+                len(history),
+                n_attempts,
+                state,
+                iou,
+                format_seconds(fit.get("seconds")),
+            ]
         )
     headers = ["localiser", "images", "epochs", "attempts", "best epoch", "validation IoU"]
     note = (
         "The time is that of the last uninterrupted part. A best epoch that is not learning is a "
         "localiser of no use."
     )
-    return _section("Training", note, [*headers, Column("time", kind="seconds")], rows)
+    return _section("Training", note, [*headers, "time"], rows)
 
 
 def _cell(own: pd.DataFrame, trained_on: str, judged_on: str, column: str) -> Any:

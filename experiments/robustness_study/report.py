@@ -6,43 +6,31 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.evaluation.corruptions import CLEAN, MEANINGS, kind_of
-from cnnsvm.report.model import (
-    Card,
-    Column,
-    Definitions,
-    Note,
-    Plot,
-    Plots,
-    Report,
-    Section,
-    Table,
-    facts_of,
-    provenance,
-)
+from cnnsvm.report.model import Card, Plot, Plots, Report, Section, Table
 from cnnsvm.report.render import to_csv, to_json
 from cnnsvm.report.wording import Row, interval_of, is_number, outcome
 from robustness_study.plot import robustness_plot, shown_variants
 from robustness_study.study import ALL
 
-#: Column of the summary -> column of the tables.
+#: Column of the summary -> header of the tables.
 COLUMNS = {
-    "roc_auc": Column("ROC AUC"),
-    "roc_auc_change": Column("change from clean"),
-    "balanced_accuracy": Column("balanced accuracy", in_text="value", short="bal. acc."),
-    "detection_rate": Column("fakes found", in_text="value", short="found"),
-    "false_alarm_rate": Column("false alarms", in_text="value", short="alarms"),
-    "ece": Column("ECE", in_text="value"),
+    "roc_auc": "ROC AUC",
+    "roc_auc_change": "change from clean",
+    "balanced_accuracy": "balanced accuracy",
+    "detection_rate": "fakes found",
+    "false_alarm_rate": "false alarms",
+    "ece": "ECE",
 }
 CLASSES = {
-    "class_balanced_accuracy": Column("balanced accuracy"),
-    "class_ece": Column("ECE of the named class"),
+    "class_balanced_accuracy": "balanced accuracy",
+    "class_ece": "ECE of the named class",
 }
 VERDICTS = {
-    "verdict_false_alarm_rate": Column("originals said to be fake", "auto", "value", "alarms"),
-    "originals_unsure_rate": Column("originals unsure", in_text="value"),
-    "verdict_detection_rate": Column("fakes said to be fake", "auto", "value", "found"),
-    "verdict_miss_rate": Column("fakes said to be original", "auto", "value", "missed"),
-    "fakes_unsure_rate": Column("fakes unsure", in_text="value"),
+    "verdict_false_alarm_rate": "originals said to be fake",
+    "originals_unsure_rate": "originals unsure",
+    "verdict_detection_rate": "fakes said to be fake",
+    "verdict_miss_rate": "fakes said to be original",
+    "fakes_unsure_rate": "fakes unsure",
 }
 FROZEN = (
     "The detector and its threshold are frozen: nothing was fitted, calibrated or chosen on "
@@ -66,25 +54,24 @@ def robustness_report(
     summary : DataFrame
         As `robustness_study.study.summarise_robustness` returns it.
     facts : mapping
-        ``title``, and what `facts_of` and `provenance` take; all of them optional.
+        Those of a `Report`.
     """
     kinds = {name: MEANINGS[kind_of(name)] for name in summary["degradation"].unique()}
     meanings = {kind_of(name): meaning for name, meaning in kinds.items()}
     alt = "ROC AUC and false-alarm rate by degradation, with the values of the tables below"
     overall = _of_all_fakes(summary)
     return Report(
-        str(facts.get("title") or "Robustness"),
-        facts_of(facts),
+        facts,
+        "Robustness",
         findings=describe_robustness(summary),
-        note=Note("How far to trust this", FROZEN),
+        notes=FROZEN,
         cards=_cards(overall),
         sections=[
             Section("Plot", [Plots([Plot(robustness_plot(summary), alt)], wide=True)]),
             *(_of_variant(summary, variant) for variant in shown_variants(summary)),
             _section("Each class named (original, and each kind of fake)", overall, CLASSES),
             _section("Verdicts, which may be unsure", overall, VERDICTS),
-            Section("Degradations", [Definitions(meanings)], page_only=True),
-            *provenance(facts),
+            Section("Degradations", [meanings], page_only=True),
         ],
         files={
             "robustness.json": to_json(
@@ -139,7 +126,7 @@ def _cards(rows: Mapping[str, Row]) -> list[Card]:
     for column, worst in (("roc_auc", min), ("false_alarm_rate", max)):
         chosen = [CLEAN if CLEAN in rows else None, _extreme(rows, column, worst)]
         for name in dict.fromkeys(name for name in chosen if name is not None):
-            label = f"{COLUMNS[column].name}, {name}"
+            label = f"{COLUMNS[column]}, {name}"
             cards.append(Card.of(label, interval_of(rows[name], column)))
     return cards
 
@@ -152,7 +139,7 @@ def _of_variant(summary: pd.DataFrame, variant: str) -> Section:
     return _section(heading, {row["degradation"]: row for row in part.to_dict("records")}, COLUMNS)
 
 
-def _section(title: str, rows: Mapping[str, Row], columns: Mapping[str, Column]) -> Section:
+def _section(title: str, rows: Mapping[str, Row], columns: Mapping[str, str]) -> Section:
     """List rows, one a degradation; an empty section if they lack the columns."""
     cells = [
         [name, *(_cell(row, column) for column in columns)]

@@ -5,18 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.report.model import (
-    Card,
-    Column,
-    Note,
-    Plot,
-    Plots,
-    Report,
-    Section,
-    Table,
-    facts_of,
-    provenance,
-)
+from cnnsvm.report.model import Card, Plot, Plots, Report, Section, Table
 from cnnsvm.report.render import to_csv, to_json
 from cnnsvm.report.wording import Row, format_number, interval_of, is_number, outcome
 from robustness_study.plot import shown_variants
@@ -42,7 +31,6 @@ GROWTH = (
     "not yet among them, so over fewer in each line; 'never added' is the mean over the same "
     "families throughout."
 )
-RATES = [Column(name, in_text="value") for name in ("found", "alarms")]
 
 
 def transfer_report(
@@ -57,19 +45,18 @@ def transfer_report(
     summary : DataFrame
         As `transfer_study.summary.summarise_transfer` returns it.
     facts : mapping
-        ``title``, and what `facts_of` and `provenance` take; all of them optional.
+        Those of a `Report`.
     """
     alt = "ROC AUC by engine, unseen and seen, with the values of the tables below"
     return Report(
-        str(facts.get("title") or "Unseen engines"),
-        facts_of(facts),
+        facts,
+        "Unseen engines",
         findings=describe_transfer(summary),
-        note=Note("How far to trust this", _notes(summary)),
+        notes=_notes(summary),
         cards=_cards(summary),
         sections=[
             Section("Plot", [Plots([Plot(transfer_plot(summary), alt)], wide=True)]),
             *_tables(summary),
-            *provenance(facts),
         ],
         files={
             "leave-one-out.json": to_json({**facts, "summary": _nested(summary)}),
@@ -126,13 +113,13 @@ def _families(part: pd.DataFrame, order: list[str]) -> Table:
     )
     rows = [
         [_with_count(name, unseen[name]), _value(unseen[name], "roc_auc")]
-        + [_value(seen.get(name), "roc_auc"), _value(unseen[name], "roc_auc_change")]
+        + [_value(unseen[name], "roc_auc_change"), _value(seen.get(name), "roc_auc")]
         + [_value(unseen[name], column) for column in METRICS[1:]]
         for name in [*order, MEAN]
         if name in unseen
     ]
-    seen_column = Column("seen", in_text="value")
-    return Table(["left out (fakes)", "ROC AUC", seen_column, "change from seen", *RATES], rows)
+    headers = ["left out (fakes)", "ROC AUC", "change from seen", "seen", "found", "alarms"]
+    return Table(headers, rows)
 
 
 def _externals(part: pd.DataFrame) -> Table:
@@ -144,7 +131,7 @@ def _externals(part: pd.DataFrame) -> Table:
         + [_value(row, column) for column in METRICS[1:]]
         for name, row in _by_name(far[far["fit"] == ALL_FAMILIES]).items()
     ]
-    return Table(["data set (fakes)", "ROC AUC, all", "least", "most", *RATES], rows)
+    return Table(["data set (fakes)", "ROC AUC, all", "least", "most", "found", "alarms"], rows)
 
 
 def _growth(part: pd.DataFrame) -> Table:

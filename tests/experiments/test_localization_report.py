@@ -80,12 +80,8 @@ def by_title(study):
     found = {}
     for section in study_tables(study, COSTS, facts()):
         for table in section.blocks:
-            rows = [
-                [format_cell(v, c, short=True) for v, c in zip(row, table.columns, strict=True)]
-                for row in table.rows
-            ]
-            headers = [column.name for column in table.columns]
-            found[section.title] = {"headers": headers, "rows": rows, "note": section.note}
+            rows = [[format_cell(value, short=True) for value in row] for row in table.rows]
+            found[section.title] = {"headers": table.headers, "rows": rows, "note": section.note}
     return found
 
 
@@ -251,7 +247,7 @@ def test_an_example_shows_truth_beside_prediction(example):
     red = drawn["overlay"].astype(int)
     assert (red[15:, 1:-1, 0] - red[15:, 1:-1, 2]).min() > 100
     assert (red[:10, :, 0] == red[:10, :, 2]).all()
-    page, _ = check_report(Report("x", sections=[Section("y", example_galleries([example]))]))
+    page, _ = check_report(Report({}, "x", sections=[Section("y", example_galleries([example]))]))
     assert page.tags.count("img") == 4
     assert "a<b>" in page.said
     assert "IoU 0.250" in page.said
@@ -259,7 +255,7 @@ def test_an_example_shows_truth_beside_prediction(example):
 
 def test_an_example_that_is_gone_is_said(example, tmp_path):
     (tmp_path / "p.png").unlink()
-    page, _ = check_report(Report("x", sections=[Section("y", example_galleries([example]))]))
+    page, _ = check_report(Report({}, "x", sections=[Section("y", example_galleries([example]))]))
     assert page.said.count("not available") == 4
     assert example_galleries([]) == []
 

@@ -62,17 +62,17 @@ def test_the_conclusion_follows_the_worst_verdict(checks, conclusion):
 
 def test_how_much_was_looked_at_is_told():
     _, words = said(PASSED, data="records/manifest.parquet")
-    for part in ("records/manifest.parquet", "12000 images from 2000 sources", "1 min 15 s"):
+    for part in ("records/manifest.parquet", "12,000 images from 2,000 sources", "1 min 15 s"):
         assert part in words
-    assert "2000 images from 1000 sources" in words
+    assert "2,000 images from 1,000 sources" in words
 
 
 def test_what_was_left_out_is_listed():
     left_out = [{"path": f"{i}.png", "reason": "truncated"} for i in range(14)]
     _, words = said(PASSED, left_out=left_out)
-    for part in ("Left out (14)", "0.png: truncated", "and 4 more"):
+    for part in ("Skipped images (14)", "0.png: truncated", "and 4 more"):
         assert part in words
-    assert "Left out" not in said(PASSED)[0]
+    assert "Skipped" not in said(PASSED)[0]
 
 
 def test_what_holds_for_several_checks_is_said_once():

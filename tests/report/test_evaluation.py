@@ -81,10 +81,10 @@ def test_whatever_users_provide_is_escaped(result, predictions, loader):
 
 
 def test_a_leak_is_shown_in_words_and_not_in_colour_alone(result, predictions, loader):
-    assert not evaluation_report(result, predictions, loader=loader).note.alarming
+    assert not evaluation_report(result, predictions, loader=loader).alarming
     result["controls"]["metadata"]["verdict"] = "above chance"
     report = evaluation_report(result, predictions, loader=loader)
-    assert report.note.alarming
+    assert report.alarming
     page, _ = check_report(report)
     assert "⚠ above chance" in page.said
     assert "alarm" in dict(page.attributes)["class"] or ("class", "note alarm") in page.attributes
@@ -124,7 +124,7 @@ def test_further_tables_have_their_title_and_note(result, predictions, loader):
 
 def test_one_held_out_part_is_no_fold(result, predictions, loader):
     result["folds"] = result["folds"][:1]
-    assert "1 held-out part" in evaluation_report(result, predictions, loader=loader).facts["size"]
+    assert "1 held-out part" in evaluation_report(result, predictions, loader=loader).head["size"]
 
 
 def test_the_surest_mistakes_come_first(wrong, loader):

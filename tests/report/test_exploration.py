@@ -95,7 +95,7 @@ def test_anomalies_are_listed_without_the_folders_that_all_share(records):
     odd.loc[1, "path"] = gone
     odd.loc[2, "mask_path"] = None
     report = exploration_report(explore(odd, progress=False), {})
-    assert report.note.alarming
+    assert report.alarming
     page, text = check_report(report)
     assert "⚠ 1" in page.said
     for said in (page.said, text):
