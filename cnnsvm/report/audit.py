@@ -34,9 +34,10 @@ _CONCLUSIONS = {
 }
 _CONCLUSIONS[NOT_CHECKED] = _CONCLUSIONS[PASS] + " Some could not be made."
 _BLIND_SPOTS = (
-    "Not seen by any check: resizes by 2, 4 or 8 and their fractions, whose traces an engine leaves too; resizes by a few "
-    "per cent; a JPEG before a crop or a resize; filters on one class; what header entries say "
-    "(their names are compared); and what the images show."
+    "Not seen by any check: resizes by 2, 4 or 8 and their fractions, whose traces an "
+    "engine leaves too; resizes by a few per cent; a JPEG before a crop or a resize; "
+    "filters on one class; what header entries say (their names are compared); "
+    "and what the images show."
 )
 _TITLES = {LEAK: "Leaks", WARNING: "Warnings", NOT_CHECKED: "Not checked", PASS: "Passed"}
 
