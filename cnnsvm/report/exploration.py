@@ -193,7 +193,7 @@ def _classes(found: Mapping[str, Any]) -> Section:
         fakes = f"Fakes of a source: {', '.join(parts)}."
     rows = [[str(name), *map(int, row)] for name, *row in balance.itertuples()]
     alt = "Real and fake images by split, as in the table"
-    blocks = [
+    blocks: list[Block] = [
         Table(["split", "real", "fake", "sources"], rows),
         fakes if found["n_fake"] else "",
         Plots([Plot(plots.balance_plot(balance), alt)]),
