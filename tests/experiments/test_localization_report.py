@@ -161,13 +161,11 @@ def test_costs_are_said_in_millions_and_billions(study):
     assert row[:5] == ["fcn", "2.5", "3", "12.5", "40"]
 
 
-def test_the_page_has_intervals_and_the_text_values(study):
+def test_page_and_text_have_every_number(study):
     page, text = check_report(localization_report(study, COSTS, facts(warnings=["<bad>"])))
     for said in (page.said, text):
         for part in ("Where <it> was", "a<b> spliced", "<bad>", "A regenerated one went through"):
             assert part in said
-    table = text.split("iid: trained on, judged on\n")[1].split("\n\n")[0]
-    assert "[" not in table.split(". ")[0]
     (row,) = [r for r in study.summary.to_dict("records") if is_main(r, "iid")]
     low, high = row["per_image_iou_low"], row["per_image_iou_high"]
     assert f"{row['per_image_iou']:.3f} [{low:.3f}, {high:.3f}]" in page.cells
