@@ -180,9 +180,9 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
     """Fit all that a run fits on shuffled labels, of fewer images."""
     from cifake_study.holdout import draw_groups, evaluate_held_out
     from cnnsvm.data.readers.cifake import auxiliary_labels
-    from cnnsvm.evaluation.cross_validation import shuffled_labels
     from cnnsvm.evaluation.negative_controls import SHUFFLED as MEANING
     from cnnsvm.evaluation.negative_controls import summarise_control
+    from cnnsvm.evaluation.protocol import shuffled_labels
 
     rows = train[draw_groups(cifake.groups[train], SHUFFLED, args.seed)]
     judged = test[draw_groups(cifake.groups[test], SHUFFLED, args.seed)]

@@ -42,9 +42,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
     from cnnsvm.data.readers.archives import data_name
-    from cnnsvm.evaluation.preparation import prepare
+    from cnnsvm.evaluation.preparation import leave_out_seen_by, prepare
     from cnnsvm.evaluation.protocol import describe_environment, run_study
-    from cnnsvm.evaluation.training_overlap import leave_out_seen_by
     from cnnsvm.report import render_text, write_report
     from cnnsvm.report.evaluation import evaluation_report
 

@@ -139,8 +139,8 @@ def describe(
 def run(args: argparse.Namespace) -> int:
     """Prepare, fit and judge, report."""
     from cnnsvm.data.readers.archives import data_name
+    from cnnsvm.evaluation.preparation import leave_out_seen_by
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.evaluation.training_overlap import leave_out_seen_by
     from cnnsvm.report import render_text, write_report
     from transfer_study.joining import join_manifests
     from transfer_study.report import transfer_report

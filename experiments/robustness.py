@@ -106,9 +106,8 @@ def describe(args: argparse.Namespace, name: str, detector: Any, prepared: Any) 
 def run(args: argparse.Namespace) -> int:
     """Prepare, judge, report."""
     from cnnsvm.data.readers.archives import data_name
-    from cnnsvm.evaluation.preparation import prepare
+    from cnnsvm.evaluation.preparation import leave_out_seen, leave_out_seen_by, prepare
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.evaluation.training_overlap import leave_out_seen, leave_out_seen_by
     from cnnsvm.report import render_text, write_report
     from robustness_study.report import robustness_report
     from robustness_study.study import summarise_robustness

@@ -51,13 +51,13 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Localise in what is not done yet, write the table; status 1 if an image failed."""
-    from cnnsvm.evaluation.runs import claim
+    from cnnsvm.evaluation.runs import RunDirectory
     from cnnsvm.io.files import write_text
     from cnnsvm.io.progress import show_progress
 
     images = list_input(args.input, args.output)
     localizer = load_localizer(args)
-    claim(args.output, _fingerprint(localizer, args.model), TABLE)
+    RunDirectory(args.output, _fingerprint(localizer, args.model), results=TABLE)
     table = args.output / TABLE
     done = read_finished(table)
     rows, fresh = [], 0

@@ -80,8 +80,7 @@ def read_pictures(
     Sources that ``trained``, the folder of a localiser, has learnt from are left out.
     """
     from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
-    from cnnsvm.evaluation.preparation import prepare
-    from cnnsvm.evaluation.training_overlap import leave_out_seen
+    from cnnsvm.evaluation.preparation import leave_out_seen, prepare
 
     prepared = prepare(
         args.data,

@@ -11,7 +11,11 @@ import pandas as pd
 
 from cnnsvm.data.images import LOSSY, ImageError, find_bad_images, read_header
 from cnnsvm.data.manifest import find_bad_rows
+from cnnsvm.data.near_duplicates import pick_paths
 from cnnsvm.data.readers import merge_near_duplicates, open_dataset, write_samples
+from cnnsvm.detection.detector import InpaintDetector
+from cnnsvm.detection.pretrained import find_near, training_hashes
+from cnnsvm.detection.saved_networks import SHIPPED, is_saved_network, saved_folder
 from cnnsvm.generation import build, match_histories
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.files import text_hash
@@ -35,6 +39,16 @@ LOSSY_FAKES = (
 RESIZED = (
     "{} record(s) have the size of finished pictures, to which their originals were resized: right "
     "only if those were made from originals resized alike, else part of what is detected is that."
+)
+
+SEEN = "looks like a picture that {} was trained on ({} bits of 64 differ)"
+LEFT_OUT = (
+    "{} of {} sources look like pictures that {} was trained on; they were left out, as a number "
+    "on those would be no result."
+)
+UNKNOWN = (
+    "{} does not say what it was trained on. If these pictures were among that, the numbers here "
+    "are no results."
 )
 
 
@@ -104,6 +118,74 @@ def prepare(
         _match(prepared, work, codec, skip_bad)
         _check_classes(prepared.manifest, data)
     _warn_of_the_past(prepared)
+    return prepared
+
+
+def leave_out_seen(
+    prepared: Prepared,
+    trained: str | os.PathLike[str] | None,
+    *,
+    name: str = "the data",
+    n_jobs: int | None = None,
+) -> Prepared:
+    """Leave out the sources that a saved detector, or its network, has learnt from.
+
+    One image stands for each source: an original if there is one.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    trained : str, path or None
+        Folder of the saved detector, or anything that `InpaintDetector` takes as ``weights``.
+        Without a saved detector in it nothing is left out.
+    name : str
+        What errors call the data.
+    n_jobs : int or None
+        Threads that decode images.
+
+    Returns
+    -------
+    Prepared
+        With a warning that says how many sources were left out, or that it cannot be told.
+
+    Raises
+    ------
+    ValueError
+        If no source is left of a class.
+    BundleError
+        If the saved detector cannot be read.
+    """
+    if not is_saved_network(trained):
+        return prepared
+    origin = f"the detector {trained} that ships" if trained in SHIPPED else os.fspath(trained)
+    known, is_all = training_hashes(saved_folder(trained))
+    warnings = list(prepared.warnings) if is_all else [*prepared.warnings, UNKNOWN.format(origin)]
+    manifest = prepared.manifest
+    sources, paths = list(dict.fromkeys(manifest["source_id"])), pick_paths(manifest)
+    found = find_near(known, paths, n_jobs=n_jobs)
+    if not found:
+        return Prepared(manifest, prepared.skipped, warnings)
+    seen = {sources[index] for index, _ in found}
+    kept = manifest[~manifest["source_id"].isin(seen)].reset_index(drop=True)
+    _check_left(manifest, kept, f"{len(seen)} of {len(sources)} sources of {name}", origin)
+    skipped = [{"path": paths[i], "reason": SEEN.format(origin, bits)} for i, bits in found]
+    warnings.append(LEFT_OUT.format(len(seen), len(sources), origin))
+    return Prepared(kept, [*prepared.skipped, *skipped], warnings)
+
+
+def leave_out_seen_by(prepared: Prepared, detector: InpaintDetector, **options: Any) -> Prepared:
+    """Leave out what a detector's initial network, or one of its ensemble, has learnt from.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    detector : InpaintDetector
+        Unfitted.
+    **options
+        Of `leave_out_seen`.
+    """
+    for trained in (detector.weights, *detector.ensemble):
+        prepared = leave_out_seen(prepared, trained, **options)
     return prepared
 
 
@@ -243,3 +325,13 @@ def _differing_histories(manifest: pd.DataFrame) -> list[str]:
     if n_mixed:
         differ.append(f"{n_mixed} record(s) have images of several sizes")
     return differ
+
+
+def _check_left(manifest: pd.DataFrame, kept: pd.DataFrame, what: str, origin: str) -> None:
+    gone = sorted(set(manifest["label"]) - set(kept["label"]))
+    if gone:
+        raise ValueError(
+            f"{what} look like pictures that {origin} was trained on. Without them no image of "
+            f"label {gone[0]} is left, so that there is nothing to judge. Give other pictures, or "
+            "weights of another origin."
+        )

@@ -1,31 +1,61 @@
-"""The whole protocol: cross-validation, intervals, negative controls, in one result."""
+"""Grouped nested cross-validation of a detector, with intervals and negative controls."""
 
 import logging
 import os
 import platform
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
+from cnnsvm.data.splits import Fold, grouped_folds
+from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics, metrics_by
-from cnnsvm.evaluation.cross_validation import (
-    CrossValidation,
-    cross_validate_detector,
-    outer_folds,
-    shuffled_labels,
+from cnnsvm.evaluation.detectors import (
+    check_calibrates,
+    check_inner_folds,
+    describe_fold,
+    embed_frozen,
+    judge_images,
+    learning_curve,
+    on_embeddings,
+    training_log,
 )
-from cnnsvm.evaluation.frozen import embed_frozen
 from cnnsvm.evaluation.negative_controls import SHUFFLED, run_controls, summarise_control
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
 from cnnsvm.features.devices import choose_device
 from cnnsvm.io.bundle import library_versions
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class CrossValidation:
+    """Results on images that training did not see.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        One row an image, in the manifest's order: path, source_id, label, variant, engine,
+        mask_schema, fold, and the columns of `cnnsvm.evaluation.detectors.judge_images`.
+    folds : list of dict
+        What each fold was and how it did.
+    curves : list of dict
+        Training log of each fold.
+    """
+
+    predictions: pd.DataFrame
+    folds: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+
+
 def run_study(
-    detector: Any,
+    detector: InpaintDetector,
     manifest: pd.DataFrame,
     *,
     n_splits: int = 5,
@@ -42,7 +72,7 @@ def run_study(
     manifest : DataFrame
     n_splits, random_state : int
     folder : path or None
-        Keeps finished folds, see `cross_validate_detector`.
+        Run directory, see `cross_validate_detector`.
     shuffled : bool
         Also run the whole pipeline on shuffled labels, which takes about as long again.
 
@@ -54,39 +84,129 @@ def run_study(
     """
     started = time.perf_counter()
     environment = describe_environment(detector.device)
+    folders = {
+        name: None if folder is None else Path(folder) / name
+        for name in ("frozen", "folds", "shuffled")
+    }
     options: dict[str, Any] = {"n_splits": n_splits, "random_state": random_state}
-    keep = None if folder is None else Path(folder)
-    place = None if keep is None else keep / "frozen"
-    options["embeddings"] = embed_frozen(detector, manifest["path"].tolist(), place)
-    found = cross_validate_detector(
-        detector, manifest, folder=None if keep is None else keep / "folds", **options
-    )
+    options["embeddings"] = embed_frozen(detector, manifest["path"].tolist(), folders["frozen"])
+    found = cross_validate_detector(detector, manifest, folder=folders["folds"], **options)
+    folds = list(found.folds)
     logger.info("negative controls: metadata, file size, colour histogram")
-    fold_seconds = sum(fold["seconds"] for fold in found.folds)
     controls = run_controls(manifest, outer_folds(manifest, n_splits, random_state), random_state)
     if shuffled:
-        labels = shuffled_labels(manifest, random_state)
-        place = None if keep is None else keep / "shuffled"
-        control = cross_validate_detector(
-            detector, manifest, folder=place, labels=labels, name="shuffled fold", **options
-        )
-        fold_seconds += sum(fold["seconds"] for fold in control.folds)
+        options |= {"labels": shuffled_labels(manifest, random_state), "name": "shuffled fold"}
+        control = cross_validate_detector(detector, manifest, folder=folders["shuffled"], **options)
+        folds += control.folds
         controls["shuffled_labels"] = summarise_control(control.predictions, SHUFFLED)
+    columns = ("mask_schema", "variant", "engine")
     result = {
         "metrics": bootstrap_metrics(found.predictions),
-        **{
-            f"by_{column}": metrics_by(found.predictions, column)
-            for column in ("mask_schema", "variant", "engine")
-        },
+        **{f"by_{column}": metrics_by(found.predictions, column) for column in columns},
         "controls": controls,
         "folds": found.folds,
         "n_images": len(manifest),
         "n_sources": int(manifest["source_id"].nunique()),
-        "seconds": max(time.perf_counter() - started, fold_seconds),
+        "seconds": max(time.perf_counter() - started, sum(fold["seconds"] for fold in folds)),
         "environment": environment,
         "settings": {name: str(value) for name, value in detector.get_params().items()},
     }
     return result, found
+
+
+def cross_validate_detector(
+    detector: InpaintDetector,
+    manifest: pd.DataFrame,
+    *,
+    n_splits: int = 5,
+    random_state: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
+    embeddings: np.ndarray | None = None,
+    name: str = "fold",
+) -> CrossValidation:
+    """Fit on all folds but one, judge that one, and so on round.
+
+    Everything that is fitted is fitted inside the training part, by a clone of ``detector`` that
+    is given the sources of its images as groups.
+
+    Parameters
+    ----------
+    detector : InpaintDetector
+        Unfitted; it must calibrate.
+    manifest : DataFrame
+        See `cnnsvm.data.manifest`; both labels must occur.
+    n_splits, random_state : int
+        Number of outer folds and the seed of their shuffle.
+    folder : path or None
+        Run directory: a second call with the same arguments resumes there.
+    labels : array-like of {0, 1}, shape (n_images,), optional
+        Replaces the manifest's labels, such as shuffled ones for a control.
+    embeddings : ndarray of float, shape (n_images, n_embedding), optional
+        Of the images by the detector's frozen network, see `embed_frozen`.
+    name : str
+        What the log calls a fold.
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    ValueError
+        If there are fewer sources than folds, or only one class.
+    RunMismatchError
+        If the folder holds results of other data or settings.
+    """
+    check_calibrates(detector)
+    frame = manifest[list(CARRIED)].reset_index(drop=True)
+    if labels is not None:
+        frame["label"] = np.asarray(labels)
+    splits = outer_folds(frame, n_splits, random_state)
+    for train, _ in splits:  # better now than after the first fine-tuning
+        check_inner_folds(detector, frame.iloc[train])
+    judged = manifest.assign(label=frame["label"].to_numpy())
+    fingerprint = fingerprint_of(settings_of(detector), (n_splits, random_state), judged)
+    run = RunDirectory(None if folder is None else Path(folder), fingerprint)
+    inputs = frame["path"].to_numpy(dtype=object) if embeddings is None else embeddings
+    if embeddings is not None:
+        detector = on_embeddings(detector)
+    parts, folds, curves = [], [], []
+    for k, (train, test) in enumerate(splits):
+        done = _run_fold(detector, inputs, frame, train, test, run, f"fold_{k}/fold.json")
+        scores = pd.DataFrame(done["scores"]).set_index(frame.index[test])
+        parts.append(pd.concat([frame.iloc[test], scores], axis=1).assign(fold=k))
+        folds.append({"fold": k} | done["summary"])
+        curves.append(learning_curve(k, done["history"]))
+        auc, seconds = folds[-1]["metrics"]["roc_auc"], folds[-1]["seconds"]
+        logger.info("%s %d of %d: ROC AUC %.3f, %.0f s", name, k + 1, n_splits, auc, seconds)
+    return CrossValidation(pd.concat(parts).sort_index(), folds, curves)
+
+
+def outer_folds(manifest: pd.DataFrame, n_splits: int, random_state: int) -> list[Fold]:
+    """Split a manifest so that no source is in two folds (see `grouped_folds`)."""
+    labels, sources = (manifest[name].to_numpy() for name in ("label", "source_id"))
+    return grouped_folds(labels, sources, n_splits, random_state)
+
+
+def shuffled_labels(manifest: pd.DataFrame, random_state: int = 0) -> np.ndarray:
+    """Permute the labels within each source, or over all images where sources hold one class.
+
+    Returns
+    -------
+    ndarray of int, shape (n_images,)
+        As many of each label as before; the classes no longer differ in anything.
+    """
+    rng = np.random.default_rng(random_state)
+    labels = manifest["label"].to_numpy(dtype=int).copy()
+    sources = manifest["source_id"].to_numpy()
+    mixed = manifest.groupby("source_id")["label"].nunique().gt(1)
+    if not mixed.all():
+        return rng.permutation(labels)
+    for source in mixed.index:
+        rows = np.flatnonzero(sources == source)
+        labels[rows] = rng.permutation(labels[rows])
+    return labels
 
 
 def describe_environment(device: str) -> dict[str, Any]:
@@ -106,3 +226,33 @@ def describe_environment(device: str) -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "device": f"{chosen} ({name})",
     }
+
+
+def _run_fold(
+    detector: InpaintDetector,
+    inputs: np.ndarray,
+    frame: pd.DataFrame,
+    train: np.ndarray,
+    test: np.ndarray,
+    run: RunDirectory,
+    part: str,
+) -> dict[str, Any]:
+    """Fit and judge one fold, or read what an earlier call found."""
+
+    def compute() -> dict[str, Any]:
+        started = time.perf_counter()
+        cache = run.cache(part)
+        model = clone(detector)
+        if cache is not None:
+            model.set_params(cache_dir=cache)
+        seen, fitted, judged = frame.iloc[train], list(inputs[train]), list(inputs[test])
+        if inputs.ndim > 1:  # embeddings
+            fitted, judged = inputs[train], inputs[test]
+        model.fit(fitted, seen["label"].to_numpy(), groups=seen["source_id"].to_numpy())
+        scores = judge_images(model, judged)
+        told = pd.concat([frame.iloc[test].reset_index(drop=True), scores], axis=1)
+        summary = describe_fold(model, seen, told) | {"seconds": time.perf_counter() - started}
+        history = training_log(model)
+        return {"scores": scores.to_dict("list"), "summary": summary, "history": history}
+
+    return run.part(part, compute)

@@ -1,109 +1,173 @@
-"""How a long run is kept in a folder, taken up again, and told from another one."""
+"""Run directories: long work whose finished parts are read when the work is resumed."""
 
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from sklearn.base import clone
+from sklearn.base import BaseEstimator
 
 from cnnsvm.detection.saved_networks import is_saved_network, saved_folder
-from cnnsvm.features.cache import RECIPE, network_arrays
-from cnnsvm.io.bundle import CONFIG, library_versions
-from cnnsvm.io.files import replacing, write_text
+from cnnsvm.features.cache import RECIPE
+from cnnsvm.io.bundle import CONFIG, holds_model, library_versions
+from cnnsvm.io.files import read_json, replacing, write_json, write_text
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
-_MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs")
-_NOT_PART_OF_THE_RESULT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
-_NOT_PART_OF_JUDGING = (*_NOT_PART_OF_THE_RESULT, "device", "batch_size", "weights", "random_state")
+#: Parameters that change how long a computation takes, and not what it gives.
+WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
+FINGERPRINT, TIMES, CACHE = "run.json", "seconds.json", "cache"
 
 
 class RunMismatchError(ValueError):
     """A folder that holds the results of another run."""
 
 
-def claim(folder: Path, fingerprint: str, results: str) -> None:
-    """Make a folder the place of a run, unless it holds another's.
+class RunDirectory:
+    """A folder of one run, which is resumed part by part.
+
+    ::
+
+        run = RunDirectory(out, fingerprint_of(settings_of(detector), (n_splits, seed), manifest))
+        scores = run.part("fold_0/scores.parquet", lambda: score(detector, images))
+        model = run.part("fold_0/model", fit, load=InpaintDetector.load, save=InpaintDetector.save)
 
     Parameters
     ----------
-    folder : Path
-        Made if it is missing.
+    folder : path or None
+        Made if it is missing. None stores nothing, and every part is computed.
     fingerprint : str
-        Of the run, see `fingerprint_of`.
+        Of all that the results depend on, see `fingerprint_of`.
     results : str
-        Pattern of the files that a run leaves; without any the folder is free.
+        Glob pattern of the files that count as results; without any, the folder of another run is
+        free. Caches and hidden files never count.
+    turn : callable
+        Returns a context manager that lets the first of several processes through and the others
+        after it, such as ``partial(first_alone, localizer)``; they read what the first one stored.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        How long it took to compute each part, in this call or an earlier one.
 
     Raises
     ------
     RunMismatchError
-        If the folder holds results of another run.
+        If the folder holds results of another fingerprint.
     """
-    file = folder / "run.json"
-    claimed = file.read_text(encoding="utf-8") if file.is_file() else None
-    if claimed != fingerprint and any(folder.glob(results)):
-        raise RunMismatchError(
-            f"{folder} holds results of another detector, other data, settings or versions; "
-            "nothing of it is mixed in. Choose another output folder, or delete this one."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, fingerprint)
+
+    def __init__(
+        self,
+        folder: Path | None,
+        fingerprint: str,
+        results: str = "**/*",
+        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self.folder, self.turn = folder, turn
+        self.seconds: dict[str, float] = {}
+        if folder is None:
+            return
+        with turn():
+            file = folder / FINGERPRINT
+            claimed = file.read_text(encoding="utf-8") if file.is_file() else None
+            if claimed != fingerprint and any(
+                is_result(path, folder) for path in folder.glob(results)
+            ):
+                raise RunMismatchError(
+                    f"{folder} holds results of another detector, other data, settings or "
+                    "versions; nothing of it is mixed in. Choose another output folder, or delete "
+                    "this one."
+                )
+            write_text(file, fingerprint)
+        self.seconds = read_json(folder / TIMES)
+
+    def part(
+        self,
+        name: str,
+        compute: Callable[[], Any],
+        *,
+        load: Callable[[Path], Any] | None = None,
+        save: Callable[[Any, Path], Any] | None = None,
+    ) -> Any:
+        """Return a part: read if it is finished, else computed, stored and read.
+
+        Parameters
+        ----------
+        name : str
+            Path in the folder, unique in the run. A ``.json`` file holds plain values, a
+            ``.parquet`` file a table; others need ``load`` and ``save``.
+        compute : callable
+            Called without arguments; may use `cache`, which is removed afterwards.
+        load, save : callable, optional
+            Of a path, and of a value and a path; ``save`` must be atomic.
+        """
+        if self.folder is None:
+            return self._timed(name, compute)
+        path = self.folder / name
+        if load is None or save is None:
+            load, save = FORMATS[path.suffix]
+        with self.turn():
+            if not is_finished(path):
+                save(self._timed(name, compute), path)
+                write_json(self.folder / TIMES, self.seconds)
+                shutil.rmtree(path.parent / CACHE, ignore_errors=True)
+        return load(path)
+
+    def cache(self, name: str) -> Path | None:
+        """Return the folder for the intermediate state of a part; None without a run directory."""
+        return None if self.folder is None else (self.folder / name).parent / CACHE
+
+    def subfolder(self, name: str) -> Path | None:
+        """Return the folder of a run inside this one; None without a run directory."""
+        return None if self.folder is None else self.folder / name
+
+    def _timed(self, name: str, compute: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        value = compute()
+        self.seconds[name] = time.perf_counter() - started
+        return value
+
+
+def is_result(path: Path, folder: Path) -> bool:
+    """Tell whether a path in a run directory is a result: no cache, hidden or own file."""
+    parts = path.relative_to(folder).parts
+    is_hidden = CACHE in parts or any(part.startswith(".") for part in parts)
+    return path.is_file() and path.name not in (FINGERPRINT, TIMES) and not is_hidden
+
+
+def is_finished(path: Path) -> bool:
+    """Tell whether a part is stored: a file, or the folder of a saved model."""
+    return path.is_file() or holds_model(path)
 
 
 def store(table: pd.DataFrame, file: Path) -> None:
-    """Write a Parquet table in one step."""
+    """Write a Parquet table atomically."""
     with replacing(file) as partial:
         table.to_parquet(partial, index=False)
 
 
-def fitted(
-    detector: Any,
-    seen: pd.DataFrame,
-    place: Path | None = None,
-    target: str = "label",
-    images: Sequence[Any] | None = None,
-    auxiliary_labels: np.ndarray | None = None,
-) -> Any:
-    """Fit a clone of a detector, or take up the one that an earlier call saved.
+def _write_json(values: Any, path: Path) -> None:
+    write_text(path, json.dumps(values))
 
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Unfitted; its settings for this machine hold for one that is taken up too.
-    seen : DataFrame
-        Manifest of the training images; their sources are the groups.
-    place : Path or None
-        Keeps the state of the running fit in ``cache`` and then the detector in ``model``.
-    target : str
-        Column that is fitted.
-    images : sequence of image inputs, optional
-        What stands for the manifest's paths.
-    auxiliary_labels : ndarray, optional
-        What the network is taught, see `InpaintDetector.fit`.
-    """
-    model = clone(detector)
-    if place is None or not (place / "model" / CONFIG).is_file():
-        if place is not None:
-            model.set_params(cache_dir=place / "cache")
-        labels, sources = seen[target].to_numpy(), seen["source_id"].to_numpy()
-        inputs = seen["path"].tolist() if images is None else images
-        taught = {} if auxiliary_labels is None else {"auxiliary_labels": auxiliary_labels}
-        model.fit(inputs, labels, groups=sources, **taught)
-        if place is None:
-            return model
-        model.save(place / "model")
-        shutil.rmtree(place / "cache", ignore_errors=True)
-    loaded = type(detector).load(place / "model")  # now too: every call judges by the same
-    return loaded.set_params(**{name: getattr(detector, name) for name in _MACHINE})
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+#: Suffix of a part -> how it is read and written.
+FORMATS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Path], Any]]] = {
+    ".json": (_read_json, _write_json),
+    ".parquet": (pd.read_parquet, store),
+}
 
 
 def fingerprint_of(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFrame) -> str:
-    """Hash a detector (see `settings_of`, `identity_of`), settings, versions and the images."""
+    """Hash a model (see `settings_of`), settings, library versions and the images."""
     digest = hashlib.sha256(model + repr((settings, sorted(library_versions().items()))).encode())
     columns = [manifest["sha256"].fillna("").astype(str), *(manifest[name] for name in CARRIED)]
     for row in zip(*columns, strict=True):
@@ -111,9 +175,9 @@ def fingerprint_of(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFra
     return digest.hexdigest()
 
 
-def settings_of(detector: Any) -> bytes:
-    """Hash the parameters of an unfitted detector and the content of its weights."""
-    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_THE_RESULT}
+def settings_of(estimator: BaseEstimator) -> bytes:
+    """Hash the parameters of an unfitted estimator and the content of its weights."""
+    params = {k: v for k, v in estimator.get_params().items() if k not in WITHOUT_EFFECT}
     digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
     weights = params.get("weights")
     for place in (weights, *params.get("ensemble", ())):
@@ -121,21 +185,4 @@ def settings_of(detector: Any) -> bytes:
             digest.update((saved_folder(place) / CONFIG).read_bytes())  # has the hash of each file
     if weights not in (None, "imagenet") and Path(weights).is_file():
         digest.update(Path(weights).read_bytes())
-    return digest.digest()
-
-
-def identity_of(detector: Any) -> bytes:
-    """Hash what a fitted detector's judgement depends on; the same after saving and loading."""
-    config, arrays = detector.svm_.to_state()
-    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_JUDGING}
-    known = [params, float(detector.threshold_), detector.classes_.tolist(), config["models"]]
-    known += [float(detector.confidence_), getattr(detector, "min_side_", 0)]
-    known.append(getattr(detector, "max_side_", 0))
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-    network = getattr(detector, "network_", None)
-    if network is not None:
-        digest.update(repr(network.preprocessing).encode())
-        arrays = arrays | network_arrays(network)
-    for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
     return digest.digest()

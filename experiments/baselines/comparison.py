@@ -18,7 +18,7 @@ from cnnsvm.evaluation.bootstrap import (
     metrics_by,
     paired_difference,
 )
-from cnnsvm.evaluation.cross_validation import cross_validate_detector
+from cnnsvm.evaluation.protocol import cross_validate_detector
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Comparison:
     ----------
     predictions : DataFrame
         One row an image and design: ``design`` and the columns of
-        `cnnsvm.evaluation.cross_validation.CrossValidation`.
+        `cnnsvm.evaluation.protocol.CrossValidation`.
     summary : DataFrame
         See `summarise_designs`.
     differences : DataFrame
@@ -88,7 +88,7 @@ def compare_designs(
     ------
     ValueError
         If a name is no folder's, a design does not calibrate, the reference is unknown, or as
-        `cnnsvm.evaluation.cross_validation.cross_validate_detector` does.
+        `cnnsvm.evaluation.protocol.cross_validate_detector` does.
     RunMismatchError
         If a subfolder holds results of other data or settings.
     """

@@ -1,6 +1,5 @@
 """One split instead of many: for data so large that a single held-out part says enough."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,16 @@ import numpy as np
 import pandas as pd
 
 from cnnsvm.data.splits import grouped_folds
-from cnnsvm.evaluation.cross_validation import CrossValidation
-from cnnsvm.evaluation.judging import judge_images
-from cnnsvm.evaluation.metrics import binary_metrics
-from cnnsvm.evaluation.runs import CARRIED, claim, fingerprint_of, fitted, settings_of
-from cnnsvm.features.trainer import best_epoch
-from cnnsvm.io.bundle import CONFIG
+from cnnsvm.detection.detector import InpaintDetector
+from cnnsvm.evaluation.detectors import (
+    describe_fold,
+    fit_resumable,
+    judge_images,
+    learning_curve,
+    training_log,
+)
+from cnnsvm.evaluation.protocol import CrossValidation
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
 
 
 def hold_out(
@@ -72,7 +75,7 @@ def draw_groups(groups: np.ndarray, n_images: int, random_state: int = 0) -> np.
 
 
 def evaluate_held_out(
-    detector: Any,
+    detector: InpaintDetector,
     manifest: pd.DataFrame,
     train: np.ndarray,
     test: np.ndarray,
@@ -80,7 +83,7 @@ def evaluate_held_out(
     images: Sequence[Any] | np.ndarray | None = None,
     folder: Path | None = None,
     auxiliary_labels: np.ndarray | None = None,
-) -> tuple[CrossValidation, Any]:
+) -> tuple[CrossValidation, InpaintDetector]:
     """Fit a detector on one part of a data set and judge another.
 
     Parameters
@@ -119,55 +122,19 @@ def evaluate_held_out(
             f"{len(shared)} source(s) are trained on and judged too, such as {min(shared)!r}. "
             "Split by sources, as hold_out does."
         )
-    if folder is not None:
-        rows = frame.iloc[np.concatenate([train, test])]
-        taught = () if auxiliary_labels is None else tuple(auxiliary_labels.tolist())
-        settings = (len(train), *taught)
-        claim(folder, fingerprint_of(settings_of(detector), settings, rows), "model/*")
+    labels = () if auxiliary_labels is None else tuple(auxiliary_labels.tolist())
+    rows = frame.iloc[np.concatenate([train, test])]
+    fingerprint = fingerprint_of(settings_of(detector), (len(train), *labels), rows)
+    run = RunDirectory(folder, fingerprint, results="model/*")
     inputs = frame["path"].tolist() if images is None else images
-    part = frame.iloc[train]
-    model, seconds = _fit(detector, part, folder, [inputs[i] for i in train], auxiliary_labels)
+    seen, unseen = frame.iloc[train], frame.iloc[test].reset_index(drop=True)
+    fitted = [inputs[i] for i in train]
+    model = fit_resumable(detector, seen, run, images=fitted, auxiliary_labels=auxiliary_labels)
     started = time.perf_counter()
-    judged = judge_images(model, [inputs[i] for i in test])
+    scores = judge_images(model, [inputs[i] for i in test])
     rate = len(test) / (time.perf_counter() - started)
-    kept = frame.iloc[test][list(CARRIED)].reset_index(drop=True)
-    predictions = pd.concat([kept, judged.reset_index(drop=True)], axis=1).assign(fold=0)
-    summary = {
-        "fold": 0,
-        "n_train": len(train),
-        "n_test": len(test),
-        "n_sources_train": int(frame["source_id"].iloc[train].nunique()),
-        "n_sources_test": int(frame["source_id"].iloc[test].nunique()),
-        "metrics": binary_metrics(
-            *(predictions[c].to_numpy() for c in ("label", "probability", "prediction"))
-        ),
-        "best_params": dict(model.svm_.best_params_),
-        "inner_auc": float(model.svm_.best_score_),
-        "threshold": float(model.threshold_),
-        "seconds": seconds,
-        "images_a_second": rate,
-    }
-    history = getattr(model, "history_", [])
-    curve = {"fold": 0, "history": history, "best_epoch": best_epoch(history)}
+    predictions = pd.concat([unseen[list(CARRIED)], scores], axis=1).assign(fold=0)
+    summary = {"fold": 0} | describe_fold(model, seen, predictions)
+    summary |= {"seconds": run.seconds.get("model", np.nan), "images_a_second": rate}
+    curve = learning_curve(0, training_log(model))
     return CrossValidation(predictions, [summary], [curve]), model
-
-
-def _fit(
-    detector: Any,
-    seen: pd.DataFrame,
-    folder: Path | None,
-    images: list[Any],
-    auxiliary_labels: np.ndarray | None,
-) -> tuple[Any, float]:
-    """Fit, or take up what is finished, and tell how long the fit took then; nan if unknown."""
-    is_finished = folder is not None and (folder / "model" / CONFIG).is_file()
-    started = time.perf_counter()
-    model = fitted(detector, seen, folder, images=images, auxiliary_labels=auxiliary_labels)
-    seconds = time.perf_counter() - started
-    if folder is None:
-        return model, seconds
-    file = folder / "seconds.json"
-    if is_finished:
-        return model, json.loads(file.read_text("utf-8")) if file.is_file() else float("nan")
-    file.write_text(json.dumps(seconds), encoding="utf-8")
-    return model, seconds

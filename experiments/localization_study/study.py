@@ -22,7 +22,7 @@ from cnnsvm.data.splits import Fold, grouped_folds
 from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
 from cnnsvm.evaluation.localization_records import ORIGINAL, hash_masks, masks_of
-from cnnsvm.evaluation.runs import claim, fingerprint_of, settings_of, store
+from cnnsvm.evaluation.runs import RunDirectory, fingerprint_of, settings_of, store
 from cnnsvm.features.processes import writes
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.bundle import CONFIG
@@ -112,7 +112,7 @@ def measure_localization(
     places = {fit: Path(folder) / _place_of(fit) for fit in plan}
     for fit, place in places.items() if is_first else ():  # now, not after a day
         run = fingerprint_of(_settings(designs[fit.design], fit), settings, table)
-        claim(place, run, f"model/{CONFIG}")
+        RunDirectory(place, run, results=f"model/{CONFIG}")
     parts = []
     for number, (fit, conditions) in enumerate(plan.items(), start=1):
         logger.info("localiser %d of %d: %s", number, len(plan), fit)

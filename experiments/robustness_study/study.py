@@ -7,8 +7,8 @@ pictures. Every picture of a source goes through the same degradation with the s
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 import PIL
 from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.data.splits import grouped_folds
+from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.evaluation.bootstrap import (
     Interval,
     as_columns,
@@ -25,18 +25,16 @@ from cnnsvm.evaluation.bootstrap import (
     paired_difference,
 )
 from cnnsvm.evaluation.corruptions import CLEAN, DEGRADATIONS, check_degradations, degrade
-from cnnsvm.evaluation.cross_validation import outer_folds
-from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
-from cnnsvm.evaluation.runs import (
-    CARRIED,
-    claim,
-    fingerprint_of,
-    fitted,
+from cnnsvm.evaluation.detectors import (
+    check_calibrates,
+    check_inner_folds,
+    check_target,
+    fit_resumable,
     identity_of,
-    settings_of,
-    store,
+    judge_images,
 )
-from cnnsvm.io.bundle import CONFIG
+from cnnsvm.evaluation.protocol import outer_folds
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
 from cnnsvm.io.progress import show_progress
 from robustness_study.class_metrics import class_metrics, verdict_metrics
 
@@ -54,7 +52,7 @@ CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one picture
 
 
 def measure_robustness(
-    detector: Any,
+    detector: InpaintDetector,
     manifest: pd.DataFrame,
     degradations: Sequence[str] | None = None,
     *,
@@ -85,7 +83,7 @@ def measure_robustness(
         manifest's: path, source_id, label (1 unless the variant is "original"), variant, engine,
         mask_schema, degradation, score (log-odds of fake above the threshold's), probability (of
         fake), prediction (1 where the score is positive), and more of a detector of several
-        classes or with ``max_error``, see `cnnsvm.evaluation.judging.judge_images`.
+        classes or with ``max_error``, see `cnnsvm.evaluation.detectors.judge_images`.
 
     Raises
     ------
@@ -104,29 +102,21 @@ def measure_robustness(
     check_calibrates(detector)
     frame = manifest[list(CARRIED)].reset_index(drop=True)
     frame["label"] = (frame["variant"] != "original").astype(int)
-    keep = None if folder is None else Path(folder)
-    if keep is not None:
-        settings = (PIL.__version__, random_state)
-        claim(keep, fingerprint_of(identity_of(detector), settings, manifest), "*.parquet")
+    settings = (PIL.__version__, random_state)
+    fingerprint = fingerprint_of(identity_of(detector), settings, manifest)
+    run = RunDirectory(None if folder is None else Path(folder), fingerprint)
     seeds = [_seed(random_state, source) for source in frame["source_id"]]
     parts = []
     for number, name in enumerate(names, start=1):
-        file = None if keep is None else keep / f"{name}.parquet"
-        if file is not None and file.is_file():
-            scores = pd.read_parquet(file)
-        else:
-            started = time.perf_counter()
-            scores = _judge(detector, frame["path"].tolist(), seeds, name)
-            if file is not None:
-                store(scores, file)
-            seconds = time.perf_counter() - started
-            logger.info("%s (%d of %d) judged, %.0f s", name, number, len(names), seconds)
+        logger.info("%s (%d of %d)", name, number, len(names))
+        judge = partial(_judge, detector, frame["path"].tolist(), seeds, name)
+        scores = run.part(f"{name}.parquet", judge)
         parts.append(pd.concat([frame.assign(degradation=name), scores], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
 def measure_by_folds(
-    detector: Any,
+    detector: InpaintDetector,
     manifest: pd.DataFrame,
     degradations: Sequence[str] | None = None,
     *,
@@ -169,23 +159,18 @@ def measure_by_folds(
     check_calibrates(detector)
     check_target(manifest, target)
     splits = outer_folds(manifest, n_splits, random_state)
-    labels, sources = (manifest[name].to_numpy() for name in (target, "source_id"))
     for train, _ in splits:  # better now than after the first fine-tuning
-        grouped_folds(labels[train], sources[train], detector.cv)
-    keep = None if folder is None else Path(folder)
-    if keep is not None:
-        settings = (n_splits, random_state, target)
-        digest = fingerprint_of(settings_of(detector), settings, manifest)
-        claim(keep, digest, f"fold_*/model/{CONFIG}")
+        check_inner_folds(detector, manifest.iloc[train], target)
+    settings = (n_splits, random_state, target)
+    fingerprint = fingerprint_of(settings_of(detector), settings, manifest)
+    run = RunDirectory(None if folder is None else Path(folder), fingerprint)
     parts = []
     for k, (train, test) in enumerate(splits):
-        place = None if keep is None else keep / f"fold_{k}"
-        model = fitted(detector, manifest.iloc[train], place, target)
+        seen, unseen = manifest.iloc[train], manifest.iloc[test]
+        model = fit_resumable(detector, seen, run, f"fold_{k}/model", target=target)
         logger.info("fold %d of %d judges %d images", k + 1, n_splits, len(test))
-        judged = None if place is None else place / "judged"
-        part = measure_robustness(
-            model, manifest.iloc[test], names, folder=judged, random_state=random_state
-        )
+        place = run.subfolder(f"fold_{k}/judged")
+        part = measure_robustness(model, unseen, names, folder=place, random_state=random_state)
         parts.append(part.assign(fold=k).set_axis(np.tile(test, len(names))))
     whole = pd.concat(parts)
     ordered = [whole[whole["degradation"] == name].sort_index() for name in names]
@@ -259,7 +244,9 @@ def _counts(table: pd.DataFrame, variant: str) -> dict[str, Any]:
     return {"variant": variant, **counts, "n_sources": int(part["source_id"].nunique())}
 
 
-def _judge(detector: Any, paths: list[str], seeds: list[int], name: str) -> pd.DataFrame:
+def _judge(
+    detector: InpaintDetector, paths: list[str], seeds: list[int], name: str
+) -> pd.DataFrame:
     """Score images in one degradation."""
     parts = [judge_images(detector, chunk) for chunk in _chunks(paths, seeds, name)]
     return pd.concat(parts, ignore_index=True)

@@ -8,21 +8,27 @@ sets that are never trained on are judged by every detector.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnsvm.data.splits import grouped_folds
-from cnnsvm.evaluation.cross_validation import outer_folds
-from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
-from cnnsvm.evaluation.runs import CARRIED, claim, fingerprint_of, fitted, settings_of, store
+from cnnsvm.detection.detector import InpaintDetector
+from cnnsvm.evaluation.detectors import (
+    check_calibrates,
+    check_inner_folds,
+    check_target,
+    fit_resumable,
+    judge_images,
+)
+from cnnsvm.evaluation.protocol import outer_folds
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
 from cnnsvm.generation.store import safe_name
-from cnnsvm.io.bundle import CONFIG
 from cnnsvm.io.files import text_hash
 
 logger = logging.getLogger(__name__)
@@ -53,7 +59,7 @@ class Fit:
 
 
 def measure_transfer(
-    detector: Any,
+    detector: InpaintDetector,
     manifest: pd.DataFrame,
     externals: Mapping[str, pd.DataFrame] | None = None,
     *,
@@ -119,18 +125,13 @@ def measure_transfer(
     fits = plan_fits(frame["family"].dropna().unique().tolist(), growth, random_state)
     for train, _ in splits[:rounds]:  # better now than after the first fine-tuning
         for fit in fits:
-            seen = _seen(frame.iloc[train], fit)
-            grouped_folds(seen[target].to_numpy(), seen["source_id"].to_numpy(), detector.cv)
-    keep = None if folder is None else Path(folder)
-    if keep is not None:
-        _claim(keep, detector, frame, (n_splits, random_state, target))
+            check_inner_folds(detector, _seen(frame.iloc[train], fit), target)
+    run = _open_run(folder, detector, frame, (n_splits, random_state, target))
     parts = []
     for number, (train, test) in enumerate(splits[:rounds]):
-        place = None if keep is None else keep / f"round_{number}"
         sides = frame.iloc[train], frame.iloc[test], others
-        parts += [
-            part.assign(round=number) for part in _run_round(detector, fits, sides, target, place)
-        ]
+        found = _run_round(detector, fits, sides, target, run, f"round_{number}")
+        parts += [part.assign(round=number) for part in found]
     judged = pd.concat(parts, ignore_index=True)
     return judged[[*COLUMNS, "score", "probability", "prediction"]]
 
@@ -210,19 +211,25 @@ def _to_judge(test: pd.DataFrame, fit: Fit, n_families: int) -> pd.DataFrame:
     return test[(test["label"] == 0) | ~test["family"].isin(fit.families)]
 
 
-def _claim(folder: Path, detector: Any, frame: pd.DataFrame, settings: tuple[Any, ...]) -> None:
+def _open_run(
+    folder: str | os.PathLike[str] | None,
+    detector: InpaintDetector,
+    frame: pd.DataFrame,
+    settings: tuple[Any, ...],
+) -> RunDirectory:
     named = frame.loc[frame["label"] == 1, ["engine", "family"]].fillna(UNKNOWN).astype(str)
     settings = (*settings, *sorted(map(tuple, named.drop_duplicates().to_numpy().tolist())))
-    run = fingerprint_of(settings_of(detector), settings, frame)
-    claim(folder, run, f"round_*/*/model/{CONFIG}")
+    fingerprint = fingerprint_of(settings_of(detector), settings, frame)
+    return RunDirectory(None if folder is None else Path(folder), fingerprint)
 
 
 def _run_round(
-    detector: Any,
+    detector: InpaintDetector,
     fits: list[Fit],
     sides: tuple[pd.DataFrame, pd.DataFrame, dict[str, pd.DataFrame]],
     target: str,
-    place: Path | None,
+    run: RunDirectory,
+    place: str,
 ) -> list[pd.DataFrame]:
     """Fit every detector on the training side, and let it judge the others."""
     train, test, externals = sides
@@ -236,8 +243,8 @@ def _run_round(
             logger.info("detector %d of %d: %s", number, len(fits), name)
             tables = [_to_judge(test, fit, len(fits[0].families)), *unseen]
             digest = text_hash("\n".join(fit.families))
-            own = None if place is None else place / safe_name(name, digest)
-            done[fit.families] = _run_fit(detector, _seen(train, fit), tables, target, own)
+            own = f"{place}/{safe_name(name, digest)}"
+            done[fit.families] = _run_fit(detector, _seen(train, fit), tables, target, run, own)
         facts: dict[str, Any] = {"fit": fit.name, "held_out": fit.held_out}
         facts["n_families"] = len(fit.families)
         parts.append(done[fit.families].assign(**facts))
@@ -245,25 +252,26 @@ def _run_round(
 
 
 def _run_fit(
-    detector: Any, seen: pd.DataFrame, tables: list[pd.DataFrame], target: str, place: Path | None
+    detector: InpaintDetector,
+    seen: pd.DataFrame,
+    tables: list[pd.DataFrame],
+    target: str,
+    run: RunDirectory,
+    place: str,
 ) -> pd.DataFrame:
-    """Judge each table by a detector of the images seen; what is finished is read."""
-    model = None
+    """Judge each table by a detector of the images seen, which is fitted when it is needed."""
+    fit = cache(lambda: fit_resumable(detector, seen, run, f"{place}/model", target=target))
     parts = []
     for table in (table.reset_index(drop=True) for table in tables if len(table)):
-        file = None
-        if place is not None:
-            file = place / f"judged-{fingerprint_of(b'', (), table)[:16]}.parquet"
-        if file is not None and file.is_file():
-            scores = pd.read_parquet(file)
-        else:
-            model = model or fitted(detector, seen, place, target)
-            scores = judge_images(model, table["path"].tolist())
-            if file is not None:
-                store(scores, file)
-        kept = table[[*CARRIED, "record", "family", "data"]]
-        parts.append(pd.concat([kept, scores], axis=1))
+        paths = table["path"].tolist()
+        name = f"{place}/judged-{fingerprint_of(b'', (), table)[:16]}.parquet"
+        scores = run.part(name, partial(_judge, fit, paths))
+        parts.append(pd.concat([table[[*CARRIED, "record", "family", "data"]], scores], axis=1))
     return pd.concat(parts, ignore_index=True)
+
+
+def _judge(fit: Callable[[], InpaintDetector], paths: list[str]) -> pd.DataFrame:
+    return judge_images(fit(), paths)
 
 
 def _name(fit: Fit, every: tuple[str, ...]) -> str:

@@ -9,9 +9,8 @@ import torch
 from cnnsvm import InpaintDetector
 from cnnsvm.detection.fitting import set_aside
 from cnnsvm.detection.pretrained import hash_images, training_hashes
-from cnnsvm.evaluation.preparation import Prepared
+from cnnsvm.evaluation.preparation import Prepared, leave_out_seen_by
 from cnnsvm.evaluation.runs import settings_of
-from cnnsvm.evaluation.training_overlap import leave_out_seen_by
 from cnnsvm.features.weights import WeightsError
 
 SETTINGS = {

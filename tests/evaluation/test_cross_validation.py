@@ -8,13 +8,13 @@ from scipy.special import expit, logit
 
 from cnnsvm import InpaintDetector
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.evaluation import cross_validation as crossval
-from cnnsvm.evaluation.cross_validation import (
+from cnnsvm.evaluation import protocol as crossval
+from cnnsvm.evaluation.protocol import (
     cross_validate_detector,
     outer_folds,
     shuffled_labels,
 )
-from cnnsvm.evaluation.runs import RunMismatchError, settings_of
+from cnnsvm.evaluation.runs import RunMismatchError
 
 DETECTOR = InpaintDetector(
     "squeezenet1_1", weights=None, finetune="none", crop_size=48, n_trials=2, cv=2, random_state=0
@@ -176,34 +176,3 @@ def test_inner_folds_are_checked_before_anything_is_fitted(manifest, monkeypatch
     detector = InpaintDetector(**DETECTOR.get_params() | {"cv": 9})
     with pytest.raises(ValueError, match=r"8 group\(s\) but 9 folds"):
         cross_validate_detector(detector, manifest, n_splits=3)
-
-
-def test_a_changed_saved_detector_is_another_run(tmp_path):
-    settings = {"augmentation": "geometric", "crop_size": 32, "n_crops": 1, "epochs": 1, "cv": 2}
-    fitted = InpaintDetector(
-        "statistics", weights=None, kernel="linear", n_trials=1, random_state=0, **settings
-    )
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
-    fitted.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
-    reusing = InpaintDetector("statistics", weights=fitted.save(tmp_path / "model"))
-    before = settings_of(reusing)
-    assert settings_of(reusing) == before
-    fitted.network_.branch[1].bias += 1
-    fitted.save(tmp_path / "model")
-    assert settings_of(reusing) != before
-
-
-def test_a_changed_weights_file_is_another_run(manifest, tmp_path):
-    import torch
-    import torchvision
-
-    file = tmp_path / "weights.pth"
-    detector = InpaintDetector(**DETECTOR.get_params() | {"weights": str(file)})
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)
-        if seed == 0:
-            cross_validate_detector(detector, manifest, n_splits=2, folder=tmp_path / "run")
-    with pytest.raises(RunMismatchError):
-        cross_validate_detector(detector, manifest, n_splits=2, folder=tmp_path / "run")

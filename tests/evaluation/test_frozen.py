@@ -4,10 +4,9 @@ from PIL import Image
 
 from cnnsvm import InpaintDetector
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.evaluation import frozen
-from cnnsvm.evaluation.cross_validation import cross_validate_detector
-from cnnsvm.evaluation.frozen import embed_frozen
-from cnnsvm.evaluation.protocol import run_study
+from cnnsvm.evaluation import detectors as frozen
+from cnnsvm.evaluation.detectors import embed_frozen
+from cnnsvm.evaluation.protocol import cross_validate_detector, run_study
 from cnnsvm.features.cache import Embedding
 
 SETTINGS = {

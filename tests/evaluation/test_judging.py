@@ -5,7 +5,7 @@ from scipy.special import expit, logit
 from sklearn.datasets import make_blobs
 
 from cnnsvm import InpaintDetector
-from cnnsvm.evaluation.judging import check_calibrates, check_target, judge_images
+from cnnsvm.evaluation.detectors import check_calibrates, check_target, judge_images
 
 NAMES = np.array(["original", "regenerated", "spliced"])
 

@@ -8,8 +8,7 @@ from cnnsvm import InpaintDetector
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.detection import saved_networks as reuse
 from cnnsvm.detection.pretrained import hash_images, training_hashes
-from cnnsvm.evaluation.preparation import Prepared
-from cnnsvm.evaluation.training_overlap import leave_out_seen
+from cnnsvm.evaluation.preparation import Prepared, leave_out_seen
 from cnnsvm.io.bundle import BundleError
 
 N_SOURCES = 6

@@ -17,7 +17,7 @@ from baselines.designs import ResizedSVM, SeedDesign
 from cnnsvm import InpaintDetector
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.evaluation.bootstrap import paired_difference
-from cnnsvm.evaluation.cross_validation import cross_validate_detector
+from cnnsvm.evaluation.protocol import cross_validate_detector
 from cnnsvm.evaluation.runs import RunMismatchError
 
 QUICK = {"n_trials": 1, "cv": 2, "random_state": 0}

@@ -11,9 +11,10 @@ from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics, paired_difference
 from cnnsvm.evaluation.corruptions import DEGRADATIONS, degrade
-from cnnsvm.evaluation.cross_validation import outer_folds
+from cnnsvm.evaluation.detectors import identity_of
 from cnnsvm.evaluation.metrics import expected_calibration_error
-from cnnsvm.evaluation.runs import RunMismatchError, identity_of
+from cnnsvm.evaluation.protocol import outer_folds
+from cnnsvm.evaluation.runs import RunMismatchError
 from robustness_study import study as robustness
 from robustness_study.study import (
     measure_by_folds,
@@ -266,10 +267,10 @@ def test_what_cannot_be_measured_is_refused(detector, manifest, change, error, m
 
 def test_probabilities_are_needed(manifest, monkeypatch):
     margins = TextureDetector("precomputed", n_trials=1, cv=2, calibrate=False)
-    with pytest.raises(ValueError, match="Fit it with calibrate=True"):
+    with pytest.raises(ValueError, match="use calibrate=True"):
         measure_robustness(fitted(margins, manifest), manifest)
     forbid_fitting(monkeypatch)
-    with pytest.raises(ValueError, match="Fit it with calibrate=True"):
+    with pytest.raises(ValueError, match="use calibrate=True"):
         measure_by_folds(margins, manifest)
 
 

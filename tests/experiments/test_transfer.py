@@ -15,7 +15,7 @@ from engine_records import (
 )
 from scipy.special import expit, logit
 
-from cnnsvm.evaluation.cross_validation import outer_folds
+from cnnsvm.evaluation.protocol import outer_folds
 from cnnsvm.evaluation.runs import RunMismatchError
 from transfer_study.study import family_of, measure_transfer, plan_fits
 
