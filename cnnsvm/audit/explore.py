@@ -84,14 +84,13 @@ def explore(
         ``n_images``, ``n_sources``, ``n_real``, ``n_fake``; ``fakes_a_source``, number of fakes
         -> number of sources; ``balance``, a table of ``real``, ``fake`` and ``sources`` by split;
         ``kinds``, a table of ``images`` and ``sources`` by variant, engine and mask schema of the
-        fakes; ``files``, the rows of readable images with ``bytes``, ``megapixels`` and the
-        columns of ``FILE_FEATURES``; ``sample``, its ``n_images`` and ``n_sources``; ``pixels``,
-        the rows of the sample with the columns of ``PIXEL_FEATURES``; ``masks``, a row a mask
-        with its ``coverage`` in [0, 1]; ``mean_masks``, schema -> float (64, 64), stretched to a
-        square; ``separation``, feature -> medians ``real`` and ``fake``, ``roc_auc``, ``gap``
-        (the Kolmogorov-Smirnov distance, in [0, 1]) and ``chance`` (what that exceeds in one of
-        20 draws of so many independent images from one distribution); ``anomalies``,
-        dicts of ``check`` (out of ``CHECKS``), ``path``, ``source_id`` and ``reason``.
+        fakes; ``files``, the rows of readable images with ``bytes``, ``megapixels`` and
+        ``FILE_FEATURES``; ``sample``, its ``n_images`` and ``n_sources``; ``pixels``, its rows with
+        ``PIXEL_FEATURES``; ``masks``, a row a mask with its ``coverage`` in [0, 1];
+        ``mean_masks``, schema -> float (64, 64), stretched to a square; ``separation``, feature ->
+        medians ``real`` and ``fake``, ``roc_auc``, ``gap`` (the Kolmogorov-Smirnov distance) and
+        ``chance`` (what it exceeds in one of 20 draws of so many images from one distribution);
+        ``anomalies``, dicts of ``check`` (out of ``CHECKS``), ``path``, ``source_id``, ``reason``.
 
     Raises
     ------

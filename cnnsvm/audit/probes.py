@@ -153,12 +153,11 @@ def _judge_resampling(
         summary += f"; both show one {shared_name}." if alike else "."
         return judge("resampling", auc, [(True, PASS, summary, "")], details)
     best = found[0][0]
-    name = hypotheses.names[best]
+    name, weak = hypotheses.names[best], auc["value"] < WELL_ABOVE_HONEST
     details["explanation"] = name
     details |= {"share_real": float(real[best]), "share_fake": float(fake[best])}
     what = "some resize" if name == ANYWHERE else f"a resize {name}"
     summary = f"{fake[best]:.0%} of the fakes, {real[best]:.0%} of the originals show {what}."
-    weak = auc["value"] < WELL_ABOVE_HONEST
     cautions = [
         (alike and weak, f"Both show one {shared_name}; an engine in between may do this."),
         (
@@ -169,10 +168,7 @@ def _judge_resampling(
             name.startswith(BY_ONE_FACTOR) and weak,
             "No size confirms it, so that it may be the engine's own trace.",
         ),
-        (
-            name == ANYWHERE,
-            "No common size explains them; an engine with a period of its own would.",
-        ),
+        (name == ANYWHERE, "No common size explains it; an engine with a period of its own would."),
         (not is_leak(auc), "With this few sources that may be chance."),
     ]
     outcomes = [

@@ -1,22 +1,17 @@
 """What a resize and a JPEG leave in the pixels, measured without a model.
 
-Both are looked for by what no engine imitates, so that finding them in the fakes alone means
-other post-processing and not an engine:
+No engine imitates either, so that finding them in the fakes alone means other post-processing:
 
-- A resize interpolates at positions that repeat with a period set by the old and the new size.
-  High frequencies are damped more at some of these positions than at others, so the mean
-  magnitude of a high-pass filter along an axis has a spectral line at (old size / new size)
-  cycles a pixel (Gallagher, "Detection of linear and cubic interpolation in JPEG compressed
-  images", CRV 2005; Mahdian and Saic, "Blind authentication using periodic properties of
-  interpolation", IEEE TIFS 3(3), 2008; Kirchner, "Fast and reliable resampling detection by
-  spectral analysis of fixed linear predictor residue", MM&Sec 2008). Lines at multiples of 1/8
-  (the JPEG grid, decoders that enlarge 8 times, doubled pixels) and of 1/16 are left out, since
-  an engine may leave those itself. Photographs are resized before they are published, so a line
-  alone says little: hypotheses such as "resized to 512x512 on the way" are tried on the training
-  folds, and the best is judged on the test fold.
+- A resize interpolates at positions that repeat with a period set by the old and the new size, so
+  the mean magnitude of a high-pass filter along an axis has a spectral line at (old size / new
+  size) cycles a pixel (Gallagher, "Detection of linear and cubic interpolation in JPEG compressed
+  images", CRV 2005; Mahdian and Saic, IEEE TIFS 3(3), 2008; Kirchner, MM&Sec 2008). Lines at
+  multiples of 1/8 (the JPEG grid, decoders that enlarge 8 times, doubled pixels) and of 1/16 are
+  left out, since an engine may leave those itself. Photographs are resized before they are
+  published, so a line alone says little: hypotheses such as "resized to 512x512 on the way" are
+  tried on the training folds, and the best is judged on the test fold.
 - A JPEG rounds the DCT coefficients of 8x8 blocks to multiples of the quantiser, which survives
-  decoding to a lossless file (Fan and de Queiroz, "Identification of bitmap compression history",
-  IEEE TIP 12(2), 2003).
+  decoding to a lossless file (Fan and de Queiroz, IEEE TIP 12(2), 2003).
 """
 
 from collections.abc import Sequence
@@ -64,24 +59,20 @@ BY_ONE_FACTOR = "by one factor"
 
 
 def resampling_spectrum(pixels: np.ndarray) -> np.ndarray:
-    """Measure periodic interpolation along both axes.
+    """Measure periodic interpolation along both axes of uint8 pixels (H, W, 3).
 
     The magnitude of the sixth difference (Gallagher's second difference, three times: it sees
-    Lanczos too, which the second hardly does) is averaged across the axis; its spectrum is
-    divided by that of the surroundings, the higher of the two sides.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        The green channel of the middle 1024 x 1024 pixels is used.
+    Lanczos too, which the second hardly does) of the green channel in the middle 1024 x 1024
+    pixels is averaged across the axis; its spectrum is divided by that of the surroundings, the
+    higher of the two sides.
 
     Returns
     -------
     ndarray of float16, shape (2, 2049)
-        Height of the spectral line at each of `FREQUENCIES`, for frequencies along the width and
-        along the height. Without a line it is about Rayleigh distributed with scale 1: above 3 in
-        1 of 100. 0 next to multiples of 1/8, below 0.06 cycles a pixel, where the line at a
-        multiple of 1/16 is higher, and throughout for a side under 64 pixels.
+        Height of the spectral line at each of `FREQUENCIES` along the width and the height. Without
+        a line it is about Rayleigh distributed with scale 1: above 3 in 1 of 100. 0 next to
+        multiples of 1/8, below 0.06 cycles a pixel, where the line at a multiple of 1/16 is higher,
+        and throughout for a side under 64 pixels.
     """
     green = _middle(pixels[:, :, 1]).astype(np.int16)
     means = (sixth_difference(rows).mean(axis=0, dtype=np.float64) for rows in (green, green.T))
@@ -121,14 +112,9 @@ def grid_features(pixels: np.ndarray) -> np.ndarray:
 def double_compression(pixels: np.ndarray) -> float:
     """Measure how closely the DCT coefficients keep to multiples of a JPEG quantiser.
 
-    For each of the 63 AC coefficients c and each quantiser q from 3 to 32, the mean of
-    cos(2 pi c / q) over the |c| > q / 2; of each coefficient the best q counts, and of the
-    coefficients the best 16.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-        Blocks are taken from the top left corner on, where a JPEG's begin.
+    For each of the 63 AC coefficients c of uint8 pixels (H, W, 3) and each quantiser q from 3 to
+    32, the mean of cos(2 pi c / q) over the |c| > q / 2; of each coefficient the best q counts,
+    and of the coefficients the best 16.
 
     Returns
     -------

@@ -219,24 +219,18 @@ class TunedSVC(LogOddsClassifier):
         chosen = choose_calibration_rows(calibration_rows, codes)
         store = StudyStore(self.storage)
         seed = self._seed(store)
-        inner_cv = partial(  # built for one kernel at a time: it holds kernel matrices
-            InnerCV,
-            X=rows,
-            targets=one_vs_rest(codes, len(classes)),
-            folds=inner_folds(labels, groups, self.cv, seed),
-            scale=self.scale,
-            cache_size=self.cache_size,
-            n_landmarks=self.n_landmarks,
-            seed=seed,
-        )
-        results = [
-            self._tune(inner_cv(kernel), labels, groups, store) for kernel in self._kernel_names()
+        folds = inner_folds(labels, groups, self.cv, seed)
+        data = (rows, one_vs_rest(codes, len(classes)), folds)
+        how = (self.scale, self.cache_size, self.n_landmarks, seed)
+        results = [  # an inner cross-validation holds kernel matrices: one at a time
+            self._tune(InnerCV(kernel, *data, *how), labels, groups, store)
+            for kernel in self._kernel_names()
         ]
         best = max(results, key=lambda result: np.nan_to_num(result["score"], nan=-np.inf))
         mean, deviation = fit_scaler(rows, self.scale)
         Z = (rows - mean) / deviation
         fitted = [
-            self._fit_model(inner_cv(result["kernel"]), result["params"], Z, chosen)
+            self._fit_model(InnerCV(result["kernel"], *data, *how), result["params"], Z, chosen)
             for result in (results if self.voting == "soft" else [best])
         ]
         votes = soft_vote(np.stack([decisions for _, decisions in fitted]))
@@ -245,7 +239,7 @@ class TunedSVC(LogOddsClassifier):
         self.classes_, self.mixing_ = classes, mixing
         self.mean_, self.scale_ = mean, deviation
         self.models_ = [model for model, _ in fitted]
-        self.n_splits_ = len(inner_cv.keywords["folds"])
+        self.n_splits_ = len(folds)
         self.search_results_ = results
         self.best_params_ = {"kernel": best["kernel"]} | best["params"]
         self.best_score_ = best["score"]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit
 from sklearn.datasets import make_blobs, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -35,30 +34,22 @@ def folds_of(y, groups=None):
     return grouped_folds(y, groups, 3, seed)
 
 
-def test_the_platt_scaling_is_that_of_grouped_out_of_fold_scores(binary):
-    X, y = binary
+@pytest.mark.parametrize("data", ["binary", "three"])
+def test_grouped_out_of_fold_scores_are_scaled_and_mixed(data, request):
+    X, y = request.getfixturevalue(data)
     groups = np.arange(len(y)) // 2
-    raw = cross_val_predict(
-        LogisticRegression(), X, y, cv=folds_of(y, groups), method="decision_function"
-    )
-    slope, offset = fit_platt(raw, y == 1)
-    model = calibrate(LogisticRegression(), X, y, groups)
-    np.testing.assert_allclose(model.cv_decision_, slope * raw + offset)
-    fitted = LogisticRegression().fit(X, y)
-    expected = slope * fitted.decision_function(X) + offset
-    np.testing.assert_allclose(model.decision_function(X), expected)
-    np.testing.assert_allclose(model.predict_proba(X)[:, 1], expit(expected))
-    np.testing.assert_array_equal(model.predict(X), expected > 0)
-
-
-def test_scores_of_several_classes_are_mixed(three):
-    X, y = three
-    raw = cross_val_predict(LogisticRegression(), X, y, cv=folds_of(y), method="decision_function")
-    lines = [fit_platt(raw[:, k], y == k) for k in range(3)]
-    odds = np.column_stack([slope * raw[:, k] + offset for k, (slope, offset) in enumerate(lines)])
-    model = calibrate(LogisticRegression(), X, y)
-    np.testing.assert_allclose(model.cv_decision_, mix(odds, fit_mixing(odds, y)))
-    assert model.decision_function(X).shape == (600, 3)
+    plain = LogisticRegression()
+    raw = cross_val_predict(plain, X, y, cv=folds_of(y, groups), method="decision_function")
+    raw = raw.reshape(len(y), -1)
+    positive = [1] if data == "binary" else [0, 1, 2]
+    lines = np.array([fit_platt(raw[:, k], y == label) for k, label in enumerate(positive)])
+    odds = lines[:, 0] * raw + lines[:, 1]
+    mixing = fit_mixing(odds, y)
+    model = calibrate(plain, X, y, groups)
+    np.testing.assert_allclose(model.cv_decision_.reshape(raw.shape), mix(odds, mixing))
+    final = plain.fit(X, y).decision_function(X).reshape(raw.shape)
+    expected = mix(lines[:, 0] * final + lines[:, 1], mixing)
+    np.testing.assert_allclose(model.decision_function(X).reshape(raw.shape), expected)
 
 
 @pytest.mark.parametrize("data", ["binary", "three"])

@@ -113,32 +113,20 @@ def test_sure_logits_stay_finite():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_named_class_stays_where_classes_are_far_apart(seed):
-    (odds, codes), (rest, truth) = calibrated(seed, 7.0)
-    mixed = mix(rest, fit_mixing(odds, codes))
-    np.testing.assert_array_equal(mixed.argmax(axis=1), rest.argmax(axis=1))
-    assert (mixed.argmax(axis=1) == truth).mean() > 0.999
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("distance", "gain"), [(1.0, 0.02), (2.0, 0.05)])
-def test_unseen_rows_are_told_better_than_by_dividing_by_the_sum(seed, distance, gain):
-    (odds, codes), (rest, truth) = calibrated(seed, distance)
-    mixed = log_odds_to_proba(mix(rest, fit_mixing(odds, codes)))
-    assert log_loss(truth, mixed) < log_loss(truth, log_odds_to_proba(rest)) - gain
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_sure_verdicts_stay_sure(seed):
+def test_mixing_tells_unseen_rows_better_than_dividing_by_the_sum(seed):
     """Dividing by the sum says 0.75 of classes that are right in 86 of 100; mixing says so."""
-    (odds, codes), (rest, truth) = calibrated(seed, 2.0)
-    plain, mixed = log_odds_to_proba(rest), log_odds_to_proba(mix(rest, fit_mixing(odds, codes)))
-    gaps = [
-        proba.max(axis=1).mean() - (proba.argmax(axis=1) == truth).mean()
-        for proba in (plain, mixed)
-    ]
+    for distance, gain in [(1.0, 0.02), (2.0, 0.05)]:
+        (odds, codes), (rest, truth) = calibrated(seed, distance)
+        plain = log_odds_to_proba(rest)
+        mixed = log_odds_to_proba(mix(rest, fit_mixing(odds, codes)))
+        assert log_loss(truth, mixed) < log_loss(truth, plain) - gain
+    gaps = [p.max(axis=1).mean() - (p.argmax(axis=1) == truth).mean() for p in (plain, mixed)]
     assert gaps[0] < -0.1
     assert abs(gaps[1]) < 0.03
+    (odds, codes), (rest, truth) = calibrated(seed, 7.0)  # far apart: the named class stays
+    named = mix(rest, fit_mixing(odds, codes)).argmax(axis=1)
+    np.testing.assert_array_equal(named, rest.argmax(axis=1))
+    assert (named == truth).mean() > 0.999
 
 
 def test_what_is_calibrated_already_is_left_as_good():
@@ -152,13 +140,17 @@ def test_what_is_calibrated_already_is_left_as_good():
     assert log_loss(codes[2000:], mixed) < log_loss(codes[2000:], proba[2000:]) + 0.02
 
 
-def test_rows_without_a_score_have_no_say():
+def test_rows_without_a_score_have_no_say_and_stay_without():
     (odds, codes), _ = calibrated(0, 1.0)
     holes = odds.copy()
     holes[::7, 1] = np.nan
     holes[3] = -np.inf
     known = np.isfinite(holes).all(axis=1)
-    np.testing.assert_array_equal(fit_mixing(holes, codes), fit_mixing(odds[known], codes[known]))
+    mixing = fit_mixing(holes, codes)
+    np.testing.assert_array_equal(mixing, fit_mixing(odds[known], codes[known]))
+    mixed = mix(holes[::7], mixing)
+    assert np.isnan(mixed).all()
+    assert np.isfinite(mix(odds, mixing)).all()
 
 
 def test_without_a_row_of_each_class_there_is_none():
@@ -167,12 +159,3 @@ def test_without_a_row_of_each_class_there_is_none():
     assert fit_mixing(np.where(codes[:, None] == 2, np.nan, odds), codes) is None
     assert fit_mixing(np.full((3, 3), np.nan), np.arange(3)) is None
     assert mix(rest, None) is rest
-
-
-def test_rows_without_a_score_stay_without():
-    (odds, codes), _ = calibrated(0, 1.0)
-    mixing = fit_mixing(odds, codes)
-    odds[2, 0] = np.nan
-    mixed = mix(odds, mixing)
-    assert np.isnan(mixed[2]).all()
-    assert np.isfinite(np.delete(mixed, 2, axis=0)).all()
