@@ -10,7 +10,7 @@ from tiny_models import make_tiny_pipeline, make_tiny_vae
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.generation.engines import EngineError, Task, get_engine, vae
-from cnnsvm.generation.engines.hub import move
+from cnnsvm.generation.engines.pretrained import move
 from cnnsvm.generation.engines.vae import as_output, pad_to, vae_engine
 
 

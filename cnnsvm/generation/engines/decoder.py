@@ -20,7 +20,13 @@ from cnnsvm.data.images import ImageError
 from cnnsvm.features.devices import autocast
 from cnnsvm.generation.engines import Engine, EngineError, Task
 from cnnsvm.generation.engines.decoder_networks import Autoencoder, DecoderSpec, Denoiser
-from cnnsvm.generation.engines.hub import check_number, choose_place, move, parse_model, shorten
+from cnnsvm.generation.engines.pretrained import (
+    check_number,
+    choose_place,
+    move,
+    parse_model,
+    shorten,
+)
 from cnnsvm.generation.engines.vae import MAX_PIXELS, as_output, pad_to, run_in_passes
 from cnnsvm.io.bundle import holds_model, read_bundle, read_config, write_bundle
 from decoders.training import signal_and_noise

@@ -4,7 +4,6 @@ What it returns is what the decoder made of the latents, every pixel of it: the 
 pasted back outside the mask, which is the difference between *regenerated* and *spliced*.
 """
 
-import functools
 import inspect
 import json
 import logging
@@ -19,7 +18,7 @@ from PIL import Image
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.generation.engines import Engine, EngineError, Task
-from cnnsvm.generation.engines.hub import (
+from cnnsvm.generation.engines.pretrained import (
     DEFAULT_MODEL,
     Model,
     check_number,
@@ -142,8 +141,7 @@ def diffusion_engine(
         batch_size = _CUDA_BATCH if place.type == "cuda" else 1
     check_number("batch_size", batch_size, 1, 1024, whole=True)
     require_packages()
-    download = functools.partial(_download, model, revision)
-    found = find_model("diffusion", model, revision, download)
+    found = find_model("diffusion", model, revision, ["model_index.json"], _part_patterns)
     with quiet():
         pipeline = move(_load(found.folder, dtype), place)
     pipeline.set_progress_bar_config(disable=True)
@@ -276,15 +274,10 @@ def _files(folder: Path) -> list[Path]:
     return [folder / "model_index.json", *parts]
 
 
-def _download(model: str, revision: str | None, cached: bool) -> str:
-    from diffusers import DiffusionPipeline
-    from huggingface_hub import hf_hub_download
-
-    options: dict[str, Any] = {"revision": revision, "local_files_only": cached}
-    # before its gigabytes: is it a pipeline that is run here?
-    index = hf_hub_download(model, "model_index.json", **options)
-    _check_class(json.loads(Path(index).read_text(encoding="utf-8")), model)
-    return DiffusionPipeline.download(model, use_safetensors=True, **options)
+def _part_patterns(folder: Path) -> list[str]:
+    """Say which files of a snapshot, of which the index is there, make up the pipeline."""
+    kinds = ("json", "safetensors", "txt")
+    return [f"{part}/*.{kind}" for part in _read_index(folder) for kind in kinds]
 
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:
@@ -311,8 +304,8 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
     return pipeline
 
 
-def _read_parts(folder: Path) -> dict[str, tuple[str, str]]:
-    """Read a pipeline's parts, name -> (library, class), and check that they are there."""
+def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
+    """Read the parts of a pipeline, name -> (library, class), out of its index."""
     file = folder / "model_index.json"
     try:
         index = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -321,9 +314,18 @@ def _read_parts(folder: Path) -> dict[str, tuple[str, str]]:
             f"{file} cannot be read ({shorten(error)}), so {folder} is no diffusers pipeline. Name "
             f"what 'hf download {DEFAULT_MODEL} --local-dir FOLDER' writes."
         ) from error
-    _check_class(index, str(folder))
+    if index.get("_class_name") not in _CLASSES:
+        raise EngineError(
+            f"{folder} is a {index.get('_class_name')!r}. This engine runs the Stable Diffusion 1, "
+            f"2 and XL pipelines ({', '.join(_CLASSES)}), such as diffusion:{DEFAULT_MODEL}."
+        )
     pairs = {name: tuple(value) for name, value in index.items() if isinstance(value, list)}
-    parts = {name: pair for name, pair in pairs.items() if len(pair) == 2 and pair[0] is not None}
+    return {name: pair for name, pair in pairs.items() if len(pair) == 2 and pair[0] is not None}
+
+
+def _read_parts(folder: Path) -> dict[str, tuple[str, str]]:
+    """Read the index and check that the parts are there."""
+    parts = _read_index(folder)
     problems = [f"its index names no {name}." for name in _REQUIRED if name not in parts]
     problems += [problem for name in parts if (problem := _part_problem(folder, name))]
     if problems:
@@ -335,14 +337,6 @@ def _part_problem(folder: Path, name: str) -> str:
     if not (folder / name).is_dir():
         return f"it has no {name}. Download the folder again."
     return weights_problem(folder / name) if name in _NETWORKS else ""
-
-
-def _check_class(index: dict[str, Any], model: str) -> None:
-    if index.get("_class_name") not in _CLASSES:
-        raise EngineError(
-            f"{model} is a {index.get('_class_name')!r}. This engine runs the Stable Diffusion 1, "
-            f"2 and XL pipelines ({', '.join(_CLASSES)}), such as diffusion:{DEFAULT_MODEL}."
-        )
 
 
 def _check_unet(pipeline: Any, folder: Path) -> None:

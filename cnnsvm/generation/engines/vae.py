@@ -18,7 +18,7 @@ import torch
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.generation.engines import Engine, EngineError, Repaint, Task
-from cnnsvm.generation.engines.hub import (
+from cnnsvm.generation.engines.pretrained import (
     DEFAULT_MODEL,
     check_number,
     choose_place,
@@ -123,8 +123,11 @@ def vae_engine(
     check_number("batch_size", batch_size, 1, 1024, whole=True)
     check_number("max_pixels", max_pixels, 1, 10**10, whole=True)
     require_packages()
-    download = functools.partial(_download, model, revision, subfolder)
-    found = find_model("vae", model, revision, download)
+    configs = [
+        f"{place}config.json" for place in ([f"{subfolder}/"] if subfolder else ["", "vae/"])
+    ]
+    choose = functools.partial(_weights_patterns, subfolder=subfolder)
+    found = find_model("vae", model, revision, configs, choose)
     folder = _find_folder(found.folder, subfolder)
     config = _read_config(folder)
     if precision == "auto" and _needs_float32(config):
@@ -272,18 +275,11 @@ class _Autoencoder:
         return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
 
 
-def _download(model: str, revision: str | None, subfolder: str | None, cached: bool) -> str:
-    from huggingface_hub import snapshot_download
-
-    # the config first: it says where the weights are
-    places = [f"{subfolder}/"] if subfolder else ["", "vae/"]
-    options: dict[str, Any] = {"revision": revision, "local_files_only": cached}
-    found = snapshot_download(model, allow_patterns=[f"{p}config.json" for p in places], **options)
-    folder = _find_folder(Path(found), subfolder)
-    start = "" if folder == Path(found) else f"{folder.relative_to(found).as_posix()}/"
-    wanted = [f"{start}diffusion_pytorch_model*.{end}" for end in ("safetensors", "index.json")]
-    unwanted = ["*.fp16*", "*.non_ema*"]
-    return snapshot_download(model, allow_patterns=wanted, ignore_patterns=unwanted, **options)
+def _weights_patterns(folder: Path, subfolder: str | None) -> list[str]:
+    """Say which files of a snapshot, of which the configs are there, hold the weights."""
+    place = _find_folder(folder, subfolder).relative_to(folder)
+    ends = ("safetensors", "index.json")
+    return [(place / f"diffusion_pytorch_model*.{end}").as_posix() for end in ends]
 
 
 def _find_folder(folder: Path, subfolder: str | None) -> Path:

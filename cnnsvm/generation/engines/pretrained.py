@@ -11,9 +11,8 @@ import importlib
 import logging
 import os
 import re
-import sys
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 
 from cnnsvm.features.devices import DeviceError, choose_device, choose_precision
 from cnnsvm.generation.engines import EngineError
+from cnnsvm.io.hub import HubError, fetch_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ _SNAPSHOT = re.compile(r"/models--([^/]+)/snapshots/([0-9a-f]{40})$")
 _PACKAGES = ("diffusers", "transformers", "accelerate")
 _LOGGING = ("diffusers", "transformers")
 _KINDS = {int: "a whole number", float: "a number", str: "text"}
-_TIMEOUT = 10  # seconds; without it a network that swallows packets is waited for for minutes
+#: Files of other precisions and training states that lie beside the weights.
+_VARIANTS = ("*.fp16*", "*.non_ema*")
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,11 @@ def require_packages() -> None:
 
 
 def find_model(
-    kind: str, model: str, revision: str | None, download: Callable[[bool], str | Path]
+    kind: str,
+    model: str,
+    revision: str | None,
+    first: Sequence[str],
+    choose: Callable[[Path], Sequence[str]],
 ) -> Model:
     """Find the files of a model, on the hub if there is no such folder.
 
@@ -157,14 +162,14 @@ def find_model(
     model : str
         Folder or id; a folder outranks an id of the same name.
     revision : str or None
-        Branch, tag or commit on the hub; None takes its main branch.
-    download : callable ``(local_files_only) -> folder``
-        Gets the files from the hub, or from its cache alone.
+        Branch, tag or commit on the hub; None is its main branch.
+    first, choose
+        See `cnnsvm.io.hub.fetch_snapshot`.
 
     Raises
     ------
     EngineError
-        If the model cannot be had.
+        If the model cannot be found or fetched.
     """
     folder = Path(os.path.abspath(os.path.expanduser(model)))
     if _is_folder(model):
@@ -175,13 +180,18 @@ def find_model(
         if cached := _SNAPSHOT.search(folder.as_posix()):
             return Model(cached[1].replace("--", "/"), folder, cached[2])
         return Model(folder.name, folder)
+    example = f"Write for example {kind}:{DEFAULT_MODEL} or {kind}:/path/to/FOLDER."
     if not _ID.fullmatch(model):
         what = "a file, not a folder" if folder.is_file() else "no folder of this machine"
-        raise EngineError(
-            f"{kind} model {model!r} is {what}, nor an id of the model hub such as "
-            f"{DEFAULT_MODEL!r}. Check the path; {_folder_help(kind, DEFAULT_MODEL)}"
-        )
-    found = Path(_fetch(kind, model, revision, download))
+        raise EngineError(f"{kind} model {model!r} is {what}, nor an id of the hub. {example}")
+    try:
+        found = fetch_snapshot(model, first, choose, ignore=_VARIANTS, revision=revision)
+    except HubError as error:
+        if model == _GONE:
+            raise EngineError(
+                f"{model!r} was taken off the hub in November 2025. {example}"
+            ) from error
+        raise EngineError(f"{kind} model {error} {example}") from error
     return Model(model, found, found.name)
 
 
@@ -265,10 +275,10 @@ def hash_files(root: Path, files: Iterable[Path]) -> str:
 
 
 @contextlib.contextmanager
-def quiet(*, bars: bool = False) -> Iterator[None]:
-    """Keep what the libraries log off the terminal and, unless ``bars``, their progress bars."""
+def quiet() -> Iterator[None]:
+    """Keep the log lines and progress bars of the libraries off the terminal."""
     modules: list[Any] = [importlib.import_module(f"{name}.utils.logging") for name in _LOGGING]
-    before = [(m, m.get_verbosity(), not bars and m.is_progress_bar_enabled()) for m in modules]
+    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in modules]
     for module, _, shown in before:
         module.set_verbosity(logging.CRITICAL)  # what fails is raised too
         if shown:
@@ -306,53 +316,3 @@ def _convert(name: str, value: str, kind: type) -> Any:
         return kind(value)
     except ValueError as error:
         raise EngineError(f"option {name} is {_KINDS[kind]}, got {value!r}.") from error
-
-
-def _fetch(
-    kind: str, model: str, revision: str | None, download: Callable[[bool], str | Path]
-) -> str | Path:
-    from huggingface_hub import model_info
-
-    logger.info("looking for %s on the hub", model)
-    unreached: Exception | None = None
-    try:
-        model_info(model, revision=revision, timeout=_TIMEOUT)
-    except Exception as error:  # offline, gone, gated: what the cache holds still serves
-        unreached = error
-    try:
-        with quiet(bars=sys.stderr.isatty()):
-            return download(unreached is not None)
-    except EngineError:
-        raise
-    except Exception as error:
-        reason = _explain(unreached or error, revision)
-        if model == _GONE:
-            reason = f"it was taken off the hub in November 2025; its mirror is {DEFAULT_MODEL!r}"
-        elif unreached is not None:
-            reason += ", and the hub's cache does not hold all of it"
-        raise EngineError(
-            f"{kind} model {model!r} cannot be had: {reason}. Name another, such as "
-            f"{kind}:{DEFAULT_MODEL}; {_folder_help(kind, model)}"
-        ) from error
-
-
-def _explain(error: Exception, revision: str | None) -> str:
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.GatedRepoError):
-        return "it is gated (accept its licence on its page and log in with 'hf auth login')"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "the hub has no such model, or it is private, and no folder has this name"
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"it has no revision {revision!r}"
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set"
-    return f"{type(error).__name__}: {shorten(error)}"
-
-
-def _folder_help(kind: str, model: str) -> str:
-    model = DEFAULT_MODEL if model == _GONE else model
-    return (
-        "or get it where there is a connection with "
-        f"'hf download {model} --local-dir FOLDER' and name the folder: {kind}:/path/to/FOLDER."
-    )
