@@ -220,17 +220,20 @@ class TunedSVC(LogOddsClassifier):
         store = StudyStore(self.storage)
         seed = self._seed(store)
         folds = inner_folds(labels, groups, self.cv, seed)
-        data = (rows, one_vs_rest(codes, len(classes)), folds)
-        how = (self.scale, self.cache_size, self.n_landmarks, seed)
-        results = [  # an inner cross-validation holds kernel matrices: one at a time
-            self._tune(InnerCV(kernel, *data, *how), labels, groups, store)
-            for kernel in self._kernel_names()
+        targets = one_vs_rest(codes, len(classes))
+        cache_size, n_landmarks = self.cache_size, self.n_landmarks
+
+        def inner_cv(kernel: str) -> InnerCV:  # holds kernel matrices: one at a time
+            return InnerCV(kernel, rows, targets, folds, self.scale, cache_size, n_landmarks, seed)
+
+        results = [
+            self._tune(inner_cv(kernel), labels, groups, store) for kernel in self._kernel_names()
         ]
         best = max(results, key=lambda result: np.nan_to_num(result["score"], nan=-np.inf))
         mean, deviation = fit_scaler(rows, self.scale)
         Z = (rows - mean) / deviation
         fitted = [
-            self._fit_model(InnerCV(result["kernel"], *data, *how), result["params"], Z, chosen)
+            self._fit_model(inner_cv(result["kernel"]), result["params"], Z, chosen)
             for result in (results if self.voting == "soft" else [best])
         ]
         votes = soft_vote(np.stack([decisions for _, decisions in fitted]))
