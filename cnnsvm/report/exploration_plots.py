@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
+    LogLocator,
     MaxNLocator,
     NullLocator,
     PercentFormatter,
@@ -36,17 +37,7 @@ _MOST_DOTS = 200
 
 
 def balance_plot(balance: pd.DataFrame) -> Figure:
-    """Draw how many images of each class there are, overall and by split.
-
-    Parameters
-    ----------
-    balance : DataFrame
-        ``real`` and ``fake`` by split.
-
-    Returns
-    -------
-    Figure
-    """
+    """Draw how many images of each class there are; ``balance`` has them by split."""
     figure, (axes,) = new_figure(height=1.4 + 0.7 * len(balance))
     rows = np.arange(len(balance))
     for label, name, colour, hatch in _CLASSES:
@@ -66,16 +57,13 @@ def balance_plot(balance: pd.DataFrame) -> Figure:
 def sizes_plot(files: pd.DataFrame) -> Figure:
     """Draw width against height on logarithmic scales, a mark a size.
 
+    A mark's area grows with the share of the class that has its size; the dotted lines are
+    squares and whole powers of ten of megapixels.
+
     Parameters
     ----------
     files : DataFrame
         With ``width``, ``height`` and ``label``.
-
-    Returns
-    -------
-    Figure
-        A mark's area grows with the share of the class that has its size; the dotted lines are
-        squares and whole powers of ten of megapixels.
     """
     figure, (axes,) = new_figure(height=4.8)
     low, high = _limits(files[["width", "height"]].to_numpy())
@@ -93,8 +81,9 @@ def sizes_plot(files: pd.DataFrame) -> Figure:
         }
         axes.scatter(width, height, area, marker="oD"[label], zorder=3, **look)
         axes.scatter([], [], 40, marker="oD"[label], label=name, **look)  # one size in the legend
+    ticks = 2.0 ** np.arange(np.ceil(np.log2(low)), np.log2(high))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(list(_pixel_ticks(low, high))))
+        axis.set_major_locator(FixedLocator(list(ticks[:: 1 if len(ticks) <= 7 else 2])))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
     axes.set(xlabel="width (pixels)", ylabel="height (pixels)")
@@ -103,19 +92,9 @@ def sizes_plot(files: pd.DataFrame) -> Figure:
 
 
 def histograms_plot(table: pd.DataFrame, columns: Sequence[str], title: str) -> Figure:
-    """Draw how each class is distributed over some columns.
+    """Draw how each class is distributed over some of the columns that ``AXES`` names.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With ``label`` and the columns, of those that ``AXES`` names.
-    columns : sequence of str
-    title : str
-
-    Returns
-    -------
-    Figure
-        Heights are shares of the class, so that the rarer one shows too.
+    Heights are shares of the class, so that the rarer one shows too.
     """
     figure, axes = new_figure(rows=len(columns), height=0.9 + 1.75 * len(columns))
     for ax, column in zip(axes, columns, strict=True):
@@ -125,18 +104,12 @@ def histograms_plot(table: pd.DataFrame, columns: Sequence[str], title: str) -> 
 
 
 def coverage_plot(masks: pd.DataFrame) -> Figure:
-    """Draw the share of white of the masks of each schema: a dot a mask, and a box.
+    """Draw the share of white of the masks: a dot a mask, at most 200 a schema, and quartiles.
 
     Parameters
     ----------
     masks : DataFrame
-        With ``mask_schema`` and ``coverage`` in [0, 1].
-
-    Returns
-    -------
-    Figure
-        The largest schemas only, if there are more than ``MOST_SCHEMAS``, and at most 200 dots
-        each. The box spans the quartiles.
+        With ``mask_schema`` and ``coverage`` in [0, 1]; the ``MOST_SCHEMAS`` largest are drawn.
     """
     names = list(masks["mask_schema"].value_counts().index[:MOST_SCHEMAS])
     figure, (axes,) = new_figure(height=1.4 + 0.6 * len(names))
@@ -159,7 +132,7 @@ def coverage_plot(masks: pd.DataFrame) -> Figure:
 
 
 def mean_masks_plot(means: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Figure:
-    """Draw where the masks of each schema lie.
+    """Draw where the masks of each schema lie, of the ``MOST_SCHEMAS`` largest.
 
     Parameters
     ----------
@@ -167,19 +140,19 @@ def mean_masks_plot(means: Mapping[str, np.ndarray], counts: Mapping[str, int]) 
         Schema -> share of its masks that cover a place.
     counts : mapping of str to int
         Schema -> number of masks.
-
-    Returns
-    -------
-    Figure
-        The largest schemas only, if there are more than ``MOST_SCHEMAS``.
     """
     names = sorted(means, key=lambda name: (-counts[name], name))[:MOST_SCHEMAS]
     if not names:
         figure, (axes,) = new_figure(height=1.5)
         show_message(axes, "No mask could be read.")
         return figure
-    figure, panels = new_grid(len(names))
-    for panel, name in zip(panels, names, strict=True):
+    rows = -(-len(names) // 3)
+    figure, panels = new_figure(rows, 0.95 + 1.8 * rows, ncols=3)
+    for spare in panels[len(names) :]:
+        spare.set_axis_off()
+    for panel, name in zip(panels, names, strict=False):
+        panel.set(xticks=[], yticks=[], box_aspect=1)
+        panel.spines[:].set_visible(True)
         shades = panel.imshow(
             means[name], cmap="viridis", vmin=0, vmax=1, extent=(0, 1, 1, 0), aspect="auto"
         )
@@ -192,31 +165,12 @@ def mean_masks_plot(means: Mapping[str, np.ndarray], counts: Mapping[str, int]) 
     return figure
 
 
-def new_grid(n: int, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """Make a figure of ``n`` square panels without ticks, row by row."""
-    rows = -(-n // columns)
-    figure, panels = new_figure(rows, 0.95 + 1.8 * rows, ncols=columns)
-    for spare in panels[n:]:
-        spare.set_axis_off()
-    for panel in panels[:n]:
-        panel.set(xticks=[], yticks=[], box_aspect=1)
-        panel.spines[:].set_visible(True)
-    return figure, panels[:n]
-
-
 def _name(axes: Axes, title: str) -> None:
     """Write the title, and beside it what the colours mean."""
     axes.set_title(title, loc="left", fontsize=11)
     if axes.get_legend_handles_labels()[0]:
-        place = (1.02, 0.98)
-        axes.legend(
-            loc="lower right",
-            bbox_to_anchor=place,
-            ncols=2,
-            fontsize=9,
-            frameon=False,
-            borderaxespad=0.2,
-        )
+        place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "borderaxespad": 0.2}
+        axes.legend(ncols=2, fontsize=9, frameon=False, **place)
 
 
 def _limits(sides: np.ndarray) -> tuple[float, float]:
@@ -224,13 +178,6 @@ def _limits(sides: np.ndarray) -> tuple[float, float]:
     low, high = max(float(sides.min()), 1.0), max(float(sides.max()), 1.0)
     middle, span = np.sqrt(low * high), max(np.sqrt(high / low) * 1.35, np.sqrt(8))
     return middle / span, middle * span
-
-
-def _pixel_ticks(low: float, high: float) -> np.ndarray:
-    """Return powers of two, of four where those would crowd the axis."""
-    powers = 2.0 ** np.arange(0, 17)
-    ticks = powers[(powers >= low) & (powers <= high)]
-    return ticks if len(ticks) <= 7 else ticks[::2]
 
 
 def _draw_guides(axes: Axes, low: float, high: float) -> None:
@@ -270,7 +217,7 @@ def _draw_histograms(axes: Axes, table: pd.DataFrame, column: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=column == "quality"))
     if log:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(_log_ticks(edges[0], edges[-1])))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if span < 1000 else (1,)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
 
@@ -282,10 +229,3 @@ def _edges(values: np.ndarray, log: bool, n_bins: int) -> np.ndarray:
         return np.geomspace(low / 1.03, high * 1.03, n_bins + 1)
     spare = max(0.02 * (high - low), 0.1 * abs(high) if high == low else 0.0, 1e-9)
     return np.linspace(low - spare, high + spare, n_bins + 1)
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 of each power of ten; 1 alone over more than three."""
-    steps = (1, 2, 5) if high / low < 1000 else (1,)
-    ticks = [step * 10.0**power for power in range(-6, 7) for step in steps]
-    return [tick for tick in ticks if low <= tick <= high]

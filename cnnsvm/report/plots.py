@@ -38,7 +38,6 @@ def new_figure(rows: int = 1, height: float = 4.4, **grid: Any) -> tuple[Figure,
     Parameters
     ----------
     rows : int
-        Number of axes.
     height : float
         In inches.
     **grid
@@ -83,17 +82,12 @@ def wrap_name(name: str, width: int = 20) -> str:
 
 
 def confusion_matrix_plot(predictions: pd.DataFrame) -> Figure:
-    """Show how many reals and fakes were called what.
+    """Show how many reals and fakes were called what, and the shares of each row.
 
     Parameters
     ----------
     predictions : DataFrame
         With ``label`` and ``prediction`` (0 or 1).
-
-    Returns
-    -------
-    Figure
-        Rows are the truth; a cell's shade and percentage are its share of the row.
     """
     figure, (axes,) = new_figure()
     cells = np.zeros((2, 2), dtype=int)
@@ -118,12 +112,8 @@ def roc_plot(predictions: pd.DataFrame) -> Figure:
     Parameters
     ----------
     predictions : DataFrame
-        With ``label``, ``probability``, ``prediction`` and ``fold``.
-
-    Returns
-    -------
-    Figure
-        With a message instead of curves unless both classes occur.
+        With ``label``, ``probability``, ``prediction`` and ``fold``; unless both classes occur
+        there is a message instead.
     """
     figure, (axes,) = new_figure()
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="guessing (0.500)")
@@ -134,7 +124,7 @@ def roc_plot(predictions: pd.DataFrame) -> Figure:
 
 
 def precision_recall_plot(predictions: pd.DataFrame) -> Figure:
-    """Draw the precision-recall curve; parameters and result as of `roc_plot`."""
+    """Draw the precision-recall curve, as `roc_plot` does its own."""
     figure, (axes,) = new_figure()
     share = float(predictions["label"].mean()) if len(predictions) else 0.0
     axes.axhline(share, color=GREY, linewidth=1, label=f"guessing ({share:.3f})")
@@ -147,23 +137,19 @@ def precision_recall_plot(predictions: pd.DataFrame) -> Figure:
 def reliability_plot(predictions: pd.DataFrame, n_bins: int = 10) -> Figure:
     """Set stated probabilities against observed shares, above their histogram.
 
+    A point's area grows with the number of images in its bin.
+
     Parameters
     ----------
     predictions : DataFrame
         With ``label`` and ``probability``.
     n_bins : int
-        Number of bins of equal width, as in
-        :func:`~cnnsvm.evaluation.metrics.expected_calibration_error`.
-
-    Returns
-    -------
-    Figure
-        A point's area grows with the number of images in its bin.
+        As of `cnnsvm.evaluation.metrics.expected_calibration_error`.
     """
     figure, (upper, lower) = new_figure(rows=2, height_ratios=(2.4, 1), sharex=True)
     label, probability = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
     mean, share, count = reliability_bins(label, probability, n_bins)
-    upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="honest probabilities")
+    upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="calibrated")
     upper.plot(mean, share, color=FAKE, linewidth=1)
     area = 15 + 120 * count / max(count.max(), 1)
     upper.scatter(mean, share, s=area, color=FAKE, zorder=3, label="bins (area: images)")
@@ -181,13 +167,8 @@ def group_plot(groups: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     Parameters
     ----------
     groups : mapping of str to mapping
-        As :func:`~cnnsvm.evaluation.bootstrap.metrics_by` returns it.
+        As `cnnsvm.evaluation.bootstrap.metrics_by` returns it.
     title : str
-
-    Returns
-    -------
-    Figure
-        As high as the number of groups asks for.
     """
     figure, (axes,) = new_figure(height=1.5 + 0.62 * len(groups))
     names = [f"{wrap_name(name)}\n({entry['n_fakes']} fakes)" for name, entry in groups.items()]
@@ -208,17 +189,14 @@ def group_plot(groups: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
 def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw loss, accuracy and validation ROC AUC over the epochs of fine-tuning.
 
+    Dotted is training, solid validation; a star marks the epoch used.
+
     Parameters
     ----------
     curves : sequence of mapping
         One a fold: ``fold`` or another ``name``, ``best_epoch`` and ``history``, a list of
         mappings with ``epoch``, ``train_loss``, ``valid_loss``, ``train_accuracy``,
         ``valid_accuracy`` and ``valid_auc``; what is missing is not drawn.
-
-    Returns
-    -------
-    Figure
-        Dotted is training, solid validation; a star marks the epoch used.
     """
     told = any("valid_accuracy" in entry for curve in curves for entry in curve["history"])
     height = 7.6 if told else 5.6

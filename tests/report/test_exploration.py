@@ -17,7 +17,6 @@ from cnnsvm.report.exploration_plots import (
     coverage_plot,
     histograms_plot,
     mean_masks_plot,
-    new_grid,
     sizes_plot,
 )
 from cnnsvm.report.render import to_png
@@ -223,9 +222,3 @@ def test_a_column_without_values_says_so():
     assert AXES["quality"][0] in text_of(histograms_plot(table, ["quality"], "x")).replace(
         "\n", " "
     )
-
-
-def test_a_grid_has_the_panels_asked_for():
-    figure, panels = new_grid(4)
-    assert len(panels) == 4
-    assert len(figure.axes) == 6
