@@ -36,18 +36,9 @@ from cnnsvm.report.wording import (
     percent,
 )
 
-PREDICTION_COLUMNS = (
-    "path",
-    "source_id",
-    "variant",
-    "engine",
-    "mask_schema",
-    "fold",
-    "label",
-    "prediction",
-    "score",
-    "probability",
-)
+#: Of ``predictions.csv``: what an image is, and what was said of it.
+PREDICTION_COLUMNS = ("path", "source_id", "variant", "engine", "mask_schema")
+PREDICTION_COLUMNS += ("fold", "label", "prediction", "score", "probability")
 _HEADLINES = ("roc_auc", "balanced_accuracy", "precision", "recall", "f1", "ece")
 _GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
 _GROUP_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
@@ -93,16 +84,10 @@ def evaluation_report(
     loader : callable
         Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
 
-    Returns
-    -------
-    Report
-
     Raises
     ------
     ValueError
         If ``predictions`` lack a column or hold impossible values.
-    TypeError
-        If ``result`` holds what JSON cannot.
     """
     result = {**result, "folds": result.get("folds") or list(folds)}
     metrics, controls = result.get("metrics") or {}, result.get("controls") or {}
@@ -146,13 +131,7 @@ def folds_csv(folds: Sequence[Mapping[str, Any]]) -> str:
 
 
 def predictions_csv(predictions: pd.DataFrame) -> str:
-    """Write one row an image, with the columns of ``PREDICTION_COLUMNS`` in that order.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing.
-    """
+    """Write one row an image, with the columns of ``PREDICTION_COLUMNS`` in that order."""
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions]
     if missing:
         raise ValueError(
@@ -163,17 +142,12 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
 
 
 def explain(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say in plain words what the headline numbers mean.
+    """Say in plain words what the headline numbers mean: decision, ranking and probabilities.
 
     Parameters
     ----------
     metrics : mapping of str to mapping
         A ``{"value", "low", "high"}`` each.
-
-    Returns
-    -------
-    list of str
-        Sentences about the decision, the ranking and the probabilities.
     """
     value = {name: (metrics.get(name) or {}).get("value") for name in METRIC_LABELS}
     sentences = []
@@ -199,10 +173,6 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
     ----------
     result : mapping
         As `evaluation_report` takes it.
-
-    Returns
-    -------
-    list of str
 
     References
     ----------
@@ -244,7 +214,7 @@ def leaking(controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """List the mistakes, those that the detector was surest of first.
+    """List reals called fake and fakes called real, those that the detector was surest of first.
 
     Parameters
     ----------
@@ -254,8 +224,7 @@ def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of str to DataFrame
-        Reals called fake, from the highest probability down, and fakes called real, from the
-        lowest up.
+        By title.
     """
     ranked = predictions.sort_values("probability", kind="stable")
     called, label = ranked["prediction"], ranked["label"]
@@ -399,7 +368,7 @@ def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
 
 def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
     """Show the surest mistakes of both kinds, and images drawn at random."""
-    folder = common_folder(predictions["path"])
+    folder = _common_folder(predictions["path"])
     galleries = []
     for title, rows in worst_mistakes(predictions).items():
         shown, total = rows.head(_SHOWN), len(rows)
@@ -412,15 +381,6 @@ def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
     yield Section("A random sample", [Gallery(sample)])
 
 
-def common_folder(paths: Iterable[str]) -> str:
-    """Return the folder that all paths are below, ending in a separator; empty if there is none."""
-    try:
-        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
-    except ValueError:  # no path, or absolute and relative ones
-        return ""
-    return os.path.join(folder, "") if folder else ""
-
-
 def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
     truth, called = ("fake" if row[name] == 1 else "real" for name in ("label", "prediction"))
     chance = format_number(row["probability"])
@@ -430,3 +390,11 @@ def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
     lines = [f"probability {chance}", f"{truth}, called {called}", made]
     picture = Picture(thumbnail(row["path"], loader), alt)
     return Exhibit([picture], str(row["path"]).removeprefix(folder), lines)
+
+
+def _common_folder(paths: Iterable[str]) -> str:
+    """Return the folder that all paths are below, ending in a separator; empty if there is none."""
+    try:
+        return os.path.join(os.path.commonpath([os.path.dirname(path) for path in paths]), "")
+    except ValueError:  # no path, or absolute and relative ones
+        return ""

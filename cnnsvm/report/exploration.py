@@ -45,16 +45,11 @@ def exploration_report(
     Parameters
     ----------
     found : mapping
-        As `cnnsvm.audit.explore.explore` returns it.
+        As `cnnsvm.audit.exploration.explore` returns it.
     facts : mapping
-        ``title``, ``data``, ``command``, ``seconds``, and ``random_state`` of the examples; all
-        of them optional.
+        Those of a `Report`, and ``random_state`` of the examples.
     loader : callable
         Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
-
-    Returns
-    -------
-    Report
     """
     files, pixels = found["files"], found["pixels"]
     alarming = bool(found["anomalies"] or format_findings(files))

@@ -17,7 +17,15 @@ from matplotlib.ticker import (
     PercentFormatter,
 )
 
-from cnnsvm.report.plots import FAKE, GREY, REAL, new_figure, show_message, wrap_name
+from cnnsvm.report.plots import (
+    CLASSES,
+    FAKE,
+    GREY,
+    draw_shares,
+    new_figure,
+    show_message,
+    wrap_name,
+)
 
 #: Column -> what its axis says, and whether it is drawn on a logarithmic scale.
 AXES = {
@@ -31,7 +39,6 @@ AXES = {
     "detail": ("detail (mean step between neighbours)", False),
 }
 MOST_SCHEMAS = 12
-_CLASSES = ((0, "real", REAL, "////"), (1, "fake", FAKE, ""))
 _LOG_FROM = 4  # largest by smallest value: below, a logarithmic axis has hardly a tick
 _MOST_DOTS = 200
 
@@ -40,7 +47,7 @@ def balance_plot(balance: pd.DataFrame) -> Figure:
     """Draw how many images of each class there are; ``balance`` has them by split."""
     figure, (axes,) = new_figure(height=1.4 + 0.7 * len(balance))
     rows = np.arange(len(balance))
-    for label, name, colour, hatch in _CLASSES:
+    for label, name, colour, hatch in CLASSES:
         fill = (*to_rgb(colour), 0.45)
         place = rows + 0.4 * label - 0.2
         bars = axes.barh(place, balance[name], 0.38, label=name, fc=fill, ec=colour, hatch=hatch)
@@ -69,7 +76,7 @@ def sizes_plot(files: pd.DataFrame) -> Figure:
     low, high = _limits(files[["width", "height"]].to_numpy())
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
     _draw_guides(axes, low, high)
-    for label, name, colour, _ in _CLASSES:
+    for label, name, colour, _ in CLASSES:
         sizes = files.loc[files["label"] == label, ["width", "height"]].value_counts()
         if sizes.empty:
             continue
@@ -203,14 +210,7 @@ def _draw_histograms(axes: Axes, table: pd.DataFrame, column: str) -> None:
     log = log and span >= _LOG_FROM
     n_bins = int(np.clip(2 * np.sqrt(table["label"].value_counts().min()), 12, 40))
     edges = _edges(table[column].to_numpy(dtype=float), log, n_bins)
-    for value, name, colour, hatch in _CLASSES:
-        values = table.loc[table["label"] == value, column]
-        if len(values):
-            heights = np.histogram(values, edges)[0] / len(values)
-            fill = (*to_rgb(colour), 0.35)
-            axes.stairs(
-                heights, edges, fill=True, label=name, fc=fill, ec=colour, hatch=hatch, lw=1
-            )
+    draw_shares(axes, table[column].to_numpy(dtype=float), table["label"].to_numpy(), edges)
     axes.set(xlabel=label, ylabel="share of class", xlim=(edges[0], edges[-1]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
     axes.yaxis.set_major_locator(MaxNLocator(3))

@@ -23,6 +23,7 @@ from cnnsvm.evaluation.metrics import binary_metrics, expected_calibration_error
 from cnnsvm.report.wording import METRIC_LABELS, format_number, is_number
 
 REAL, FAKE, GREY = "#0072B2", "#D55E00", "#6b7280"
+CLASSES = ((0, "real", REAL, "////"), (1, "fake", FAKE, ""))
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLES: tuple[Any, ...] = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
@@ -55,6 +56,16 @@ def new_figure(rows: int = 1, height: float = 4.4, **grid: Any) -> tuple[Figure,
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def draw_shares(axes: Axes, values: np.ndarray, label: np.ndarray, edges: np.ndarray) -> None:
+    """Draw histograms of both classes as shares of them, so that the rarer one shows too."""
+    for value, name, colour, hatch in CLASSES:
+        own = values[label == value]
+        if len(own):
+            heights = np.histogram(own, edges)[0] / len(own)
+            look = {"fc": (*to_rgb(colour), 0.35), "ec": colour, "hatch": hatch, "lw": 1}
+            axes.stairs(heights, edges, fill=True, label=name, **look)
 
 
 def show_message(axes: Axes, message: str) -> None:
@@ -157,7 +168,9 @@ def reliability_plot(predictions: pd.DataFrame, n_bins: int = 10) -> Figure:
     upper.set(ylabel="share that is fake", ylim=(-0.06, 1.06), xlim=(-0.02, 1.02))
     upper.set_title(f"Reliability (ECE {format_number(error)})")
     upper.legend(loc="upper left", fontsize=8)
-    _draw_histograms(lower, probability, label, 2 * n_bins)
+    draw_shares(lower, probability, label, np.linspace(0, 1, 2 * n_bins + 1))
+    lower.set(xlabel="stated probability of fake", ylabel="share of class")
+    lower.legend(fontsize=8, loc="upper center")
     return figure
 
 
@@ -258,17 +271,6 @@ def _judged(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 def _area(rows: pd.DataFrame, metric: str) -> float:
     return binary_metrics(*_judged(rows), rows["prediction"].to_numpy())[metric]
-
-
-def _draw_histograms(axes: Axes, probability: np.ndarray, label: np.ndarray, n_bins: int) -> None:
-    """Draw the probabilities of each class as shares of it, so that the rarer one shows too."""
-    for value, name, colour, hatch in ((1, "fake", FAKE, ""), (0, "real", REAL, "////")):
-        heights, edges = np.histogram(probability[label == value], n_bins, range=(0, 1))
-        heights = heights / max(heights.sum(), 1)
-        fill = (*to_rgb(colour), 0.35)
-        axes.stairs(heights, edges, fill=True, label=name, fc=fill, ec=colour, hatch=hatch)
-    axes.set(xlabel="stated probability of fake", ylabel="share of class")
-    axes.legend(fontsize=8, loc="upper center")
 
 
 def _draw_bars(

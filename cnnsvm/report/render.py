@@ -34,55 +34,28 @@ _THUMBNAIL = 160  # pixels, at most
 
 
 def render_html(report: Report) -> str:
-    """Write a report as one page that needs nothing from elsewhere.
-
-    Parameters
-    ----------
-    report : Report
-
-    Returns
-    -------
-    str
-        HTML with inline style and embedded images; all text of the report is escaped.
-    """
+    """Write a report as one page that needs nothing from elsewhere; all its text is escaped."""
     return _environment().get_template("page.html.j2").render(report=report)
 
 
 def render_text(report: Report, files: Iterable[str | os.PathLike[str]] = ()) -> str:
-    """Write a report as text for standard output.
+    """Write a report as text for standard output, in lines of at most 98 characters.
 
     Parameters
     ----------
     report : Report
     files : iterable of path
         Where the written files are; those below the working directory are shown relative to it.
-
-    Returns
-    -------
-    str
-        Lines of at most 98 characters, unless a path, a command or a table is wider, with a final
-        newline.
     """
     template = _environment().get_template("text.txt.j2")
     return template.render(report=report, files=[_shown_path(path) for path in files])
 
 
 def write_report(out: Path, report: Report) -> dict[str, Path]:
-    """Write the page and the other files of a report.
+    """Write the page and the other files of a report, and return their paths by name.
 
     Everything is rendered first; then each file replaces its predecessor in one step, so a
     reader never meets half a file.
-
-    Parameters
-    ----------
-    out : Path
-        Folder; made if it is missing.
-    report : Report
-
-    Returns
-    -------
-    dict of str to Path
-        File name to path.
     """
     contents = {**report.files, f"{report.name}.html": render_html(report)}
     paths = {name: write_text(out / name, content) for name, content in contents.items()}
@@ -92,15 +65,6 @@ def write_report(out: Path, report: Report) -> dict[str, Path]:
 
 def to_json(result: Mapping[str, Any]) -> str:
     """Write strict JSON: nan and infinity become null, numpy values and paths plain ones.
-
-    Parameters
-    ----------
-    result : mapping
-
-    Returns
-    -------
-    str
-        Indented, in UTF-8 characters, with a final newline.
 
     Raises
     ------
@@ -116,18 +80,7 @@ def to_csv(rows: pd.DataFrame) -> str:
 
 
 def thumbnail(path: str, loader: Loader = load_image) -> bytes | None:
-    """Shrink an image to at most 160 by 160 pixels and encode it as JPEG.
-
-    Parameters
-    ----------
-    path : str
-    loader : callable
-
-    Returns
-    -------
-    bytes or None
-        None, with a warning in the log, if the image cannot be read.
-    """
+    """Shrink an image to a small JPEG; None, with a warning in the log, if it cannot be read."""
     try:
         return encode_jpeg(loader(path), _THUMBNAIL)
     except (OSError, ValueError) as error:

@@ -31,14 +31,11 @@ METRIC_MEANINGS = {
     "ece": "expected calibration error: mean gap between stated and true chance; lower is better",
 }
 #: Why a metric can be undefined.
-METRIC_GAPS = {
+METRIC_GAPS = dict.fromkeys(METRIC_LABELS, "needs both real and fake images") | {
     "accuracy": "no images",
-    "balanced_accuracy": "needs both real and fake images",
     "precision": "nothing was called fake",
     "recall": "no fakes",
     "f1": "no fakes, and nothing was called fake",
-    "roc_auc": "needs both real and fake images",
-    "pr_auc": "needs both real and fake images",
     "mcc": "needs both classes among labels and decisions",
     "brier": "no images",
     "ece": "no images",
@@ -70,15 +67,7 @@ def format_number(value: Any) -> str:
 def format_interval(entry: Mapping[str, Any] | None) -> str:
     """Write ``{"value", "low", "high"}`` as ``0.912 [0.880, 0.941]``.
 
-    Parameters
-    ----------
-    entry : mapping or None
-        Bounds that are missing, nan or None read ``[n/a]``.
-
-    Returns
-    -------
-    str
-        ``n/a`` alone where the value itself is undefined.
+    Bounds that are missing, nan or None read ``[n/a]``; without a value it is ``n/a`` alone.
     """
     entry = entry or {}
     if not is_number(entry.get("value")):
