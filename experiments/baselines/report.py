@@ -1,16 +1,20 @@
 """The report on a comparison of designs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from baselines.comparison import ALL, COMPARED, FALSE_ALARMS, Comparison
-from baselines.plot import Found, comparison_plot, of_all_fakes
 from cnnsvm.report.model import Plot, Plots, Report, Section, Table
+from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from cnnsvm.report.render import to_csv, to_json
 from cnnsvm.report.wording import (
     METRIC_LABELS,
+    Row,
     format_interval,
     format_seconds,
     interval_of,
@@ -35,6 +39,7 @@ PROTOCOL = (
     "An interval of no width means that no source contradicted the value, not certainty.",
 )
 _SIGNIFICANT = 0.05
+Found = Mapping[str, Comparison]  # by what the files went through, such as "jpeg:75"
 
 
 def comparison_report(found: Found, facts: Mapping[str, Any], stem: str = "benchmark") -> Report:
@@ -82,17 +87,7 @@ def comparison_report(found: Found, facts: Mapping[str, Any], stem: str = "bench
 
 
 def describe_comparison(comparison: Comparison) -> list[str]:
-    """Say in plain words which design ranks best, and of which others that is shown.
-
-    Parameters
-    ----------
-    comparison : Comparison
-
-    Returns
-    -------
-    list of str
-        Sentences on the ROC AUC of all fakes together; not escaped.
-    """
+    """Say in plain words which design ranks all fakes best, and of which others that is shown."""
     rows = {row["design"]: row for row in of_all_fakes(comparison)}
     known = [name for name, row in rows.items() if is_number(row["roc_auc"])]
     if not known:
@@ -155,3 +150,44 @@ def _differences(comparison: Comparison) -> Table:
 
 def _csv(frame: pd.DataFrame) -> str:
     return to_csv(frame[["codec", *(name for name in frame.columns if name != "codec")]])
+
+
+def of_all_fakes(comparison: Comparison) -> Sequence[Row]:
+    """List the rows of a summary that are about all fakes, one a design."""
+    summary = comparison.summary
+    return summary[summary["variant"] == ALL].to_dict("records")
+
+
+def comparison_plot(found: Found) -> Figure:
+    """Draw ROC AUC and balanced accuracy of each design, with their intervals."""
+    first = of_all_fakes(next(iter(found.values())))
+    names = [wrap_name(row["design"]) for row in first]
+    height = 1.9 + 2 * len(names) * (0.3 + 0.1 * len(found))
+    figure, panels = new_figure(rows=2, height=height, sharex=True)
+    for axes, metric in zip(panels, COMPARED, strict=True):
+        for number, (codec, comparison) in enumerate(found.items()):
+            shift = 0.2 * (number - (len(found) - 1) / 2)
+            _draw_points(axes, of_all_fakes(comparison), metric, shift, number, codec)
+        axes.axvline(0.5, color=GREY, linestyle=":", linewidth=1)
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set(title=METRIC_LABELS[metric], ylim=(len(names) - 0.5, -0.5))
+        axes.grid(axis="x", color=GREY, alpha=0.25, linewidth=0.6)
+    panels[0].tick_params(labelbottom=True)
+    panels[-1].set(xlabel="95 % intervals over sources; dotted: guessing", xlim=(None, 1.01))
+    if len(found) > 1:
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _draw_points(
+    axes: Axes, rows: Sequence[Row], metric: str, shift: float, number: int, label: str
+) -> None:
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    places = np.arange(len(rows)) + shift
+    value, low, high = (
+        np.array([row[f"{metric}{end}"] for row in rows]) for end in ("", "_low", "_high")
+    )
+    axes.hlines(places, low, high, color=colour, linewidth=1.6)
+    axes.plot(np.r_[low, high], np.r_[places, places], "|", color=colour, markersize=6)
+    axes.plot(value, places, marker, color=colour, markersize=5, label=label)

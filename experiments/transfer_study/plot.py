@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
-from robustness_study.plot import shown_variants
+from robustness_study.report import shown_variants
 from transfer_study.study import ALL_FAMILIES, FIRST, HELD_OUT
 from transfer_study.summary import ALL, MEAN, MEAN_OF_SAME
 
@@ -21,18 +21,10 @@ _SPREAD = 0.24  # of a row, between variants
 def transfer_plot(summary: pd.DataFrame) -> Figure:
     """Draw ROC AUC of each held-out family and data set, and how it grows with training engines.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        As `transfer_study.summary.summarise_transfer` returns it.
-
-    Returns
-    -------
-    Figure
-        Above, filled marks are engines that training had not seen, with 95 % intervals, and
-        hollow ones the same engines seen; families with the hardest first, then their mean, then
-        data sets that no training has seen, on grey. Below, if it was measured, the curve; small
-        dots are single families. Variants are apart, with no mark for all of them together.
+    Above, filled marks are engines that training had not seen, with 95 % intervals, and hollow
+    ones the same engines seen; families with the hardest first, then their mean, then data sets
+    that were never trained on, on grey. Below, if it was measured, the curve; small dots are
+    single families. Variants are apart, with no mark for all of them together.
     """
     variants = [name for name in shown_variants(summary) if name != ALL] or [ALL]
     names, externals = family_order(summary), external_names(summary)

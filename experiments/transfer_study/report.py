@@ -8,7 +8,7 @@ import pandas as pd
 from cnnsvm.report.model import Card, Plot, Plots, Report, Section, Table
 from cnnsvm.report.render import to_csv, to_json
 from cnnsvm.report.wording import Row, format_number, interval_of, is_number, outcome
-from robustness_study.plot import shown_variants
+from robustness_study.report import shown_variants
 from transfer_study.plot import external_names, family_order, transfer_plot
 from transfer_study.study import ALL_FAMILIES, FIRST, HELD_OUT
 from transfer_study.summary import ALL, MEAN, MEAN_OF_SAME, METRICS
@@ -68,13 +68,7 @@ def transfer_report(
 
 
 def describe_transfer(summary: pd.DataFrame) -> list[str]:
-    """Say in plain words what unseen engines cost, which is the hardest, and what others give.
-
-    Returns
-    -------
-    list of str
-        Sentences on all fakes together; not escaped.
-    """
+    """Say in plain words what unseen engines cost, which is the hardest, and what others give."""
     rows = summary[summary["variant"] == ALL]
     unseen, seen = (_by_name(rows[rows["fit"] == fit]) for fit in (HELD_OUT, ALL_FAMILIES))
     names = [n for n in family_order(summary) if n in unseen and is_number(unseen[n]["roc_auc"])]

@@ -11,8 +11,7 @@ from baselines.comparison import (
     paired_differences,
     summarise_designs,
 )
-from baselines.plot import comparison_plot
-from baselines.report import comparison_report, describe_comparison
+from baselines.report import comparison_plot, comparison_report, describe_comparison
 from cnnsvm.report import write_report
 from cnnsvm.report.render import to_png
 from cnnsvm.report.wording import format_interval

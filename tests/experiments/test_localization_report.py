@@ -15,10 +15,15 @@ from cnnsvm.report.model import Report, Section
 from cnnsvm.report.render import format_cell
 from cnnsvm.report.wording import LOCALIZATION_SCORES, false_alarm_sentence, localization_cells
 from localization_study.controls import CONTROLS
-from localization_study.examples import draw_example, example_galleries
 from localization_study.plan import Wanted, plan_study
-from localization_study.plot import jpeg_plot, matrix_plot
-from localization_study.report import _f1_of_every_pixel, localization_report
+from localization_study.report import (
+    _f1_of_every_pixel,
+    draw_example,
+    example_galleries,
+    jpeg_plot,
+    localization_report,
+    matrix_plot,
+)
 from localization_study.study import Study
 from localization_study.tables import study_tables
 

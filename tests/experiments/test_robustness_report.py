@@ -11,8 +11,7 @@ from cnnsvm.evaluation.corruptions import MEANINGS
 from cnnsvm.report import write_report
 from cnnsvm.report.render import to_png
 from cnnsvm.report.wording import format_interval
-from robustness_study.plot import robustness_plot
-from robustness_study.report import describe_robustness, robustness_report
+from robustness_study.report import describe_robustness, robustness_plot, robustness_report
 from robustness_study.study import summarise_robustness
 
 NAMES = ["clean", "jpeg-90", "jpeg-40", "crop"]
