@@ -36,9 +36,9 @@ from cnnsvm.report.wording import (
     percent,
 )
 
-#: Of ``predictions.csv``: what an image is, and what was said of it.
-PREDICTION_COLUMNS = ("path", "source_id", "variant", "engine", "mask_schema")
-PREDICTION_COLUMNS += ("fold", "label", "prediction", "score", "probability")
+_KINDS = ("variant", "engine", "mask_schema")
+_SAID = ("fold", "label", "prediction", "score", "probability")
+PREDICTION_COLUMNS = ("path", "source_id", *_KINDS, *_SAID)
 _HEADLINES = ("roc_auc", "balanced_accuracy", "precision", "recall", "f1", "ece")
 _GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
 _GROUP_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
@@ -385,7 +385,7 @@ def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
     truth, called = ("fake" if row[name] == 1 else "real" for name in ("label", "prediction"))
     chance = format_number(row["probability"])
     alt = f"{truth} image, given the probability {chance} of being fake"
-    kinds = [row.get(name) for name in ("mask_schema", "variant", "engine")]
+    kinds = [row.get(name) for name in _KINDS]
     made = ", ".join(str(kind) for kind in kinds if isinstance(kind, str) and kind)
     lines = [f"probability {chance}", f"{truth}, called {called}", made]
     picture = Picture(thumbnail(row["path"], loader), alt)

@@ -176,7 +176,11 @@ def _name(axes: Axes, title: str) -> None:
     """Write the title, and beside it what the colours mean."""
     axes.set_title(title, loc="left", fontsize=11)
     if axes.get_legend_handles_labels()[0]:
-        place = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.98), "borderaxespad": 0.2}
+        place: dict[str, Any] = {
+            "loc": "lower right",
+            "bbox_to_anchor": (1.02, 0.98),
+            "borderaxespad": 0.2,
+        }
         axes.legend(ncols=2, fontsize=9, frameon=False, **place)
 
 

@@ -64,7 +64,12 @@ def draw_shares(axes: Axes, values: np.ndarray, label: np.ndarray, edges: np.nda
         own = values[label == value]
         if len(own):
             heights = np.histogram(own, edges)[0] / len(own)
-            look = {"fc": (*to_rgb(colour), 0.35), "ec": colour, "hatch": hatch, "lw": 1}
+            look: dict[str, Any] = {
+                "fc": (*to_rgb(colour), 0.35),
+                "ec": colour,
+                "hatch": hatch,
+                "lw": 1,
+            }
             axes.stairs(heights, edges, fill=True, label=name, **look)
 
 
