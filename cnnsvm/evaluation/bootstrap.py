@@ -1,14 +1,13 @@
 """How sure a metric is: percentile bootstrap over sources, not over images.
 
-Images of one source resemble each other, so they are drawn together: a resample draws sources
-with replacement and weighs each row by how often its source was drawn (Efron and Tibshirani,
-"An introduction to the bootstrap", 1993, chapter 13; the cluster form is that of Field and
-Welsh, "Bootstrapping clustered data", JRSS B 69, 2007). The models stay as they are: the
-intervals cover the choice of test sources, not that of training sources, seeds or engines.
+Images of one source resemble each other, so they are drawn together: a resample draws sources with
+replacement and weighs each row by how often its source was drawn (Efron and Tibshirani, "An
+introduction to the bootstrap", 1993, chapter 13; the cluster form is that of Field and Welsh,
+"Bootstrapping clustered data", JRSS B 69, 2007). The models stay as they are: the intervals cover
+the choice of test sources, not that of training sources, seeds or engines.
 
-A table of predictions has one row an image and the columns ``path``, ``source_id``, ``label``
-(0 real, 1 fake), ``variant``, ``engine``, ``mask_schema``, ``fold``, ``score``,
-``probability`` (of fake) and ``prediction`` (0 or 1); each function reads those it names.
+A table of predictions has one row an image; each function names the columns that it reads:
+``label`` is 0 (real) or 1 (fake), ``probability`` that of fake, ``prediction`` 0 or 1.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,21 +36,19 @@ def bootstrap_metrics(
     ----------
     predictions : DataFrame
         With ``source_id``, ``label``, ``probability`` and ``prediction``.
-    n_resamples : int
-        Number of bootstrap resamples, at least 1.
+    n_resamples : int >= 1
     confidence : float in (0, 1)
         Share of the resamples that the interval spans.
     random_state : int or None
-        Seed of the resampling.
 
     Returns
     -------
     dict of str to dict
         For each name in ``METRICS`` the ``value`` on all rows and the interval's ``low`` and
-        ``high``. Resamples where a metric is undefined are left out; ``low`` and ``high`` are
-        nan if fewer than half remain or if there is one source only, and ``value`` is nan
-        where :func:`~cnnsvm.evaluation.metrics.binary_metrics` is. A value at its limit, such
-        as a recall of 1, has an interval of no width: the bootstrap knows no mistake to draw.
+        ``high``. Resamples where a metric is undefined are left out; the ends are nan if fewer
+        than half remain or there is one source only, and ``value`` is nan where
+        `cnnsvm.evaluation.metrics.binary_metrics` is. A value at its limit, such as a recall of
+        1, has an interval of no width: the bootstrap knows no mistake to draw.
 
     Raises
     ------
@@ -79,23 +76,16 @@ def metrics_by(
 
     Parameters
     ----------
-    predictions : DataFrame
-        As in :func:`bootstrap_metrics`, and ``column``.
+    predictions, n_resamples, confidence, random_state
+        As for `bootstrap_metrics`.
     column : str
-        What tells the fakes apart: ``"mask_schema"``, ``"variant"`` or ``"engine"``.
-    n_resamples, confidence, random_state
-        As in :func:`bootstrap_metrics`.
+        What tells the fakes apart, such as ``"mask_schema"``, ``"variant"`` or ``"engine"``.
 
     Returns
     -------
     dict of str to dict
         For each value among the fakes, sorted: ``n_fakes`` (int) and ``metrics`` as
-        :func:`bootstrap_metrics` returns them. Fakes without a value are left out.
-
-    Raises
-    ------
-    ValueError
-        As in :func:`bootstrap_metrics`.
+        `bootstrap_metrics` returns them. Fakes without a value are left out.
     """
     check_options(n_resamples, confidence)
     _check_columns(predictions, (*_SCORED, column))
@@ -127,11 +117,11 @@ def paired_difference(
     Parameters
     ----------
     predictions_a, predictions_b : DataFrame
-        As in :func:`bootstrap_metrics`, and ``path``, by which rows are matched.
+        As for `bootstrap_metrics`, and ``path``, by which rows are matched.
     metric : str
         A name in ``METRICS``.
     n_resamples, confidence, random_state
-        As in :func:`bootstrap_metrics`.
+        As for `bootstrap_metrics`.
 
     Returns
     -------
@@ -139,13 +129,13 @@ def paired_difference(
         ``value``, ``low`` and ``high`` of the difference and ``p``, the two-sided bootstrap
         p-value that it is 0: twice the smaller share of resamples on either side of 0, each
         count plus one (Davison and Hinkley, "Bootstrap methods and their application", 1997,
-        section 4.2), at least 2 / (n_resamples + 1). nan as in :func:`bootstrap_metrics`.
+        section 4.2), at least 2 / (n_resamples + 1). nan as in `bootstrap_metrics`.
 
     Raises
     ------
     ValueError
-        If the metric is unknown, or paths repeat or differ, or a path has another label or
-        source in one of them; and as in :func:`bootstrap_metrics`.
+        If the metric is unknown, paths repeat or differ, or a path has another label or source in
+        one of them; and as in `bootstrap_metrics`.
     """
     check_options(n_resamples, confidence)
     if metric not in METRICS:
@@ -166,9 +156,8 @@ def as_columns(scores: Mapping[str, Interval]) -> dict[str, float]:
     return {f"{k}{end}": score[key] for k, score in scores.items() for key, end in ends.items()}
 
 
-def _scored(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    label, probability, prediction = (predictions[name].to_numpy() for name in _SCORED[1:])
-    return label, probability, prediction
+def _scored(predictions: pd.DataFrame) -> list[np.ndarray]:
+    return [predictions[name].to_numpy() for name in _SCORED[1:]]
 
 
 def _resample(
@@ -223,15 +212,12 @@ def _matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFra
         _check_columns(table, ("path", *_SCORED))
         repeated = table["path"][table["path"].duplicated()]
         if len(repeated):
-            raise ValueError(
-                f"{name} has path {repeated.iloc[0]!r} more than once; "
-                "a paired comparison needs one row an image."
-            )
+            raise ValueError(f"{name} has path {repeated.iloc[0]!r} more than once; give it once.")
     only = sorted(map(str, set(a["path"]) ^ set(b["path"])))
     if only:
         raise ValueError(
-            f"{len(only)} path(s) are in one table only, such as {only[0]!r}; "
-            "a paired comparison needs both models to judge the same images."
+            f"{len(only)} path(s) are in one table only, such as {only[0]!r}; give both models the "
+            "same images."
         )
     b = b.set_index("path", drop=False).loc[a["path"]].reset_index(drop=True)
     a = a.reset_index(drop=True)

@@ -1,9 +1,8 @@
-"""What happens to pictures on their way: recompression, resizing, blur, noise, crops, screenshots.
+"""What happens to images on their way: recompression, resizing, blur, noise, crops, screenshots.
 
-Each degradation maps decoded pixels to decoded pixels in memory. It is told neither the label nor
-the file, and draws from a generator that the caller seeds: an original and its fakes that get one
-seed (and have one size) are cropped at one place and get the same noise, so that only the trace of
-the repainting can tell them apart.
+Each degradation maps decoded pixels to decoded pixels in memory. It knows neither label nor file
+and draws from a seeded generator: an original and its fakes that get one seed, and have one size,
+are cropped at one place and get the same noise, so that only the trace of the repainting differs.
 """
 
 from collections.abc import Callable
@@ -23,29 +22,28 @@ _STRIP = 512  # rows that get their noise at once, so that it takes little memor
 
 
 def degrade(image: ImageInput, name: str, seed: int) -> np.ndarray:
-    """Degrade one picture.
+    """Degrade one image.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3), or what else `cnnsvm.data.images.load_image` takes
-        At least one pixel; it is not changed.
+        It is not changed.
     name : str
         A key of ``DEGRADATIONS``.
     seed : int >= 0
-        Of all that is drawn; give one to all pictures of a source.
+        Of all that is drawn; give one to all images of a source.
 
     Returns
     -------
     ndarray of uint8, shape (H', W', 3)
-        A new array of at least one pixel a side. Cropping, resizing and screenshots change the
-        size, by the same rule for pictures of the same size.
+        A new array of at least one pixel a side; images of one size keep one size.
 
     Raises
     ------
     ValueError
         If there is no such degradation.
     ImageError
-        If the picture cannot be read, or a codec cannot hold it.
+        If the image cannot be read, or a codec cannot hold it.
     """
     check_degradations([name])
     pixels = load_image(image)
@@ -73,15 +71,15 @@ def _keep(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _recompress(
     image: np.ndarray, rng: np.random.Generator, *, codec: str, quality: int
 ) -> np.ndarray:
-    """Write and read a picture; JPEG and WebP both with 4:2:0 chroma subsampling."""
+    """Encode and decode an image; JPEG and WebP both with 4:2:0 chroma subsampling."""
     history = History(codec=codec, quality=quality)
     return history.decode(history.encode(image))
 
 
 def _resize(image: np.ndarray, rng: np.random.Generator, *, scale: float) -> np.ndarray:
-    """Resize by Pillow's bicubic kernel, antialiased where it shrinks; sides are rounded down.
+    """Resize by Pillow's antialiased bicubic kernel; sides are rounded down.
 
-    Of a picture that would become larger than any that is read, the middle alone is enlarged.
+    Of an image that would become larger than any that is read, the middle alone is enlarged.
     """
     height, width = image.shape[:2]
     excess = scale * np.sqrt(height * width / MAX_PIXELS)
@@ -111,7 +109,7 @@ def _add_noise(image: np.ndarray, rng: np.random.Generator, *, sigma: float) -> 
 
 
 def _crop(image: np.ndarray, rng: np.random.Generator, *, share: float) -> np.ndarray:
-    """Cut out ``share`` of each side, its corner off the grid of the blocks of 8x8 pixels."""
+    """Cut out ``share`` of each side, its corner off the 8x8 grid of JPEG."""
     top, height = _off_grid(image.shape[0], share, rng.random())
     left, width = _off_grid(image.shape[1], share, rng.random())
     return image[top : top + height, left : left + width].copy()
@@ -125,10 +123,10 @@ def _off_grid(side: int, share: float, draw: float) -> tuple[int, int]:
 
 
 def _screenshot(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Do what becomes of a picture that is shown, captured and passed on.
+    """Show an image at 0.9-1.1 of its size, capture it as JPEG 85, and pass it on.
 
-    It is shown at 0.9-1.1 of its size, compressed (JPEG 85), cut at the top and left by 1-7
-    pixels, which shifts the grid of that compression, and compressed again: JPEG 75 or WebP 80.
+    1-7 pixels are cut at the top and left, which shifts the grid of that compression, before it is
+    compressed again as JPEG 75 or WebP 80.
     """
     scale = rng.uniform(0.9, 1.1)
     cut = rng.integers(1, GRID, size=2)

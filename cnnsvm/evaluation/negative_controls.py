@@ -1,9 +1,9 @@
 """Negative controls: what a classifier achieves that cannot see inpainting.
 
-Each control is judged in the very folds of the detector. A control that sees no pixels (headers,
-shuffled labels) and is far from chance means that the data leak. One that sees pixels without
-their arrangement (colours, bits a pixel) may be above chance for an honest reason as well: an
-engine that flattens what it repaints changes those too. The detector must then beat it.
+Each control is judged in the very folds of the detector. One that sees no pixels (headers,
+shuffled labels) and is far from chance means that the data leak. One that sees pixels without their
+arrangement (colours, bits a pixel) may be above chance for an honest reason: an engine that
+flattens what it repaints changes those too. The detector must then beat it.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,13 +28,10 @@ BELOW_CHANCE = "below chance"
 
 
 def metadata_features(path: str) -> np.ndarray:
-    """Describe a file by its header alone.
+    """Describe a file by its header alone, as a vector of numbers.
 
-    Returns
-    -------
-    ndarray of float, shape (n_features,)
-        Width, height, their ratio, format, pixel mode, JPEG quantisation and subsampling, and the
-        number of EXIF and other header entries. The file's length is left to `file_size`.
+    Width, height, their ratio, format, pixel mode, JPEG quantisation and subsampling, and the
+    number of EXIF and other header entries. The file's length is left to `file_size`.
     """
     header = read_header(path)
     size = [header.width, header.height, header.width / header.height]
@@ -50,8 +47,7 @@ def metadata_features(path: str) -> np.ndarray:
 def file_size(path: str) -> np.ndarray:
     """Return the bits a pixel of a file, shape (1,).
 
-    In a lossless file this measures texture, which inpainting itself changes: above chance it
-    need not be a leak.
+    In a lossless file they measure texture, which inpainting changes: above chance is no proof.
     """
     header = read_header(path)
     return np.array([8 * (header.n_bytes or 0) / (header.width * header.height)])
@@ -121,13 +117,11 @@ def run_controls(
 ) -> dict[str, dict[str, Any]]:
     """Run the probes that look at files, histograms and headers only.
 
-    What no fold tests, such as the training part of a single split, is not judged.
-
     Returns
     -------
     dict
         Name -> ``roc_auc`` and ``balanced_accuracy`` with 95 % intervals, ``meaning``,
-        ``verdict``.
+        ``verdict``; of the images that a fold tests.
     """
     labels = manifest["label"].to_numpy(dtype=int)
     tested = np.sort(np.concatenate([test for _, test in folds]))
@@ -145,15 +139,15 @@ def run_controls(
 def summarise_control(judged: pd.DataFrame, meaning: str) -> dict[str, Any]:
     """Put a control's scores on images (columns of a prediction table) into a report entry."""
     metrics = bootstrap_metrics(judged)
-    kept = {name: metrics[name] for name in ("roc_auc", "balanced_accuracy")}
-    return kept | {"meaning": meaning, "verdict": verdict(kept["roc_auc"])}
+    auc, accuracy = metrics["roc_auc"], metrics["balanced_accuracy"]
+    entry = {"roc_auc": auc, "balanced_accuracy": accuracy}
+    return entry | {"meaning": meaning, "verdict": verdict(auc)}
 
 
 def verdict(auc: dict[str, float]) -> str:
-    """Say in words what a control's ROC AUC, with its 95 % interval, means.
+    """Say what a control's ROC AUC, with its 95 % interval, means.
 
-    Above chance from 0.6 on if the interval lies above 0.5, slightly above it below 0.6, below
-    chance if the interval lies under 0.5, else near chance.
+    Above chance if the interval lies above 0.5, and only slightly if the value is below 0.6.
     """
     if auc["low"] > 0.5:
         return ABOVE_CHANCE if auc["value"] >= WELL_ABOVE else SLIGHTLY_ABOVE

@@ -1,4 +1,4 @@
-"""From a path to a manifest that may be evaluated: read, check, generate, match histories."""
+"""From a path to a manifest that may be evaluated: read, check, generate, match, leave out."""
 
 import logging
 import os
@@ -31,7 +31,6 @@ JPEG_GRID = (
     "and missing where an engine repainted, so part of what is detected may be their absence. "
     "Compare with a run that recompresses both classes, such as --codec jpeg:90."
 )
-
 LOSSY_FAKES = (
     "The finished pictures that the fakes were made from had been through a lossy codec: its "
     "traces are in the fakes alone, and part of what is detected may be those. Use lossless ones."
@@ -40,15 +39,14 @@ RESIZED = (
     "{} record(s) have the size of finished pictures, to which their originals were resized: right "
     "only if those were made from originals resized alike, else part of what is detected is that."
 )
-
-SEEN = "looks like a picture that {} was trained on ({} bits of 64 differ)"
+OVERLAP = "looks like an image that {} was trained on ({} bits of 64 differ)"
 LEFT_OUT = (
-    "{} of {} sources look like pictures that {} was trained on; they were left out, as a number "
+    "{} of {} sources look like images that {} was trained on; they were left out, since a number "
     "on those would be no result."
 )
 UNKNOWN = (
-    "{} does not say what it was trained on. If these pictures were among that, the numbers here "
-    "are no results."
+    "{} does not say what it was trained on. If these images were among that, the numbers here are "
+    "no results."
 )
 
 
@@ -85,11 +83,10 @@ def prepare(
     workdir : path
         Where archives are unpacked and images are made.
     generate : str or None
-        Engine that makes the five inpaintings of each source. Fakes of the data set are left out
-        then.
+        Engine that makes the five inpaintings of each source; the data's own fakes are left out.
     codec : str or None
-        History that all images are rewritten with, such as "png" or "jpeg:75"; "keep" leaves
-        files as they are; None rewrites to PNG only if the histories of the classes differ.
+        Post-processing of all images, such as "png" or "jpeg:75"; "keep" leaves files as they are;
+        None rewrites to PNG only if the classes differ.
     groups : str or None
         Pattern or table that names the source of loose images.
     skip_bad : bool
@@ -128,7 +125,7 @@ def leave_out_seen(
     name: str = "the data",
     n_jobs: int | None = None,
 ) -> Prepared:
-    """Leave out the sources that a saved detector, or its network, has learnt from.
+    """Leave out the sources that a saved detector, or its network, was trained on.
 
     One image stands for each source: an original if there is one.
 
@@ -136,7 +133,7 @@ def leave_out_seen(
     ----------
     prepared : Prepared
     trained : str, path or None
-        Folder of the saved detector, or anything that `InpaintDetector` takes as ``weights``.
+        Folder of a saved detector, or anything that `InpaintDetector` takes as ``weights``.
         Without a saved detector in it nothing is left out.
     name : str
         What errors call the data.
@@ -168,22 +165,13 @@ def leave_out_seen(
     seen = {sources[index] for index, _ in found}
     kept = manifest[~manifest["source_id"].isin(seen)].reset_index(drop=True)
     _check_left(manifest, kept, f"{len(seen)} of {len(sources)} sources of {name}", origin)
-    skipped = [{"path": paths[i], "reason": SEEN.format(origin, bits)} for i, bits in found]
+    skipped = [{"path": paths[i], "reason": OVERLAP.format(origin, bits)} for i, bits in found]
     warnings.append(LEFT_OUT.format(len(seen), len(sources), origin))
     return Prepared(kept, [*prepared.skipped, *skipped], warnings)
 
 
 def leave_out_seen_by(prepared: Prepared, detector: InpaintDetector, **options: Any) -> Prepared:
-    """Leave out what a detector's initial network, or one of its ensemble, has learnt from.
-
-    Parameters
-    ----------
-    prepared : Prepared
-    detector : InpaintDetector
-        Unfitted.
-    **options
-        Of `leave_out_seen`.
-    """
+    """Leave out what the networks of an unfitted detector were trained on (`leave_out_seen`)."""
     for trained in (detector.weights, *detector.ensemble):
         prepared = leave_out_seen(prepared, trained, **options)
     return prepared
@@ -241,14 +229,8 @@ def _generate(
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / safe_name(settings, text_hash(settings))
     prepared.manifest.attrs.clear()  # what was left out before is listed already
-    made = build(
-        prepared.manifest,
-        folder,
-        engine=engine,
-        variants=variants,
-        history=history,
-        random_state=random_state,
-    )
+    options: dict[str, Any] = {"engine": engine, "variants": variants, "history": history}
+    made = build(prepared.manifest, folder, **options, random_state=random_state)
     prepared.skipped += made.attrs["skipped"]
     prepared.manifest = made
 
@@ -275,10 +257,8 @@ def _match(prepared: Prepared, work: Path, codec: str | None, skip_bad: bool) ->
         return
     history = codec or "png"
     logger.info("rewriting all images as %s (%s)", history, "; ".join(differ) or "as asked")
-    name = history.replace(":", "-").replace(",", "-")
-    matched = match_histories(
-        prepared.manifest, work / "matched" / name, history, skip_bad=skip_bad
-    )
+    folder = work / "matched" / history.replace(":", "-").replace(",", "-")
+    matched = match_histories(prepared.manifest, folder, history, skip_bad=skip_bad)
     prepared.skipped += matched.attrs["skipped"]
     prepared.manifest = matched
     if differ:
@@ -331,7 +311,6 @@ def _check_left(manifest: pd.DataFrame, kept: pd.DataFrame, what: str, origin: s
     gone = sorted(set(manifest["label"]) - set(kept["label"]))
     if gone:
         raise ValueError(
-            f"{what} look like pictures that {origin} was trained on. Without them no image of "
-            f"label {gone[0]} is left, so that there is nothing to judge. Give other pictures, or "
-            "weights of another origin."
+            f"{what} look like images that {origin} was trained on. Without them no image of label "
+            f"{gone[0]} is left to judge. Give other images, or weights of another origin."
         )

@@ -224,7 +224,7 @@ def test_a_test_scores_each_kind(model, tmp_path, capsys):
     call = ["localize-test", str(others), "--model", str(model), "--out", str(tmp_path)]
     assert main([*call, "--work", str(tmp_path / "work")]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "2 of 8 sources look like pictures that" in said
+    assert "2 of 8 sources look like images that" in said
     assert "opencv-telea spliced" in said
     assert "Of the 6 untouched" in said
     report = json.loads((tmp_path / "localize-test.json").read_text())

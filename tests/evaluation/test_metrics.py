@@ -39,12 +39,19 @@ def scikit_learn(y, probability, prediction, weight):
     }
 
 
+def weigh(y, probability, prediction, weight):
+    values = weighted_metrics(y, probability, prediction, np.asarray(weight)[None])
+    return {name: value[0] for name, value in values.items()}
+
+
 @pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("weighted", [False, True])
 def test_agrees_with_scikit_learn(seed, weighted):
     y, probability, prediction, weight = random_case(seed)
     weight = weight + (y == 0) * 0.25 + 0.5 if weighted else np.ones(len(y))
-    ours = binary_metrics(y, probability, prediction, weight)
+    ours = weigh(y, probability, prediction, weight)
+    if not weighted:
+        assert binary_metrics(y, probability, prediction) == ours
     assert tuple(ours) == METRICS
     for name, expected in scikit_learn(y, probability, prediction, weight).items():
         assert ours[name] == pytest.approx(expected, abs=1e-12), name
@@ -54,7 +61,7 @@ def test_agrees_with_scikit_learn(seed, weighted):
 def test_whole_weights_count_as_repeated_rows(seed):
     y, probability, prediction, weight = random_case(seed)
     repeated = binary_metrics(*(np.repeat(v, weight) for v in (y, probability, prediction)))
-    assert binary_metrics(y, probability, prediction, weight) == pytest.approx(
+    assert weigh(y, probability, prediction, weight) == pytest.approx(
         repeated, abs=1e-12, nan_ok=True
     )
 
@@ -64,7 +71,7 @@ def test_many_weightings_at_once_equal_one_at_a_time():
     weights = np.random.default_rng(0).integers(0, 3, size=(20, len(y)))
     together = weighted_metrics(y, probability, prediction, weights)
     for i, weight in enumerate(weights):
-        alone = binary_metrics(y, probability, prediction, weight)
+        alone = weigh(y, probability, prediction, weight)
         assert {name: v[i] for name, v in together.items()} == pytest.approx(alone, nan_ok=True)
 
 
@@ -118,17 +125,18 @@ def test_undefined_metrics_are_nan_without_a_warning(y, prediction, undefined):
 @pytest.mark.parametrize(
     ("y", "probability", "prediction", "weight", "message"),
     [
-        (["fake", "real"], [0.1, 0.2], [0, 1], None, "y must hold only 0"),
-        ([0, 1], [0.1, 2.5], [0, 1], None, r"\[0, 1\], got 2.5"),
-        ([0, 1], [0.1, np.nan], [0, 1], None, "got nan"),
-        ([0, 1], [0.1, 0.2], [0, 2], None, "prediction must hold only 0"),
+        (["fake", "real"], [0.1, 0.2], [0, 1], [1, 1], "y must hold only 0"),
+        ([0, 1], [0.1, 2.5], [0, 1], [1, 1], r"\[0, 1\], got 2.5"),
+        ([0, 1], [0.1, np.nan], [0, 1], [1, 1], "got nan"),
+        ([0, 1], [0.1, 0.2], [0, 2], [1, 1], "prediction must hold only 0"),
         ([0, 1], [0.1, 0.2], [0, 1], [1, -1], "at least 0, got -1"),
-        ([0, 1], [0.1], [0, 1], None, "inconsistent numbers of samples"),
+        ([0, 1], [0.1, 0.2], [0, 1], [1, np.inf], "finite.* got inf"),
+        ([0, 1], [0.1], [0, 1], [1, 1], "inconsistent numbers of samples"),
     ],
 )
 def test_impossible_values_are_refused(y, probability, prediction, weight, message):
     with pytest.raises(ValueError, match=message):
-        binary_metrics(y, probability, prediction, weight)
+        weigh(y, probability, prediction, weight)
 
 
 def test_no_bins_are_refused():

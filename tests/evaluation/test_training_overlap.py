@@ -65,7 +65,7 @@ def test_sources_whose_original_was_seen_are_left_out(prepared, trained_on):
     assert [entry["path"].rpartition("/")[2] for entry in left.skipped] == ["1_0.png", "4_0.png"]
     assert "trained on (0 bits of 64 differ)" in left.skipped[1]["reason"]
     assert left.warnings[0] == "an earlier warning"
-    assert left.warnings[1].startswith(f"2 of 6 sources look like pictures that {folder} was")
+    assert left.warnings[1].startswith(f"2 of 6 sources look like images that {folder} was")
     assert len(prepared.manifest) == 2 * N_SOURCES  # as it was
 
 
@@ -77,7 +77,7 @@ def test_a_seen_fake_alone_leaves_its_source_in(prepared, trained_on):
 
 def test_nothing_left_is_an_error(prepared, trained_on):
     folder = trained_on([picture(i) for i in range(N_SOURCES)])
-    with pytest.raises(ValueError, match="6 of 6 sources of the data look like pictures that"):
+    with pytest.raises(ValueError, match="6 of 6 sources of the data look like images that"):
         leave_out_seen(prepared, folder)
 
 
@@ -105,7 +105,7 @@ def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
     monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", folder)
     left = leave_out_seen(prepared, "cnnsvm")
     assert "source3" not in set(left.manifest["source_id"])
-    assert left.warnings[1].startswith("1 of 6 sources look like pictures that the detector cnnsvm")
+    assert left.warnings[1].startswith("1 of 6 sources look like images that the detector cnnsvm")
 
 
 def test_a_fake_stands_for_a_source_without_an_original(prepared, trained_on):
