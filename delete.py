@@ -2,7 +2,7 @@
 
 ``python delete.py PATH`` counts what would go, ``python delete.py PATH --yes`` deletes it: the
 inpainting, mask and group images in the record folders below PATH. Originals and files of any
-other name stay, a record without a readable original keeps everything, and no link is followed.
+other name stay, a record without a readable original stays whole, and no link is followed.
 Running it twice does no harm.
 
 Exit codes: 0 done (or nothing to do), 1 some files could not be deleted, 2 refused.
@@ -28,7 +28,7 @@ class Plan:
     delete: list[Path] = field(default_factory=list)
     originals: list[Path] = field(default_factory=list)
     left: list[Path] = field(default_factory=list)
-    kept_records: list[Path] = field(default_factory=list)
+    whole_records: list[Path] = field(default_factory=list)
 
     @property
     def n_bytes(self) -> int:
@@ -62,7 +62,7 @@ def _plan_record(folder: Path, root: Path, plan: Plan) -> None:
     by_role = {path: find_role(path)[0] for path in files if path.is_file()}
     originals = [path for path, role in by_role.items() if role == "original" and _readable(path)]
     if not originals:
-        plan.kept_records.append(folder)
+        plan.whole_records.append(folder)
         return
     plan.originals += originals
     plan.delete += [path for path, role in by_role.items() if role in DELETED_ROLES]
@@ -95,14 +95,14 @@ def print_plan(plan: Plan) -> None:
     for path in plan.delete:
         counts[find_role(path)[0] or ""] += 1
     by_role = ", ".join(f"{n} {role}" for role, n in counts.items())
-    print(f"{len(plan.originals)} originals are kept.")
+    print(f"{len(plan.originals)} originals stay.")
     print(f"{len(plan.delete)} files to delete ({by_role}), {plan.n_bytes:,} bytes.")
     if plan.left:
         print(f"{len(plan.left)} other files are left, such as {plan.left[0]}")
-    if plan.kept_records:
+    if plan.whole_records:
         print(
-            f"{len(plan.kept_records)} records keep everything (no readable original, or a link), "
-            f"such as {plan.kept_records[0]}"
+            f"{len(plan.whole_records)} records stay whole (no readable original, or a link), "
+            f"such as {plan.whole_records[0]}"
         )
 
 

@@ -55,7 +55,7 @@ def test_a_dry_run_counts_and_deletes_nothing(script, download, capsys):
     assert files(download) == before
     printed = capsys.readouterr().out
     size = sum((download / name).stat().st_size for name in before - LEFT - UNTOUCHED)
-    assert "2 originals are kept." in printed
+    assert "2 originals stay." in printed
     assert f"6 files to delete (2 inpainting, 2 mask, 2 group), {size:,} bytes." in printed
     assert "Add --yes" in printed
 
@@ -96,7 +96,7 @@ def test_a_record_without_a_readable_original_keeps_everything(script, tmp_path,
     assert script.main([str(tmp_path), "--yes"]) == 0
     assert files(broken) == before
     assert files(tmp_path / "1") == {"original.png"}
-    assert "1 records keep everything" in capsys.readouterr().out
+    assert "1 records stay whole" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

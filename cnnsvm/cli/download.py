@@ -18,7 +18,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Needs the command kaggle (pip install kaggle) and, for older versions of it, a token. "
-        "An interrupted download goes on, a finished one is not repeated."
+        "An interrupted download is resumed, a finished one is not repeated."
     )
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, now and then a line in the log elsewhere."""
+"""Progress of long work: a bar on a terminal, a line in the log now and then elsewhere."""
 
 import logging
 import sys
@@ -16,7 +16,7 @@ EVERY = 30.0  # seconds between two lines of the log
 def show_progress(
     items: Iterable[Any], total: int, what: str, progress: bool = True, *, ready: int = 0
 ) -> Iterator[Any]:
-    """Pass items on and say how many of them came and how long the rest will take.
+    """Yield items, and show how many of them there were and how long the rest will take.
 
     Parameters
     ----------
@@ -25,15 +25,17 @@ def show_progress(
     what : str
         What an item is, in the plural.
     progress : bool
-        False says nothing.
+        False shows nothing.
     ready : int
-        How many of the first items cost nothing, since an earlier call made them: the time left
-        is told from the others.
+        How many of the first items cost no time, since an earlier run made them: the time left is
+        estimated from the others.
     """
-    if progress and sys.stderr.isatty():
+    if not progress:
+        yield from items
+    elif sys.stderr.isatty():
         yield from _with_bar(items, total, what, ready)
     else:
-        yield from _with_lines(items, total, what, ready) if progress else items
+        yield from _with_lines(items, total, what, ready)
 
 
 def format_duration(seconds: float) -> str:
@@ -57,14 +59,14 @@ def _with_bar(items: Iterable[Any], total: int, what: str, ready: int) -> Iterat
 
 
 def _with_lines(items: Iterable[Any], total: int, what: str, ready: int) -> Iterator[Any]:
-    start = said = time.monotonic()
+    start = logged = time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
         if number <= ready:
-            start = said = now
-        elif now - said >= EVERY and number < total:
-            said = now
+            start = logged = now
+        elif now - logged >= EVERY and number < total:
+            logged = now
             left = (now - start) / (number - ready) * (total - number)
             share = 100 * number // total
             logger.info(

@@ -1,4 +1,4 @@
-"""Read and unpack archives (zip, tar) that a stranger may have made."""
+"""Read and unpack untrusted archives (zip, tar)."""
 
 import bz2
 import gzip

@@ -313,9 +313,8 @@ def _object_of(name: str) -> str:
     number = int(found[1] or 1) if found else 0
     if not 1 <= number <= len(OBJECTS):
         raise DatasetError(
-            f"{name}: what it shows is told by a number from 1 to {len(OBJECTS)} in the name, as "
-            "in '0001 (7).jpg' (none: 1), and there is none. Keep CIFAKE's names, or do without "
-            "auxiliary labels."
+            f"{name}: no number from 1 to {len(OBJECTS)} in the name says what it shows, as in "
+            "'0001 (7).jpg' (none: 1). Keep CIFAKE's names, or do without auxiliary labels."
         )
     return OBJECTS[number - 1]
 

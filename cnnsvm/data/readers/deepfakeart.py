@@ -28,7 +28,7 @@ ROLES = ("original", "inpainting", "mask", "group")
 
 @dataclass
 class _Report:
-    """What the user is told once a whole data set has been read."""
+    """Problems of a whole data set, for its log and ``attrs["skipped"]``."""
 
     skipped: list[dict[str, str]] = field(default_factory=list)
     misnamed: list[str] = field(default_factory=list)

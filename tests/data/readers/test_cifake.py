@@ -224,5 +224,5 @@ def test_a_name_tells_what_a_picture_shows(tmp_path):
 @pytest.mark.parametrize("name", ["0001 (11).jpg", "0001 (0).jpg", "cat.jpg", "0001 (x).jpg"])
 def test_a_name_that_does_not_tell_is_named(tmp_path, name):
     found = read({f"train/{k}/{name}": jpeg(3) for k in ("REAL", "FAKE")}, tmp_path)
-    with pytest.raises(DatasetError, match=r"train/FAKE/.*: what it shows is told by a number"):
+    with pytest.raises(DatasetError, match=r"train/FAKE/.*: no number from 1 to 10"):
         _ = found.objects
