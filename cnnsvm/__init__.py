@@ -9,15 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnsvm.detection.detector import InpaintDetector
+    from cnnsvm.features.cnn_embedder import CNNEmbedder
+    from cnnsvm.features.embedder import FineTuning
+    from cnnsvm.features.residual_statistics import ResidualStatistics
     from cnnsvm.localization.localizer import InpaintLocalizer
     from cnnsvm.svm import TunedSVC
 
 __version__ = "0.1.0"
-__all__ = ["InpaintDetector", "InpaintLocalizer", "TunedSVC", "__version__"]
+__all__ = [
+    "CNNEmbedder",
+    "FineTuning",
+    "InpaintDetector",
+    "InpaintLocalizer",
+    "ResidualStatistics",
+    "TunedSVC",
+    "__version__",
+]
 
 _HOMES = {
+    "CNNEmbedder": "cnnsvm.features.cnn_embedder",
+    "FineTuning": "cnnsvm.features.embedder",
     "InpaintDetector": "cnnsvm.detection.detector",
     "InpaintLocalizer": "cnnsvm.localization.localizer",
+    "ResidualStatistics": "cnnsvm.features.residual_statistics",
     "TunedSVC": "cnnsvm.svm",
 }
 

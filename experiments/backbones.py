@@ -24,20 +24,22 @@ BACKBONES = ("plain_cnn", "vgg11_bn", "resnet18", "densenet121")
 ABLATED = "resnet18"
 TAUGHT = ", taught objects"
 #: As in experiments/cifake.py, but for the whole network.
-DETECTOR: dict[str, Any] = {
+EMBEDDER: dict[str, Any] = {
     "stem": "small",
     "preprocessing": "imagenet",
-    "augmentation": "small",
     "crop_size": 32,
     "n_crops": 1,
     "mirror": True,
     "pooling": "mean",
+    "batch_size": 128,
+}
+TUNING: dict[str, Any] = {
+    "augmentation": "small",
     "patience": 100,
     "weight_decay": 0.05,
-    "batch_size": 128,
     "validation_fraction": 0.05,
-    "n_trials": 5,
 }
+N_TRIALS = 5
 RATES = {False: 3e-3, True: 1e-3}  # peak learning rate from random and from given weights
 #: Families without batch normalisation: SqueezeNet fell to chance at the rates above.
 UNNORMALISED = ("alexnet", "squeezenet", "vgg")
@@ -64,7 +66,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--held-out", type=int, default=10_000, metavar="N", help="images [%(default)s]")
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
     add("--epochs", type=int, default=16, help="[%(default)s]")
-    add("--nystroem", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
+    add("--landmarks", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     return parser.parse_args(argv)
@@ -87,7 +89,7 @@ def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         name, equals, rest = given.partition("=")
         file, comma, preprocessing = rest.rpartition(",")
         if not comma or preprocessing not in PREPROCESSING:
-            file, preprocessing = rest, DETECTOR["preprocessing"]
+            file, preprocessing = rest, EMBEDDER["preprocessing"]
         if not equals or not Path(file).is_file():
             raise ValueError(
                 f"--weights takes NAME=FILE[,PREPROCESSING] with a file that exists, got {given!r}."
@@ -105,13 +107,25 @@ def learning_rate(backbone: str, *, pretrained: bool) -> float:
     return RATES[pretrained] * (0.1 if unnormalised else 1.0)
 
 
+def make_detector(args: argparse.Namespace, params: dict[str, Any]) -> Any:
+    """Return the unfitted detector of one row of the table."""
+    from cnnsvm import CNNEmbedder, FineTuning, InpaintDetector, TunedSVC
+
+    rate = learning_rate(params["backbone"], pretrained=bool(params["weights"]))
+    own = {k: v for k, v in params.items() if k != "augmentation"}
+    changed = {k: v for k, v in params.items() if k == "augmentation"}
+    tuning = FineTuning(epochs=args.epochs, learning_rate=rate, **TUNING | changed)
+    embedder = CNNEmbedder(finetune=tuning, device=args.device, **EMBEDDER | own)
+    classifier = TunedSVC(n_trials=N_TRIALS, n_landmarks=args.landmarks)
+    return InpaintDetector(embedder, classifier, random_state=args.seed)
+
+
 def run(args: argparse.Namespace) -> int:
     """Train and judge each, and write the table."""
     from cifake_study.backbones import judge_variants
     from cifake_study.groups import with_near_duplicates
     from cifake_study.holdout import draw_groups, hold_out
     from cifake_study.report import backbones_report
-    from cnnsvm import InpaintDetector
     from cnnsvm.data.readers.cifake import auxiliary_labels, read_cifake
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.report import render_text, write_report
@@ -122,15 +136,7 @@ def run(args: argparse.Namespace) -> int:
     train, test = hold_out(cifake.labels, cifake.groups, args.held_out, args.seed)
     if args.limit:
         train = train[draw_groups(cifake.groups[train], args.limit, args.seed)]
-    own = {"epochs": args.epochs, "nystroem": args.nystroem, "device": args.device}
-    detectors = {
-        name: InpaintDetector(
-            learning_rate=learning_rate(params["backbone"], pretrained=bool(params["weights"])),
-            **DETECTOR | own | params,
-            random_state=args.seed,
-        )
-        for name, params in variants.items()
-    }
+    detectors = {name: make_detector(args, params) for name, params in variants.items()}
     taught = {name: auxiliary_labels(cifake, train) for name in detectors if name.endswith(TAUGHT)}
     rows = judge_variants(
         *(detectors, cifake.manifest, train, test),

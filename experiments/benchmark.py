@@ -27,69 +27,56 @@ N_RESAMPLES = 1000
 RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 #: What is no part of a design: the same search, inner folds and rule for the threshold for all.
-SHARED: dict[str, Any] = {"n_trials": 4, "cv": 3, "threshold": "balanced_accuracy"}
-NAIVE: dict[str, Any] = {"backbone": "resnet50", "weights": "imagenet"}
-SEED: dict[str, Any] = {"epochs": 10}
-DETECTOR: dict[str, Any] = {
+SEARCH: dict[str, Any] = {"n_trials": 4, "cv": 3}
+THRESHOLD = "balanced_accuracy"
+CNN: dict[str, Any] = {
     "backbone": "resnet18",
     "weights": None,
     "stem": "nopool",
     "truncate_at": "layer2",
     "preprocessing": "residual_bank",
+}
+CROPS: dict[str, Any] = {"crop_size": 96, "n_crops": 9, "pooling": "mean_std_top"}
+TUNING: dict[str, Any] = {
     "augmentation": "robust",
-    "crop_size": 96,
-    "n_crops": 9,
-    "pooling": "mean_std_top",
-    "statistics": True,
-    "n_views": 6,
     "pairs_per_source": 2,
     "epochs": 14,
     "patience": 14,
     "learning_rate": 2e-3,
 }
-#: "top" ranks crops by a network, and here is none; the rest is as in the full detector.
-STATISTICS: dict[str, Any] = {
-    name: DETECTOR[name] for name in ("augmentation", "crop_size", "n_crops", "n_views")
-} | {"backbone": "statistics", "finetune": "none", "pooling": "mean_std"}
+N_VIEWS = 6
+#: Layers on residual statistics learn at the rate that they have beside a network.
+STATISTICS_RATE = {"learning_rate": 1e-3}
 
-#: The full detector's statistics, learnt by two layers at the rate that they have there.
-LEARNT: dict[str, Any] = DETECTOR | {
-    "backbone": "statistics",
-    "statistics": False,
-    "learning_rate": 1e-3,
-}
-
-#: Name -> (class, its parameters, what it is).
-Designs = dict[str, tuple[str, dict[str, Any], str]]
-DESIGNS: Designs = {
-    "naive": ("ResizedSVM", NAIVE, "resized to 224 pixels, frozen backbone, RBF SVM"),
-    "seed": ("SeedDesign", SEED, "resized to 256 pixels, small CNN trained in the fold, RBF SVM"),
-    "statistics": ("InpaintDetector", STATISTICS, "residual statistics of crops, RBF SVM"),
-    "detector": ("InpaintDetector", DETECTOR, "fine-tuned CNN and statistics of crops, RBF SVM"),
+#: Name -> what it is.
+DESIGNS = {
+    "naive": "resized to 224 pixels, frozen backbone, RBF SVM",
+    "seed": "resized to 256 pixels, small CNN trained in the fold, RBF SVM",
+    "statistics": "residual statistics of crops, RBF SVM",
+    "detector": "fine-tuned CNN and statistics of crops, RBF SVM",
 }
 #: The full detector comes last, and what each other one lacks is its name.
-ABLATION: Designs = {
-    "no-cnn": ("InpaintDetector", LEARNT, "statistics and what two layers learn from them, no CNN"),
-    "nothing-learnt": ("InpaintDetector", STATISTICS, "statistics alone, as they are"),
-    **{
-        name: ("InpaintDetector", DETECTOR | change, meaning)
-        for name, change, meaning in (
-            ("no-statistics", {"statistics": False}, "CNN alone"),
-            ("no-filter-bank", {"preprocessing": "residual"}, "one high-pass filter, not six"),
-            ("no-residuals", {"preprocessing": "imagenet"}, "pictures rather than residuals"),
-            ("native-stem", {"stem": "native"}, "first max pool kept"),
-            ("whole-network", {"truncate_at": None}, "all four stages of the network"),
-            ("mean-pooling", {"pooling": "mean"}, "crops averaged, no deviation, no top quarter"),
-            ("no-views", {"n_views": None}, "SVM fitted on undegraded pictures only"),
-            (
-                "no-degradations",
-                {"augmentation": "geometric", "n_views": 1},
-                "turned and flipped pictures only",
-            ),
-        )
-    },
+ABLATION = {
+    "no-cnn": "statistics and what two layers learn from them, no CNN",
+    "nothing-learnt": "statistics alone, as they are",
+    "no-statistics": "CNN alone",
+    "no-filter-bank": "one high-pass filter, not six",
+    "no-residuals": "images rather than residuals",
+    "native-stem": "first max pool kept",
+    "whole-network": "all four stages of the network",
+    "mean-pooling": "crops averaged, no deviation, no top quarter",
+    "no-views": "SVM fitted on undegraded images only",
+    "no-degradations": "turned and flipped images only",
     "detector": DESIGNS["detector"],
 }
+#: What an ablation changes in the network, its crops, its training.
+CNN_CHANGES: dict[str, dict[str, Any]] = {
+    "no-filter-bank": {"preprocessing": "residual"},
+    "no-residuals": {"preprocessing": "imagenet"},
+    "native-stem": {"stem": "native"},
+    "whole-network": {"truncate_at": None},
+}
+VIEWS = {"no-views": None, "no-degradations": 1}
 
 logger = logging.getLogger(__name__)
 
@@ -122,11 +109,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     machine.add_argument("--seed", type=int, default=0)
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
-    machine.add_argument("--jobs", type=int, default=0, help="processes that decode images")
+    machine.add_argument("--jobs", type=int, default=1, help="processes that decode images")
     return parser.parse_args(argv)
 
 
-def choose_designs(args: argparse.Namespace) -> Designs:
+def choose_designs(args: argparse.Namespace) -> dict[str, str]:
     """List the designs that are asked for, in the table's order."""
     table = ABLATION if args.ablation else DESIGNS
     unknown = [name for name in args.only or [] if name not in table]
@@ -136,24 +123,49 @@ def choose_designs(args: argparse.Namespace) -> Designs:
 
 
 def make_designs(args: argparse.Namespace) -> dict[str, Any]:
-    """Turn the chosen designs into unfitted estimators."""
-    from baselines.designs import ResizedSVM, SeedDesign
-    from cnnsvm import InpaintDetector
+    """Turn the chosen designs into unfitted detectors."""
+    from cnnsvm import InpaintDetector, TunedSVC
 
-    classes = {kind.__name__: kind for kind in (ResizedSVM, SeedDesign, InpaintDetector)}
-    common = {"device": args.device, "precision": args.precision, "n_jobs": args.jobs}
-    common |= SHARED | {"random_state": args.seed}
-    given = {
-        name: getattr(args, f"{name}_naive")
-        for name in ("backbone", "weights", "preprocessing")
-        if getattr(args, f"{name}_naive") is not None
-    }
-    if given.get("weights") == "none":
-        given["weights"] = None
     return {
-        name: classes[kind](**(common | params | (given if kind == "ResizedSVM" else {})))
-        for name, (kind, params, _) in choose_designs(args).items()
+        name: InpaintDetector(
+            make_embedders(name, args),
+            TunedSVC(**SEARCH),
+            n_views=None if name in ("naive", "seed") else VIEWS.get(name, N_VIEWS),
+            threshold=THRESHOLD,
+            random_state=args.seed,
+        )
+        for name in choose_designs(args)
     }
+
+
+def make_embedders(name: str, args: argparse.Namespace) -> list[Any]:
+    """Make the embedders of a design."""
+    from baselines.designs import SeedEmbedder, SquareEmbedder
+    from cnnsvm import CNNEmbedder, FineTuning, ResidualStatistics
+
+    machine = {"device": args.device, "n_jobs": args.jobs}
+    if name == "naive":
+        given = {
+            key: getattr(args, f"{key}_naive")
+            for key in ("backbone", "weights", "preprocessing")
+            if getattr(args, f"{key}_naive") is not None
+        }
+        given |= {"weights": None} if given.get("weights") == "none" else {}
+        return [SquareEmbedder(**machine | {"precision": args.precision} | given)]
+    if name == "seed":
+        return [SeedEmbedder(**machine | {"precision": args.precision})]
+    crops = CROPS | ({"pooling": "mean"} if name == "mean-pooling" else {})
+    if name in ("statistics", "nothing-learnt"):  # nothing is trained that "top" could rank by
+        return [ResidualStatistics(finetune="none", **crops | {"pooling": "mean_std"}, **machine)]
+    tuning = TUNING | ({"augmentation": "geometric"} if name == "no-degradations" else {})
+    layers = FineTuning(**tuning | STATISTICS_RATE)
+    found: list[Any] = []
+    if name != "no-cnn":
+        network = CNN | CNN_CHANGES.get(name, {}) | {"precision": args.precision}
+        found.append(CNNEmbedder(**network, finetune=FineTuning(**tuning), **crops, **machine))
+    if name != "no-statistics":
+        found.append(ResidualStatistics(finetune=layers, **crops, **machine))
+    return found
 
 
 def compare(
@@ -205,7 +217,7 @@ def run(args: argparse.Namespace) -> int:
         "n_images": len(every[0].manifest),
         "n_sources": every[0].manifest["source_id"].nunique(),
         "n_folds": args.folds,
-        "designs": {name: entry[-1] for name, entry in choose_designs(args).items()},
+        "designs": choose_designs(args),
         "settings": {name: " ".join(repr(design).split()) for name, design in designs.items()},
         "skipped": every[0].skipped,
         "warnings": list(dict.fromkeys(text for one in every for text in one.warnings)),
@@ -222,8 +234,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("features.trainer", "evaluation.small_cnn"):
-        logging.getLogger(f"cnnsvm.{chatty}").setLevel(logging.WARNING)
+    for chatty in ("cnnsvm.features.trainer", "baselines.small_cnn"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return guard("benchmark.py", lambda: run(args))
 
 

@@ -27,21 +27,22 @@ import numpy as np
 from cnnsvm.cli.errors import guard
 
 #: 32-pixel pictures: no early downsampling, no crops, mirror images, three of ResNet's four stages.
-DETECTOR: dict[str, Any] = {
+EMBEDDER: dict[str, Any] = {
     "stem": "small",
     "preprocessing": "imagenet",
-    "augmentation": "small",
     "crop_size": 32,
     "n_crops": 1,
     "mirror": True,
     "pooling": "mean",
+}
+TUNING: dict[str, Any] = {
+    "augmentation": "small",
     "patience": 100,
     "weight_decay": 0.05,
     "validation_fraction": 0.05,
-    "kernel": "rbf",
-    "n_trials": 10,
-    "max_error": 0.01,
 }
+N_TRIALS = 10
+MAX_ERROR = 0.01
 #: What depends on the network: where it is cut, and images a step.
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet18": {"truncate_at": "layer3", "batch_size": 128},
@@ -73,7 +74,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--objects", action="store_true", help="teach the network what pictures show as well")
     add("--epochs", type=int, default=24, help="[%(default)s]")
     add("--learning-rate", type=float, default=3e-3, help="[%(default)s]")
-    add("--nystroem", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
+    add("--landmarks", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
     add("--exact", action="store_true", help="an exact SVM on all rows too, for comparison")
     add("--no-shuffled", action="store_true", help="no run on shuffled labels")
     add("--bundle", type=Path, help="folder that gets the detector to share, with its card")
@@ -88,7 +89,7 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     from cifake_study.holdout import draw_groups, hold_out
     from cifake_study.same_split import refuse_other_split
     from cnnsvm.data.readers.cifake import read_cifake
-    from cnnsvm.detection.saved_networks import is_saved_network
+    from cnnsvm.features.saved import is_saved_network
 
     if args.ensemble and not args.weights:
         raise ValueError(
@@ -110,7 +111,7 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     n_left_out = len(train) - len(kept)
     if args.limit:
         kept = kept[draw_groups(cifake.groups[kept], args.limit, args.seed)]
-    kept_apart = (args.seed, DETECTOR["validation_fraction"])
+    kept_apart = (args.seed, TUNING["validation_fraction"])
     refuse_other_split(saved(args), cifake.images[kept], *kept_apart)
     return cifake, kept, test, n_left_out
 
@@ -122,32 +123,46 @@ def saved(args: argparse.Namespace) -> list[str]:
 
 def make_detector(args: argparse.Namespace) -> Any:
     """Return the unfitted detector; with an ensemble its networks are frozen, and rows are few."""
-    from cnnsvm import InpaintDetector
+    from cnnsvm import InpaintDetector, TunedSVC
 
-    detector = InpaintDetector(
-        args.backbone,
-        weights=args.weights,
-        **DETECTOR | NETWORKS[args.backbone],
-        epochs=args.epochs,
-        learning_rate=args.learning_rate,
-        nystroem=args.nystroem,
-        device=args.device,
+    landmarks = None if args.ensemble else args.landmarks
+    return InpaintDetector(
+        make_embedders(args),
+        TunedSVC(n_trials=N_TRIALS, n_landmarks=landmarks),
+        max_error=MAX_ERROR,
         random_state=args.seed,
     )
+
+
+def make_embedders(args: argparse.Namespace) -> list[Any]:
+    """Make one network to train, or the frozen ones of saved detectors, which give scores."""
+    from cnnsvm import CNNEmbedder
+    from cnnsvm.detection.pretrained import frozen_embedders
+
     if args.ensemble:
-        detector.set_params(ensemble=tuple(args.ensemble), fusion="scores")
-        detector.set_params(finetune="none", nystroem=None)
-    return detector
+        found = [e for place in saved(args) for e in frozen_embedders(place)]
+        return [e.set_params(output="scores", device=args.device) for e in found]
+    params = EMBEDDER | NETWORKS[args.backbone] | {"device": args.device}
+    return [CNNEmbedder(args.backbone, weights=args.weights, finetune=tuning(args), **params)]
+
+
+def tuning(args: argparse.Namespace) -> Any:
+    """Say how the network is trained."""
+    from cnnsvm import FineTuning
+
+    return FineTuning(epochs=args.epochs, learning_rate=args.learning_rate, **TUNING)
 
 
 def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.ndarray:
     """Return what the detector is fitted on; with an ensemble what no network has learnt from."""
-    from cnnsvm.detection.fitting import set_aside
+    from cnnsvm import CNNEmbedder
+    from cnnsvm.svm.calibrated_classifier import draw_seed
 
     if not args.ensemble:
         return train
+    network = CNNEmbedder(finetune=tuning(args), random_state=draw_seed(args.seed))
     sources = cifake.manifest["source_id"].to_numpy()[train]
-    return train[set_aside(make_detector(args), cifake.labels[train], sources)]
+    return train[network.held_out(cifake.labels[train], sources)]
 
 
 def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
@@ -193,7 +208,7 @@ def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.n
     split = (np.arange(len(rows)), np.arange(len(rows), len(manifest)))
     folder = args.out / "shuffled"
     epochs = min(args.epochs, 3)
-    detector = make_detector(args).set_params(epochs=epochs)
+    detector = make_detector(argparse.Namespace(**vars(args) | {"epochs": epochs}))
     found, _ = evaluate_held_out(
         *(detector, manifest, *split),
         images=cifake.images[both],
@@ -221,7 +236,7 @@ def compare(args: argparse.Namespace, data: Any, model: Any, frame: Any, train: 
         logger.info("embedding %d training images for the exact machines", len(train))
         fitted = (model.transform(cifake.images[train]), cifake.labels[train], cifake.groups[train])
         part, params = heads.fit_subset_head(
-            fitted, judged, frame, SUBSET, n_trials=DETECTOR["n_trials"], random_state=args.seed
+            fitted, judged, frame, SUBSET, n_trials=N_TRIALS, random_state=args.seed
         )
         logger.info("exact RBF machine on %d rows with %s", len(train), params)
         found += [part, heads.fit_exact_head(fitted, judged, frame, params)]
@@ -240,14 +255,14 @@ def tables(rows: Any, cifake: Any, n_left_out: int) -> list[dict[str, Any]]:
 
 def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> Any:
     """Write the card of the detector to share."""
-    from cnnsvm.detection.model_card import Measured, ModelCard, find_commit
+    from cnnsvm.detection.model_card import CardFacts, Measured, find_commit
 
     metrics, fold = result["metrics"], result["folds"][0]
     names = ("accuracy", "precision", "recall", "f1", "roc_auc", "brier", "ece")
     numbers = {n: tuple(metrics[n][end] for end in ("value", "low", "high")) for n in names}
     judged = {"n_images": fold["n_test"], "n_sources": fold["n_sources_test"]}
     what = "test images" if args.test else "training images held out by near-duplicate groups"
-    return ModelCard(
+    return CardFacts(
         name="cifake: photographs against pictures by Stable Diffusion, 32x32",
         summary="Tells photographs of 32x32 pixels (CIFAR-10) from pictures that Stable Diffusion "
         "1.4 made in their likeness (CIFAKE).",
@@ -274,14 +289,14 @@ def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> 
 def how_trained(args: argparse.Namespace) -> list[str]:
     """Say on the card what the networks began with or were taught."""
     from cnnsvm.detection.model_card import find_command
-    from cnnsvm.detection.saved_networks import saved_folder
+    from cnnsvm.features.saved import saved_folder
 
     made = {place: find_command(saved_folder(place)) for place in saved(args)}
     commands = [f"{place} was made by `{line}`" for place, line in made.items() if line]
     if args.ensemble:
         return [
             f"It holds the networks of {' and '.join(made)} as they are. The support vector "
-            f"machine learnt from the {DETECTOR['validation_fraction']:.0%} of the sources that "
+            f"machine learnt from the {TUNING['validation_fraction']:.0%} of the sources that "
             "had told each network when to stop, and that no network has learnt from.",
             *commands,
         ]
@@ -342,15 +357,12 @@ def run(args: argparse.Namespace) -> int:
     files = write_report(args.out, report)
     print(render_text(report, [*files.values(), page]), end="")
     if args.bundle:
-        share(args, model, cifake.images[train], describe(args, result, len(train)))
+        share(args, model, describe(args, result, len(train)))
     return 0
 
 
-def share(args: argparse.Namespace, model: Any, images: np.ndarray, card: Any) -> None:
-    """Save the detector with its card and with the hashes of what it has seen."""
-    from cnnsvm.detection.pretrained import hash_images
-
-    model.trained_on_ = hash_images(images)
+def share(args: argparse.Namespace, model: Any, card: Any) -> None:
+    """Save the detector with its card."""
     folder = model.save_pretrained(args.bundle, card)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size / 1e6:.1f} MB")

@@ -70,9 +70,14 @@ def load_detector(args: argparse.Namespace) -> Any:
     """Read a saved detector and set it up for this machine."""
     from cnnsvm import InpaintDetector
 
-    machine = ("device", "precision", "gpu_memory_fraction", "batch_size")
-    values = {name: getattr(args, name) for name in machine}
-    return InpaintDetector.load(args.model).set_params(**values, n_jobs=args.jobs)
+    detector = InpaintDetector.from_pretrained(args.model, device=args.device)
+    machine = ("precision", "gpu_memory_fraction", "batch_size")
+    values = {name: getattr(args, name) for name in machine} | {"n_jobs": args.jobs}
+    values = {name: value for name, value in values.items() if value is not None}
+    for embedder in detector.embedder_:
+        known = embedder.get_params(deep=False)
+        embedder.set_params(**{name: value for name, value in values.items() if name in known})
+    return detector
 
 
 def judge(args: argparse.Namespace, detector: Any, manifest: Any, out: Path) -> Any:

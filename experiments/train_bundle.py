@@ -31,26 +31,24 @@ ENGINES = ("opencv-telea", "opencv-ns", "self-blend")
 ONLY_SPLICED = ("opencv-telea", "opencv-ns", "self-blend")
 #: Generators that repaint the first data alone: twenty passes a picture are seconds a megapixel.
 SLOW = ("denoiser",)
-DETECTOR: dict[str, Any] = {
-    "backbone": "statistics",
-    "weights": None,
-    "finetune": "full",
+TUNING: dict[str, Any] = {
     "augmentation": "robust",
-    "crop_size": 128,
-    "n_crops": 9,
-    "pooling": "mean_std_top",
-    "n_views": 4,
     "pairs_per_source": 4,
     "epochs": 24,
     "patience": 24,
     "learning_rate": 1e-3,
-    "batch_size": 48,
-    "kernel": "linear",
-    "n_trials": 6,
-    "max_error": 0.05,
 }
+EMBEDDER: dict[str, Any] = {
+    "crop_size": 128,
+    "n_crops": 9,
+    "pooling": "mean_std_top",
+    "batch_size": 48,
+}
+CLASSIFIER: dict[str, Any] = {"kernel": "linear", "n_trials": 6}
+N_VIEWS = 4
+MAX_ERROR = 0.05
 NAME = "cnnsvm"
-#: Of the JSON; "steps" are the commands before this one, the others are `ModelCard`'s.
+#: Of the JSON; "steps" are the commands before this one, the others are `CardFacts`'s.
 CARD_FIELDS = (
     *("name", "summary", "trained_on", "tested_on", "test_protocol", "limits", "tags"),
     "steps",
@@ -134,8 +132,8 @@ def make_records(args: argparse.Namespace) -> Any:
 
 
 def read_card(args: argparse.Namespace) -> dict[str, Any]:
-    """Read the fields of a `ModelCard`; JSON has lists for (value, low, high)."""
-    from cnnsvm.detection.model_card import Measured, ModelCard
+    """Read the fields of a `CardFacts`; JSON has lists for (value, low, high)."""
+    from cnnsvm.detection.model_card import CardFacts, Measured
 
     fields = {} if args.card is None else json.loads(args.card.read_text("utf-8"))
     if not isinstance(fields, dict):
@@ -150,14 +148,14 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
         }
     fields["tested_on"] = [Measured(**row) for row in rows]
     steps = fields.pop("steps", [])
-    ModelCard(**fields)
+    CardFacts(**fields)
     fields["command"] = "\n".join([*steps, shlex.join(["python", *sys.argv])])
     return fields
 
 
 def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) -> Any:
     """Write the model card."""
-    from cnnsvm.detection.model_card import ModelCard, find_commit
+    from cnnsvm.detection.model_card import CardFacts, find_commit
 
     lines = list(fields.get("trained_on", ()))
     for number, part in manifest.groupby("data"):
@@ -166,7 +164,7 @@ def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) ->
             f"{part['source_id'].nunique()} sources of {name_of(args.data[int(number)])}, "
             f"repainted by {len(engines)} engines: {', '.join(engines)}."
         )
-    return ModelCard(
+    return CardFacts(
         **{"name": NAME, **fields, "trained_on": lines},
         seed=args.seed,
         commit=find_commit(Path(__file__).resolve().parent),
@@ -184,23 +182,25 @@ def name_of(data: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Make records, train, save."""
-    from cnnsvm import InpaintDetector
-    from cnnsvm.detection.pretrained import hash_images
+    from cnnsvm import FineTuning, InpaintDetector, ResidualStatistics, TunedSVC
 
     fields = read_card(args)  # better now than after the training
     manifest = make_records(args)
     if args.records_only:
         return 0
     detector = InpaintDetector(
-        **DETECTOR, device=args.device, cache_dir=args.out / "cache", random_state=args.seed
+        ResidualStatistics(finetune=FineTuning(**TUNING), device=args.device, **EMBEDDER),
+        TunedSVC(**CLASSIFIER),
+        n_views=N_VIEWS,
+        max_error=MAX_ERROR,
+        cache_dir=args.out / "cache",
+        random_state=args.seed,
     )
     detector.fit(
         manifest["path"].tolist(), manifest["variant"].to_numpy(), groups=manifest["source_id"]
     )
-    originals = manifest[manifest["label"] == 0].drop_duplicates("sha256")
-    detector.trained_on_ = hash_images(originals["path"].tolist())
     folder = detector.save_pretrained(args.out / "weights", describe(args, manifest, fields))
-    print(f"{folder}: inner AUC {detector.svm_.best_score_:.4f}")
+    print(f"{folder}: inner AUC {detector.classifier_.best_score_:.4f}")
     return 0
 
 

@@ -73,7 +73,7 @@ def test_records_pass_the_audit_of_their_files(records, capsys):
 
 
 def test_records_are_evaluated_to_a_report(records, tmp_path):
-    flags = ["--finetune", "none", "--crop-size", "48", "--crops", "2", "--trials", "2"]
+    flags = ["--finetune", "none", "--crop-size", "48", "--n-crops", "2", "--trials", "2"]
     flags += ["--inner-folds", "2", "--folds", "2", "--no-shuffled"]
     assert load_script("cv").main(["--data", str(records), "--out", str(tmp_path), *flags]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
@@ -87,7 +87,7 @@ def test_sources_and_engine_given_to_the_experiment_alone(records, photos, tmp_p
     """``cv.py --generate diffusion:<folder>`` does all of it in one command."""
     engine = f"diffusion:{records.parent / 'model'}?steps=2"
     flags = ["--generate", engine, "--codec", "32,png", "--skip-bad", "--finetune", "none"]
-    flags += ["--crop-size", "32", "--crops", "1", "--trials", "1", "--inner-folds", "2"]
+    flags += ["--crop-size", "32", "--n-crops", "1", "--trials", "1", "--inner-folds", "2"]
     flags += ["--folds", "2", "--no-shuffled", "--variants", "regenerated"]
     assert load_script("cv").main(["--data", str(photos), "--out", str(tmp_path), *flags]) == 0
     report = json.loads((tmp_path / "report.json").read_text())

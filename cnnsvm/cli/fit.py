@@ -20,8 +20,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, fit, save. An interrupted call goes on where it was."""
-    from cnnsvm.data.near_duplicates import pick_paths
-    from cnnsvm.detection.pretrained import hash_images
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.io.bundle import check_target
 
@@ -45,9 +43,7 @@ def main(args: argparse.Namespace) -> int:
             "%d image(s) left out, the first: %s", len(prepared.skipped), prepared.skipped[0]
         )
     detector.set_params(cache_dir=work / "cache")
-    hashes = hash_images(pick_paths(prepared.manifest))  # of one image a source
     detector.fit(prepared.manifest)
-    detector.trained_on_ = hashes
-    detector.save(args.model)
+    detector.save_pretrained(args.model)
     print(f"Saved in {args.model}. How good it is, experiments/cv.py tells on the same data.")
     return 0

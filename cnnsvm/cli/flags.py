@@ -1,24 +1,20 @@
-"""Flags that become parameters of `InpaintDetector`, shared by every command that fits one."""
+"""Flags that become an `InpaintDetector`, shared by every command that fits one."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-#: What the flags say how a network is made, and how it sees images, where none is given.
-_MAKE: dict[str, Any] = {
-    "backbone": "resnet18",
-    "weights": "none",
-    "stem": "native",
-    "truncate_at": None,
-    "preprocessing": "auto",
-    "finetune": "full",
-    "pairs_per_source": None,
-    "epochs": 8,
-    "learning_rate": None,
-    "statistics": False,
-}
-_SEE: dict[str, Any] = {"crop_size": 96, "crops": 6, "mirror": False, "pooling": "mean_std"}
-#: What makes another network of saved weights, rather than training them on.
-_SHAPE = ("backbone", "stem", "truncate_at", "preprocessing", "statistics")
+if TYPE_CHECKING:
+    from cnnsvm import FineTuning, InpaintDetector
+
+#: Flags of the embedder, and their values for a new network where none is given.
+_ARCHITECTURE: dict[str, Any] = {"backbone": "resnet18", "stem": "native", "truncate_at": None}
+_ARCHITECTURE |= {"preprocessing": "auto", "statistics": False}
+_TRAINING: dict[str, Any] = {"weights": "none", "finetune": "full", "pairs_per_source": None}
+_TRAINING |= {"epochs": 8, "learning_rate": None, "augmentation": "geometric"}
+_CROPS: dict[str, Any] = {"crop_size": 96, "n_crops": 6, "mirror": False, "pooling": "mean_std"}
+_CROPS |= {"output": "embedding", "resize": None}
+_USUAL = _ARCHITECTURE | _TRAINING | _CROPS
+STATISTICS = "statistics"
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) -> None:
@@ -40,77 +36,65 @@ def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) ->
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
-    """Add what a detector is made of; the defaults fit two cores and no download."""
-    _add_network_flags(parser)
-    _add_svm_flags(parser)
+    """Add what a detector consists of; the defaults fit two cores and no download."""
+    _add_embedder_flags(parser)
+    _add_classifier_flags(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--seed", type=int, default=0)
     machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
     machine.add_argument("--gpu-memory-fraction", type=float)
-    machine.add_argument("--jobs", type=int, default=0, help="processes that decode images")
+    machine.add_argument("--batch-size", type=int, default=16, help="crops a step [%(default)s]")
+    machine.add_argument("--jobs", type=int, default=1, help="processes that decode [%(default)s]")
 
 
-def _add_network_flags(parser: argparse.ArgumentParser) -> None:
-    network = parser.add_argument_group("network")
+def _add_embedder_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("embedder")
 
     def add(flag: str, help: str, **options: Any) -> None:
-        name = flag[2:].replace("-", "_")
-        usual = (_MAKE | _SEE)[name]
+        usual = _USUAL[flag[2:].replace("-", "_")]
         shown = f"{help} [{usual}]" if usual not in (None, False) else help
-        network.add_argument(flag, default=None, help=shown, **options)  # filled in later
+        group.add_argument(flag, default=None, help=shown, **options)  # filled in later
 
-    add("--backbone", "a torchvision name or statistics")
+    add("--backbone", "a torchvision name, timm:NAME, hf:ID, onnx:FILE, or statistics for none")
     add("--weights", "none, imagenet, cnnsvm or cifake (that ship), a file or a saved detector")
-    add("--stem", "native, nopool or nodown: less shrinking; small: for pictures of 32 pixels")
+    add("--stem", "native, nopool or nodown: less shrinking; small: for images of 32 pixels")
     add("--truncate-at", "last stage that is kept, such as layer2 [all]", metavar="STAGE")
-    add(
-        "--preprocessing",
-        "imagenet, caffe, residual, residual_bank or auto: residual without weights",
-    )
+    add("--preprocessing", "imagenet, caffe, residual, residual_bank, auto: residual if untrained")
     add("--finetune", "none, head or full")
-    network.add_argument(
-        "--augmentation",
-        default="geometric",
-        help="none, geometric, small, full, jpeg or robust [%(default)s]",
-    )
+    add("--augmentation", "none, geometric, small, full, jpeg or robust")
     add("--pairs-per-source", "crops of each class in an epoch [all]", type=int, metavar="N")
     add("--epochs", "at most", type=int)
     add("--learning-rate", "[1e-4 for a whole pretrained network, else 1e-3]", type=float)
     add("--crop-size", "pixels", type=int)
-    add("--crops", "crops an image", type=int)
+    add("--n-crops", "crops an image at most", type=int)
     add("--mirror", "the mirror image of each crop too", action="store_true")
     add("--pooling", "how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top")
-    add("--statistics", "residual statistics behind the embedding", action="store_true")
-    network.add_argument(
-        "--ensemble",
+    add("--output", "what an embedder gives: embedding or scores")
+    add("--resize", "short side of the resized image; removes traces [no resize]", type=int)
+    add("--statistics", "residual statistics beside the network", action="store_true")
+    group.add_argument(
+        "--beside",
         nargs="+",
         default=(),
         metavar="DETECTOR",
-        help="saved detectors, or names of those that ship, whose networks embed too, frozen",
+        help="saved detectors, or names of those that ship, whose embedders stand beside, frozen",
     )
-    network.add_argument(
-        "--fusion",
-        default="embeddings",
-        help="what of the networks the SVM gets: embeddings or scores [%(default)s]",
-    )
-    network.add_argument("--batch-size", type=int, default=16)
 
 
-def _add_svm_flags(parser: argparse.ArgumentParser) -> None:
-    svm = parser.add_argument_group("svm")
-    add = svm.add_argument
+def _add_classifier_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("classifier").add_argument
     add("--views", type=int, metavar="N", help="N degraded views of each class and source")
     add("--kernel", default="rbf", help="linear, rbf, poly, or several: rbf,linear")
     add("--soft-vote", action="store_true", help="average the best of each kernel")
     add("--trials", type=int, default=20, help="Optuna trials a kernel [%(default)s]")
     add("--inner-folds", type=int, default=3)
-    add("--nystroem", type=int, metavar="N", help="N landmarks for all rows of the SVM [exact]")
+    add("--landmarks", type=int, metavar="N", help="N Nystroem landmarks for all rows [exact]")
     add("--threshold", default="balanced_accuracy", help="this, or a probability")
     add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
 
 
-def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
+def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> "InpaintDetector":
     """Turn the flags into an unfitted, checked `InpaintDetector`.
 
     Parameters
@@ -118,70 +102,94 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> Any:
     args : Namespace
         Of a parser with `add_detector_flags`.
     shipped : bool
-        Whether the network that ships, if one does, embeds as it is where no flag says how to
+        Whether the embedder of the detector that ships is used, frozen, where no flag says how to
         make another. It is also what ``--weights cnnsvm`` asks for.
     """
-    from cnnsvm import InpaintDetector
-    from cnnsvm.detection.checks import check_detector_params
+    from cnnsvm import InpaintDetector, TunedSVC
 
-    _fill_in(args, shipped)
     kernels = tuple(args.kernel.split(","))
+    robust = args.augmentation if args.augmentation in ("full", "jpeg", "robust") else "robust"
     detector = InpaintDetector(
-        args.backbone,
-        weights=None if args.weights == "none" else args.weights,
-        stem=args.stem,
-        truncate_at=args.truncate_at,
-        preprocessing=args.preprocessing,
-        finetune=args.finetune,
-        augmentation=args.augmentation,
-        pairs_per_source=args.pairs_per_source,
-        epochs=args.epochs,
-        learning_rate=args.learning_rate,
-        crop_size=args.crop_size,
-        n_crops=args.crops,
-        mirror=args.mirror,
-        pooling=args.pooling,
-        statistics=args.statistics,
-        ensemble=tuple(args.ensemble),
-        fusion=args.fusion,
+        make_embedders(args, shipped),
+        TunedSVC(
+            kernels if len(kernels) > 1 else kernels[0],
+            voting="soft" if args.soft_vote else None,
+            n_trials=args.trials,
+            cv=args.inner_folds,
+            n_landmarks=args.landmarks,
+        ),
         n_views=args.views,
-        batch_size=args.batch_size,
-        kernel=kernels if len(kernels) > 1 else kernels[0],
-        voting="soft" if args.soft_vote else None,
-        n_trials=args.trials,
+        augmentation=robust,
         threshold=number_or_name(args.threshold),
         max_error=args.max_error,
-        cv=args.inner_folds,
-        nystroem=args.nystroem,
-        device=args.device,
-        precision=args.precision,
-        gpu_memory_fraction=args.gpu_memory_fraction,
-        n_jobs=args.jobs,
         random_state=args.seed,
     )
-    check_detector_params(detector.get_params())
+    detector.check_params()
     return detector
 
 
-def _fill_in(args: argparse.Namespace, shipped: bool) -> None:
-    """Give the flags of the network that were left out their values."""
-    from cnnsvm.detection.saved_networks import SHIPPED, USUAL
-    from cnnsvm.io.bundle import holds_model, read_config
+def make_embedders(args: argparse.Namespace, shipped: bool) -> list[Any]:
+    """Make the unfitted embedders that the flags describe."""
+    from cnnsvm.detection.pretrained import USUAL, frozen_embedders
+    from cnnsvm.io.bundle import SHIPPED, holds_model
 
-    usual = _MAKE | _SEE
-    given = [name for name in _MAKE if getattr(args, name) is not None]
-    asked = args.weights in SHIPPED and not any(name in given for name in _SHAPE)
+    given = {name for name in _ARCHITECTURE | _TRAINING if getattr(args, name) is not None}
+    asked = args.weights in SHIPPED and not given & _ARCHITECTURE.keys()
     chosen = args.weights if asked else USUAL
     if holds_model(SHIPPED[chosen]) and (asked or (shipped and not given)):
-        params = read_config(SHIPPED[chosen])["params"]
-        usual |= {name: params[name] for name in (*_SHAPE, "crop_size", "pooling")}
-        usual |= {"crops": params["n_crops"], "mirror": params.get("mirror", False)}
-        usual["weights"] = chosen
-        if not given or given == ["weights"]:
-            usual["finetune"] = "none"
-    for name, value in usual.items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+        embedders: list[Any] = frozen_embedders(chosen)
+        if given - {"weights"} and args.finetune != "none":
+            embedders = [e.set_params(finetune=_finetuning(args)) for e in embedders]
+        asked_crops = {k: getattr(args, k) for k in _CROPS if getattr(args, k) is not None}
+    else:
+        embedders = _new_embedders(args)
+        asked_crops = {k: _value(args, k) for k in _CROPS}
+    for place in args.beside:
+        embedders += [e.set_params(output=_value(args, "output")) for e in frozen_embedders(place)]
+    machine = {"device": args.device, "precision": args.precision, "n_jobs": args.jobs}
+    machine |= {"gpu_memory_fraction": args.gpu_memory_fraction, "batch_size": args.batch_size}
+    for embedder in embedders:
+        known = embedder.get_params(deep=False)
+        embedder.set_params(**{k: v for k, v in (asked_crops | machine).items() if k in known})
+    return embedders
+
+
+def _new_embedders(args: argparse.Namespace) -> list[Any]:
+    from cnnsvm import CNNEmbedder, ResidualStatistics
+
+    weights = None if _value(args, "weights") == "none" else _value(args, "weights")
+    tuning = "none" if _value(args, "finetune") == "none" else _finetuning(args)
+    backbone = _value(args, "backbone")
+    found: list[Any] = []
+    unused = [name for name in ("stem", "truncate_at", "preprocessing") if getattr(args, name)]
+    if backbone == STATISTICS and unused:
+        raise ValueError(
+            f"--{unused[0].replace('_', '-')} is for networks, and --backbone statistics has none. "
+            "Leave it out, or name a network and use --statistics."
+        )
+    if backbone != STATISTICS:
+        shape = {name: _value(args, name) for name in ("stem", "truncate_at", "preprocessing")}
+        number = shape["truncate_at"]
+        if ":" in backbone and number is not None and number.lstrip("-").isdecimal():
+            shape["truncate_at"] = int(number)
+        found.append(CNNEmbedder(backbone, weights=weights, finetune=tuning, **shape))
+    if backbone == STATISTICS or args.statistics:
+        own = weights if backbone == STATISTICS else None
+        found.append(ResidualStatistics(weights=own, finetune=tuning))
+    return found
+
+
+def _finetuning(args: argparse.Namespace) -> "FineTuning":
+    from cnnsvm import FineTuning
+
+    names = ("epochs", "learning_rate", "augmentation", "pairs_per_source")
+    mode = _value(args, "finetune")
+    return FineTuning(mode, **{name: _value(args, name) for name in names})
+
+
+def _value(args: argparse.Namespace, name: str) -> Any:
+    found = getattr(args, name)
+    return _USUAL[name] if found is None else found
 
 
 def number_or_name(text: str) -> float | str:

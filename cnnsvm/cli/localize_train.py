@@ -43,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, train, save."""
     from cnnsvm.data.near_duplicates import pick_paths
-    from cnnsvm.detection.pretrained import hash_images
+    from cnnsvm.detection.training_overlap import hash_images
     from cnnsvm.evaluation.localization_records import masks_of
     from cnnsvm.features.processes import first_alone
     from cnnsvm.io.bundle import check_target

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from cnnsvm import InpaintDetector
+
 _ORIENTATION = 0x0112  # EXIF
 _STRENGTH = 0.6  # of the colour where a heatmap is 1
 _COLOUR = (255, 0, 0)
@@ -44,12 +46,10 @@ def main(args: argparse.Namespace) -> int:
     """Write one CSV row an image to standard output; status 1 if an image cannot be judged."""
     from cnnsvm import InpaintDetector
     from cnnsvm.data.images import ImageError
-    from cnnsvm.detection.pretrained import load_pretrained
 
     model, places = _split(args)
     _check_places(places, args.heatmaps)
-    detector = load_pretrained(InpaintDetector, model, revision=args.revision)
-    detector.set_params(device=args.device)
+    detector = InpaintDetector.from_pretrained(model, revision=args.revision, device=args.device)
     _check_detector(detector, args.heatmaps)
     names = class_names(detector)
     fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
@@ -71,13 +71,13 @@ def main(args: argparse.Namespace) -> int:
     return 1 if n_bad else 0
 
 
-def class_names(detector: Any) -> list[str]:
+def class_names(detector: "InpaintDetector") -> list[str]:
     """Name the classes; the labels 0 and 1 of a manifest are real and fake."""
     classes = detector.classes_.tolist()
     return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
 
 
-def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
+def write_heatmap(detector: "InpaintDetector", path: Path, target: Path) -> Path:
     """Write where an image looks repainted, as a map and as the image with the map on it.
 
     Parameters
@@ -153,14 +153,15 @@ def _is_in(path: Path, folder: Path | None) -> bool:
     return folder is not None and path.resolve().is_relative_to(folder.resolve())
 
 
-def _check_detector(detector: Any, heatmaps: Path | None) -> None:
-    if not detector.calibrate:
+def _check_detector(detector: "InpaintDetector", heatmaps: Path | None) -> None:
+    if not hasattr(detector, "predict_proba"):
         raise ValueError(
-            "this detector was fitted with calibrate=False and states no probabilities. Fit one "
-            "with calibrate=True."
+            "this detector states no probabilities (TunedSVC(calibrate=False)). Fit one with "
+            "calibrate=True."
         )
-    network = getattr(detector, "network_", None)
-    if heatmaps is not None and getattr(network, "classifier", None) is None:
+    if heatmaps is not None and not any(
+        getattr(embedder, "has_classifier", False) for embedder in detector.embedder_
+    ):
         raise ValueError(
             "--heatmaps needs the classifier that fine-tuning trains, which this detector does "
             "not have. Leave the flag out, or fit with --finetune full or head."
@@ -179,25 +180,17 @@ def _list(places: list[Path], heatmaps: Path | None) -> Iterator[tuple[Path, Pat
         yield from ((path, path.relative_to(place)) for path in found or [place])
 
 
-def _judge(detector: Any, path: Path, names: list[str]) -> dict[str, Any]:
-    import numpy as np
-
+def _judge(detector: "InpaintDetector", path: Path, names: list[str]) -> dict[str, Any]:
     from cnnsvm.data.images import ImageError, load_image
-    from cnnsvm.detection.reject import of_unknown_size, with_unsure
+    from cnnsvm.detection.reject import UNSURE
 
     if path.is_dir():
         raise ImageError(f"{path}: no images in this folder. Check the path.")
-    pixels = load_image(path)
-    probabilities = detector.predict_proba([pixels])[0]
-    two = len(names) == 2
-    best = int(probabilities[1] > detector.threshold_) if two else int(probabilities.argmax())
-    classes = np.array(names, dtype=object)
-    outside = detector.max_error is not None and of_unknown_size(detector, [pixels])
-    verdict = with_unsure(
-        np.array([best]), probabilities[None], classes, detector.confidence_, outside
-    )
-    stated = {f"probability_{n}": f"{p:.4f}" for n, p in zip(names, probabilities, strict=True)}
-    return {"prediction": names[best], "verdict": verdict[0]} | stated
+    judged = detector.judge([load_image(path)])
+    name = names[judged.codes[0]]
+    pairs = zip(names, judged.probabilities[0], strict=True)
+    stated = {f"probability_{label}": f"{p:.4f}" for label, p in pairs}
+    return {"prediction": name, "verdict": UNSURE if judged.is_unsure[0] else name} | stated
 
 
 def _free_name(target: Path, taken: Counter[Path]) -> Path:

@@ -1,53 +1,63 @@
-"""InpaintDetector: a fine-tuned CNN backbone and tuned SVMs as one scikit-learn classifier."""
+"""InpaintDetector: embedders, a classifier, calibration and the option to decline."""
 
 import os
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+from scipy.special import logit
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
+    clone,
 )
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from cnnsvm.detection import bundle, pretrained
-from cnnsvm.detection.checks import (
-    PRECOMPUTED,
+from cnnsvm.data.estimators import (
     check_auxiliary_labels,
-    check_class_names,
-    check_detector_params,
     check_images,
     check_labelled_images,
-    check_teaches,
+    install,
 )
-from cnnsvm.detection.fitting import embedding_of, fit_on_images, fit_svm, seed_of
+from cnnsvm.data.images import image_sides
+from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.detection.heatmap import heatmap
-from cnnsvm.detection.reject import of_unknown_size, offset, predicted_codes, with_unsure
+from cnnsvm.detection.reject import (
+    UNSURE,
+    Judgement,
+    choose_thresholds,
+    of_unknown_size,
+    predicted_codes,
+)
+from cnnsvm.detection.training_overlap import hash_training_images
+from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.cache import cached_array, task_folder
+from cnnsvm.features.cnn_embedder import CNNEmbedder
+from cnnsvm.features.embedder import CropEmbedder, plain_params
+from cnnsvm.features.loading import MEMORY, Decoded, DegradedImages, view_draws
+from cnnsvm.svm import CalibratedClassifier, TunedSVC
+from cnnsvm.svm.calibrated_classifier import choose_calibration_rows, draw_seed
 
 if TYPE_CHECKING:
-    from cnnsvm.detection.model_card import ModelCard
+    from cnnsvm.detection.model_card import CardFacts
 
-
-#: Attributes that not every fit sets: those of an earlier one must not stay.
-_OF_ONE_FIT = (
-    "network_",
-    "history_",
-    "n_features_in_",
-    "feature_names_in_",
-    "trained_on_",
-    "max_side_",
-    "min_side_",
-)
+#: Sources that early stopping must have watched for their scores alone to calibrate.
+MIN_HELD_OUT = 10
+_FRACTION = Interval(Real, 0, 1, closed="neither")
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
-    if not detector.calibrate:
-        raise AttributeError("predict_proba needs calibrate=True; decision_function gives margins.")
+    if not getattr(detector.classifier, "calibrate", True):
+        raise AttributeError(
+            "predict_proba needs a classifier that calibrates, got TunedSVC(calibrate=False). Use "
+            "calibrate=True; decision_function gives margins."
+        )
     return True
 
 
@@ -56,220 +66,108 @@ class InpaintDetector(
 ):
     """Tell inpainted images from untouched ones.
 
-    A torchvision backbone, fine-tuned on the training images, turns native-resolution crops into
-    embeddings; a support vector machine tuned by Optuna classifies the pooled embedding of each
-    image. Whatever is fitted (network, scaling, tuning, calibration, threshold) sees the training
-    images only, and images of one group are never separated by an inner split.
+    Embedders turn images into vectors, a classifier tells the vectors apart, out-of-fold scores
+    calibrate it and choose its thresholds. Whatever is fitted sees the training images only, and
+    images of one group are never separated by an inner split.
 
     Parameters
     ----------
-    backbone : str, default="resnet18"
-        A key of `cnnsvm.features.backbones.BACKBONES`, or "precomputed": X is then a 2-D array of
-        embeddings and only the SVM is used.
-    weights : None, "imagenet", "cnnsvm", "cifake" or path, default="imagenet"
-        Initial weights: torchvision's, a .safetensors/.pth file, or None for random ones. The
-        folder of a saved detector, or the name of one that ships, gives that detector's network;
-        the parameters that shape it must be as they were there.
-    stem : {"native", "nopool", "nodown", "small"}, default="native"
-        How the network begins: as published, without its first max pool, with its first
-        convolution and max pool at stride 1, or with a 3x3 convolution at stride 1 and no pool,
-        for pictures of 32 pixels (see `cnnsvm.features.stems.STEMS`).
-    truncate_at : str or None, default=None
-        Last stage that is kept, such as "layer2" of a ResNet; low-level traces need no deep ones.
-    preprocessing : str or dict, default="auto"
-        How pixels become the network's input: a key of
-        `cnnsvm.features.preprocessing.PREPROCESSING` ("imagenet", "caffe", "residual",
-        "residual_bank") or the fields of a `Preprocessing`. "auto" is "residual" for a network
-        that starts from random weights, which then sees high-pass residuals rather than pictures,
-        and else "imagenet".
-    finetune : {"none", "head", "full"}, default="full"
-        What is trained before the SVM: nothing, a 256-feature projection on the frozen backbone,
-        or the whole backbone.
-    epochs, patience : int, default=20, 5
-        Most epochs of fine-tuning, and epochs without improvement before it stops.
-    learning_rate : float or None, default=None
-        Peak learning rate; None takes 1e-4 for a whole pretrained backbone, else 1e-3.
-    weight_decay : float, default=0.01
-    validation_fraction : float in (0, 0.5], default=0.2
-        Share of the training sources that early stopping watches.
-    augmentation : {"none", "geometric", "small", "full", "jpeg", "robust"}, default="full"
-        See `cnnsvm.features.augmentation.AUGMENTATIONS`. A source and its fakes get the same.
-    pairs_per_source : int or None, default=None
-        Crops of each class that a source gives in an epoch, at most; None takes every image.
-    crop_size : int, default=128
-        Side of a crop in pixels; nothing is resized, smaller images are wrapped.
-    n_crops : int, default=4
-        Crops of an image at most, when embedding.
-    mirror : bool, default=False
-        Embed the mirror image of each crop too, which takes twice as long.
-    pooling : {"mean", "mean_max", "mean_std", "mean_top", "mean_std_top"}, default="mean_std"
-        How the embeddings of an image's crops become one; "top" is the mean of the quarter of the
-        crops that look the most fake, for images that were repainted in part.
-    statistics : bool, default=False
-        Put residual statistics (`cnnsvm.features.statistics`) behind the network's embedding: as
-        they are with ``finetune="none"``, else what two layers make of them, trained before the
-        network on ``epochs`` rounds of crops. ``backbone="statistics"`` has them alone.
-    ensemble : tuple of "cnnsvm", "cifake" or paths, default=()
-        Saved detectors whose networks see the crops too, as they are: their embeddings stand behind
-        this network's. Fit the SVM on images that none of the frozen networks has learnt from, as
-        what they say of others is too good.
-    fusion : {"embeddings", "scores"}, default="embeddings"
-        What the SVM is fitted on: the embeddings of all networks, or only what the layer says that
-        fine-tuning trained on each, a few numbers an image, where there are not thousands of images
-        for the embeddings of several networks.
+    embedder : str, embedder or list of embedders, default="resnet18"
+        `CNNEmbedder`, `ResidualStatistics` or any scikit-learn transformer from images to vectors;
+        the vectors of several stand side by side. A string is the backbone of a `CNNEmbedder`.
+    classifier : classifier or None, default=None
+        Any scikit-learn classifier of vectors; None is ``TunedSVC()``. One that does not calibrate
+        itself on out-of-fold scores is wrapped in a `CalibratedClassifier`.
     n_views : int or None, default=None
-        None fits the SVM on the images as they are. A number fits it on so many views of each
-        class of each source: the first as it is, the others degraded by the augmentation, so that
-        the SVM knows what a codec does to the embedding and the classes are balanced.
-    kernel : str or tuple of str, default="rbf"
-        Kernels of `cnnsvm.svm.TunedSVC`.
-    voting : None or "soft", default=None
-        Soft vote of the best of each kernel.
-    n_trials, cv : int, default=30, 3
-        Optuna trials a kernel, and inner folds.
-    nystroem : int or None, default=None
-        Landmarks that stand for all rows in the SVM, for tens of thousands of images, such as
-        1000; None is exact. See `cnnsvm.svm.TunedSVC`.
-    calibrate : bool, default=True
-        Whether there are probabilities.
+        None fits the classifier on the images as they are. A number fits it on so many views of
+        each class of each source: the first as it is, the others degraded by ``augmentation``, so
+        that it knows what a codec does to the embedding, and the classes are balanced.
+    augmentation : str, default="robust"
+        What degrades the views, a key of `cnnsvm.features.augmentation.AUGMENTATIONS`.
     threshold : float in (0, 1) or "balanced_accuracy", default=0.5
-        Probability of ``classes_[1]`` from which an image is called that, for two classes.
-        "balanced_accuracy" chooses it on the grouped out-of-fold scores of the training images.
+        Probability of ``classes_[1]`` above which an image is predicted as that, for two classes.
+        "balanced_accuracy" chooses it on out-of-fold scores of the training images.
     max_error : float in (0, 1) or None, default=None
-        Share of verdicts to be wrong at most; `verdict` says "unsure" where that cannot be kept.
-        It is a target, met on average on held-out sources of the training, and no guarantee for
-        other pictures.
-    device, precision : str, default="auto"
-        "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
-        where the hardware has them.
-    gpu_memory_fraction : float in (0, 1] or None, default=None
-        Largest share of the GPU's memory.
-    batch_size : int, default=16
-        Crops a step.
-    n_jobs : int or None, default=None
-        Processes that decode images; None decodes in this one.
+        Share of verdicts to be wrong at most; `verdict` says "unsure" where that cannot be kept. It
+        is a target, met on average on held-out sources of the training, and no guarantee for
+        other images.
+    cv : int, default=3
+        Grouped folds whose held-out scores calibrate a classifier that does not do so itself.
     cache_dir : path or None, default=None
-        Folder for the fine-tuned network, embeddings and studies, so that an interrupted ``fit``
-        goes on and a repeated one is quick. Entries are named by the content they depend on.
-    verbose : bool, default=False
-        Progress bars of the Optuna search, if standard error is a terminal.
+        Folder for fine-tuned networks, embeddings and studies, so that an interrupted ``fit``
+        resumes and a repeated one is quick. Entries are named by the content they depend on.
     random_state : int, RandomState instance or None, default=None
-        Seed of everything random.
+        Seed of everything random in embedders and classifier that have none of their own.
 
     Attributes
     ----------
     classes_ : ndarray
         Class labels, sorted. With labels 0 and 1, 1 is fake.
-    network_ : Backbone
-        The fine-tuned network; absent with precomputed embeddings.
-    history_ : list of dict
-        Losses and metrics of the fine-tuning, one entry an epoch. With ``auxiliary_labels`` the
-        training loss is that of the finer classes, all else of the classes.
-    svm_ : TunedSVC
-        The tuned classifier.
+    embedder_ : list of embedders
+        The fitted embedders.
+    classifier_ : TunedSVC or CalibratedClassifier
+        The fitted classifier.
     threshold_ : float
-        Probability from which ``classes_[1]`` is predicted (two classes).
-    confidence_ : float
+        Probability above which ``classes_[1]`` is predicted (two classes).
+    rejection_threshold_ : float
         Probability of the predicted class above which `verdict` commits itself (0 without
-        ``max_error``), chosen on the grouped out-of-fold scores that calibrate.
+        ``max_error``).
     min_side_, max_side_ : int
-        Shortest and longest side of the training images in pixels (0: unknown); absent for
-        precomputed embeddings.
-    n_features_in_ : int
-        Length of a precomputed embedding; absent for images.
+        Shortest and longest side of the training images in pixels (0: unknown).
+    history_ : list of dict
+        The training log of the first embedder that was fine-tuned, one entry an epoch.
+    trained_on_ : ndarray of uint64
+        Perceptual hashes of the training images, and of those that the initial weights were
+        trained on (`cnnsvm.detection.training_overlap`).
 
     Notes
     -----
-    The inner folds separate sources for the SVM, but a fine-tuned network has learnt from all of
-    them but those of early stopping. If these are at least 10 sources, only their out-of-fold
-    scores calibrate and choose the threshold and the confidence; with fewer, all scores do, and
-    the probabilities of a network that has learnt its training images by heart are too sure. The
+    The inner folds separate sources for the classifier, but a fine-tuned network has learnt from
+    all of them but those of early stopping. If these are at least 10 sources, only their
+    out-of-fold scores calibrate and choose the thresholds; with fewer, all scores do, and the
+    probabilities of a network that has learnt its training images by heart are too sure. The
     outer folds of `cnnsvm.evaluation.protocol.run_study` show by how much (Brier score, ECE).
 
     Examples
     --------
-    >>> detector = InpaintDetector(weights=None, random_state=0)      # doctest: +SKIP
+    >>> detector = InpaintDetector("resnet50", random_state=0)        # doctest: +SKIP
     >>> detector.fit(paths, y, groups=source_ids)                     # doctest: +SKIP
     >>> detector.predict_proba(["painting.png"])                      # doctest: +SKIP
     """
 
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "embedder": [str, list, tuple, HasMethods(["fit", "transform"])],
+        "classifier": [HasMethods(["fit", "predict"]), None],
+        "n_views": [Interval(Integral, 1, None, closed="left"), None],
+        "augmentation": [StrOptions(set(AUGMENTATIONS))],
+        "threshold": [_FRACTION, StrOptions({"balanced_accuracy"})],
+        "max_error": [_FRACTION, None],
+        "cv": [Interval(Integral, 2, None, closed="left")],
+        "cache_dir": [str, os.PathLike, None],
+        "random_state": ["random_state"],
+    }
+
     def __init__(
         self,
-        backbone: str = "resnet18",
+        embedder: Any = "resnet18",
+        classifier: Any = None,
         *,
-        weights: str | os.PathLike[str] | None = "imagenet",
-        stem: str = "native",
-        truncate_at: str | None = None,
-        preprocessing: str | dict[str, Any] = "auto",
-        finetune: str = "full",
-        epochs: int = 20,
-        patience: int = 5,
-        learning_rate: float | None = None,
-        weight_decay: float = 0.01,
-        validation_fraction: float = 0.2,
-        augmentation: str = "full",
-        pairs_per_source: int | None = None,
-        crop_size: int = 128,
-        n_crops: int = 4,
-        mirror: bool = False,
-        pooling: str = "mean_std",
-        statistics: bool = False,
-        ensemble: tuple[str | os.PathLike[str], ...] = (),
-        fusion: str = "embeddings",
         n_views: int | None = None,
-        kernel: str | tuple[str, ...] = "rbf",
-        voting: str | None = None,
-        n_trials: int = 30,
-        cv: int = 3,
-        nystroem: int | None = None,
-        calibrate: bool = True,
+        augmentation: str = "robust",
         threshold: float | str = 0.5,
         max_error: float | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-        gpu_memory_fraction: float | None = None,
-        batch_size: int = 16,
-        n_jobs: int | None = None,
+        cv: int = 3,
         cache_dir: str | os.PathLike[str] | None = None,
-        verbose: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.stem = stem
-        self.truncate_at = truncate_at
-        self.preprocessing = preprocessing
-        self.finetune = finetune
-        self.epochs = epochs
-        self.patience = patience
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.validation_fraction = validation_fraction
-        self.augmentation = augmentation
-        self.pairs_per_source = pairs_per_source
-        self.crop_size = crop_size
-        self.n_crops = n_crops
-        self.mirror = mirror
-        self.pooling = pooling
-        self.statistics = statistics
-        self.ensemble = ensemble
-        self.fusion = fusion
+        self.embedder = embedder
+        self.classifier = classifier
         self.n_views = n_views
-        self.kernel = kernel
-        self.voting = voting
-        self.n_trials = n_trials
-        self.cv = cv
-        self.nystroem = nystroem
-        self.calibrate = calibrate
+        self.augmentation = augmentation
         self.threshold = threshold
         self.max_error = max_error
-        self.device = device
-        self.precision = precision
-        self.gpu_memory_fraction = gpu_memory_fraction
-        self.batch_size = batch_size
-        self.n_jobs = n_jobs
+        self.cv = cv
         self.cache_dir = cache_dir
-        self.verbose = verbose
         self.random_state = random_state
 
     def fit(
@@ -279,60 +177,75 @@ class InpaintDetector(
         groups: Sequence[Any] | np.ndarray | None = None,
         auxiliary_labels: Sequence[Any] | np.ndarray | None = None,
     ) -> Self:
-        """Fine-tune, embed, tune, calibrate.
+        """Fit the embedders, embed, fit the classifier, calibrate.
+
+        A fit that fails or is interrupted leaves the detector as it was.
 
         Parameters
         ----------
         X : list, Series or array of images, or a manifest
             Paths, bytes, PIL images or uint8 arrays, also mixed; or a DataFrame with a ``path``
-            column. With ``backbone="precomputed"``, an array of shape (n_samples, n_features).
+            column.
         y : array-like of shape (n_samples,)
             Class labels; None takes the ``label`` column of a manifest.
         groups : array-like of shape (n_samples,), optional
             The source of each image; None takes the ``source_id`` column of a manifest, and
             otherwise makes each image its own source.
         auxiliary_labels : array-like of shape (n_samples,), optional
-            Finer classes that the network is taught, each within one class of ``y``, such as "cat,
-            fake" instead of "fake": what a picture shows beside whether it is real. The SVM is
+            Finer classes that networks are trained on, see `CNNEmbedder.fit`. The classifier is
             fitted on ``y`` all the same, and nothing finer is predicted.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
         ValueError
-            For bad parameters, labels, groups, fine labels, images (`ImageError`), weights
-            (`WeightsError`) or devices (`DeviceError`).
+            For bad parameters, labels, groups, images (`ImageError`), weights (`WeightsError`) or
+            devices (`DeviceError`).
         """
-        check_detector_params(self.get_params(deep=False))
-        for left in _OF_ONE_FIT:
-            self.__dict__.pop(left, None)
-        seed = seed_of(self.random_state)
-        check_teaches(self, auxiliary_labels)
-        if self.backbone == PRECOMPUTED:
-            embeddings, labels = validate_data(self, X, y, ensure_all_finite=False)
-            check_class_names(labels)
-            fit_svm(self, embeddings, labels, groups, seed)
-        else:
-            images, labels, groups = check_labelled_images(X, y, groups)
-            fine = check_auxiliary_labels(auxiliary_labels, labels)
-            fit_on_images(self, images, labels, groups, seed, fine)
+        self.check_params()
+        images, y, groups = check_labelled_images(X, y, groups)
+        auxiliary_labels = check_auxiliary_labels(auxiliary_labels, y)
+        classes, codes = np.unique(y, return_inverse=True)
+        _check_class_names(classes)
+        seed = draw_seed(self.random_state)
+        if groups is not None or self.n_views is not None:
+            grouped_folds(y, groups, getattr(self.classifier, "cv", self.cv))  # fail early
+        sides = np.array([image_sides(image) for image in images])
+        embedders = self._fit_embedders(images, y, groups, auxiliary_labels, seed)
+        cache = self._task_folder(embedders, images, codes, groups, seed)
+        views, rows = self._views(images, codes, encode_groups(groups, len(y)), seed)
+        embeddings = cached_array(lambda: _embed(embedders, views), cache, "embeddings")
+        sources = groups if self.n_views is None else encode_groups(groups, len(y))
+        calibrating = _held_out(embedders, encode_groups(groups, len(y)))
+        classifier = self._fit_classifier(
+            embeddings,
+            y[rows],
+            None if sources is None else sources[rows],
+            None if calibrating is None else calibrating[rows],
+            cache,
+            seed,
+        )
+        scores, known = _calibration_scores(classifier, codes[rows], calibrating, rows)
+        thresholds = choose_thresholds(
+            self.threshold, self.max_error, scores, known, self.n_views or 1
+        )
+        install(
+            self,
+            classes_=classes,
+            embedder_=embedders,
+            classifier_=classifier,
+            threshold_=thresholds.threshold,
+            rejection_threshold_=thresholds.rejection,
+            min_side_=int(sides.min()),
+            max_side_=int(sides.max()),
+            history_=next((e.history_ for e in embedders if getattr(e, "history_", [])), []),
+            trained_on_=hash_training_images(images, embedders),
+        )
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Embed images.
-
-        Returns
-        -------
-        ndarray of float32, shape (n_samples, n_embedding)
-            In the order of X; precomputed embeddings come back as they are.
-        """
-        check_is_fitted(self, "svm_")
-        if self.backbone == PRECOMPUTED:
-            return validate_data(self, X, reset=False)
-        return embedding_of(self)(self.network_, check_images(X))
+        """Embed images, float32 of shape (n_samples, n_features), in the order of X."""
+        check_is_fitted(self, "classifier_")
+        return _embed(self.embedder_, check_images(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score images.
@@ -341,25 +254,39 @@ class InpaintDetector(
         -------
         ndarray of float64, shape (n_samples,) or (n_samples, n_classes)
             For two classes the log-odds of ``classes_[1]`` above the threshold's, so that what is
-            positive is predicted as that (margins with ``calibrate=False``); else one column a
-            class.
+            positive is predicted as that (margins without calibration); else one column a class.
         """
-        embeddings = self.transform(X)
-        scores = self.svm_.decision_function(embeddings)
-        return scores if scores.ndim == 2 else scores - offset(self.threshold_)
+        scores = self._scores(X)
+        return scores if scores.ndim == 2 else scores - logit(self.threshold_)
 
     @available_if(_calibrates)
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give calibrated probabilities, float64 of shape (n_samples, n_classes), rows sum to 1."""
         embeddings = self.transform(X)
-        return self.svm_.predict_proba(embeddings)
+        return self.classifier_.predict_proba(embeddings)
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
-        embeddings = self.transform(X)
-        decisions = self.svm_.decision_function(embeddings)
-        return self.classes_[predicted_codes(decisions, self.threshold_)]
+        scores = self._scores(X)
+        return self.classes_[predicted_codes(scores, self.threshold_)]
 
+    @available_if(_calibrates)
+    def judge(self, X: Any) -> Judgement:
+        """Score images once, and say what follows: decisions, probabilities, class, unsure."""
+        check_is_fitted(self, "classifier_")
+        images = check_images(X)
+        embeddings = self.transform(images)
+        scores = self.classifier_.decision_function(embeddings)
+        probabilities = self.classifier_.predict_proba(embeddings)
+        codes = predicted_codes(scores, self.threshold_)
+        stated = probabilities[np.arange(len(codes)), codes]
+        unsure = stated <= self.rejection_threshold_
+        if self.max_error is not None:
+            unsure |= of_unknown_size(self.embedder_, images, self.min_side_, self.max_side_)
+        decisions = scores if scores.ndim == 2 else scores - logit(self.threshold_)
+        return Judgement(decisions, probabilities, codes, unsure)
+
+    @available_if(_calibrates)
     def verdict(self, X: Any) -> np.ndarray:
         """Name the class of each image, or say that it cannot be told.
 
@@ -367,24 +294,19 @@ class InpaintDetector(
         -------
         ndarray of object, shape (n_samples,)
             Labels of ``classes_``, and "unsure" where the probability of the predicted class is
-            not above ``confidence_``, or with ``max_error`` where the image is smaller than a crop
-            and than all training images, or larger than a single crop that showed each of them
-            whole (``min_side_``, ``max_side_``).
+            not above ``rejection_threshold_``, or with ``max_error`` where the image is smaller
+            than a crop and than all training images, or larger than a single crop that showed
+            each of them whole (``min_side_``, ``max_side_``).
         """
-        if not self.calibrate:
-            raise ValueError("verdict compares probabilities; use calibrate=True.")
-        embeddings = self.transform(X)
-        probabilities = self.svm_.predict_proba(embeddings)
-        codes = predicted_codes(self.svm_.decision_function(embeddings), self.threshold_)
-        outside: Any = False
-        if self.backbone != PRECOMPUTED and self.max_error is not None:
-            outside = of_unknown_size(self, check_images(X))
-        return with_unsure(codes, probabilities, self.classes_, self.confidence_, outside)
+        judged = self.judge(X)
+        verdicts = self.classes_[judged.codes].astype(object)
+        verdicts[judged.is_unsure] = UNSURE
+        return verdicts
 
     def explain(self, image: Any) -> np.ndarray:
-        """Show where a picture looks repainted.
+        """Show where an image looks repainted.
 
-        A crop slides over the picture, the classifier that fine-tuning trained judges each place,
+        A crop slides over the image, the classifiers that fine-tuning trained judge each place,
         and each pixel averages the windows that it lies in. The map says where the evidence of
         `predict_proba` comes from; its values are those of single crops and not calibrated.
 
@@ -402,44 +324,42 @@ class InpaintDetector(
         Raises
         ------
         ValueError
-            If the detector was not fine-tuned, or the image cannot be read (`ImageError`).
+            If no embedder was fine-tuned, or the image cannot be read (`ImageError`).
         """
-        check_is_fitted(self, "svm_")
-        return heatmap(self, image)
-
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the fitted detector to a folder of safetensors and JSON (no pickle)."""
-        check_is_fitted(self, "svm_")
-        return bundle.save(self, folder)
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a detector that `save` wrote.
-
-        Raises
-        ------
-        BundleError
-            If the folder's schema is newer, or a file is missing, changed or outside it.
-        """
-        return bundle.load(cls, folder)
+        check_is_fitted(self, "classifier_")
+        return heatmap(self.embedder_, image)
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], card: "ModelCard | None" = None
+        self,
+        folder: str | os.PathLike[str],
+        card: "CardFacts | None" = None,
+        *,
+        half: bool = True,
     ) -> Path:
-        """Write the fitted detector to share: half-precision weights and a model card.
+        """Write the fitted detector to a folder of safetensors and JSON, with a model card.
 
         Parameters
         ----------
         folder : path
-        card : cnnsvm.detection.model_card.ModelCard or None
+            Made new; a detector that is there already is replaced, anything else is refused.
+        card : CardFacts or None
             What it was trained and tested on; None says that this is not known.
+        half : bool
+            Store large arrays in half precision.
         """
-        check_is_fitted(self, "svm_")
-        return pretrained.save_pretrained(self, folder, card=card)
+        from cnnsvm.detection import pretrained
+
+        check_is_fitted(self, "classifier_")
+        return pretrained.save(self, folder, card, half=half)
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | os.PathLike[str] | None = None, *, revision: str | None = None
+        cls,
+        name_or_path: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str = "auto",
     ) -> Self:
         """Load a fitted detector.
 
@@ -447,25 +367,172 @@ class InpaintDetector(
         ----------
         name_or_path : str, path or None
             None is the detector of inpainting that ships with this package, "cifake" the one of
-            32-pixel pictures that does; else a folder of `save` or `save_pretrained` (one of that
-            name is ``./cifake``), or an id of the Hugging Face hub (``owner/name``).
+            32-pixel images that does; else a folder of `save_pretrained` (one of that name is
+            ``./cifake``), or an id of the Hugging Face hub (``owner/name``).
         revision : str or None
             Commit, tag or branch on the hub; name a commit, so that nobody can change what you
             load.
+        token : str or None
+            For a private model; None takes what ``hf auth login`` has stored.
+        device : str
+            Where its embedders run.
 
         Raises
         ------
         BundleError
             If it cannot be had, or a byte of it has changed.
         """
-        return pretrained.load_pretrained(cls, name_or_path, revision=revision)
+        from cnnsvm.detection import pretrained
+
+        return pretrained.load(cls, name_or_path, revision=revision, token=token, device=device)
+
+    def check_params(self) -> None:
+        """Check the parameters, and those of embedders and classifier, alone and together."""
+        self._validate_params()
+        if hasattr(self.classifier, "_validate_params"):
+            self.classifier._validate_params()
+        degrades = self.augmentation not in ("none", "geometric", "small")
+        if self.n_views is not None and self.n_views > 1 and not degrades:
+            raise ValueError(
+                f"n_views={self.n_views!r} with augmentation={self.augmentation!r} makes copies: "
+                "it degrades nothing. Use augmentation='robust' or 'full', or n_views=None."
+            )
+        calibrates = getattr(self.classifier, "calibrate", True)
+        for name, usual in (("threshold", (0.5, "balanced_accuracy")), ("max_error", (None,))):
+            value = getattr(self, name)
+            if not calibrates and value not in usual:
+                raise ValueError(
+                    f"{name}={value!r} needs probabilities, which TunedSVC(calibrate=False) does "
+                    f"not give. Use calibrate=True or {name}={usual[0]!r}."
+                )
+        for embedder in self.embedders():
+            if isinstance(embedder, CropEmbedder):
+                embedder.check_params()
+
+    def _scores(self, X: Any) -> np.ndarray:
+        embeddings = self.transform(X)
+        return self.classifier_.decision_function(embeddings)
+
+    def embedders(self) -> list[Any]:
+        """List the unfitted embedders."""
+        listed = self.embedder if isinstance(self.embedder, list | tuple) else [self.embedder]
+        if not listed:
+            raise ValueError("embedder=[] embeds nothing. Give at least one embedder.")
+        return [CNNEmbedder(item) if isinstance(item, str) else item for item in listed]
+
+    def _fit_embedders(
+        self,
+        images: Sequence[Any],
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        auxiliary_labels: np.ndarray | None,
+        seed: int,
+    ) -> list[Any]:
+        fitted = []
+        takers = 0
+        for embedder in map(clone, self.embedders()):
+            known = embedder.get_params(deep=False)
+            for name, value in (("random_state", seed), ("cache_dir", self.cache_dir)):
+                if name in known and known[name] is None:
+                    embedder.set_params(**{name: value})
+            extra: dict[str, Any] = {}
+            if has_fit_parameter(embedder, "groups"):
+                extra["groups"] = groups
+            if auxiliary_labels is not None and has_fit_parameter(embedder, "auxiliary_labels"):
+                extra["auxiliary_labels"] = auxiliary_labels
+                takers += 1
+            fitted.append(embedder.fit(images, y, **extra))
+        if auxiliary_labels is not None and takers == 0:
+            raise ValueError(
+                "auxiliary_labels train a CNNEmbedder, and there is none. Leave them out."
+            )
+        return fitted
+
+    def _task_folder(
+        self,
+        embedders: Sequence[Any],
+        images: Sequence[Any],
+        codes: np.ndarray,
+        groups: np.ndarray | None,
+        seed: int,
+    ) -> Path | None:
+        if self.cache_dir is None:
+            return None
+        known = [plain_params(e) if isinstance(e, CropEmbedder) else repr(e) for e in embedders]
+        settings = ["detector", known, self.n_views, self.augmentation, seed]
+        networks = [e.network_ for e in embedders if isinstance(e, CropEmbedder)]
+        return task_folder(self.cache_dir, networks, images, codes, groups, settings)
+
+    def _views(
+        self, images: Sequence[Any], codes: np.ndarray, sources: np.ndarray, seed: int
+    ) -> tuple[Sequence[Any], np.ndarray]:
+        """Return what the classifier is fitted on, and which image each row shows."""
+        if self.n_views is None:
+            return images, np.arange(len(codes))
+        draws = view_draws(codes, sources, seed, self.n_views)
+        views = DegradedImages(Decoded(images, MEMORY), draws, AUGMENTATIONS[self.augmentation])
+        return views, np.array([draw.index for draw in draws])
+
+    def _fit_classifier(
+        self,
+        embeddings: np.ndarray,
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        calibrating: np.ndarray | None,
+        cache: Path | None,
+        seed: int,
+    ) -> Any:
+        classifier = TunedSVC() if self.classifier is None else clone(self.classifier)
+        if classifier.get_params(deep=False).get("random_state", 0) is None:
+            classifier.set_params(random_state=seed)
+        if not isinstance(classifier, TunedSVC):
+            classifier = CalibratedClassifier(classifier, cv=self.cv, random_state=seed)
+        elif cache is not None and classifier.storage is None:
+            landmarks = classifier.n_landmarks
+            name = (
+                f"studies-{classifier.cv}-{landmarks}" if landmarks else f"studies-{classifier.cv}"
+            )
+            classifier.set_params(storage=cache / f"{name}.journal")
+        return classifier.fit(embeddings, y, groups, calibrating)
 
     @property
     def _n_features_out(self) -> int:
-        return self.svm_.n_features_in_
+        return self.classifier_.n_features_in_
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = self.backbone == PRECOMPUTED
-        tags.input_tags.string = self.backbone != PRECOMPUTED
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
         return tags
+
+
+def _embed(embedders: Sequence[Any], images: Sequence[Any]) -> np.ndarray:
+    return np.hstack([embedder.transform(images) for embedder in embedders])
+
+
+def _held_out(embedders: Sequence[Any], sources: np.ndarray) -> np.ndarray | None:
+    """Find the images that no embedder has learnt from, if of sources enough to calibrate on."""
+    known = [getattr(embedder, "validation_rows_", None) for embedder in embedders]
+    trained = [rows for rows in known if rows is not None]
+    if not trained:
+        return None
+    held_out = np.all(trained, axis=0)
+    return held_out if len(np.unique(sources[held_out])) >= MIN_HELD_OUT else None
+
+
+def _calibration_scores(
+    classifier: Any, codes: np.ndarray, calibrating: np.ndarray | None, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the out-of-fold scores that choose thresholds, and the classes of their rows."""
+    scores = classifier.cv_decision_
+    wanted = choose_calibration_rows(None if calibrating is None else calibrating[rows], codes)
+    wanted &= np.isfinite(scores.reshape(len(codes), -1)).all(axis=1)
+    return scores[wanted], codes[wanted]
+
+
+def _check_class_names(classes: np.ndarray) -> None:
+    if UNSURE in classes.tolist():
+        raise ValueError(
+            f"y contains the class {UNSURE!r}, which is what `verdict` says of images that it "
+            "cannot tell. Give the class another name."
+        )

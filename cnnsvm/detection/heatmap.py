@@ -1,28 +1,28 @@
-"""Heatmaps: where in a picture the crops look repainted."""
+"""Heatmaps: where in an image the crops look repainted."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.special import expit
 
 from cnnsvm.data.images import load_image, read_header
 from cnnsvm.features.crops import wrap_to
-from cnnsvm.features.devices import choose_device, choose_precision
-from cnnsvm.features.embeddings import score_crops
+from cnnsvm.features.embedder import CropEmbedder
 
 #: Windows of a heatmap at most; larger pictures get a wider stride, up to a crop's side.
 MAX_WINDOWS = 1024
 
 
-def heatmap(detector: Any, image: Any) -> np.ndarray:
-    """Slide a crop over an image and blend what the fine-tuned classifier says of each place.
+def heatmap(embedders: Sequence[Any], image: Any) -> np.ndarray:
+    """Slide a crop over an image and blend what fine-tuned classifiers say of each place.
 
     Parameters
     ----------
-    detector : InpaintDetector
-        Fitted with fine-tuning.
+    embedders : sequence of embedders
+        Those that were fine-tuned on native crops are asked; the log-odds of those with one crop
+        size are averaged, and then the maps of different sizes.
     image : path, bytes, PIL image or uint8 array
 
     Returns
@@ -30,28 +30,33 @@ def heatmap(detector: Any, image: Any) -> np.ndarray:
     ndarray of float32, shape (H, W), in [0, 1]
         See `InpaintDetector.explain`.
     """
-    if getattr(detector, "network_", None) is None or detector.network_.classifier is None:
+    by_size: dict[int, list[CropEmbedder]] = {}
+    for embedder in embedders:
+        is_local = isinstance(embedder, CropEmbedder) and embedder.resize is None
+        if is_local and embedder.has_classifier:
+            by_size.setdefault(int(embedder.crop_size), []).append(embedder)
+    if not by_size:
         raise ValueError(
-            f"explain needs the classifier that fine-tuning trains; this detector has backbone="
-            f"{detector.backbone!r} and finetune={detector.finetune!r}. Fit one with a network and "
-            "finetune='full' or 'head'."
+            "explain needs the classifier that fine-tuning trains, and no embedder of this "
+            "detector has one. Fit one with finetune='full' or 'head'."
         )
     pixels = load_image(image)
-    size = int(detector.crop_size)
+    maps = [_one_size(pixels, size, members) for size, members in by_size.items()]
+    return as_stored(np.mean(maps, axis=0), image)
+
+
+def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) -> np.ndarray:
     large = wrap_to(pixels, size)
     tops, lefts = window_positions(large.shape[0], large.shape[1], size)
     places = [(top, left) for top in tops for left in lefts]
-    device = choose_device(detector.device, detector.gpu_memory_fraction)
-    network = detector.network_.to(device)
     scores = []
-    for start in range(0, len(places), detector.batch_size):
-        part = places[start : start + detector.batch_size]
-        crops = np.stack([large[y : y + size, x : x + size].transpose(2, 0, 1) for y, x in part])
-        dtype = choose_precision(detector.precision, device)
-        scores.append(score_crops(network, torch.from_numpy(crops), dtype, len(part)))
-    network.cpu()
+    step = embedders[0].batch_size
+    for start in range(0, len(places), step):
+        part = places[start : start + step]
+        crops = np.stack([large[y : y + size, x : x + size] for y, x in part])
+        scores.append(np.mean([embedder.score_crops(crops) for embedder in embedders], axis=0))
     blended = blend_windows(expit(np.concatenate(scores)), places, large.shape[:2], size)
-    return as_stored(blended[: pixels.shape[0], : pixels.shape[1]], image)
+    return blended[: pixels.shape[0], : pixels.shape[1]]
 
 
 def window_positions(height: int, width: int, size: int) -> tuple[list[int], list[int]]:
@@ -104,7 +109,7 @@ def blend_windows(
 
 
 def as_stored(upright: np.ndarray, image: Any) -> np.ndarray:
-    """Turn a map of the upright picture back to how the file stores its pixels."""
+    """Turn a map of the upright image back to how the file stores its pixels."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,

@@ -1,4 +1,4 @@
-"""Detectors that are fitted already: the one that ships, those in folders, those on the hub."""
+"""Fitted detectors on disk and on the hub: safetensors and JSON, nothing in them can run code."""
 
 import contextlib
 import logging
@@ -7,96 +7,80 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from joblib import Parallel, delayed
 
-from cnnsvm.data.images import as_image_list
-from cnnsvm.data.near_duplicates import MAX_DISTANCE, perceptual_hash
-from cnnsvm.detection import bundle
-from cnnsvm.detection.model_card import CARD, ModelCard, render_card
-from cnnsvm.detection.saved_networks import SHIPPED, USUAL
-from cnnsvm.io.bundle import CONFIG, BundleError, holds_model, read_bundle, read_config
+from cnnsvm.detection.model_card import CARD, CardFacts, render_card
+from cnnsvm.features.cnn_embedder import CNNEmbedder
+from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.residual_statistics import ResidualStatistics
+from cnnsvm.features.saved import saved_folder
+from cnnsvm.io.bundle import (
+    CONFIG,
+    SHIPPED,
+    BundleError,
+    content_hash,
+    holds_model,
+    read_bundle,
+    read_config,
+    write_bundle,
+)
+from cnnsvm.svm import TunedSVC
+
+if TYPE_CHECKING:
+    from cnnsvm.detection.detector import InpaintDetector
+
+    Detector = TypeVar("Detector", bound=InpaintDetector)
 
 logger = logging.getLogger(__name__)
 
+KIND = "InpaintDetector"
+#: The detector that is loaded where none is named.
+USUAL = "cnnsvm"
 #: What is taken from the hub; nothing in it can run code.
 PATTERNS = (CONFIG, "*.safetensors", CARD)
 #: Largest file that is put into the package, in bytes; see `find_oversized`.
 MAX_FILE_BYTES = 12_000_000
+#: Relative error of a row that half precision may bring: what rounding does to normal numbers.
+MAX_ROUNDING = 2.0**-11
+#: Embedders whose fitted state can be saved, by name.
+EMBEDDERS: dict[str, type[CropEmbedder]] = {
+    "CNNEmbedder": CNNEmbedder,
+    "ResidualStatistics": ResidualStatistics,
+}
+_PARAMS = ("n_views", "augmentation", "threshold", "max_error", "cv", "random_state")
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _TIMEOUT = 10  # seconds; without it a network that swallows packets is waited for for minutes
-_BLOCK = 1024
 
 
-class UntoldTrainingError(BundleError):
-    """A detector that does not say what it was trained on."""
-
-
-def load_pretrained(
-    kind: type,
-    name_or_path: str | os.PathLike[str] | None = None,
+def save(
+    detector: "InpaintDetector",
+    folder: str | os.PathLike[str],
+    card: CardFacts | None = None,
     *,
-    revision: str | None = None,
-    token: str | None = None,
-) -> Any:
-    """Load a fitted detector.
+    half: bool = True,
+) -> Path:
+    """Write a fitted detector (see `InpaintDetector.save_pretrained`).
 
-    Parameters
-    ----------
-    kind : type
-        `InpaintDetector`.
-    name_or_path : str, path or None
-        None is the detector of inpainting that ships with cnnsvm, "cifake" the one of 32-pixel
-        pictures. Otherwise a folder, or, if there is none of that name, an id of the Hugging Face
-        hub, ``owner/name``.
-    revision : str or None
-        Commit, tag or branch on the hub. Without it the newest is taken, and a warning logs which
-        commit that is.
-    token : str or None
-        For a private model; None takes what ``hf auth login`` has stored.
-
-    Returns
-    -------
-    InpaintDetector
-        With ``trained_on_`` (uint64 hashes, see `find_training_images`) if the bundle has them.
+    With ``half``, arrays of two and more axes (weights, support vectors) are stored as float16. On
+    six small detectors that moved the probability of all but one image by less than 0.002, and of
+    that one by 0.01: less than running their networks in bfloat16 does. An array that would lose
+    more than `MAX_ROUNDING` stays as it is.
 
     Raises
     ------
     BundleError
-        If there is no such detector, it cannot be had, or a byte of it has changed.
+        If the folder holds something else.
+    TypeError
+        If the classifier or an embedder is of a kind that cannot be saved without pickle.
     """
-    return bundle.load(kind, find_pretrained(name_or_path, revision=revision, token=token))
-
-
-def save_pretrained(
-    detector: Any,
-    folder: str | os.PathLike[str],
-    *,
-    card: ModelCard | None = None,
-) -> Path:
-    """Write a fitted detector as it is shared: in half precision and with a model card.
-
-    The card is protected by a hash as the weights are: to change it, load the detector and save
-    it again.
-
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Fitted. With ``detector.trained_on_ = hash_images(images)`` it says what it has seen.
-    folder : path
-        Made new; a detector that is there already is replaced, anything else is refused.
-    card : ModelCard, optional
-        What the model card says; see `render_card`.
-
-    Returns
-    -------
-    Path
-        The folder, ready for the hub: ``hf upload owner/name FOLDER``.
-    """
-    written = bundle.save(detector, folder, half=True, texts={CARD: render_card(detector, card)})
+    config, arrays = to_state(detector)
+    if half:
+        arrays = {name: _halve(name, part) for name, part in arrays.items()}
+    text = render_card(detector, card)
+    written = write_bundle(folder, config | {"half": half}, arrays, {CARD: text})
     for file in find_oversized(written):
         logger.warning(
             "%s has %.1f MB, more than the %.0f MB of a file that ships inside the package. Share "
@@ -104,6 +88,119 @@ def save_pretrained(
             *(file, file.stat().st_size / 1e6, MAX_FILE_BYTES / 1e6),
         )
     return written
+
+
+def load(
+    kind: "type[Detector]",
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str = "auto",
+) -> "Detector":
+    """Load a fitted detector (see `InpaintDetector.from_pretrained`)."""
+    folder = find_pretrained(name_or_path, revision=revision, token=token)
+    config, arrays = read_bundle(folder)
+    check_kind(config, folder)
+    try:
+        detector = from_state(kind, config, arrays)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise BundleError(
+            f"{folder} does not describe a detector of this cnnsvm: {error!r}."
+        ) from error
+    for embedder in detector.embedder_:
+        embedder.set_params(device=device)
+    return detector
+
+
+def to_state(
+    detector: "InpaintDetector",
+) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """Describe a fitted detector as JSON values and arrays; nothing of the machine is in it."""
+    if not isinstance(detector.classifier_, TunedSVC):
+        raise TypeError(
+            f"a detector with the classifier {detector.classifier!r} cannot be saved without "
+            "pickle, which could run code when it is loaded. Fit it with a TunedSVC."
+        )
+    svm, svm_arrays = detector.classifier_.to_state()
+    params = {name: getattr(detector, name) for name in _PARAMS}
+    params |= {} if isinstance(params["random_state"], int) else {"random_state": None}
+    config: dict[str, Any] = {
+        "kind": KIND,
+        "params": {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()},
+        "threshold": detector.threshold_,
+        "rejection_threshold": detector.rejection_threshold_,
+        "min_side": detector.min_side_,
+        "max_side": detector.max_side_,
+        "classifier": svm,
+        "embedders": [],
+    }
+    arrays = {"classifier": svm_arrays, "trained_on": {"hashes": detector.trained_on_}}
+    for number, embedder in enumerate(detector.embedder_):
+        if type(embedder).__name__ not in EMBEDDERS:
+            raise TypeError(
+                f"embedder {embedder!r} cannot be saved without pickle. Saved are "
+                f"{', '.join(EMBEDDERS)}."
+            )
+        described, arrays[f"embedder_{number}"] = embedder.to_state()
+        config["embedders"].append(described)
+    return config, arrays
+
+
+def from_state(
+    kind: "type[Detector]", config: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]
+) -> "Detector":
+    """Rebuild a detector from what `to_state` returned, in full or half precision."""
+    embedders = [
+        EMBEDDERS[entry["class"]].from_state(entry, _widen(arrays[f"embedder_{k}"], np.float32))
+        for k, entry in enumerate(config["embedders"])
+    ]
+    svm = TunedSVC.from_state(config["classifier"], _widen(arrays["classifier"], np.float64))
+    detector = kind(
+        [type(embedder)(**embedder.get_params(deep=False)) for embedder in embedders],
+        TunedSVC(**svm.get_params(deep=False)),
+        **config["params"],
+    )
+    detector.__dict__ |= {
+        "classes_": svm.classes_,
+        "embedder_": embedders,
+        "classifier_": svm,
+        "threshold_": float(config["threshold"]),
+        "rejection_threshold_": float(config["rejection_threshold"]),
+        "min_side_": int(config["min_side"]),
+        "max_side_": int(config["max_side"]),
+        "history_": next((e.history_ for e in embedders if e.history_), []),
+        "trained_on_": arrays["trained_on"]["hashes"],
+    }
+    return detector
+
+
+def fingerprint(detector: "InpaintDetector") -> str:
+    """Hash what a fitted detector's judgement depends on; the same after saving and loading."""
+    config, arrays = to_state(detector)
+    del config["classifier"]["params"], arrays["trained_on"]
+    return content_hash(config, arrays)
+
+
+def frozen_embedders(name: str | os.PathLike[str]) -> list[CropEmbedder]:
+    """Make unfitted embedders that see images as those of a saved detector do.
+
+    Parameters
+    ----------
+    name : "cnnsvm", "cifake" or path
+
+    Returns
+    -------
+    list of embedders
+        With ``weights=name`` and ``finetune="none"``: nothing in them is trained again.
+    """
+    found = []
+    for entry in read_config(saved_folder(name))["embedders"]:
+        params = EMBEDDERS[entry["class"]].from_plain(entry["params"]).get_params(deep=False)
+        frozen = {"weights": name, "finetune": "none", "random_state": None}
+        frozen |= {"preprocessing": entry["preprocessing"]} if "preprocessing" in params else {}
+        found.append(EMBEDDERS[entry["class"]](**params | frozen))
+    return found
 
 
 def find_pretrained(
@@ -114,7 +211,7 @@ def find_pretrained(
 ) -> Path:
     """Find the folder of a detector, fetched from the hub if need be.
 
-    Parameters, errors as for `load_pretrained`; the files in the folder are not checked.
+    Parameters, errors as for `load`; the files in the folder are not checked.
     """
     name = USUAL if name_or_path is None else name_or_path
     if name in SHIPPED:
@@ -139,6 +236,15 @@ def find_pretrained(
     return _fetch(name_or_path, revision, token)
 
 
+def check_kind(config: dict[str, Any], place: str | os.PathLike[str]) -> None:
+    """Refuse the description of something that is no detector (`BundleError`)."""
+    if config.get("kind") != KIND:
+        raise BundleError(
+            f"{os.fspath(place)} holds a {config.get('kind')!r}, not an {KIND}. Name a folder "
+            "that `cnnsvm fit` or `InpaintDetector.save_pretrained` wrote."
+        )
+
+
 def find_oversized(folder: str | os.PathLike[str], max_bytes: int | None = None) -> list[Path]:
     """List the files of a saved detector that are too large to ship in the package.
 
@@ -149,143 +255,27 @@ def find_oversized(folder: str | os.PathLike[str], max_bytes: int | None = None)
     return [path for path in files if path.stat().st_size > limit]
 
 
-def hash_images(images: Any, *, n_jobs: int | None = None) -> np.ndarray:
-    """Hash what images look like, for the ``trained_on_`` of a detector that was fitted on them.
-
-    Parameters
-    ----------
-    images : as for `InpaintDetector.fit`, also a manifest
-        The originals of the sources at least. A fake can differ from its source by more bits than
-        `find_training_images` allows, so pass the fakes too if it is to know them.
-    n_jobs : int or None
-        Threads that decode images; None takes one a core.
-
-    Returns
-    -------
-    ndarray of uint64
-        One value each (`cnnsvm.data.near_duplicates.perceptual_hash`), sorted and different.
-        Images without contrast have none.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
-    """
-    hashes, usable = _hash(images, n_jobs)
-    return np.unique(hashes[usable])
-
-
-def find_training_images(
-    trained: Any,
-    images: Any,
-    max_distance: int = MAX_DISTANCE,
-    *,
-    n_jobs: int | None = None,
-) -> list[tuple[int, int]]:
-    """Find the images that a detector has been trained on, or near-duplicates of which it has.
-
-    A number on those is not a result. Copies that were resized or recompressed are found; those
-    that were mirrored, rotated or cropped by more than a little are not, and neither are images
-    without contrast.
-
-    Parameters
-    ----------
-    trained : InpaintDetector or path
-        A loaded detector, or the folder of one.
-    images : as for `InpaintDetector.fit`, also a manifest
-    max_distance : int, 0-64
-        Bits of 64 in which the perceptual hashes may differ.
-    n_jobs : int or None
-        Threads that decode images; None takes one a core.
-
-    Returns
-    -------
-    list of (index, distance)
-        Position of each such image, and the bits to the nearest training image.
-
-    Raises
-    ------
-    UntoldTrainingError
-        If the bundle does not say what it was trained on; a BundleError if it cannot be read.
-    ValueError
-        If ``max_distance`` is not between 0 and 64.
-    ImageError
-        If an image cannot be read.
-    """
-    if not 0 <= max_distance <= 64:
-        raise ValueError(f"max_distance must lie between 0 and 64 bits, got {max_distance!r}.")
-    known, is_all = training_hashes(trained)
-    if not is_all:
-        name = os.fspath(trained) if isinstance(trained, str | os.PathLike) else "this detector"
-        raise UntoldTrainingError(
-            f"{name} does not say what it was trained on, so what it has seen cannot be told. "
-            "Whoever fitted it can set detector.trained_on_ = hash_images(images) and save it."
-        )
-    return find_near(known, images, max_distance, n_jobs=n_jobs)
-
-
-def training_hashes(trained: Any) -> tuple[np.ndarray, bool]:
-    """Return the hashes of what a detector was trained on, as far as it tells.
-
-    Parameters
-    ----------
-    trained : InpaintDetector or path
-        A loaded detector, or the folder of one.
-
-    Returns
-    -------
-    hashes : ndarray of uint64
-    is_all : bool
-        False if it tells nothing, or of the network that it began with only.
-    """
-    if isinstance(trained, str | os.PathLike):
-        arrays = read_bundle(trained)[1].get("trained_on", {})
-        own, before, network = arrays.get("hashes"), arrays.get("network"), None
+def _halve(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Round weights and support vectors; the single vector of a linear machine stays."""
+    if name == "classifier":
+        large = [k for k, v in arrays.items() if k.endswith(".vectors") and len(v) > 1]
     else:
-        network = getattr(trained, "network_", None)
-        own, before = getattr(trained, "trained_on_", None), getattr(network, "trained_on", None)
-    parts = [np.asarray(part, dtype=np.uint64) for part in (own, before) if part is not None]
-    known = np.unique(np.concatenate([np.array([], dtype=np.uint64), *parts]))
-    return known, own is not None and getattr(network, "knows_all", True)
+        large = [k for k, v in arrays.items() if v.ndim > 1 and v.dtype == np.float32]
+    return arrays | {key: _round(arrays[key]) for key in large}
 
 
-def find_near(
-    known: np.ndarray, images: Any, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
-) -> list[tuple[int, int]]:
-    """Find the images that are near-duplicates of those of some hashes.
-
-    Parameters
-    ----------
-    known : ndarray of uint64
-        See `hash_images`.
-    images, max_distance, n_jobs
-        As for `find_training_images`, and so is what is returned.
-    """
-    hashes, usable = _hash(images, n_jobs)
-    if len(known) == 0 or len(hashes) == 0:
-        return []
-    distances = _nearest(hashes, known)
-    found = np.flatnonzero(usable & (distances <= max_distance))
-    return [(int(i), int(distances[i])) for i in found]
+def _round(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = array.astype(np.float16)
+        lost = (rounded.astype(np.float64) - array).reshape(len(array), -1)
+        error = np.linalg.norm(lost, axis=1)
+    allowed = MAX_ROUNDING * np.linalg.norm(array.reshape(len(array), -1), axis=1)
+    return rounded if np.all(error <= allowed) else array
 
 
-def _nearest(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the bits from each hash to the nearest known one, in blocks of bounded memory."""
-    nearest = np.full(len(hashes), 64, dtype=np.uint8)
-    for start in range(0, len(known), _BLOCK):
-        for rows in range(0, len(hashes), _BLOCK):
-            part = hashes[rows : rows + _BLOCK, None] ^ known[None, start : start + _BLOCK]
-            closest = np.bitwise_count(part).min(axis=1)
-            nearest[rows : rows + _BLOCK] = np.minimum(nearest[rows : rows + _BLOCK], closest)
-    return nearest
-
-
-def _hash(images: Any, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
-    found = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
-        delayed(perceptual_hash)(image) for image in as_image_list(images)
-    )
-    hashes = np.array([value for value, _ in found], dtype=np.uint64)
-    return hashes, np.array([usable for _, usable in found], dtype=bool)
+def _widen(arrays: dict[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
+    """Turn what was saved in half precision into what the code computes with."""
+    return {k: v.astype(dtype) if v.dtype == np.float16 else v for k, v in arrays.items()}
 
 
 def _refuse_revision(what: str, revision: str | None) -> None:
@@ -313,7 +303,7 @@ def _fetch(name: str, revision: str | None, token: str | None) -> Path:
         with _no_bars_in_files():
             # first alone: the weights of another kind of model may have many gigabytes
             first = snapshot_download(name, allow_patterns=[CONFIG], **wanted)
-            bundle.check_kind(read_config(first), name)
+            check_kind(read_config(first), name)
             folder = Path(snapshot_download(name, allow_patterns=list(PATTERNS), **wanted))
     except BundleError as error:
         raise BundleError(f"{name!r} on the hub is no detector of this cnnsvm: {error}") from error

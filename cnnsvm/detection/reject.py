@@ -1,51 +1,114 @@
-"""How sure is sure enough: the confidence from which a detector commits itself."""
+"""When to decline: the threshold of a class, and the probability below which nothing is said."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import logit
+from sklearn.metrics import roc_curve
 
 from cnnsvm.data.images import image_sides
+from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.svm.calibration import log_odds_to_proba
 
 UNSURE = "unsure"
 
 
-def offset(threshold: float) -> float:
-    """Return the log-odds of a probability in (0, 1)."""
-    return float(np.log(threshold / (1 - threshold)))
+class Judgement(NamedTuple):
+    """What a detector says of images, from one pass over them.
+
+    Attributes
+    ----------
+    decisions : ndarray of float64, shape (n,) or (n, n_classes)
+        As `InpaintDetector.decision_function`.
+    probabilities : ndarray of float64, shape (n, n_classes)
+    codes : ndarray of int, shape (n,)
+        Position in ``classes_`` of the predicted class.
+    is_unsure : ndarray of bool, shape (n,)
+        Where the verdict is "unsure".
+    """
+
+    decisions: np.ndarray
+    probabilities: np.ndarray
+    codes: np.ndarray
+    is_unsure: np.ndarray
 
 
-def predicted_codes(decisions: np.ndarray, threshold: float) -> np.ndarray:
-    """Name the class of each row by its decision.
+class Thresholds(NamedTuple):
+    """What is chosen on out-of-fold scores of the training images and then frozen.
+
+    Attributes
+    ----------
+    threshold : float in (0, 1)
+        Probability of the second of two classes above which an image is predicted as that.
+    rejection : float in [0, 1]
+        Probability of the predicted class that a verdict must exceed; 0 rejects nothing.
+    """
+
+    threshold: float
+    rejection: float
+
+
+def choose_thresholds(
+    threshold: float | str,
+    max_error: float | None,
+    scores: np.ndarray,
+    codes: np.ndarray,
+    copies: int = 1,
+) -> Thresholds:
+    """Choose both thresholds on out-of-fold scores.
 
     Parameters
     ----------
-    decisions : ndarray of float, shape (n,) or (n, n_classes)
+    threshold : float in (0, 1) or "balanced_accuracy"
+    max_error : float in (0, 1) or None
+        Largest share of verdicts that may be wrong; None rejects nothing.
+    scores : ndarray of float, shape (n,) or (n, n_classes)
+        Finite out-of-fold log-odds or margins.
+    codes : ndarray of int, shape (n,)
+    copies : int
+        Rows that come of one image, such as degraded views of it: they are not so many proofs.
+    """
+    chosen = _choose_threshold(threshold, scores, codes)
+    if max_error is None:
+        return Thresholds(chosen, 0.0)
+    probabilities = log_odds_to_proba(scores if scores.ndim == 2 else scores[:, None])
+    predicted = predicted_codes(scores, chosen)
+    rejection = choose_rejection_threshold(probabilities, predicted, codes, max_error, copies)
+    return Thresholds(chosen, rejection)
+
+
+def predicted_codes(scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Predict the class of each row.
+
+    Parameters
+    ----------
+    scores : ndarray of float, shape (n,) or (n, n_classes)
         Of two classes the log-odds of the second, else one column a class.
     threshold : float in (0, 1)
-        Probability of the second of two classes from which a row is called that.
+        Probability of the second of two classes above which a row is predicted as that.
 
     Returns
     -------
     ndarray of int, shape (n,)
     """
-    if decisions.ndim == 2:
-        return decisions.argmax(axis=1)
-    return (decisions - offset(threshold) > 0).astype(int)
+    if scores.ndim == 2:
+        return scores.argmax(axis=1)
+    return (scores - logit(threshold) > 0).astype(int)
 
 
-def choose_confidence(
+def choose_rejection_threshold(
     probabilities: np.ndarray,
     predicted: np.ndarray,
     codes: np.ndarray,
     max_error: float,
     copies: int = 1,
 ) -> float:
-    """Find the confidence above which few enough verdicts are wrong.
+    """Find the probability above which few enough predictions are wrong.
 
-    Of the rows that were never trained on, those above it are wrong in at most ``max_error`` of
-    cases, one more error and one more row counted in so that few rows do not pass for proof; of
-    all such confidences it is the lowest, which leaves the fewest images undecided.
+    Of held-out rows, those above it are wrong in at most ``max_error`` of cases, with one more
+    error and one more row counted in so that few rows do not pass for proof. Of all such
+    thresholds it is the lowest, which rejects the fewest images.
 
     Parameters
     ----------
@@ -55,13 +118,13 @@ def choose_confidence(
         Predicted and true class of each row.
     max_error : float in (0, 1)
     copies : int
-        Rows that come of one image, such as degraded views of it: they are not so many proofs.
+        Rows that come of one image.
 
     Returns
     -------
     float in [0, 1]
-        A verdict stands if the probability of the predicted class is greater. 1 if no confidence
-        will do: every image is then undecided.
+        A prediction stands if its probability is greater. 1 if no threshold will do: every image
+        is then rejected.
     """
     confidence = probabilities[np.arange(len(codes)), predicted]
     order = np.argsort(-confidence, kind="stable")
@@ -69,66 +132,56 @@ def choose_confidence(
     n_ranked = np.arange(1, len(ranked) + 1)
     rate = (np.cumsum(wrong) / copies + 1) / (n_ranked / copies + 1)
     last_of_its_value = np.append(ranked[1:] < ranked[:-1], True)
-    fine = np.flatnonzero((rate <= max_error) & last_of_its_value)
-    if len(fine) == 0:
+    allowed = np.flatnonzero((rate <= max_error) & last_of_its_value)
+    if len(allowed) == 0:
         return 1.0
-    lowest = ranked[fine[-1]]
-    below = ranked[fine[-1] + 1] if fine[-1] + 1 < len(ranked) else 0.0
+    lowest = ranked[allowed[-1]]
+    below = ranked[allowed[-1] + 1] if allowed[-1] + 1 < len(ranked) else 0.0
     middle = float((lowest + below) / 2)
     return middle if middle < lowest else float(below)  # neighbouring numbers have no middle
 
 
-def with_unsure(
-    codes: np.ndarray,
-    probabilities: np.ndarray,
-    classes: np.ndarray,
-    confidence: float,
-    outside: np.ndarray | bool = False,
+def of_unknown_size(
+    embedders: Sequence[Any], images: Sequence[Any], min_side: int, max_side: int
 ) -> np.ndarray:
-    """Name the classes, but say "unsure" where that is not sure enough.
+    """Find images of a size that the training had nothing like.
 
-    Parameters
-    ----------
-    codes : ndarray of int, shape (n,)
-        Predicted class of each row.
-    probabilities : ndarray of float, shape (n, n_classes)
-    classes : ndarray, shape (n_classes,)
-    confidence : float
-        Probability of the predicted class above which the verdict stands.
-    outside : ndarray of bool, shape (n,), or bool
-        Rows that are unlike all training images, see `of_unknown_size`.
-
-    Returns
-    -------
-    ndarray of object, shape (n,)
-    """
-    verdicts = classes[codes].astype(object)
-    stated = probabilities[np.arange(len(codes)), codes]
-    verdicts[(stated <= confidence) | outside] = UNSURE
-    return verdicts
-
-
-def of_unknown_size(detector: Any, images: Sequence[Any]) -> np.ndarray:
-    """Find images of a size from which nothing follows, as the training had nothing like it.
-
-    A picture that is smaller than a crop, and than all training images, is repeated to fill one.
-    Of a picture that is larger than a single crop only the middle is seen; that tells nothing of
+    An image that is smaller than a crop, and than all training images, is repeated to fill one.
+    Of an image that is larger than a single crop only the middle is seen; that tells nothing of
     it if all training images were seen whole.
 
     Parameters
     ----------
-    detector : InpaintDetector
-        Fitted on images; ``min_side_`` and ``max_side_`` are the shortest and the longest side
-        that its training had (0: unknown).
+    embedders : sequence of embedders
+        Those that are no `CropEmbedder`, or resize, have no crops at native resolution.
     images : sequence of images
+    min_side, max_side : int
+        Shortest and longest side of the training images in pixels (0: unknown).
 
     Returns
     -------
     ndarray of bool, shape (n_images,)
     """
-    crop = detector.crop_size
+    crops = [e for e in embedders if isinstance(e, CropEmbedder) and e.resize is None]
+    outside = np.zeros(len(images), dtype=bool)
+    if not crops:
+        return outside
     sides = np.array([image_sides(image) for image in images], dtype=int).reshape(-1, 2)
-    outside = sides[:, 0] < min(crop, getattr(detector, "min_side_", 0))
-    if detector.n_crops == 1 and 0 < getattr(detector, "max_side_", 0) <= crop:
-        outside |= sides[:, 1] > crop
+    for embedder in crops:
+        outside |= sides[:, 0] < min(embedder.crop_size, min_side)
+        if embedder.n_crops == 1 and 0 < max_side <= embedder.crop_size:
+            outside |= sides[:, 1] > embedder.crop_size
     return outside
+
+
+def _choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndarray) -> float:
+    """Return what was given, or the middle of the two scores where balanced accuracy is highest."""
+    if not isinstance(threshold, str):
+        return float(threshold)
+    if scores.ndim == 2 or len(scores) == 0:
+        return 0.5
+    false_rate, true_rate, cuts = roc_curve(codes == 1, scores)
+    best = int(np.argmax(true_rate - false_rate))
+    below = scores[scores < cuts[best]]
+    cut = cuts[best] if len(below) == 0 else (cuts[best] + below.max()) / 2
+    return float(1 / (1 + np.exp(-np.clip(cut, -30, 30))))

@@ -1,37 +1,36 @@
 """All that an evaluation asks of a detector: to be checked, fitted, judged by and told apart."""
 
 import hashlib
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 
 from cnnsvm.data.splits import grouped_folds
-from cnnsvm.detection.checks import PRECOMPUTED
 from cnnsvm.detection.detector import InpaintDetector
-from cnnsvm.detection.fitting import build_network, embedding_of
-from cnnsvm.detection.reject import UNSURE, of_unknown_size
-from cnnsvm.detection.saved_networks import is_saved_network
+from cnnsvm.detection.reject import UNSURE
 from cnnsvm.evaluation.metrics import binary_metrics
-from cnnsvm.evaluation.runs import WITHOUT_EFFECT, RunDirectory
-from cnnsvm.features.cache import fit_embeddings, network_arrays, task_folder
+from cnnsvm.evaluation.runs import WITHOUT_EFFECT, RunDirectory, settings_of
+from cnnsvm.features.cache import RECIPE, cached_array, task_folder
+from cnnsvm.features.embedder import CropEmbedder, plain_params
+from cnnsvm.features.saved import is_saved_network, saved_folder
 from cnnsvm.features.trainer import best_epoch
+from cnnsvm.io.bundle import CONFIG
 
 logger = logging.getLogger(__name__)
 
 _MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs")
-_NOT_PART_OF_JUDGING = (*WITHOUT_EFFECT, "device", "batch_size", "weights", "random_state")
 
 
 def check_calibrates(detector: InpaintDetector) -> None:
     """Refuse a detector without probabilities (`ValueError`)."""
-    if not detector.calibrate:
+    if not hasattr(detector, "predict_proba"):
         raise ValueError("calibrate=False gives no probabilities to evaluate; use calibrate=True.")
 
 
@@ -59,7 +58,8 @@ def check_target(manifest: pd.DataFrame, target: str) -> None:
 
 def check_inner_folds(detector: InpaintDetector, seen: pd.DataFrame, target: str = "label") -> None:
     """Refuse a training part with too few sources for the inner folds, before a long fit."""
-    grouped_folds(seen[target].to_numpy(), seen["source_id"].to_numpy(), detector.cv)
+    n_splits = getattr(detector.classifier, "cv", detector.cv)
+    grouped_folds(seen[target].to_numpy(), seen["source_id"].to_numpy(), n_splits)
 
 
 def fit_resumable(
@@ -98,9 +98,12 @@ def fit_resumable(
         return model.fit(inputs, seen[target].to_numpy(), seen["source_id"].to_numpy(), **own)
 
     kind = type(detector)
-    model = run.part(name, fit, load=kind.load, save=kind.save)
-    machine = {name: value for name, value in detector.get_params().items() if name in _MACHINE}
-    return model.set_params(**machine)
+    save = partial(kind.save_pretrained, half=False)
+    model = run.part(name, fit, load=kind.from_pretrained, save=save)
+    for embedder, wanted in zip(model.embedder_, detector.embedders(), strict=True):
+        known = embedder.get_params(deep=False)
+        embedder.set_params(**{k: getattr(wanted, k) for k in _MACHINE if k in known})
+    return model
 
 
 def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFrame:
@@ -121,28 +124,23 @@ def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFra
         most probable class) and ``confidence`` (its probability). Of a detector with
         ``max_error`` also ``verdict``: "original", "fake" (of any kind) or "unsure".
     """
+    found = detector.judge(images)
+    fake = found.codes > 0
     if len(detector.classes_) == 2:
-        score = detector.decision_function(images)
+        score = found.decisions
         probability = expit(score + logit(detector.threshold_))
-        fake = score > 0
-        confidence = np.where(fake, probability, 1 - probability)
         judged = {"score": score, "probability": probability, "prediction": fake.astype(int)}
     else:
-        probabilities = detector.predict_proba(images)
-        score = -logit(np.clip(probabilities[:, 0], 1e-15, 1 - 1e-15))
-        fake, confidence = probabilities.argmax(axis=1) > 0, probabilities.max(axis=1)
+        score = -logit(np.clip(found.probabilities[:, 0], 1e-15, 1 - 1e-15))
         judged = {
             "score": score,
             "probability": expit(score),
             "prediction": (score > 0).astype(int),
-            "named": detector.classes_[probabilities.argmax(axis=1)],
-            "confidence": confidence,
+            "named": detector.classes_[found.codes],
+            "confidence": found.probabilities.max(axis=1),
         }
-    if getattr(detector, "max_error", None) is not None:  # a baseline has none
-        sure = confidence > detector.confidence_
-        if hasattr(detector, "min_side_"):
-            sure &= ~of_unknown_size(detector, images)
-        judged["verdict"] = np.where(sure, np.where(fake, "fake", "original"), UNSURE)
+    if detector.max_error is not None:
+        judged["verdict"] = np.where(found.is_unsure, UNSURE, np.where(fake, "fake", "original"))
     return pd.DataFrame(judged)
 
 
@@ -157,15 +155,15 @@ def describe_fold(
         "n_sources_train": int(seen["source_id"].nunique()),
         "n_sources_test": int(judged["source_id"].nunique()),
         "metrics": binary_metrics(*columns),
-        "best_params": dict(model.svm_.best_params_),
-        "inner_auc": float(model.svm_.best_score_),
+        "best_params": dict(getattr(model.classifier_, "best_params_", {})),
+        "inner_auc": float(getattr(model.classifier_, "best_score_", np.nan)),
         "threshold": float(model.threshold_),
     }
 
 
 def training_log(model: InpaintDetector) -> list[dict[str, float]]:
     """Return the log of the fine-tuning, one entry an epoch; empty if no network was trained."""
-    return list(getattr(model, "history_", []))
+    return list(model.history_)
 
 
 def learning_curve(fold: int, history: list[dict[str, float]]) -> dict[str, Any]:
@@ -173,10 +171,38 @@ def learning_curve(fold: int, history: list[dict[str, float]]) -> dict[str, Any]
     return {"fold": fold, "history": history, "best_epoch": best_epoch(history)}
 
 
+def device_of(detector: InpaintDetector) -> str:
+    """Return where the embedders of an unfitted detector run."""
+    return next((e.device for e in detector.embedders() if hasattr(e, "device")), "auto")
+
+
+class StoredEmbeddings(TransformerMixin, BaseEstimator):
+    """An embedder that looks up embeddings by path.
+
+    Parameters
+    ----------
+    rows : mapping of str to ndarray of float32, shape (d,)
+    """
+
+    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
+        self.rows = rows
+
+    def __sklearn_clone__(self) -> Self:
+        return type(self)(self.rows)  # without a copy of the rows for each fold
+
+    def fit(self, images: Any, y: Any = None) -> Self:
+        """Do nothing."""
+        return self
+
+    def transform(self, images: Sequence[str]) -> np.ndarray:
+        """Look up the embeddings of paths, float32 (n, d)."""
+        return np.stack([self.rows[path] for path in images])
+
+
 def embed_frozen(
     detector: InpaintDetector, paths: Sequence[str], folder: Path | None = None
-) -> np.ndarray | None:
-    """Embed all images of a cross-validation at once, if no fold trains the network.
+) -> InpaintDetector:
+    """Embed all images of a cross-validation at once, if no fold trains an embedder.
 
     Parameters
     ----------
@@ -184,44 +210,60 @@ def embed_frozen(
         Unfitted.
     paths : sequence of str
     folder : path or None
-        Stores the embeddings, named by network, settings and the content of the images.
+        Stores the embeddings, named by networks, settings and the content of the images.
 
     Returns
     -------
-    ndarray of float32, shape (n_images, n_embedding), or None
-        None unless the network is that of a saved detector, frozen, and sees images as they are.
+    InpaintDetector
+        One that looks up what its embedders made of the images; the same one if an embedder is
+        trained, or the classifier is fitted on degraded views.
+
+    Raises
+    ------
+    ImageError
+        If an image cannot be read.
     """
-    is_frozen = getattr(detector, "finetune", None) == "none"
-    if not is_frozen or detector.n_views is not None or not is_saved_network(detector.weights):
-        return None
-    network, embedding = build_network(detector, 0), embedding_of(detector)
-    codes = np.zeros(len(paths), dtype=int)
-    place = task_folder(folder, network, paths, codes, None, ["frozen", embedding])
+    embedders = detector.embedders()
+    if detector.n_views is not None or not all(map(_is_frozen, embedders)):
+        return detector
+    fitted = [clone(embedder).fit(paths) for embedder in embedders]
+    settings = ["frozen", *map(plain_params, fitted)]
+    networks = [embedder.network_ for embedder in fitted]
+    place = task_folder(folder, networks, paths, np.zeros(len(paths), dtype=int), None, settings)
 
     def embed() -> np.ndarray:
         logger.info("embedding %d images once for all folds", len(paths))
-        return embedding(network, paths)
+        return np.hstack([embedder.transform(paths) for embedder in fitted])
 
-    return fit_embeddings(embed, place)
-
-
-def on_embeddings(detector: InpaintDetector) -> InpaintDetector:
-    """Return the unfitted detector that takes embeddings instead of images."""
-    return clone(detector).set_params(backbone=PRECOMPUTED)
+    embeddings = cached_array(embed, place, "embeddings")
+    rows = dict(zip(paths, embeddings, strict=True))
+    return clone(detector).set_params(embedder=StoredEmbeddings(rows))
 
 
-def identity_of(detector: InpaintDetector) -> bytes:
-    """Hash what a fitted detector's judgement depends on; the same after saving and loading."""
-    config, arrays = detector.svm_.to_state()
-    params = {k: v for k, v in detector.get_params().items() if k not in _NOT_PART_OF_JUDGING}
-    known = [params, float(detector.threshold_), detector.classes_.tolist(), config["models"]]
-    known += [float(detector.confidence_), getattr(detector, "min_side_", 0)]
-    known.append(getattr(detector, "max_side_", 0))
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
-    network = getattr(detector, "network_", None)
-    if network is not None:
-        digest.update(repr(network.preprocessing).encode())
-        arrays = arrays | network_arrays(network)
-    for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+def detector_settings(detector: InpaintDetector) -> bytes:
+    """Hash the parameters of an unfitted detector and the content of its weights."""
+    params = {k: v for k, v in detector.get_params(deep=False).items() if k not in WITHOUT_EFFECT}
+    del params["embedder"], params["classifier"]
+    digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
+    for embedder in detector.embedders():
+        digest.update(type(embedder).__name__.encode() + _embedder_settings(embedder))
+        weights = getattr(embedder, "weights", None)
+        if is_saved_network(weights):
+            digest.update((saved_folder(weights) / CONFIG).read_bytes())  # has each file's hash
+    if detector.classifier is not None:
+        digest.update(type(detector.classifier).__name__.encode())
+        digest.update(settings_of(detector.classifier))
     return digest.digest()
+
+
+def _embedder_settings(embedder: Any) -> bytes:
+    if isinstance(embedder, StoredEmbeddings):
+        rows = (np.ascontiguousarray(row).tobytes() for row in embedder.rows.values())
+        return hashlib.sha256(b"".join(rows)).digest()
+    return settings_of(embedder)
+
+
+def _is_frozen(embedder: Any) -> bool:
+    """Tell whether every fit of an embedder gives the same one."""
+    is_ours = isinstance(embedder, CropEmbedder) and embedder.finetune == "none"
+    return is_ours and embedder.weights is not None

@@ -14,10 +14,11 @@ from cnnsvm.data.manifest import find_bad_rows
 from cnnsvm.data.near_duplicates import pick_paths
 from cnnsvm.data.readers import merge_near_duplicates, open_dataset, write_samples
 from cnnsvm.detection.detector import InpaintDetector
-from cnnsvm.detection.pretrained import find_near, training_hashes
-from cnnsvm.detection.saved_networks import SHIPPED, is_saved_network, saved_folder
+from cnnsvm.detection.training_overlap import find_near, training_hashes
+from cnnsvm.features.saved import is_saved_network, saved_folder
 from cnnsvm.generation import build, match_histories
 from cnnsvm.generation.store import safe_name
+from cnnsvm.io.bundle import SHIPPED
 from cnnsvm.io.files import text_hash
 
 logger = logging.getLogger(__name__)
@@ -43,10 +44,6 @@ OVERLAP = "looks like an image that {} was trained on ({} bits of 64 differ)"
 LEFT_OUT = (
     "{} of {} sources look like images that {} was trained on; they were left out, since a number "
     "on those would be no result."
-)
-UNKNOWN = (
-    "{} does not say what it was trained on. If these images were among that, the numbers here are "
-    "no results."
 )
 
 
@@ -125,7 +122,7 @@ def leave_out_seen(
     name: str = "the data",
     n_jobs: int | None = None,
 ) -> Prepared:
-    """Leave out the sources that a saved detector, or its network, was trained on.
+    """Leave out the sources that a saved detector was trained on.
 
     One image stands for each source: an original if there is one.
 
@@ -133,7 +130,7 @@ def leave_out_seen(
     ----------
     prepared : Prepared
     trained : str, path or None
-        Folder of a saved detector, or anything that `InpaintDetector` takes as ``weights``.
+        Folder of the saved detector, or anything that an embedder takes as ``weights``.
         Without a saved detector in it nothing is left out.
     name : str
         What errors call the data.
@@ -143,7 +140,7 @@ def leave_out_seen(
     Returns
     -------
     Prepared
-        With a warning that says how many sources were left out, or that it cannot be told.
+        With a warning that says how many sources were left out.
 
     Raises
     ------
@@ -155,8 +152,7 @@ def leave_out_seen(
     if not is_saved_network(trained):
         return prepared
     origin = f"the detector {trained} that ships" if trained in SHIPPED else os.fspath(trained)
-    known, is_all = training_hashes(saved_folder(trained))
-    warnings = list(prepared.warnings) if is_all else [*prepared.warnings, UNKNOWN.format(origin)]
+    known, warnings = training_hashes(saved_folder(trained)), list(prepared.warnings)
     manifest = prepared.manifest
     sources, paths = list(dict.fromkeys(manifest["source_id"])), pick_paths(manifest)
     found = find_near(known, paths, n_jobs=n_jobs)
@@ -171,8 +167,18 @@ def leave_out_seen(
 
 
 def leave_out_seen_by(prepared: Prepared, detector: InpaintDetector, **options: Any) -> Prepared:
-    """Leave out what the networks of an unfitted detector were trained on (`leave_out_seen`)."""
-    for trained in (detector.weights, *detector.ensemble):
+    """Leave out what the initial weights of a detector's embedders were trained on.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    detector : InpaintDetector
+        Unfitted.
+    **options
+        Of `leave_out_seen`.
+    """
+    weights = [getattr(embedder, "weights", None) for embedder in detector.embedders()]
+    for trained in dict.fromkeys(weights):
         prepared = leave_out_seen(prepared, trained, **options)
     return prepared
 

@@ -20,14 +20,15 @@ from cnnsvm.evaluation.detectors import (
     check_calibrates,
     check_inner_folds,
     describe_fold,
+    detector_settings,
+    device_of,
     embed_frozen,
     judge_images,
     learning_curve,
-    on_embeddings,
     training_log,
 )
 from cnnsvm.evaluation.negative_controls import SHUFFLED, run_controls, summarise_control
-from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 from cnnsvm.features.devices import choose_device
 from cnnsvm.io.bundle import library_versions
 
@@ -83,20 +84,20 @@ def run_study(
         title, command and data.
     """
     started = time.perf_counter()
-    environment = describe_environment(detector.device)
+    environment = describe_environment(device_of(detector))
     folders = {
         name: None if folder is None else Path(folder) / name
         for name in ("frozen", "folds", "shuffled")
     }
     options: dict[str, Any] = {"n_splits": n_splits, "random_state": random_state}
-    options["embeddings"] = embed_frozen(detector, manifest["path"].tolist(), folders["frozen"])
-    found = cross_validate_detector(detector, manifest, folder=folders["folds"], **options)
+    fitted = embed_frozen(detector, manifest["path"].tolist(), folders["frozen"])
+    found = cross_validate_detector(fitted, manifest, folder=folders["folds"], **options)
     folds = list(found.folds)
     logger.info("negative controls: metadata, file size, colour histogram")
     controls = run_controls(manifest, outer_folds(manifest, n_splits, random_state), random_state)
     if shuffled:
         options |= {"labels": shuffled_labels(manifest, random_state), "name": "shuffled fold"}
-        control = cross_validate_detector(detector, manifest, folder=folders["shuffled"], **options)
+        control = cross_validate_detector(fitted, manifest, folder=folders["shuffled"], **options)
         folds += control.folds
         controls["shuffled_labels"] = summarise_control(control.predictions, SHUFFLED)
     columns = ("mask_schema", "variant", "engine")
@@ -109,7 +110,7 @@ def run_study(
         "n_sources": int(manifest["source_id"].nunique()),
         "seconds": max(time.perf_counter() - started, sum(fold["seconds"] for fold in folds)),
         "environment": environment,
-        "settings": {name: str(value) for name, value in detector.get_params().items()},
+        "settings": {k: str(v) for k, v in detector.get_params(deep=False).items()},
     }
     return result, found
 
@@ -122,7 +123,6 @@ def cross_validate_detector(
     random_state: int = 0,
     folder: str | os.PathLike[str] | None = None,
     labels: Sequence[int] | np.ndarray | None = None,
-    embeddings: np.ndarray | None = None,
     name: str = "fold",
 ) -> CrossValidation:
     """Fit on all folds but one, judge that one, and so on round.
@@ -142,8 +142,6 @@ def cross_validate_detector(
         Run directory: a second call with the same arguments resumes there.
     labels : array-like of {0, 1}, shape (n_images,), optional
         Replaces the manifest's labels, such as shuffled ones for a control.
-    embeddings : ndarray of float, shape (n_images, n_embedding), optional
-        Of the images by the detector's frozen network, see `embed_frozen`.
     name : str
         What the log calls a fold.
 
@@ -166,14 +164,11 @@ def cross_validate_detector(
     for train, _ in splits:  # better now than after the first fine-tuning
         check_inner_folds(detector, frame.iloc[train])
     judged = manifest.assign(label=frame["label"].to_numpy())
-    fingerprint = fingerprint_of(settings_of(detector), (n_splits, random_state), judged)
+    fingerprint = fingerprint_of(detector_settings(detector), (n_splits, random_state), judged)
     run = RunDirectory(None if folder is None else Path(folder), fingerprint)
-    inputs = frame["path"].to_numpy(dtype=object) if embeddings is None else embeddings
-    if embeddings is not None:
-        detector = on_embeddings(detector)
     parts, folds, curves = [], [], []
     for k, (train, test) in enumerate(splits):
-        done = _run_fold(detector, inputs, frame, train, test, run, f"fold_{k}/fold.json")
+        done = _run_fold(detector, frame, train, test, run, f"fold_{k}/fold.json")
         scores = pd.DataFrame(done["scores"]).set_index(frame.index[test])
         parts.append(pd.concat([frame.iloc[test], scores], axis=1).assign(fold=k))
         folds.append({"fold": k} | done["summary"])
@@ -230,7 +225,6 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 def _run_fold(
     detector: InpaintDetector,
-    inputs: np.ndarray,
     frame: pd.DataFrame,
     train: np.ndarray,
     test: np.ndarray,
@@ -245,11 +239,10 @@ def _run_fold(
         model = clone(detector)
         if cache is not None:
             model.set_params(cache_dir=cache)
-        seen, fitted, judged = frame.iloc[train], list(inputs[train]), list(inputs[test])
-        if inputs.ndim > 1:  # embeddings
-            fitted, judged = inputs[train], inputs[test]
-        model.fit(fitted, seen["label"].to_numpy(), groups=seen["source_id"].to_numpy())
-        scores = judge_images(model, judged)
+        seen = frame.iloc[train]
+        labels, sources = (seen[name].to_numpy() for name in ("label", "source_id"))
+        model.fit(seen["path"].tolist(), labels, groups=sources)
+        scores = judge_images(model, frame["path"].iloc[test].tolist())
         told = pd.concat([frame.iloc[test].reset_index(drop=True), scores], axis=1)
         summary = describe_fold(model, seen, told) | {"seconds": time.perf_counter() - started}
         history = training_log(model)

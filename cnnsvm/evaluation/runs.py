@@ -12,15 +12,13 @@ from typing import Any
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from cnnsvm.detection.saved_networks import is_saved_network, saved_folder
-from cnnsvm.features.cache import RECIPE
-from cnnsvm.io.bundle import CONFIG, holds_model, library_versions
+from cnnsvm.io.bundle import holds_model, library_versions
 from cnnsvm.io.files import read_json, replacing, write_json, write_text
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
 #: Parameters that change how long a computation takes, and not what it gives.
-WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction")
+WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage")
 FINGERPRINT, TIMES, CACHE = "run.json", "seconds.json", "cache"
 
 
@@ -35,7 +33,7 @@ class RunDirectory:
 
         run = RunDirectory(out, fingerprint_of(settings_of(detector), (n_splits, seed), manifest))
         scores = run.part("fold_0/scores.parquet", lambda: score(detector, images))
-        model = run.part("fold_0/model", fit, load=InpaintDetector.load, save=InpaintDetector.save)
+        model = run.part("fold_0/model", fit, load=InpaintDetector.from_pretrained, save=...)
 
     Parameters
     ----------
@@ -176,13 +174,10 @@ def fingerprint_of(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFra
 
 
 def settings_of(estimator: BaseEstimator) -> bytes:
-    """Hash the parameters of an unfitted estimator and the content of its weights."""
+    """Hash the parameters of an unfitted estimator and the content of its file of weights."""
     params = {k: v for k, v in estimator.get_params().items() if k not in WITHOUT_EFFECT}
-    digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
+    digest = hashlib.sha256(repr(sorted(params.items())).encode())
     weights = params.get("weights")
-    for place in (weights, *params.get("ensemble", ())):
-        if is_saved_network(place):
-            digest.update((saved_folder(place) / CONFIG).read_bytes())  # has the hash of each file
     if weights not in (None, "imagenet") and Path(weights).is_file():
         digest.update(Path(weights).read_bytes())
     return digest.digest()

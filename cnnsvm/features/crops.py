@@ -1,10 +1,12 @@
 """Native-resolution crops: how an image of any size becomes the backbone's input.
 
-Nothing here resizes. The traces of inpainting lie in the highest frequencies and a resize
-removes them, so a large image is seen through several crops and a small one is wrapped round.
+The traces of inpainting lie in the highest frequencies and a resize removes them, so a large image
+is seen through several crops and a small one is wrapped round. `resize_short_side` is for
+embeddings of what a whole image shows.
 """
 
 import numpy as np
+from PIL import Image
 
 
 def wrap_to(image: np.ndarray, size: int) -> np.ndarray:
@@ -84,6 +86,14 @@ def fixed_crops(image: np.ndarray, size: int, n_crops: int, mirror: bool = False
     positions = crop_positions(large.shape[0], large.shape[1], size, n_crops)
     crops = np.stack([large[top : top + size, left : left + size] for top, left in positions])
     return np.concatenate([crops, crops[:, :, ::-1]]) if mirror else crops
+
+
+def resize_short_side(image: np.ndarray, side: int) -> np.ndarray:
+    """Resize an image so that its shorter side has ``side`` pixels (bicubic, antialiased)."""
+    height, width = image.shape[:2]
+    scale = side / min(height, width)
+    size = (max(side, round(width * scale)), max(side, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def _spread(free: int, n: int) -> list[int]:

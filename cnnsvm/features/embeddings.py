@@ -1,7 +1,6 @@
 """One embedding an image: its crops through the network, pooled."""
 
 import sys
-from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from tqdm import tqdm
 
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.devices import autocast
-from cnnsvm.features.loading import iterate_crops
+from cnnsvm.features.loading import CropDataset, iterate_crops
 
 #: Pooling -> the parts that are put one after the other.
 POOLINGS = {
@@ -19,9 +18,9 @@ POOLINGS = {
     "mean_top": ("mean", "top"),
     "mean_std_top": ("mean", "std", "top"),
 }
-#: What of several networks, or of one, goes into the SVM: their embeddings, or what the layer says
-#: that fine-tuning trained on each (stacked generalization: Wolpert, Neural Networks 5, 1992).
-FUSIONS = ("embeddings", "scores")
+#: The embedding of a crop itself, or what the classifier that fine-tuning trained says of each
+#: class (stacked generalization: Wolpert, Neural Networks 5, 1992).
+OUTPUTS = ("embedding", "scores")
 #: Share of an image's crops that "top" takes, at least one.
 TOP_SHARE = 0.25
 
@@ -63,14 +62,14 @@ def pool_crops(crops: np.ndarray, pooling: str, scores: np.ndarray | None = None
 
 def embed_crops(
     network: Backbone,
-    dataset: Any,
+    dataset: CropDataset,
     *,
     pooling: str = "mean",
     batch_size: int = 8,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     n_jobs: int = 0,
-    fusion: str = "embeddings",
+    output: str = "embedding",
     label: str = "embedding",
 ) -> np.ndarray:
     """Embed images in their order.
@@ -79,8 +78,8 @@ def embed_crops(
     ----------
     network : Backbone
         It is run in evaluation mode.
-    dataset : FixedCrops or DegradedViews
-        The crops of each image.
+    dataset : CropDataset
+        Item i: the crops of image i, uint8 (k, 3, size, size).
     pooling : str
         See `pool_crops`.
     batch_size : int
@@ -90,8 +89,8 @@ def embed_crops(
         Precision of the forward pass.
     n_jobs : int
         Processes that decode images; 0 decodes in this one.
-    fusion : str
-        One of `FUSIONS`; "scores" needs networks that were fine-tuned.
+    output : str
+        One of `OUTPUTS`; "scores" needs a network that was fine-tuned.
     label : str
         What the progress bar says.
 
@@ -113,7 +112,7 @@ def embed_crops(
     with torch.inference_mode(), progress:
         for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
             placed = crops.to(device, non_blocking=True)
-            features, scores = _describe(network, placed, dtype, fusion)
+            features, scores = _describe(network, placed, dtype, output)
             cuts = np.cumsum(counts)[:-1]
             ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
             for part, rank in zip(np.split(features, cuts), ranks, strict=True):
@@ -125,7 +124,7 @@ def embed_crops(
 def score_crops(
     network: Backbone, crops: torch.Tensor, dtype: torch.dtype, batch_size: int
 ) -> np.ndarray:
-    """Return the log-odds that each crop is not of the first class, float32 (n,).
+    """Return the log-odds that each crop is not of the real class, float32 (n,).
 
     Parameters
     ----------
@@ -147,12 +146,12 @@ def score_crops(
 
 
 def _describe(
-    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, fusion: str
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, output: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
     with autocast(crops.device, dtype):
         embeddings = network(crops)
     scores = None if network.classifier is None else network.fake_score(embeddings).cpu().numpy()
-    features = embeddings if fusion == "embeddings" else network.class_scores(embeddings.float())
+    features = embeddings if output == "embedding" else network.class_scores(embeddings.float())
     return features.float().cpu().numpy(), scores
 
 

@@ -70,11 +70,10 @@ def finetune(
     group_codes = encode_groups(groups, len(codes))
     fit, valid = validation_split(codes, group_codes, training)
     data = (network, images, codes, group_codes, fit, valid, training)
-    if isinstance(network.branch, nn.Sequential):
+    if network.body is None:
         history = train_branch(*data, None if checkpoint is None else checkpoint.parent)
-        if network.body is None:
-            network.cpu().eval().requires_grad_(False)
-            return history
+        network.cpu().eval().requires_grad_(False)
+        return history
     return FineTuner(*data, auxiliary).run(checkpoint)
 
 
@@ -177,8 +176,6 @@ class FineTuner(Trainer):
     def train_mode(self) -> None:
         """Set what learns to training mode."""
         self.backbone.train()
-        if self.backbone.branch is not None:
-            self.backbone.branch.eval()
         if self.training.mode == "head" and self.backbone.body is not None:
             self.backbone.body.eval()  # frozen: its batch statistics stay as they are
 
@@ -222,14 +219,10 @@ def validation_split(
 
 def _prepare(network: Backbone, training: Training, n_outputs: int) -> None:
     """Give a network a new classifier and say which of its parameters learn."""
-    beside = sum(member.width for member in network.members)
-    dim = embedding_dim(network, training.crop_size) - beside
+    dim = embedding_dim(network, training.crop_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.random_state)
         network.classifier = nn.Linear(dim, n_outputs)
     network.requires_grad_(True)
     if network.body is not None:
         network.body.requires_grad_(training.mode == "full")
-    network.ensemble.requires_grad_(False)
-    if network.branch is not None:
-        network.branch.requires_grad_(False)  # trained before, see `cnnsvm.features.branch`

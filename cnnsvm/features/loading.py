@@ -4,7 +4,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from cnnsvm.features.augmentation import (
     apply_to_whole,
     draw_plan,
 )
-from cnnsvm.features.crops import fixed_crops
+from cnnsvm.features.crops import fixed_crops, resize_short_side
 
 #: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
 MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
@@ -29,11 +29,14 @@ class Decoded:
     """Images, decoded when first asked for and kept while ``memory`` bytes last.
 
     In one process an epoch then reads no file that an earlier one has read; what does not fit is
-    read again, but for the last few.
+    read again, but for the last few. With ``resize`` the shorter side of each is brought to so
+    many pixels.
     """
 
-    def __init__(self, images: Sequence[Any], memory: int = MEMORY) -> None:
-        self.images, self.free = images, memory
+    def __init__(
+        self, images: Sequence[Any], memory: int = MEMORY, resize: int | None = None
+    ) -> None:
+        self.images, self.free, self.resize = images, memory, resize
         self.kept: dict[int, np.ndarray] = {}
         self.recent: OrderedDict[int, np.ndarray] = OrderedDict()
 
@@ -45,6 +48,8 @@ class Decoded:
             if index in known:
                 return known[index]
         pixels = load_image(self.images[index])
+        if self.resize is not None:
+            pixels = resize_short_side(pixels, self.resize)
         if pixels.nbytes <= self.free:
             self.kept[index] = pixels
             self.free -= pixels.nbytes
@@ -57,7 +62,18 @@ class Decoded:
     def part(self, indices: np.ndarray) -> "Decoded":
         """Return a selection that remembers its own images, and takes half the memory for it."""
         self.free //= 2
-        return Decoded([self.images[i] for i in indices], self.free)
+        return Decoded([self.images[i] for i in indices], self.free, self.resize)
+
+
+class CropDataset(Protocol):
+    """The crops of images: item i is uint8 of shape (k, 3, size, size)."""
+
+    n_crops: int
+    mirror: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> torch.Tensor: ...
 
 
 class FixedCrops(Dataset):
@@ -106,33 +122,32 @@ class DrawnCrops(Dataset):
         return _to_tensor(crop[None])[0], int(self.codes[draw.index])
 
 
-class DegradedViews(Dataset):
-    """Item i: the deterministic crops of the image of draw i, degraded whole by its plan.
+class DegradedImages(Sequence[np.ndarray]):
+    """Views of images: item i is the image of draw i, degraded whole by the draw's plan.
 
-    The first draw of each source and class is left as it is.
+    The first draw of each source and class shows the image as it is.
+
+    Parameters
+    ----------
+    images : Decoded
+    draws : sequence of Draw
+        See `view_draws`.
+    augmentation : Augmentation
     """
 
-    def __init__(
-        self,
-        images: Decoded,
-        draws: Sequence[Draw],
-        size: int,
-        n_crops: int,
-        augmentation: Augmentation,
-        mirror: bool = False,
-    ) -> None:
-        self.images, self.draws, self.mirror = images, draws, mirror
-        self.size, self.n_crops, self.augmentation = size, n_crops, augmentation
+    def __init__(self, images: Decoded, draws: Sequence[Draw], augmentation: Augmentation) -> None:
+        self.images, self.draws, self.augmentation = images, draws, augmentation
 
     def __len__(self) -> int:
         return len(self.draws)
 
-    def __getitem__(self, position: int) -> torch.Tensor:
-        draw, image = self.draws[position], self.images[self.draws[position].index]
-        if draw.plan_seed[-1] > 0:
-            plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
-            image = apply_to_whole(image, plan)
-        return _to_tensor(fixed_crops(image, self.size, self.n_crops, self.mirror))
+    def __getitem__(self, position: Any) -> Any:
+        draw = self.draws[position]
+        image = self.images[draw.index]
+        if draw.plan_seed[-1] == 0:
+            return image
+        plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
+        return apply_to_whole(image, plan)
 
 
 def paired_draws(
@@ -172,7 +187,7 @@ def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -
     """List the views that a classifier is fitted on: ``n_views`` of each class of each source.
 
     The k-th view of each class gets the same plan; the first of them shows the image as it is
-    (see `DegradedViews`). A class with fewer images gives some of them several times.
+    (see `DegradedImages`). A class with fewer images gives some of them several times.
 
     Parameters
     ----------
@@ -204,11 +219,12 @@ def _members(groups: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def iterate_crops(
-    dataset: "FixedCrops | DegradedViews", batch_size: int, n_jobs: int
+    dataset: CropDataset, batch_size: int, n_jobs: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
     images_per_batch = max(1, batch_size // (dataset.n_crops * (2 if dataset.mirror else 1)))
-    loader = DataLoader(dataset, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
+    items_of: Any = dataset  # a map-style data set, whatever its class
+    loader = DataLoader(items_of, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
     for items in loader:
         yield [len(item) for item in items], torch.cat(items)
 

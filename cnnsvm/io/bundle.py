@@ -14,11 +14,16 @@ import numpy as np
 
 from cnnsvm.io.files import file_hash
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CONFIG = "config.json"
 ARRAYS = ".safetensors"
 _LIBRARIES = ("cnnsvm", "torch", "torchvision", "scikit-learn", "numpy", "optuna", "safetensors")
 _NO_HASH = "0" * 64  # stands where the description's own hash will be
+#: The detectors that are installed with the package.
+SHIPPED = {
+    "cnnsvm": Path(__file__).parents[1] / "detection" / "weights",
+    "cifake": Path(__file__).parents[1] / "detection" / "weights" / "cifake",
+}
 _COPY_AGAIN = "Copy the whole folder again from its origin."
 
 
@@ -145,13 +150,12 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
         named = isinstance(config["files"], dict)
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is not a model's description: {error!r}.") from error
-    if version > SCHEMA_VERSION or not named:
+    if version != SCHEMA_VERSION or not named:
+        remedy = "Install a newer cnnsvm." if version > SCHEMA_VERSION else "Fit and save it again."
         raise BundleError(
-            f"{file} has schema version {version}; this cnnsvm reads up to {SCHEMA_VERSION}. "
-            "Install a newer cnnsvm."
+            f"{file} has schema version {version}; this cnnsvm reads {SCHEMA_VERSION}. {remedy}"
         )
-    found = _hash_of_values(config) if version == 1 else _hash_of_text(raw, config.get("sha256"))
-    if config.get("sha256") != found:
+    if config.get("sha256") != _hash_of_text(raw, config.get("sha256")):
         raise BundleError(f"{file} has changed since it was saved. {_COPY_AGAIN}")
     return config
 
@@ -168,10 +172,14 @@ def _hash_of_text(raw: bytes, digest: Any) -> str:
     return hashlib.sha256(raw.replace(str(digest).encode(), _NO_HASH.encode())).hexdigest()
 
 
-def _hash_of_values(config: dict[str, Any]) -> str:
-    """Hash what a description says, however it is laid out: schema version 1."""
-    rest = {key: value for key, value in config.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def content_hash(config: Mapping[str, Any], arrays: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """Return the SHA-256 of a model's description and arrays, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for part in sorted(arrays):
+        for name, value in sorted(arrays[part].items()):
+            digest.update(f"{part}/{name} {value.dtype} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
 
 
 def _file_inside(root: Path, name: str) -> Path:

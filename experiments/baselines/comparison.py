@@ -228,7 +228,7 @@ def _check_designs(designs: Mapping[str, Any], reference: str | None) -> None:
                 f"the name of a design becomes a folder, got {name!r}. Use letters, digits, "
                 "'.', '-' and '_'."
             )
-        if not design.calibrate:
+        if not hasattr(design, "predict_proba"):
             raise ValueError(
                 f"design {name!r} gives no probabilities, which are compared; use calibrate=True."
             )

@@ -1,46 +1,84 @@
-"""The designs to beat: what `cnnsvm` would be without its rules, as scikit-learn classifiers.
+"""The designs to beat: what `cnnsvm` would be without its rules, as embedders of its detector.
 
-Both resize whole pictures to a square, which `cnnsvm.InpaintDetector` never does. They
-exist to be measured beside it (`baselines.comparison`), not to be used.
+Both resize whole images to a square, which `CNNEmbedder` never does. They exist to be measured
+beside it (`baselines.comparison`), not to be used.
 """
 
 import json
 import os
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import Interval
+from sklearn.utils.validation import check_is_fitted
+from torch.utils.data import Dataset
 
 from baselines.small_cnn import build_small_cnn, train_small_cnn
-from baselines.squashing import Squashed, SquashingClassifier, check_whole
+from cnnsvm.data.estimators import check_images, check_labelled_images, install, seed_of
+from cnnsvm.data.images import load_image
 from cnnsvm.features.backbones import Backbone, build_backbone
-from cnnsvm.features.cache import load_network, network_arrays
+from cnnsvm.features.cache import load_network, network_arrays, task_folder
 from cnnsvm.features.devices import choose_device, choose_precision
+from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.features.loading import Decoded
-from cnnsvm.io.files import write_text
+from cnnsvm.io.files import replacing, write_text
 
 
-class ResizedSVM(SquashingClassifier):
-    """The naive design: resize to 224 pixels, embed by a frozen backbone, classify by an SVM.
+def resize_to_square(image: Any, size: int, resample: Image.Resampling) -> np.ndarray:
+    """Resize an image of any shape to a square, uint8 (size, size, 3), as Pillow does."""
+    return np.asarray(Image.fromarray(load_image(image)).resize((size, size), resample))
+
+
+class Squares(Dataset):
+    """Item i: image i as the one square of ``size`` pixels, uint8 of shape (1, 3, size, size)."""
+
+    n_crops, mirror = 1, False
+
+    def __init__(self, images: Decoded, size: int, resample: Image.Resampling) -> None:
+        self.images, self.size, self.resample = images, size, resample
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        pixels = resize_to_square(self.images[index], self.size, self.resample)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))[None])
+
+
+class SquareEmbedder(TransformerMixin, BaseEstimator):
+    """The naive design: resize to 224 pixels, embed by a frozen backbone.
 
     Parameters
     ----------
     backbone, weights, preprocessing
-        As `cnnsvm.features.backbones.build_backbone` takes them; the backbone learns nothing.
+        As `cnnsvm.features.backbones.build_backbone` takes them; nothing is trained.
     size : int, default=224
-        Side in pixels to which whole pictures are resized, whatever their shape (bilinear).
-    kernel : str, default="rbf"
-    n_trials, cv : int, default=30, 3
-        Optuna trials and inner folds of `cnnsvm.svm.TunedSVC`.
-    threshold, device, precision, batch_size, n_jobs, cache_dir, random_state
-        As for `cnnsvm.detection.detector.InpaintDetector`.
+        Side in pixels to which whole images are resized, whatever their shape (bilinear).
+    device, precision, batch_size, n_jobs, cache_dir, random_state
+        As for `cnnsvm.CNNEmbedder`.
 
     Attributes
     ----------
-    classes_, network_, history_, svm_, threshold_
-        As of `cnnsvm.detection.detector.InpaintDetector`; ``history_`` is empty.
+    network_ : Backbone
+    history_ : list of dict
+        Empty.
     """
+
+    #: Four halvings leave something of at least so many pixels.
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "size": [Interval(Integral, 32, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    }
+    resample = Image.Resampling.BILINEAR
+    network_: Backbone
 
     def __init__(
         self,
@@ -49,10 +87,6 @@ class ResizedSVM(SquashingClassifier):
         weights: str | os.PathLike[str] | None = "imagenet",
         preprocessing: str | dict[str, Any] = "imagenet",
         size: int = 224,
-        kernel: str = "rbf",
-        n_trials: int = 30,
-        cv: int = 3,
-        threshold: float | str = 0.5,
         device: str = "auto",
         precision: str = "auto",
         batch_size: int = 16,
@@ -64,10 +98,6 @@ class ResizedSVM(SquashingClassifier):
         self.weights = weights
         self.preprocessing = preprocessing
         self.size = size
-        self.kernel = kernel
-        self.n_trials = n_trials
-        self.cv = cv
-        self.threshold = threshold
         self.device = device
         self.precision = precision
         self.batch_size = batch_size
@@ -75,35 +105,53 @@ class ResizedSVM(SquashingClassifier):
         self.cache_dir = cache_dir
         self.random_state = random_state
 
-    def _build(self, seed: int) -> Backbone:
-        return build_backbone(self.backbone, self.weights, self.preprocessing, random_state=seed)
+    def fit(self, images: Any, y: Any = None, groups: Any = None) -> Self:
+        """Build the network."""
+        self._validate_params()
+        seed = seed_of(self.random_state)
+        network = build_backbone(self.backbone, self.weights, self.preprocessing, random_state=seed)
+        install(self, network_=network.eval().requires_grad_(False), history_=[])
+        return self
+
+    def transform(self, images: Any) -> np.ndarray:
+        """Embed images in their order, float32 of shape (n_samples, n_embedding)."""
+        check_is_fitted(self, "network_")
+        device = choose_device(self.device)
+        embeddings = embed_crops(
+            self.network_,
+            Squares(Decoded(check_images(images), memory=0), self.size, self.resample),
+            batch_size=self.batch_size,
+            device=device,
+            dtype=choose_precision(self.precision, device),
+            n_jobs=self._n_workers(),
+        )
+        self.network_.cpu()
+        return embeddings
+
+    def _n_workers(self) -> int:
+        return 0 if self.n_jobs in (None, 1) else int(self.n_jobs)
 
 
-class SeedDesign(SquashingClassifier):
-    """The seed project's design: a small CNN learns on pictures of 256 pixels, an SVM classifies.
+class SeedEmbedder(SquareEmbedder):
+    """The seed project's design: a small CNN learns on images of 256 pixels.
 
-    Whole pictures are resized (Lanczos); four 3x3 convolutions and a layer of 256 features are
+    Whole images are resized (Lanczos); four 3x3 convolutions and a layer of 256 features are
     trained by cross-entropy on the training images, without augmentation or early stopping; the
-    SVM is fitted on the 256 features.
+    256 features are the embedding.
 
     Parameters
     ----------
     size : int, default=256
-        Side in pixels to which whole pictures are resized, whatever their shape.
+        Side in pixels to which whole images are resized, whatever their shape.
     epochs : int, default=10
     learning_rate : float, default=1e-3
         Of Adam.
     batch_size : int, default=32
-    kernel, n_trials, cv, threshold, device, precision, n_jobs, cache_dir, random_state
-        As for `ResizedSVM`.
-
-    Attributes
-    ----------
-    classes_, network_, history_, svm_, threshold_
-        As of `cnnsvm.detection.detector.InpaintDetector`.
+    device, precision, n_jobs, cache_dir, random_state
+        As for `SquareEmbedder`.
     """
 
-    resample = "lanczos"
+    resample = Image.Resampling.LANCZOS
 
     def __init__(
         self,
@@ -112,10 +160,6 @@ class SeedDesign(SquashingClassifier):
         epochs: int = 10,
         learning_rate: float = 1e-3,
         batch_size: int = 32,
-        kernel: str = "rbf",
-        n_trials: int = 30,
-        cv: int = 3,
-        threshold: float | str = 0.5,
         device: str = "auto",
         precision: str = "auto",
         n_jobs: int | None = None,
@@ -126,41 +170,41 @@ class SeedDesign(SquashingClassifier):
         self.epochs = epochs
         self.learning_rate = learning_rate
         self.batch_size = batch_size
-        self.kernel = kernel
-        self.n_trials = n_trials
-        self.cv = cv
-        self.threshold = threshold
         self.device = device
         self.precision = precision
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir
         self.random_state = random_state
 
-    @property
-    def _training(self) -> tuple[Any, ...]:
-        return self.epochs, self.learning_rate, self.batch_size
-
-    def _check_params(self) -> None:
-        super()._check_params()
-        check_whole("epochs", self.epochs, 1)
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate!r}.")
-
-    def _build(self, seed: int) -> Backbone:
-        return build_small_cnn(self.size, n_classes=2, random_state=seed)
+    def fit(self, images: Any, y: Any = None, groups: Any = None) -> Self:
+        """Train the network, or take the finished one out of the cache."""
+        self._validate_params()
+        images, y, groups = check_labelled_images(images, y, groups)
+        classes, codes = np.unique(y, return_inverse=True)
+        seed = seed_of(self.random_state)
+        network = build_small_cnn(self.size, n_classes=len(classes), random_state=seed)
+        history = self._train(network, images, codes, groups, seed)
+        install(self, network_=network.eval().requires_grad_(False), history_=history)
+        return self
 
     def _train(
-        self, images: list[Any], codes: np.ndarray, seed: int, cache: Path | None
+        self,
+        network: Backbone,
+        images: Sequence[Any],
+        codes: np.ndarray,
+        groups: np.ndarray | None,
+        seed: int,
     ) -> list[dict[str, float]]:
-        """Train the network, or take the finished one out of the cache."""
-        done = None if cache is None else cache / "history.json"
-        if cache is not None and done is not None and done.is_file():
-            load_network(self.network_, load_file(cache / "network.safetensors"))
-            return json.loads(done.read_text(encoding="utf-8"))
+        training = (self.size, self.precision, self.epochs, self.learning_rate, self.batch_size)
+        settings = [type(self).__name__, *training]
+        cache = task_folder(self.cache_dir, [network], images, codes, groups, settings)
+        if cache is not None and (cache / "history.json").is_file():
+            load_network(network, load_file(cache / "network.safetensors"))
+            return json.loads((cache / "history.json").read_text(encoding="utf-8"))
         device = choose_device(self.device)
         history = train_small_cnn(
-            self.network_,
-            Squashed(Decoded(images), self.size, self.resample),
+            network,
+            Squares(Decoded(images), self.size, self.resample),
             codes,
             epochs=self.epochs,
             learning_rate=self.learning_rate,
@@ -168,10 +212,10 @@ class SeedDesign(SquashingClassifier):
             random_state=seed,
             device=device,
             dtype=choose_precision(self.precision, device),
-            n_jobs=int(self.n_jobs or 0),
+            n_jobs=self._n_workers(),
         )
-        if cache is not None and done is not None:
-            cache.mkdir(parents=True, exist_ok=True)
-            save_file(network_arrays(self.network_), cache / "network.safetensors")
-            write_text(done, json.dumps(history))  # last: marks it finished
+        if cache is not None:
+            with replacing(cache / "network.safetensors") as partial:
+                save_file(network_arrays(network), partial)
+            write_text(cache / "history.json", json.dumps(history))  # last: marks it finished
         return history

@@ -58,7 +58,7 @@ def judge_variants(
         rows.append(
             {
                 "name": name,
-                "parameters": sum(p.numel() for p in model.network_.parameters()),
+                "parameters": sum(p.numel() for p in model.embedder_[0].network_.parameters()),
                 "minutes": found.folds[0]["seconds"] / 60,
                 "images_a_second": found.folds[0]["images_a_second"],
                 "history": model.history_,

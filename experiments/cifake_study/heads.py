@@ -3,8 +3,9 @@
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,13 @@ from scipy.special import expit
 
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics, paired_difference
 from cnnsvm.evaluation.runs import CARRIED
+from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.kernels import fit_scaler
 from cnnsvm.svm.machines import fit_machines
+
+if TYPE_CHECKING:
+    from cnnsvm import InpaintDetector
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,16 @@ class Head:
     rate: float | None
 
 
-def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> Head:
-    """Judge by the layer that fine-tuning trained, without the SVM.
+def network_head(detector: "InpaintDetector", embeddings: np.ndarray, frame: pd.DataFrame) -> Head:
+    """Judge by the layers that fine-tuning trained, averaged over the embedders.
 
     Parameters
     ----------
     detector : InpaintDetector
-        Fine-tuned on two classes, with ``pooling="mean"``: a layer judges one mean embedding.
+        Its embedders are fine-tuned on two classes, with ``pooling="mean"``: a layer judges one
+        mean embedding.
     embeddings : ndarray of float32, shape (n, d)
-        What `InpaintDetector.transform` says of the images: with ``fusion="scores"`` that is what
-        the layers say.
+        What `InpaintDetector.transform` says of the images.
     frame : DataFrame
         Their rows of the manifest.
 
@@ -60,40 +65,36 @@ def network_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> 
     ValueError
         If another pooling put something else behind the mean.
     """
-    scores, started = _network_scores(detector, embeddings)
-    own = "network's own layer"
-    name = "networks' own layers, averaged" if len(detector.network_.ensemble) else own
+    scores, started = _network_scores(detector.embedder_, embeddings)
+    one = len(detector.embedder_) == 1
+    name = "network's own layer" if one else "networks' own layers, averaged"
     return _head(name, scores.mean(axis=1), frame, None, None, started)
 
 
-def network_heads(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> list[Head]:
-    """Judge by each network of an ensemble alone, by the layer that its fine-tuning trained.
+def network_heads(
+    detector: "InpaintDetector", embeddings: np.ndarray, frame: pd.DataFrame
+) -> list[Head]:
+    """Judge by the layer of each embedder alone; none if there is only one.
 
     Parameters, errors
         As of `network_head`, which averages these.
-
-    Returns
-    -------
-    list of Head
-        Empty if there is no ensemble.
     """
-    network = detector.network_
-    if not len(network.ensemble):
+    if len(detector.embedder_) == 1:
         return []
-    scores, started = _network_scores(detector, embeddings)
-    names = [detector.backbone, *(m.description["params"]["backbone"] for m in network.members)]
+    scores, started = _network_scores(detector.embedder_, embeddings)
     return [
-        _head(f"{name} alone, its own layer", scores[:, k], frame, None, None, started)
-        for k, name in enumerate(names)
+        _head(f"{embedder.backbone} alone, its own layer", scores[:, k], frame, None, None, started)
+        for k, embedder in enumerate(detector.embedder_)
     ]
 
 
-def svm_head(detector: Any, embeddings: np.ndarray, frame: pd.DataFrame) -> Head:
+def svm_head(detector: "InpaintDetector", embeddings: np.ndarray, frame: pd.DataFrame) -> Head:
     """Judge by the SVM of a detector; parameters as of `network_head`."""
     started = time.perf_counter()
-    scores = detector.svm_.decision_function(embeddings)
-    n_vectors = len(detector.svm_.models_[0].machines[0].vectors)
-    kind = "" if detector.nystroem is None else ", Nystroem"
+    svm = detector.classifier_
+    scores = svm.decision_function(embeddings)
+    n_vectors = len(svm.models_[0].machines[0].vectors)
+    kind = "" if svm.n_landmarks is None else ", Nystroem"
     return _head(f"SVM{kind} (the detector)", scores, frame, n_vectors, None, started)
 
 
@@ -200,25 +201,24 @@ def peak_memory() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _network_scores(detector: Any, embeddings: np.ndarray) -> tuple[np.ndarray, float | None]:
+def _network_scores(
+    embedders: Sequence[CropEmbedder], embeddings: np.ndarray
+) -> tuple[np.ndarray, float | None]:
     """Return each network's log-odds of a fake, (n, networks), and when computing them began."""
-    if detector.pooling != "mean":
-        raise ValueError(
-            f"the network's own layer judges mean embeddings, got pooling={detector.pooling!r}. "
-            "Use pooling='mean'."
-        )
-    network = detector.network_
-    if detector.fusion == "scores":
-        ends = np.cumsum([1, *(_count_networks(member) for member in network.ensemble)])[:-1]
-        parts = np.split(embeddings.astype(np.float64), ends, axis=1)
-        return np.stack([part.mean(axis=1) for part in parts], axis=1), None
+    for embedder in embedders:
+        if embedder.pooling != "mean":
+            raise ValueError(
+                f"the network's own layer judges mean embeddings, got pooling={embedder.pooling!r}."
+                " Use pooling='mean'."
+            )
+    if all(embedder.output == "scores" for embedder in embedders):
+        return embeddings.astype(np.float64), None
     started = time.perf_counter()
+    ends = np.cumsum([embedder.embedding_dim_ for embedder in embedders])[:-1]
+    parts = zip(embedders, np.split(embeddings, ends, axis=1), strict=True)
     with torch.inference_mode():
-        return network.fake_scores(torch.from_numpy(embeddings)).double().numpy(), started
-
-
-def _count_networks(network: Any) -> int:
-    return 1 + sum(_count_networks(member) for member in network.ensemble)
+        found = [e.network_.fake_score(torch.from_numpy(part)).double() for e, part in parts]
+        return torch.stack(found, dim=1).numpy(), started
 
 
 def _head(

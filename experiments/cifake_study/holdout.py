@@ -12,13 +12,14 @@ from cnnsvm.data.splits import grouped_folds
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.evaluation.detectors import (
     describe_fold,
+    detector_settings,
     fit_resumable,
     judge_images,
     learning_curve,
     training_log,
 )
 from cnnsvm.evaluation.protocol import CrossValidation
-from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 
 
 def hold_out(
@@ -124,7 +125,7 @@ def evaluate_held_out(
         )
     labels = () if auxiliary_labels is None else tuple(auxiliary_labels.tolist())
     rows = frame.iloc[np.concatenate([train, test])]
-    fingerprint = fingerprint_of(settings_of(detector), (len(train), *labels), rows)
+    fingerprint = fingerprint_of(detector_settings(detector), (len(train), *labels), rows)
     run = RunDirectory(folder, fingerprint, results="model/*")
     inputs = frame["path"].tolist() if images is None else images
     seen, unseen = frame.iloc[train], frame.iloc[test].reset_index(drop=True)

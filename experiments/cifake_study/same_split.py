@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.detection.pretrained import hash_images, training_hashes
-from cnnsvm.detection.saved_networks import saved_folder
+from cnnsvm.detection.training_overlap import hash_images, training_hashes
+from cnnsvm.features.saved import saved_folder
 from cnnsvm.io.bundle import read_config
 
 
@@ -43,14 +43,12 @@ def refuse_other_split(
     hashes = hash_images(images) if saved else np.array([], dtype=np.uint64)
     for place in saved:
         name = os.fspath(place)
-        known, is_all = training_hashes(saved_folder(place))
-        if not is_all:
-            raise OtherSplitError(
-                f"{name} does not say what it was trained on, so that images to be judged may be "
-                "among that. Give a detector that does, such as one that --bundle wrote."
-            )
-        params = read_config(saved_folder(place))["params"]
-        seed, share = params["random_state"], params["validation_fraction"]
+        known = training_hashes(saved_folder(place))
+        config = read_config(saved_folder(place))
+        seed = config["params"]["random_state"]
+        tuning = config["embedders"][0]["params"]["finetune"]
+        # frozen networks had been checked when the detector was made
+        share = tuning["validation_fraction"] if isinstance(tuning, dict) else validation_fraction
         if (seed, share) != (random_state, validation_fraction) or not np.array_equal(
             hashes, known
         ):

@@ -18,6 +18,7 @@ import PIL
 from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.detection.detector import InpaintDetector
+from cnnsvm.detection.pretrained import fingerprint
 from cnnsvm.evaluation.bootstrap import (
     Interval,
     as_columns,
@@ -29,12 +30,12 @@ from cnnsvm.evaluation.detectors import (
     check_calibrates,
     check_inner_folds,
     check_target,
+    detector_settings,
     fit_resumable,
-    identity_of,
     judge_images,
 )
 from cnnsvm.evaluation.protocol import outer_folds
-from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 from cnnsvm.io.progress import show_progress
 from robustness_study.class_metrics import class_metrics, verdict_metrics
 
@@ -103,8 +104,9 @@ def measure_robustness(
     frame = manifest[list(CARRIED)].reset_index(drop=True)
     frame["label"] = (frame["variant"] != "original").astype(int)
     settings = (PIL.__version__, random_state)
-    fingerprint = fingerprint_of(identity_of(detector), settings, manifest)
-    run = RunDirectory(None if folder is None else Path(folder), fingerprint)
+    identity = bytes.fromhex(fingerprint(detector))
+    place = None if folder is None else Path(folder)
+    run = RunDirectory(place, fingerprint_of(identity, settings, manifest))
     seeds = [_seed(random_state, source) for source in frame["source_id"]]
     parts = []
     for number, name in enumerate(names, start=1):
@@ -162,7 +164,7 @@ def measure_by_folds(
     for train, _ in splits:  # better now than after the first fine-tuning
         check_inner_folds(detector, manifest.iloc[train], target)
     settings = (n_splits, random_state, target)
-    fingerprint = fingerprint_of(settings_of(detector), settings, manifest)
+    fingerprint = fingerprint_of(detector_settings(detector), settings, manifest)
     run = RunDirectory(None if folder is None else Path(folder), fingerprint)
     parts = []
     for k, (train, test) in enumerate(splits):

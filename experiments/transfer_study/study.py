@@ -23,11 +23,12 @@ from cnnsvm.evaluation.detectors import (
     check_calibrates,
     check_inner_folds,
     check_target,
+    detector_settings,
     fit_resumable,
     judge_images,
 )
 from cnnsvm.evaluation.protocol import outer_folds
-from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of, settings_of
+from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.files import text_hash
 
@@ -219,7 +220,7 @@ def _open_run(
 ) -> RunDirectory:
     named = frame.loc[frame["label"] == 1, ["engine", "family"]].fillna(UNKNOWN).astype(str)
     settings = (*settings, *sorted(map(tuple, named.drop_duplicates().to_numpy().tolist())))
-    fingerprint = fingerprint_of(settings_of(detector), settings, frame)
+    fingerprint = fingerprint_of(detector_settings(detector), settings, frame)
     return RunDirectory(None if folder is None else Path(folder), fingerprint)
 
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_detector import cnn, detector, tuning
 
-from cnnsvm import InpaintDetector
+from cnnsvm import InpaintDetector, TunedSVC
 from cnnsvm.cli import main
 from cnnsvm.cli.errors import guard
 from cnnsvm.data.images import load_image
-from cnnsvm.detection import pretrained
+from cnnsvm.io.bundle import SHIPPED
 
 QUICK = [
-    *("--finetune", "none", "--crop-size", "48", "--crops", "2"),
+    *("--finetune", "none", "--crop-size", "48", "--n-crops", "2"),
     *("--trials", "2", "--inner-folds", "2"),
 ]
 
@@ -40,26 +41,16 @@ def model(photos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finetuned(pictures, tmp_path_factory):
     images, y, groups = pictures
-    detector = InpaintDetector(
-        "squeezenet1_1",
-        weights=None,
-        finetune="head",
-        epochs=1,
-        crop_size=48,
-        n_crops=2,
-        n_trials=1,
-        cv=2,
-        max_error=0.45,
-        random_state=0,
-    ).fit(images, y, groups)
-    detector.confidence_ = float(np.median(detector.predict_proba(images).max(axis=1)))
-    return detector.save(tmp_path_factory.mktemp("finetuned") / "detector")
+    model = detector(cnn(finetune=tuning("head", epochs=1)), max_error=0.45)
+    model.fit(images, y, groups)
+    model.rejection_threshold_ = float(np.median(model.predict_proba(images).max(axis=1)))
+    return model.save_pretrained(tmp_path_factory.mktemp("finetuned") / "detector")
 
 
 @pytest.fixture
 def shipped(finetuned, monkeypatch):
-    monkeypatch.setitem(pretrained.SHIPPED, "cnnsvm", finetuned)
-    return InpaintDetector.load(finetuned)
+    monkeypatch.setitem(SHIPPED, "cnnsvm", finetuned)
+    return InpaintDetector.from_pretrained(finetuned)
 
 
 def judged(capsys):
@@ -70,7 +61,7 @@ def test_a_fitted_detector_judges_files_and_folders(model, photos, capsys):
     assert main(["predict", str(model), str(photos / "3.png"), str(photos)]) == 0
     rows = judged(capsys)
     assert [row["path"][-5:] for row in rows] == ["3.png", *(f"{i}.png" for i in range(5))]
-    detector = InpaintDetector.load(model)
+    detector = InpaintDetector.from_pretrained(model)
     for row in rows:
         probability = detector.predict_proba([row["path"]])[0, 1]
         assert float(row["probability_fake"]) == pytest.approx(probability, abs=1e-3)
@@ -131,7 +122,7 @@ def test_a_missing_model_is_one_message(tmp_path, capsys, flag):
 
 
 def test_without_a_shipped_model_the_message_says_what_to_do(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(pretrained.SHIPPED, "cnnsvm", tmp_path)
+    monkeypatch.setitem(SHIPPED, "cnnsvm", tmp_path)
     assert main(["predict", str(photos)]) == 2
     assert "no pretrained detector 'cnnsvm' ships with this cnnsvm" in capsys.readouterr().err
 
@@ -165,9 +156,10 @@ def test_a_revision_is_for_the_hub(model, photos, capsys):
 
 
 def test_a_detector_without_probabilities_is_refused(photos, tmp_path, capsys):
-    X, y = np.random.default_rng(0).normal(size=(30, 3)), np.arange(30) % 2
-    detector = InpaintDetector("precomputed", n_trials=1, calibrate=False).fit(X, y)
-    assert main(["predict", str(detector.save(tmp_path / "m")), str(photos)]) == 2
+    images = [load_image(path) for path in sorted(photos.iterdir())] * 2
+    model = detector(classifier=TunedSVC(n_trials=1, cv=2, calibrate=False))
+    folder = model.fit(images, np.arange(10) % 2).save_pretrained(tmp_path / "m")
+    assert main(["predict", str(folder), str(photos)]) == 2
     assert "calibrate=False" in capsys.readouterr().err
 
 

@@ -2,97 +2,122 @@ import argparse
 
 import numpy as np
 import pytest
+from tiny_detector import detector, statistics, tuning
 
-from cnnsvm import InpaintDetector
-from cnnsvm.cli.flags import (
-    add_data_flags,
-    add_detector_flags,
-    make_detector,
-)
-from cnnsvm.detection import saved_networks as reuse
-from cnnsvm.features.weights import WeightsError
-from cnnsvm.io.bundle import BundleError
+from cnnsvm import CNNEmbedder, FineTuning, InpaintDetector, ResidualStatistics, TunedSVC
+from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from cnnsvm.io.bundle import SHIPPED, BundleError
 
-#: Flag and value on the command line -> parameter and value of the detector.
+#: Flag and value on the command line -> nested parameter of a detector and its value.
 FLAGS = {
-    "--backbone resnet34": ("backbone", "resnet34"),
-    "--weights imagenet": ("weights", "imagenet"),
-    "--stem nodown": ("stem", "nodown"),
-    "--truncate-at layer2": ("truncate_at", "layer2"),
-    "--preprocessing residual_bank": ("preprocessing", "residual_bank"),
-    "--finetune head": ("finetune", "head"),
-    "--augmentation robust": ("augmentation", "robust"),
-    "--pairs-per-source 2": ("pairs_per_source", 2),
-    "--epochs 3": ("epochs", 3),
-    "--learning-rate 0.01": ("learning_rate", 0.01),
-    "--crop-size 64": ("crop_size", 64),
-    "--crops 9": ("n_crops", 9),
-    "--mirror": ("mirror", True),
-    "--pooling mean_std_top": ("pooling", "mean_std_top"),
-    "--statistics": ("statistics", True),
-    "--fusion scores": ("fusion", "scores"),
-    "--ensemble cifake": ("ensemble", ("cifake",)),
-    "--views 1": ("n_views", 1),
-    "--batch-size 8": ("batch_size", 8),
-    "--kernel rbf,linear": ("kernel", ("rbf", "linear")),
-    "--soft-vote": ("voting", "soft"),
-    "--trials 5": ("n_trials", 5),
-    "--inner-folds 4": ("cv", 4),
-    "--nystroem 500": ("nystroem", 500),
+    "--backbone resnet34": ("embedder__backbone", "resnet34"),
+    "--weights imagenet": ("embedder__weights", "imagenet"),
+    "--stem nodown": ("embedder__stem", "nodown"),
+    "--truncate-at layer2": ("embedder__truncate_at", "layer2"),
+    "--preprocessing residual_bank": ("embedder__preprocessing", "residual_bank"),
+    "--finetune head": ("embedder__finetune__mode", "head"),
+    "--augmentation full": ("embedder__finetune__augmentation", "full"),
+    "--pairs-per-source 2": ("embedder__finetune__pairs_per_source", 2),
+    "--epochs 3": ("embedder__finetune__epochs", 3),
+    "--learning-rate 0.01": ("embedder__finetune__learning_rate", 0.01),
+    "--crop-size 64": ("embedder__crop_size", 64),
+    "--n-crops 9": ("embedder__n_crops", 9),
+    "--mirror": ("embedder__mirror", True),
+    "--pooling mean_std_top": ("embedder__pooling", "mean_std_top"),
+    "--output scores": ("embedder__output", "scores"),
+    "--resize 256": ("embedder__resize", 256),
+    "--batch-size 8": ("embedder__batch_size", 8),
+    "--device cpu": ("embedder__device", "cpu"),
+    "--precision float32": ("embedder__precision", "float32"),
+    "--gpu-memory-fraction 0.5": ("embedder__gpu_memory_fraction", 0.5),
+    "--jobs 2": ("embedder__n_jobs", 2),
+    "--kernel rbf,linear": ("classifier__kernel", ("rbf", "linear")),
+    "--soft-vote": ("classifier__voting", "soft"),
+    "--trials 5": ("classifier__n_trials", 5),
+    "--inner-folds 4": ("classifier__cv", 4),
+    "--landmarks 500": ("classifier__n_landmarks", 500),
+    "--views 2": ("n_views", 2),
     "--threshold 0.7": ("threshold", 0.7),
     "--max-error 0.05": ("max_error", 0.05),
     "--seed 3": ("random_state", 3),
-    "--device cpu": ("device", "cpu"),
-    "--precision float32": ("precision", "float32"),
-    "--gpu-memory-fraction 0.5": ("gpu_memory_fraction", 0.5),
-    "--jobs 1": ("n_jobs", 1),
 }
-#: Parameters that a command line has no use for, or sets itself.
-WITHOUT_FLAG = {"patience", "weight_decay", "validation_fraction", "calibrate"}
-WITHOUT_FLAG |= {"cache_dir", "verbose"}
+#: Parameters that a command line has no use for, sets itself, or sets by another flag.
+WITHOUT_FLAG = {
+    *("embedder", "embedder__finetune", "embedder__cache_dir", "embedder__random_state"),
+    *("embedder__finetune__patience", "embedder__finetune__weight_decay"),
+    *("embedder__finetune__validation_fraction", "classifier", "classifier__calibrate"),
+    *("classifier__scale", "classifier__cache_size", "classifier__storage"),
+    *("classifier__verbose", "classifier__random_state", "augmentation", "cv", "cache_dir"),
+}
 
 
-def detector_of(arguments):
+def parse(*argv, shipped=False):
     parser = argparse.ArgumentParser()
     add_detector_flags(parser)
-    return make_detector(parser.parse_args(arguments))
+    return make_detector(parser.parse_args(argv), shipped=shipped)
+
+
+def params_of(*argv):
+    """Return the nested parameters of a detector with one embedder."""
+    model = parse(*argv)
+    (embedder,) = model.embedder
+    params = model.set_params(embedder=embedder).get_params()
+    return {k: v for k, v in params.items() if not hasattr(v, "get_params")}
 
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_sets_its_parameter_and_no_other(flag):
     name, value = FLAGS[flag]
-    plain = detector_of([]).get_params()
+    plain, changed = params_of(), params_of(*flag.split())
     assert plain[name] != value
-    assert detector_of(flag.split()).get_params() == plain | {name: value}
+    assert changed == plain | {name: value} | ({"augmentation": "full"} if "full" in flag else {})
 
 
 def test_every_parameter_has_a_flag_or_a_reason():
+    whole = InpaintDetector(CNNEmbedder(finetune=FineTuning()), TunedSVC())
     named = {name for name, _ in FLAGS.values()}
-    assert named | WITHOUT_FLAG == set(InpaintDetector().get_params())
+    assert named | WITHOUT_FLAG == set(whole.get_params())
     assert not named & WITHOUT_FLAG
 
 
-def test_without_flags_parameters_that_are_not_about_speed_are_the_detectors():
-    ours, usual = detector_of([]).get_params(), InpaintDetector().get_params()
-    own = {"weights", "augmentation", "epochs", "crop_size", "n_crops", "n_trials", "threshold"}
-    own |= {"n_jobs", "random_state"}
-    assert {name for name in usual if ours[name] != usual[name]} == own
+def test_statistics_stand_beside_the_network_or_alone():
+    both = parse("--statistics", "--crop-size", "64").embedder
+    assert [type(embedder) for embedder in both] == [CNNEmbedder, ResidualStatistics]
+    assert {embedder.crop_size for embedder in both} == {64}
+    (alone,) = parse("--backbone", "statistics", "--epochs", "3").embedder
+    assert isinstance(alone, ResidualStatistics)
+    assert alone.finetune.epochs == 3
+
+
+def test_embedders_of_saved_detectors_stand_beside_frozen():
+    own, first, second = parse("--beside", "cifake", "--output", "scores").embedder
+    assert own.finetune.mode == "full"
+    assert [e.backbone for e in (first, second)] == ["resnet18", "plain_cnn_7"]
+    assert {(e.weights, e.finetune, e.output) for e in (first, second)} == {
+        ("cifake", "none", "scores")
+    }
+
+
+def test_layers_of_other_libraries_are_numbers():
+    (embedder,) = parse("--backbone", "timm:resnet18", "--truncate-at", "2").embedder
+    assert embedder.truncate_at == 2
 
 
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--stem wide", "stem must be one of"),
-        ("--pooling median", "pooling must be one of"),
-        ("--views 0", "n_views must be"),
-        ("--views 3", "makes copies: it degrades nothing"),
-        ("--max-error 2", "max_error"),
-        ("--finetune none --pooling mean_top", "ranks crops"),
+        ("--stem wide", "'stem'.*'wide'"),
+        ("--pooling median", "'pooling'.*'median'"),
+        ("--views 0", "'n_views'.*0"),
+        ("--max-error 2", "'max_error'.*2"),
+        ("--finetune none --pooling mean_top", "pooling='mean_top'"),
+        ("--finetune some", "'mode'.*'some'"),
+        ("--kernel cubic", "cubic"),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_starts(flag, message):
     with pytest.raises(ValueError, match=message):
-        detector_of(flag.split())
+        parse(*flag.split())
 
 
 def test_making_fakes_can_be_left_out():
@@ -109,35 +134,19 @@ def shipped(tmp_path, monkeypatch):
     """A detector that ships, of other settings than the flags' own."""
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
-    detector = InpaintDetector(
-        "statistics",
-        weights=None,
-        augmentation="geometric",
-        crop_size=32,
-        n_crops=5,
-        pooling="mean_top",
-        epochs=1,
-        kernel="linear",
-        n_trials=1,
-        cv=2,
-        random_state=0,
-    )
-    detector.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
-    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", detector.save(tmp_path / "weights"))
+    model = detector(statistics(finetune=tuning(epochs=1), n_crops=5, pooling="mean_top"))
+    model.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+    monkeypatch.setitem(SHIPPED, "cnnsvm", model.save_pretrained(tmp_path / "weights"))
 
 
-def parse_shipped(*argv, shipped=True):
-    parser = argparse.ArgumentParser()
-    add_detector_flags(parser)
-    return make_detector(parser.parse_args(list(argv)), shipped=shipped).get_params()
-
-
-def test_without_a_network_of_ones_own_the_shipped_one_embeds(shipped):
-    params = parse_shipped("--trials", "3", "--crops", "2")
-    wanted = {"backbone": "statistics", "weights": "cnnsvm", "finetune": "none", "crop_size": 32}
-    wanted |= {"pooling": "mean_top", "n_trials": 3, "n_crops": 2}
-    assert {name: params[name] for name in wanted} == wanted
-    assert parse_shipped()["n_crops"] == 5
+def test_without_an_embedder_of_ones_own_the_shipped_one_embeds(shipped):
+    model = parse("--trials", "3", "--n-crops", "2", shipped=True)
+    (embedder,) = model.embedder
+    assert isinstance(embedder, ResidualStatistics)
+    assert (embedder.weights, embedder.finetune, embedder.crop_size) == ("cnnsvm", "none", 32)
+    assert (embedder.pooling, embedder.n_crops) == ("mean_top", 2)
+    assert model.classifier.n_trials == 3
+    assert parse(shipped=True).embedder[0].n_crops == 5
 
 
 @pytest.mark.parametrize(
@@ -151,36 +160,33 @@ def test_without_a_network_of_ones_own_the_shipped_one_embeds(shipped):
         ("--stem", "nopool"),
     ],
 )
-def test_a_network_of_ones_own_has_the_usual_flags(shipped, given):
-    params = parse_shipped(*given)
-    assert params["weights"] is None
-    assert params["crop_size"] == 96
-    assert params["finetune"] == "full"
+def test_an_embedder_of_ones_own_has_the_usual_flags(shipped, given):
+    embedder = parse(*given, shipped=True).embedder[0]
+    assert isinstance(embedder, CNNEmbedder)
+    assert embedder.weights is None
+    assert embedder.crop_size == 96
+    assert embedder.finetune.mode == "full"
 
 
 def test_where_none_ships_the_usual_flags_hold(tmp_path, monkeypatch):
-    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", tmp_path / "none")
-    assert parse_shipped()["backbone"] == "resnet18"
+    monkeypatch.setitem(SHIPPED, "cnnsvm", tmp_path / "none")
+    assert parse(shipped=True).embedder[0].backbone == "resnet18"
 
 
-def test_the_shipped_network_can_be_asked_for(shipped):
-    asked = parse_shipped("--weights", "cnnsvm", shipped=False)
-    assert (asked["backbone"], asked["finetune"]) == ("statistics", "none")
-    assert parse_shipped(shipped=False)["backbone"] == "resnet18"
-    with pytest.raises(WeightsError, match="backbone='statistics', not 'resnet18'"):
-        parse_shipped("--weights", "cnnsvm", "--backbone", "resnet18")
+def test_the_shipped_embedder_can_be_asked_for_and_trained_on(shipped):
+    (asked,) = parse("--weights", "cnnsvm").embedder
+    assert (asked.weights, asked.finetune) == ("cnnsvm", "none")
+    (further,) = parse("--weights", "cnnsvm", "--finetune", "full", "--epochs", "2").embedder
+    assert (further.weights, further.finetune.epochs) == ("cnnsvm", 2)
+    (other,) = parse("--weights", "cnnsvm", "--backbone", "resnet18").embedder
+    assert isinstance(other, CNNEmbedder)  # whose fit says that the weights do not fit
 
 
 def test_a_damaged_shipped_detector_is_told(shipped):
-    config = reuse.SHIPPED["cnnsvm"] / "config.json"
+    config = SHIPPED["cnnsvm"] / "config.json"
     config.write_text(config.read_text().replace("mean_top", "mean_std"))
-    with pytest.raises(BundleError, match="has changed since it was saved"):
-        parse_shipped()
-
-
-def test_the_shipped_network_can_be_trained_on(shipped):
-    params = parse_shipped("--weights", "cnnsvm", "--finetune", "full", "--epochs", "2")
-    assert (params["backbone"], params["finetune"], params["epochs"]) == ("statistics", "full", 2)
+    with pytest.raises(BundleError, match="has changed"):
+        parse(shipped=True)
 
 
 def test_help_names_the_values_that_hold_without_a_flag(capsys):
@@ -189,7 +195,7 @@ def test_help_names_the_values_that_hold_without_a_flag(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "a torchvision name or statistics [resnet18]" in text
+    assert "or statistics for none [resnet18]" in text
     assert "[96]" in text
     assert "object" not in text
     assert "[None]" not in text

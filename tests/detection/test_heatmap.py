@@ -4,52 +4,38 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from sklearn.exceptions import NotFittedError
+from tiny_detector import cnn, detector, statistics, tuning
 
-from cnnsvm import InpaintDetector
+from cnnsvm.data.estimators import real_class
 from cnnsvm.data.images import ImageError, load_image
-from cnnsvm.detection import heatmap as explanation
-from cnnsvm.detection.heatmap import MAX_WINDOWS, blend_windows, window_positions
-from cnnsvm.detection.saved_networks import real_class
+from cnnsvm.detection.heatmap import MAX_WINDOWS, blend_windows, heatmap, window_positions
+from cnnsvm.features.embedder import CropEmbedder
 
-SETTINGS = {
-    "backbone": "resnet18",
-    "weights": None,
-    "truncate_at": "layer1",
-    "preprocessing": "residual",
-    "epochs": 4,
-    "crop_size": 32,
-    "n_crops": 4,
-    "n_trials": 1,
-    "cv": 2,
-    "batch_size": 16,
-    "precision": "float32",
-    "random_state": 0,
-}
 ORIENTATION = 0x0112
-
-
 #: Images of the first sources train, the others have never been seen.
 N_TRAIN = 24
 
 
 @pytest.fixture(scope="module")
 def trained(pictures):
-    return InpaintDetector(**SETTINGS).fit(*(part[:N_TRAIN] for part in pictures))
+    settings = {"n_crops": 4, "finetune": tuning(epochs=4), "random_state": 0}
+    embedder = cnn("resnet18", truncate_at="layer1", **settings)
+    return embedder.fit(*(part[:N_TRAIN] for part in pictures))
 
 
 def noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def brightness_of(crops):
+    share = crops.mean(axis=(1, 2, 3)) / 255
+    return np.log((share + 1e-6) / (1 - share + 1e-6))
+
+
 @pytest.fixture
 def brightness(trained, monkeypatch):
-    """A detector that takes for repainted what is bright."""
-
-    def score(network, crops, dtype, batch_size):
-        share = crops.float().mean(dim=(1, 2, 3)).numpy() / 255
-        return np.log((share + 1e-6) / (1 - share + 1e-6))
-
-    monkeypatch.setattr(explanation, "score_crops", score)
+    """An embedder that takes for repainted what is bright."""
+    monkeypatch.setattr(CropEmbedder, "score_crops", lambda self, crops: brightness_of(crops))
     return trained
 
 
@@ -59,6 +45,10 @@ def uneven():
     rows, columns = np.mgrid[:70, :110]
     grey = 20 + 180 * np.exp(-((rows - 12) ** 2 + (columns - 25) ** 2) / 500) + columns / 3
     return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def explain(embedder, image):
+    return heatmap([embedder], image)
 
 
 def write(pixels, orientation, kind="PNG"):
@@ -79,36 +69,60 @@ def is_map(values, shape):
 
 def test_the_repainted_half_stands_out_in_pictures_never_seen(trained, pictures):
     images, y, _ = (part[N_TRAIN:] for part in pictures)
-    clean = np.mean([trained.explain(image).mean() for image in images[::3]])
+    clean = np.mean([explain(trained, image).mean() for image in images[::3]])
     assert y[::3].sum() == 0
     for fake in (image for image, label in zip(images, y, strict=True) if label):
-        found = trained.explain(fake)
+        found = explain(trained, fake)
         is_map(found, (72, 80))
         assert found[:, :40].mean() > found[:, 40:].mean() + 0.2
         assert found[:, :40].mean() > clean + 0.2
-        mirrored = trained.explain(np.ascontiguousarray(fake[:, ::-1]))
+        mirrored = explain(trained, np.ascontiguousarray(fake[:, ::-1]))
         assert mirrored[:, 40:].mean() > mirrored[:, :40].mean() + 0.2
 
 
 def test_the_map_is_that_of_the_classifier(trained):
-    """Windows of one crop: the map is the probability that fine-tuning trained."""
+    """An image of one crop: the map is the probability that fine-tuning trained."""
     import torch
 
     picture = noise(32, 32, 3)
     crop = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
     with torch.inference_mode():
         fake = trained.network_.logits(crop).softmax(dim=1)[0, 1].item()
-    np.testing.assert_allclose(trained.explain(picture), fake, atol=1e-5)
+    np.testing.assert_allclose(explain(trained, picture), fake, atol=1e-5)
 
 
 def test_explaining_changes_nothing(trained):
     picture = noise(50, 60, 3)
     before = picture.copy()
-    probabilities = trained.predict_proba([picture])
-    first = trained.explain(picture)
-    np.testing.assert_array_equal(trained.explain(picture), first)
+    embedding = trained.transform([picture])
+    first = explain(trained, picture)
+    np.testing.assert_array_equal(explain(trained, picture), first)
     np.testing.assert_array_equal(picture, before)
-    np.testing.assert_array_equal(trained.predict_proba([picture]), probabilities)
+    np.testing.assert_array_equal(trained.transform([picture]), embedding)
+
+
+def test_log_odds_of_one_crop_size_are_averaged_and_then_the_maps_of_several(pictures):
+    images = pictures[0][:1]
+    odds = {"a": -1.0, "b": 2.0, "c": 0.5}
+
+    class Says(CropEmbedder):
+        has_classifier = True
+        batch_size = 8
+
+        def __init__(self, name, crop_size, resize=None):
+            self.name, self.crop_size, self.resize = name, crop_size, resize
+
+        def score_crops(self, crops):
+            return np.full(len(crops), odds[self.name])
+
+    frozen = cnn().fit(images)
+    parts = [Says("a", 32), frozen, Says("b", 32), Says("c", 16), Says("no", 16, resize=20)]
+    found = heatmap(parts, images[0])
+    expected = (1 / (1 + np.exp(-0.5)) + 1 / (1 + np.exp(-0.5))) / 2
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    odds["c"] = 3.0
+    expected = (1 / (1 + np.exp(-0.5)) + 1 / (1 + np.exp(-3.0))) / 2
+    np.testing.assert_allclose(heatmap(parts, images[0]), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -118,7 +132,7 @@ def test_the_map_lies_on_the_pixels_as_they_are_stored(
 ):
     content = write(uneven, orientation, kind)
     (tmp_path / "picture").write_bytes(content)
-    found = brightness.explain(tmp_path / "picture")
+    found = explain(brightness, tmp_path / "picture")
     is_map(found, (70, 110))
     row, column = np.unravel_index(found.argmax(), found.shape)
     assert abs(row - 12) < 20
@@ -128,7 +142,7 @@ def test_the_map_lies_on_the_pixels_as_they_are_stored(
     exif[ORIENTATION] = orientation
     stored = Image.fromarray(found)
     stored.info["exif"] = exif.tobytes()
-    upright = brightness.explain(load_image(content))
+    upright = explain(brightness, load_image(content))
     np.testing.assert_allclose(np.asarray(ImageOps.exif_transpose(stored)), upright, atol=1e-6)
 
 
@@ -136,22 +150,22 @@ def test_all_kinds_of_input_agree(brightness, uneven, tmp_path):
     content = write(uneven, 6)
     path = tmp_path / "picture.png"
     path.write_bytes(content)
-    expected = brightness.explain(path)
+    expected = explain(brightness, path)
     for image in (str(path), content, Image.open(path)):
-        np.testing.assert_array_equal(brightness.explain(image), expected)
-    turned = brightness.explain(load_image(path))  # an array is upright
+        np.testing.assert_array_equal(explain(brightness, image), expected)
+    turned = explain(brightness, load_image(path))  # an array is upright
     assert turned.shape == expected.shape[::-1]
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])
 def test_nonsense_for_an_orientation_is_none(brightness, uneven, orientation):
-    plain = brightness.explain(uneven)
-    np.testing.assert_array_equal(brightness.explain(write(uneven, orientation)), plain)
+    plain = explain(brightness, uneven)
+    np.testing.assert_array_equal(explain(brightness, write(uneven, orientation)), plain)
 
 
 def test_a_tiff_is_mapped_as_stored(brightness, uneven):
-    found = brightness.explain(write(uneven, 8, "TIFF"))
-    np.testing.assert_allclose(found, brightness.explain(write(uneven, 8)), atol=1e-6)
+    found = explain(brightness, write(uneven, 8, "TIFF"))
+    np.testing.assert_allclose(found, explain(brightness, write(uneven, 8)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +173,12 @@ def test_a_tiff_is_mapped_as_stored(brightness, uneven):
     [(1, 1), (1, 90), (3, 700), (700, 3), (20, 31), (32, 32), (33, 32), (32, 95), (5, 40)],
 )
 def test_small_and_long_images_have_maps_of_their_shape(trained, shape):
-    is_map(trained.explain(noise(*shape, 3)), shape)
+    is_map(explain(trained, noise(*shape, 3)), shape)
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_one_colour_is_one_value(trained, value):
-    found = trained.explain(np.full((70, 45, 3), value, np.uint8))
+    found = explain(trained, np.full((70, 45, 3), value, np.uint8))
     is_map(found, (70, 45))
     np.testing.assert_allclose(found, found[0, 0], atol=1e-5)
 
@@ -174,26 +188,25 @@ def test_grey_alpha_and_two_level_images(trained):
     grey = picture[:, :, 0]
     alpha = np.dstack([picture, grey])
     for image in (grey, alpha, Image.fromarray(grey), Image.fromarray(grey).convert("1")):
-        is_map(trained.explain(image), (72, 80))
-    expected = trained.explain(np.repeat(grey[:, :, None], 3, axis=2))
-    np.testing.assert_array_equal(trained.explain(grey), expected)
+        is_map(explain(trained, image), (72, 80))
+    expected = explain(trained, np.repeat(grey[:, :, None], 3, axis=2))
+    np.testing.assert_array_equal(explain(trained, grey), expected)
 
 
-def test_large_pictures_do_not_take_forever(brightness, monkeypatch):
+def test_large_pictures_do_not_take_forever(trained, monkeypatch):
     batches = []
-    score = explanation.score_crops
 
-    def count(network, crops, dtype, batch_size):
+    def count(self, crops):
         batches.append(len(crops))
-        return score(network, crops, dtype, batch_size)
+        return brightness_of(crops)
 
-    monkeypatch.setattr(explanation, "score_crops", count)
+    monkeypatch.setattr(CropEmbedder, "score_crops", count)
     picture = np.zeros((600, 900, 3), np.uint8)
     picture[:300, 600:] = 255
-    found = brightness.explain(picture)
+    found = explain(trained, picture)
     is_map(found, (600, 900))
     assert 200 < sum(batches) <= MAX_WINDOWS
-    assert max(batches) <= SETTINGS["batch_size"]
+    assert max(batches) <= trained.batch_size
     assert found[:260, 640:].min() > 0.9
     assert found[340:].max() < 0.1
 
@@ -229,29 +242,29 @@ def test_blending_is_the_weighted_mean_of_the_windows_over_a_pixel():
     assert blended[0, 0] == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize(
-    "change", [{"finetune": "none"}, {"finetune": "none", "backbone": "statistics"}]
-)
-def test_without_a_classifier_there_is_nothing_to_explain(pictures, change):
-    detector = InpaintDetector(**SETTINGS | {"truncate_at": None} | change).fit(*pictures)
-    with pytest.raises(ValueError, match=r"finetune='none'. Fit one with .*='full' or 'head'"):
-        detector.explain(pictures[0][0])
+@pytest.mark.parametrize("embedder", [cnn(), statistics(), cnn(resize=40)])
+def test_without_a_classifier_of_native_crops_there_is_nothing_to_explain(pictures, embedder):
+    if embedder.resize:
+        embedder.set_params(finetune=tuning(epochs=1))
+    fitted = embedder.fit(*pictures)
+    with pytest.raises(ValueError, match=r"finetune='full' or 'head'"):
+        heatmap([fitted], pictures[0][0])
 
 
-def test_precomputed_embeddings_and_unfitted_detectors_explain_nothing(pictures):
-    X = np.random.default_rng(0).normal(size=(20, 3))
-    detector = InpaintDetector("precomputed", n_trials=1).fit(X, np.arange(20) % 2)
-    with pytest.raises(ValueError, match="backbone='precomputed'"):
-        detector.explain(pictures[0][0])
+def test_a_detector_explains_by_its_embedders_once_it_is_fitted(pictures, trained):
     with pytest.raises(NotFittedError):
-        InpaintDetector(**SETTINGS).explain(pictures[0][0])
+        detector().explain(pictures[0][0])
+    embedder = cnn(finetune=tuning(epochs=1))
+    model = detector(embedder, statistics()).fit(*pictures)
+    expected = heatmap(model.embedder_[:1], pictures[0][1])
+    np.testing.assert_array_equal(model.explain(pictures[0][1]), expected)
 
 
 def test_what_is_no_image_is_named(trained, tmp_path):
-    with pytest.raises(ImageError, match=r"gone\.png: no such file"):
-        trained.explain(tmp_path / "gone.png")
+    with pytest.raises(ImageError, match=r"gone\.png"):
+        explain(trained, tmp_path / "gone.png")
     with pytest.raises(ImageError, match="floats"):
-        trained.explain("floats")
+        explain(trained, "floats")
 
 
 @pytest.mark.parametrize(

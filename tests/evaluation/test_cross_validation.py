@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.special import expit, logit
+from sklearn.base import clone
+from tiny_detector import cnn, detector
 
-from cnnsvm import InpaintDetector
+from cnnsvm import InpaintDetector, TunedSVC
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.evaluation import protocol as crossval
 from cnnsvm.evaluation.protocol import (
@@ -16,9 +18,14 @@ from cnnsvm.evaluation.protocol import (
 )
 from cnnsvm.evaluation.runs import RunMismatchError
 
-DETECTOR = InpaintDetector(
-    "squeezenet1_1", weights=None, finetune="none", crop_size=48, n_trials=2, cv=2, random_state=0
-)
+DETECTOR = detector(cnn(), classifier=TunedSVC(n_trials=2, cv=2))
+
+
+def changed(**more):
+    """Clone the detector with other parameters of its classifier."""
+    other = clone(DETECTOR)
+    other.classifier.set_params(**more)
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +84,8 @@ def test_probability_and_prediction_follow_from_the_score(found):
 
 def test_scores_are_those_of_a_detector_fitted_by_hand(found, manifest):
     train, test = outer_folds(manifest, 3, 0)[1]
-    detector = InpaintDetector(**DETECTOR.get_params()).fit(manifest.iloc[train])
-    by_hand = detector.predict_proba(manifest.iloc[test])[:, 1]
+    model = clone(DETECTOR).fit(manifest.iloc[train])
+    by_hand = model.predict_proba(manifest.iloc[test])[:, 1]
     np.testing.assert_allclose(found.predictions["probability"].iloc[test], by_hand, atol=1e-9)
 
 
@@ -105,7 +112,7 @@ def test_an_interrupted_run_goes_on(manifest, found, tmp_path, monkeypatch):
 
 def test_results_of_another_run_are_refused(manifest, tmp_path):
     cross_validate_detector(DETECTOR, manifest, n_splits=2, folder=tmp_path)
-    other = InpaintDetector(**DETECTOR.get_params() | {"kernel": "linear"})
+    other = changed(kernel="linear")
     for change in (
         {"detector": other},
         {"manifest": manifest.iloc[:-3]},
@@ -119,7 +126,8 @@ def test_results_of_another_run_are_refused(manifest, tmp_path):
 
 def test_what_does_not_change_results_may_differ(manifest, tmp_path):
     cross_validate_detector(DETECTOR, manifest, n_splits=2, folder=tmp_path)
-    other = InpaintDetector(**DETECTOR.get_params() | {"n_jobs": 1, "verbose": True})
+    other = changed(verbose=True)
+    other.embedder[0].set_params(n_jobs=1)
     cross_validate_detector(other, manifest, n_splits=2, folder=tmp_path)
 
 
@@ -138,7 +146,7 @@ def test_fewer_sources_than_folds(manifest):
 
 def test_probabilities_are_needed(manifest):
     with pytest.raises(ValueError, match="use calibrate=True"):
-        cross_validate_detector(InpaintDetector(calibrate=False), manifest)
+        cross_validate_detector(changed(calibrate=False), manifest)
 
 
 def test_labels_are_shuffled_within_sources(manifest):
@@ -164,7 +172,7 @@ def test_a_claim_without_results_does_not_bar_the_way(manifest, tmp_path, monkey
         patch.setattr(InpaintDetector, "fit", fail)
         with pytest.raises(ValueError, match="weights are missing"):
             cross_validate_detector(DETECTOR, manifest, n_splits=2, folder=tmp_path)
-    other = InpaintDetector(**DETECTOR.get_params() | {"kernel": "linear"})
+    other = changed(kernel="linear")
     cross_validate_detector(other, manifest, n_splits=2, folder=tmp_path)
 
 
@@ -173,6 +181,5 @@ def test_inner_folds_are_checked_before_anything_is_fitted(manifest, monkeypatch
         raise AssertionError("fitted first")
 
     monkeypatch.setattr(InpaintDetector, "fit", forbidden)
-    detector = InpaintDetector(**DETECTOR.get_params() | {"cv": 9})
     with pytest.raises(ValueError, match=r"8 group\(s\) but 9 folds"):
-        cross_validate_detector(detector, manifest, n_splits=3)
+        cross_validate_detector(changed(cv=9), manifest, n_splits=3)

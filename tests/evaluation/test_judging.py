@@ -2,18 +2,31 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit, logit
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import make_blobs
 
-from cnnsvm import InpaintDetector
+from cnnsvm import InpaintDetector, TunedSVC
+from cnnsvm.detection.reject import Judgement
 from cnnsvm.evaluation.detectors import check_calibrates, check_target, judge_images
 
 NAMES = np.array(["original", "regenerated", "spliced"])
 
 
-def fitted(n_classes, **params):
+class Blobs(TransformerMixin, BaseEstimator):
+    """An embedder of tiny images that hold three numbers."""
+
+    def fit(self, images, y=None):
+        return self
+
+    def transform(self, images):
+        return np.stack([image.reshape(-1)[:12].view(np.float32) for image in images])
+
+
+def fitted(n_classes, calibrate=True, **params):
     X, y = make_blobs(90, n_features=3, centers=n_classes, cluster_std=4.0, random_state=3)
-    settings = {"n_trials": 1, "cv": 2, "random_state": 0} | params
-    return X, InpaintDetector("precomputed", **settings).fit(X, NAMES[y])
+    images = [row.astype(np.float32).view(np.uint8).reshape(2, 2, 3) for row in X]
+    svm = TunedSVC(n_trials=1, cv=2, calibrate=calibrate)
+    return images, InpaintDetector(Blobs(), svm, random_state=0, **params).fit(images, NAMES[y])
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.2, "balanced_accuracy"])
@@ -57,11 +70,15 @@ def test_name_and_prediction_agree_wherever_a_class_has_the_most_of_it():
 
 
 class Sure:
+    """A detector of three classes that is certain of two images."""
+
     classes_ = NAMES
     max_error = None
 
-    def predict_proba(self, images):
-        return np.array([[1.0, 0, 0], [0, 1, 0], [0.4, 0.3, 0.3]])[: len(images)]
+    def judge(self, images):
+        probabilities = np.array([[1.0, 0, 0], [0, 1, 0], [0.4, 0.3, 0.3]])
+        unsure = np.array([False, False, True])
+        return Judgement(probabilities, probabilities, probabilities.argmax(1), unsure)
 
 
 def test_a_certain_verdict_has_a_finite_score():
@@ -70,14 +87,13 @@ def test_a_certain_verdict_has_a_finite_score():
     assert judged["prediction"].tolist() == [0, 1, 1]
     assert judged["named"].tolist() == ["original", "regenerated", "original"]
     assert judged["confidence"].tolist() == [1, 1, 0.4]
+    assert "verdict" not in judged
 
 
-def test_verdicts_need_a_confidence_and_tell_fakes_of_any_kind_from_originals():
+def test_verdicts_tell_fakes_of_any_kind_from_originals():
     detector = Sure()
-    assert "verdict" not in judge_images(detector, [None] * 3)
-    detector.max_error, detector.confidence_ = 0.05, 0.4
-    judged = judge_images(detector, [None] * 3)
-    assert judged["verdict"].tolist() == ["original", "fake", "unsure"]
+    detector.max_error = 0.05
+    assert judge_images(detector, [None] * 3)["verdict"].tolist() == ["original", "fake", "unsure"]
 
 
 def test_verdicts_of_two_classes_are_the_detectors_own():
@@ -85,7 +101,7 @@ def test_verdicts_of_two_classes_are_the_detectors_own():
     said = judge_images(detector, X)["verdict"]
     own = {"original": "original", "regenerated": "fake", "unsure": "unsure"}
     assert said.tolist() == [own[verdict] for verdict in detector.verdict(X)]
-    detector.confidence_ = 0.8
+    detector.rejection_threshold_ = 0.8
     again = judge_images(detector, X)["verdict"]
     assert again.tolist() == [own[verdict] for verdict in detector.verdict(X)]
     assert 0 < (again == "unsure").sum() < len(X)
@@ -93,7 +109,7 @@ def test_verdicts_of_two_classes_are_the_detectors_own():
 
 def test_margins_are_refused():
     _, detector = fitted(2, calibrate=False)
-    with pytest.raises(ValueError, match="calibrate=False gives no probabilities"):
+    with pytest.raises(ValueError, match="calibrate=False"):
         check_calibrates(detector)
 
 

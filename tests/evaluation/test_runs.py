@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from tiny_detector import cnn, detector, statistics
 
-from cnnsvm import InpaintDetector
-from cnnsvm.evaluation.runs import RunDirectory, RunMismatchError, fingerprint_of, settings_of
+from cnnsvm.evaluation.detectors import detector_settings
+from cnnsvm.evaluation.runs import RunDirectory, RunMismatchError, fingerprint_of
 from cnnsvm.io.files import write_text
 
 TABLE = pd.DataFrame({"score": [0.1, 1 / 3, -np.pi], "verdict": ["fake", "unsure", "original"]})
@@ -177,30 +180,36 @@ def test_a_fingerprint_depends_on_model_settings_images_and_facts():
 
 
 def test_settings_are_those_that_results_depend_on():
-    detector = InpaintDetector("squeezenet1_1", weights=None, random_state=0)
-    before = settings_of(detector)
+    model = detector(cnn("squeezenet1_1"))
+    before = detector_settings(model)
     assert len(before) == 32
-    detector.set_params(n_jobs=3, verbose=True, cache_dir="elsewhere")
-    assert settings_of(detector) == before
-    assert settings_of(detector.set_params(n_crops=2)) != before
+    model.set_params(cache_dir="elsewhere", classifier__verbose=True, classifier__storage="here")
+    model.embedder[0].set_params(n_jobs=3, gpu_memory_fraction=0.5, cache_dir="elsewhere")
+    assert detector_settings(model) == before
+    known = {before}
+    for change in ({"classifier__n_trials": 9}, {"n_views": 2}, {"embedder": [statistics()]}):
+        known.add(detector_settings(clone(model).set_params(**change)))
+    model.embedder[0].set_params(n_crops=3)
+    known.add(detector_settings(model))
+    model.set_params(classifier=LogisticRegression())
+    known.add(detector_settings(model))
+    assert len(known) == 6
 
 
 def test_changed_weights_are_other_settings(tmp_path):
     file = tmp_path / "weights.pth"
-    detector = InpaintDetector("squeezenet1_1", weights=str(file))
-    found = []
+    model, found = detector(cnn("squeezenet1_1", weights=str(file))), []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)
-        found.append(settings_of(detector))
+        found.append(detector_settings(model))
     assert found[0] == found[1] != found[2]
 
 
 def test_a_changed_saved_detector_is_other_settings(tmp_path):
     (tmp_path / "model").mkdir()
-    detector = InpaintDetector("statistics", weights=tmp_path / "model")
-    found = []
+    model, found = detector(cnn(), statistics(weights=tmp_path / "model")), []
     for threshold in (0.5, 0.6):
         (tmp_path / "model" / "config.json").write_text(json.dumps({"threshold": threshold}))
-        found.append(settings_of(detector))
+        found.append(detector_settings(model))
     assert found[0] != found[1]

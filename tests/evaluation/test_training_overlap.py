@@ -3,13 +3,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_detector import cnn, detector, statistics, tuning
 
-from cnnsvm import InpaintDetector
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.detection import saved_networks as reuse
-from cnnsvm.detection.pretrained import hash_images, training_hashes
-from cnnsvm.evaluation.preparation import Prepared, leave_out_seen
-from cnnsvm.io.bundle import BundleError
+from cnnsvm.detection.training_overlap import hash_images, training_hashes
+from cnnsvm.evaluation.preparation import Prepared, leave_out_seen, leave_out_seen_by
+from cnnsvm.io.bundle import SHIPPED, BundleError
 
 N_SOURCES = 6
 
@@ -32,27 +31,27 @@ def prepared(tmp_path_factory):
     return Prepared(make_manifest(rows), [], ["an earlier warning"])
 
 
+def noise(seed):
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
+
+
+def fit(*embedders, seed=0):
+    return detector(*embedders).fit(noise(seed), np.arange(8) % 2, groups=np.arange(8) // 2)
+
+
 @pytest.fixture(scope="module")
-def detector():
-    rng = np.random.default_rng(0)
-    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
-    settings = {"augmentation": "geometric", "crop_size": 32, "n_crops": 1, "epochs": 1}
-    fitted = InpaintDetector(
-        "statistics", weights=None, kernel="linear", n_trials=1, cv=2, **settings, random_state=0
-    )
-    return fitted.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
+def model():
+    return fit(statistics(finetune=tuning(epochs=1)))
 
 
 @pytest.fixture
-def trained_on(detector, tmp_path):
+def trained_on(model, tmp_path):
     """Save the detector as one that was trained on some of the pictures."""
 
-    def save(images):
-        if images is None:
-            vars(detector).pop("trained_on_", None)
-        else:
-            detector.trained_on_ = hash_images(images)
-        return detector.save(tmp_path / "model")
+    def save(images, name="model"):
+        model.trained_on_ = hash_images(images)
+        return model.save_pretrained(tmp_path / name)
 
     return save
 
@@ -81,12 +80,6 @@ def test_nothing_left_is_an_error(prepared, trained_on):
         leave_out_seen(prepared, folder)
 
 
-def test_a_detector_that_does_not_say_is_told_of(prepared, trained_on):
-    left = leave_out_seen(prepared, trained_on(None))
-    assert left.manifest.equals(prepared.manifest)
-    assert "does not say what it was trained on" in left.warnings[1]
-
-
 def test_what_is_no_saved_detector_leaves_all_in(prepared, tmp_path):
     for weights in (None, "imagenet", tmp_path / "weights.pt"):
         assert leave_out_seen(prepared, weights) is prepared
@@ -102,7 +95,7 @@ def test_a_changed_bundle_is_an_error(prepared, trained_on):
 
 def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
     folder = trained_on([picture(3)])
-    monkeypatch.setitem(reuse.SHIPPED, "cnnsvm", folder)
+    monkeypatch.setitem(SHIPPED, "cnnsvm", folder)
     left = leave_out_seen(prepared, "cnnsvm")
     assert "source3" not in set(left.manifest["source_id"])
     assert left.warnings[1].startswith("1 of 6 sources look like images that the detector cnnsvm")
@@ -122,47 +115,24 @@ def test_a_class_that_is_gone_is_an_error(prepared, trained_on):
         leave_out_seen(Prepared(apart, [], []), folder, name="others")
 
 
-def test_what_the_first_network_has_seen_is_left_out_a_generation_later(
-    prepared, trained_on, detector, tmp_path
+def test_what_the_first_network_was_trained_on_is_left_out_a_generation_later(
+    prepared, trained_on, tmp_path
 ):
-    rng = np.random.default_rng(1)
-    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
-    second = InpaintDetector(
-        "statistics", weights=trained_on([picture(2)]), finetune="none", crop_size=32, n_crops=1,
-        kernel="linear", n_trials=1, cv=2, random_state=0,
-    )  # fmt: skip
-    second.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
-    untold = leave_out_seen(prepared, second.save(tmp_path / "untold"))
-    again = InpaintDetector.load(tmp_path / "untold").save(tmp_path / "again")
-    for left in (untold, leave_out_seen(prepared, again)):
-        assert "source2" not in set(left.manifest["source_id"])
-        assert "does not say what it was trained on" in left.warnings[1]
-    second.trained_on_ = hash_images([picture(5)])
-    told = leave_out_seen(prepared, second.save(tmp_path / "told"))
-    assert set(told.manifest["source_id"]) == {"source0", "source1", "source3", "source4"}
-    assert len(told.warnings) == 2
-
-
-def test_an_untold_first_network_leaves_what_it_saw_unknown(prepared, trained_on, tmp_path):
-    rng = np.random.default_rng(1)
-    images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
-    folder = trained_on(None)
+    folder = trained_on([picture(2)])
     for generation in range(2):
-        second = InpaintDetector(
-            "statistics", weights=folder, finetune="none", crop_size=32, n_crops=1,
-            kernel="linear", n_trials=1, cv=2, random_state=0,
-        )  # fmt: skip
-        second.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
-        second.trained_on_ = hash_images([picture(generation)])
-        assert not training_hashes(second)[1]
-        folder = second.save(tmp_path / f"generation{generation}")
-        known, is_all = training_hashes(folder)
-        assert not is_all
-        assert len(known) == generation + 1
-        assert not training_hashes(InpaintDetector.load(folder))[1]
+        second = fit(statistics(weights=folder), seed=generation + 1)
+        folder = second.save_pretrained(tmp_path / f"generation{generation}")
+        expected = {*hash_images([picture(2)])}
+        for seed in range(1, generation + 2):
+            expected |= {*hash_images(noise(seed))}
+        assert {*training_hashes(folder)} == expected
     left = leave_out_seen(prepared, folder)
-    assert set(prepared.manifest["source_id"]) - set(left.manifest["source_id"]) == {
-        "source0",
-        "source1",
-    }
-    assert "does not say what it was trained on" in left.warnings[1]
+    assert {"source2"} == {*prepared.manifest["source_id"]} - {*left.manifest["source_id"]}
+
+
+def test_every_embedder_of_a_detector_counts(prepared, trained_on):
+    first, second = trained_on([picture(1)], "first"), trained_on([picture(4)], "second")
+    both = detector(cnn(), statistics(weights=first), statistics(weights=second))
+    left = leave_out_seen_by(prepared, both)
+    gone = {*prepared.manifest["source_id"]} - {*left.manifest["source_id"]}
+    assert gone == {"source1", "source4"}

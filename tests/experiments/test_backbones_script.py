@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from test_cifake_script import load, pack
 
 from cnnsvm import InpaintDetector
-from cnnsvm.features.plain_cnn import PlainCNN
+from cnnsvm.features.backbones.plain_cnn import PlainCNN
 
 N = 40
 
@@ -15,7 +15,7 @@ N = 40
 @pytest.fixture(scope="module")
 def script():
     module = load("backbones")
-    module.DETECTOR = module.DETECTOR | {"batch_size": 16}
+    module.EMBEDDER = module.EMBEDDER | {"batch_size": 16}
     module.ABLATED = "plain_cnn"
     return module
 
@@ -27,7 +27,7 @@ def run(script, tmp_path_factory):
     torch.manual_seed(0)
     save_file(PlainCNN().state_dict(), folder / "plain.safetensors")
     arguments = ["--train", str(train), "--out", str(folder / "out"), "--held-out", "20"]
-    arguments += ["--epochs", "2", "--backbones", "plain_cnn", "--nystroem", "20"]
+    arguments += ["--epochs", "2", "--backbones", "plain_cnn", "--landmarks", "20"]
     arguments += ["--weights", f"plain_cnn={folder / 'plain.safetensors'}", "--device", "cpu"]
     arguments += ["--objects", "plain_cnn"]
     assert script.main(arguments) == 0

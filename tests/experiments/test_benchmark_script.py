@@ -27,15 +27,18 @@ def script():
     """The script, its designs as small as they may be."""
     module = load_script()
     module.N_RESAMPLES = 50
-    module.SHARED |= {"n_trials": 1, "cv": 2}
-    module.NAIVE["size"] = 32
-    module.SEED |= {"size": 32, "epochs": 1}
-    small = {"crop_size": 32, "n_crops": 1}
-    for table in (module.DESIGNS, module.ABLATION):
-        for kind, params, _ in table.values():
-            if kind == "InpaintDetector":
-                params |= small | ({"n_views": 1} if params["n_views"] else {})
-                params |= {"epochs": 1} if "epochs" in params else {}
+    module.SEARCH |= {"n_trials": 1, "cv": 2}
+    module.CROPS |= {"crop_size": 32, "n_crops": 1}
+    module.TUNING |= {"epochs": 1}
+    module.N_VIEWS = 1
+    made = module.make_embedders
+
+    def smaller(name, args):
+        size = {"size": 32, "epochs": 1} if name == "seed" else {"size": 32}
+        found = made(name, args)
+        return [e.set_params(**size) if "size" in e.get_params() else e for e in found]
+
+    module.make_embedders = smaller
     return module
 
 
@@ -84,14 +87,12 @@ def test_the_report_is_that_of_the_predictions(run):
 
 
 def test_run_again_it_fits_nothing(run, script, monkeypatch, capsys):
-    from baselines.designs import ResizedSVM, SeedDesign
     from cnnsvm import InpaintDetector
 
     def forbidden(*args, **kwargs):
         raise AssertionError("done again")
 
-    for kind in (InpaintDetector, ResizedSVM, SeedDesign):
-        monkeypatch.setattr(kind, "fit", forbidden)
+    monkeypatch.setattr(InpaintDetector, "fit", forbidden)
     arguments, out = run
     before = (out / "benchmark-predictions.csv").read_text()
     assert script.main([*arguments, "--codec", "png", "jpeg:75"]) == 0
@@ -105,9 +106,9 @@ def test_the_ablation_takes_up_the_full_detector(run, script, monkeypatch, capsy
 
     fits, fit = [], InpaintDetector.fit
 
-    def watch(self, X, y=None, groups=None):
+    def watch(self, *args, **kwargs):
         fits.append(self.get_params())
-        return fit(self, X, y, groups)
+        return fit(self, *args, **kwargs)
 
     monkeypatch.setattr(InpaintDetector, "fit", watch)
     arguments, out = run
@@ -120,34 +121,52 @@ def test_the_ablation_takes_up_the_full_detector(run, script, monkeypatch, capsy
     assert "no-statistics - detector" in capsys.readouterr().out
 
 
+def parts_of(design):
+    """List (kind of embedder, parameter, value) of a design, and its views."""
+    found = {("views", design.n_views)}
+    for embedder in design.embedder:
+        params = embedder.get_params()
+        kind = type(embedder).__name__
+        found.add((kind, "there"))
+        found |= {(kind, k, str(v)) for k, v in params.items() if not hasattr(v, "get_params")}
+    return found
+
+
 def test_each_ablation_changes_what_its_name_says():
     script = load_script()
-    full = script.DESIGNS["detector"][1]
-    assert script.ABLATION["detector"][1] == full
-    assert script.ABLATION["nothing-learnt"][1] == script.DESIGNS["statistics"][1]
-    apart = {
-        "no-cnn": {"backbone", "statistics", "learning_rate"},
-        # views of what is not degraded would be copies
-        "no-degradations": {"augmentation", "n_views"},
+    designs = script.make_designs(script.parse_arguments(["--ablation"]))
+    plain = script.make_designs(script.parse_arguments([]))
+    full = parts_of(designs["detector"])
+    assert parts_of(plain["detector"]) == full
+    assert parts_of(designs["nothing-learnt"]) == parts_of(plain["statistics"])
+    gone = {"no-cnn": "CNNEmbedder", "no-statistics": "ResidualStatistics"}
+    for name, kind in gone.items():
+        rest = {entry for entry in full if entry[0] != kind}
+        assert parts_of(designs[name]) == rest, name
+    changed = {
+        "no-filter-bank": {("CNNEmbedder", "preprocessing")},
+        "no-residuals": {("CNNEmbedder", "preprocessing")},
+        "native-stem": {("CNNEmbedder", "stem")},
+        "whole-network": {("CNNEmbedder", "truncate_at")},
+        "mean-pooling": {("CNNEmbedder", "pooling"), ("ResidualStatistics", "pooling")},
+        "no-views": {("views",)},
+        "no-degradations": {  # views of what is not degraded would be copies
+            ("views",),
+            ("CNNEmbedder", "finetune__augmentation"),
+            ("ResidualStatistics", "finetune__augmentation"),
+        },
     }
-    for name, (_, params, _) in script.ABLATION.items():
-        if name not in ("detector", "nothing-learnt"):
-            changed = {key for key in full | params if full.get(key) != params.get(key)}
-            assert changed == apart[name] if name in apart else len(changed) == 1, name
-    assert not script.ABLATION["no-statistics"][1]["statistics"]
+    for name, parameters in changed.items():
+        assert {entry[:-1] for entry in parts_of(designs[name]) ^ full} == parameters, name
 
 
 def test_the_designs_as_written_are_valid():
-    from cnnsvm.detection.checks import check_detector_params
-
     script = load_script()
     for table in ([], ["--ablation"]):
-        designs = script.make_designs(script.parse_arguments(table))
-        for name, design in designs.items():
-            if hasattr(design, "augmentation"):
-                check_detector_params(design.get_params())
-            assert design.threshold == script.SHARED["threshold"], name
-    naive = script.make_designs(script.parse_arguments([]))["naive"]
+        for design in script.make_designs(script.parse_arguments(table)).values():
+            design.check_params()
+            assert design.threshold == script.THRESHOLD
+    (naive,) = script.make_designs(script.parse_arguments([]))["naive"].embedder
     assert (naive.size, naive.weights) == (224, "imagenet")
 
 

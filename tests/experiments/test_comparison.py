@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
+from tiny_detector import detector, statistics
 
 from baselines.comparison import (
     ALL,
@@ -13,18 +14,17 @@ from baselines.comparison import (
     paired_differences,
     summarise_designs,
 )
-from baselines.designs import ResizedSVM, SeedDesign
-from cnnsvm import InpaintDetector
+from baselines.designs import SeedEmbedder, SquareEmbedder
+from cnnsvm import ResidualStatistics
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.evaluation.bootstrap import paired_difference
 from cnnsvm.evaluation.protocol import cross_validate_detector
 from cnnsvm.evaluation.runs import RunMismatchError
 
-QUICK = {"n_trials": 1, "cv": 2, "random_state": 0}
 DESIGNS = {
-    "naive": ResizedSVM("squeezenet1_1", weights=None, size=64, **QUICK),
-    "seed": SeedDesign(size=32, epochs=1, **QUICK),
-    "statistics": InpaintDetector("statistics", finetune="none", crop_size=48, **QUICK),
+    "naive": detector(SquareEmbedder("squeezenet1_1", weights=None, size=64)),
+    "seed": detector(SeedEmbedder(size=32, epochs=1)),
+    "statistics": detector(statistics()),
 }
 OPTIONS = {"n_splits": 3, "n_resamples": 50}
 
@@ -183,12 +183,12 @@ def test_an_interrupted_comparison_goes_on(manifest, watched, tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(InpaintDetector, "fit", interrupted)
+        patch.setattr(ResidualStatistics, "fit", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compare_designs(DESIGNS, manifest, folder=tmp_path, **OPTIONS)
     assert (tmp_path / "seed" / "fold_2" / "fold.json").is_file()
     with monkeypatch.context() as patch:
-        for kind in (ResizedSVM, SeedDesign):
+        for kind in (SquareEmbedder, SeedEmbedder):
             patch.setattr(kind, "fit", interrupted)
         resumed = compare_designs(DESIGNS, manifest, folder=tmp_path, **OPTIONS)
     columns = ["design", "path", "fold", "prediction"]
@@ -196,7 +196,7 @@ def test_an_interrupted_comparison_goes_on(manifest, watched, tmp_path, monkeypa
     pd.testing.assert_frame_equal(resumed.predictions[columns], expected[columns])
     np.testing.assert_allclose(resumed.predictions["score"], expected["score"], atol=1e-9)
     assert len(resumed.folds) == 9
-    changed = {"seed": SeedDesign(size=32, epochs=2, **QUICK)}
+    changed = {"seed": detector(SeedEmbedder(size=32, epochs=2))}
     with pytest.raises(RunMismatchError, match="Choose another output folder"):
         compare_designs(changed, manifest, folder=tmp_path, **OPTIONS)
 

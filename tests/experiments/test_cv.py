@@ -13,7 +13,7 @@ METRICS = {
     *("roc_auc", "pr_auc", "mcc", "brier", "ece"),
 }
 QUICK = [
-    *("--finetune", "none", "--crop-size", "48", "--crops", "2"),
+    *("--finetune", "none", "--crop-size", "48", "--n-crops", "2"),
     *("--trials", "2", "--inner-folds", "2", "--folds", "2"),
 ]
 
@@ -98,11 +98,11 @@ def test_other_settings_are_not_mixed_in(run, cv, capsys):
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "nowhere: no such file or folder"),
-        (["--backbone", "resnet19"], "backbone must be one of"),
+        (["--backbone", "resnet19"], "'resnet19' is not known"),
         (["--device", "cuda:77"], "torch sees"),
         (["--generate", "magic"], "opencv-telea"),
         (["--weights", "gone.pth"], "gone.pth"),
-        (["--threshold", "often"], "threshold must be"),
+        (["--threshold", "often"], "'threshold'"),
     ],
 )
 def test_mistakes_are_one_message(cv, photos, tmp_path, capsys, arguments, message):

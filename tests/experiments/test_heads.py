@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from cifake_study.heads import (
     compare_heads,
@@ -14,8 +13,7 @@ from cifake_study.heads import (
     peak_memory,
     svm_head,
 )
-from cnnsvm import InpaintDetector
-from cnnsvm.features.backbones import build_backbone
+from cnnsvm import TunedSVC
 
 DIM = 6
 
@@ -43,24 +41,24 @@ def frame_of(labels):
     )
 
 
-class Fitted:
-    """A detector whose network's own layer is a plane, which cannot follow the ring."""
+def embedder(fake_score, **more):
+    """What stands for a fitted embedder: a layer that judges its mean embeddings."""
+    network = SimpleNamespace(fake_score=fake_score)
+    own = {"network_": network, "pooling": "mean", "output": "embedding", "embedding_dim_": DIM}
+    return SimpleNamespace(**own | {"backbone": "plain_cnn"} | more)
 
-    pooling, nystroem, fusion = "mean", None, "embeddings"
 
-    def __init__(self, svm):
-        self.svm_ = svm
-        weight = torch.ones(DIM, 1)
-        network = {"fake_scores": lambda _, e: e @ weight, "ensemble": ()}
-        self.network_ = type("Network", (), network)()
+def plane(embeddings):
+    """A layer that cannot follow the ring."""
+    return embeddings.sum(dim=1)
 
 
 @pytest.fixture(scope="module")
 def heads():
     fitted, (judged, truth, _) = rows(300, 0), rows(200, 1)
     frame = frame_of(truth)
-    detector = InpaintDetector("precomputed", n_trials=3, random_state=0).fit(*fitted)
-    model = Fitted(detector.svm_)
+    svm = TunedSVC(n_trials=3, random_state=0).fit(*fitted)
+    model = SimpleNamespace(embedder_=[embedder(plane)], classifier_=svm)
     subset, params = fit_subset_head(fitted, judged, frame, 60, n_trials=3)
     return {
         "own": network_head(model, judged, frame),
@@ -106,8 +104,7 @@ def test_heads_are_compared_with_the_last(heads):
 
 
 def test_another_pooling_has_no_layer_of_its_own(heads):
-    model = Fitted(None)
-    model.pooling = "mean_std"
+    model = SimpleNamespace(embedder_=[embedder(plane, pooling="mean_std")])
     with pytest.raises(ValueError, match="pooling='mean_std'"):
         network_head(model, np.zeros((2, DIM), np.float32), frame_of(np.array([0, 1])))
 
@@ -116,48 +113,28 @@ def test_memory_is_in_bytes():
     assert 2**26 < peak_memory() < 2**37  # more than 64 MB, less than 128 GB
 
 
-def test_each_network_of_an_ensemble_judges_alone_and_all_together():
-    network, member = (build_backbone("plain_cnn", random_state=s).eval() for s in (0, 1))
-    for part in (network, member):
-        part.classifier = torch.nn.Linear(256, 2)
-    member.description = {"params": {"backbone": "plain_cnn"}}
-    network.ensemble.append(member)
-    own = {"network_": network, "pooling": "mean", "backbone": "plain_cnn"}
-    detector = SimpleNamespace(**own, fusion="embeddings")
-    embeddings = np.random.default_rng(0).normal(size=(8, 512)).astype(np.float32)
-    frame = frame_of(np.arange(8) % 2)
-    parts = network_heads(detector, embeddings, frame)
-    together = network_head(detector, embeddings, frame)
-    assert [part.name for part in parts] == ["plain_cnn alone, its own layer"] * 2
+@pytest.mark.parametrize("output", ["embedding", "scores"])
+def test_each_of_several_networks_judges_alone_and_all_together(output):
+    parts = [
+        embedder(lambda rows, k=k: rows[:, k], output=output, backbone=f"net{k}") for k in (0, 1)
+    ]
+    rng = np.random.default_rng(0)
+    n_columns = 2 if output == "scores" else 2 * DIM
+    embeddings = rng.normal(size=(8, n_columns)).astype(np.float32)
+    expected = embeddings if output == "scores" else embeddings[:, [0, DIM + 1]]
+    model, frame = SimpleNamespace(embedder_=parts), frame_of(np.arange(8) % 2)
+    alone, together = (
+        network_heads(model, embeddings, frame),
+        network_head(model, embeddings, frame),
+    )
+    assert [head.name for head in alone] == [f"net{k} alone, its own layer" for k in (0, 1)]
     assert together.name == "networks' own layers, averaged"
-    scores = np.stack([part.predictions["score"] for part in parts])
-    np.testing.assert_allclose(together.predictions["score"], scores.mean(axis=0), atol=1e-6)
-    assert np.abs(scores[0] - scores[1]).max() > 0.01
+    for k, head in enumerate(alone):
+        np.testing.assert_allclose(head.predictions["score"], expected[:, k], rtol=1e-6)
+    np.testing.assert_allclose(together.predictions["score"], expected.mean(axis=1), rtol=1e-5)
 
 
-def test_a_network_without_an_ensemble_is_judged_once(heads):
+def test_a_single_network_is_judged_once():
     embeddings, truth, _ = rows(20, 1)
-    assert network_heads(Fitted(None), embeddings, frame_of(truth)) == []
-
-
-def test_scores_instead_of_embeddings_are_judged_alike():
-    networks = [build_backbone("plain_cnn", random_state=seed).eval() for seed in range(3)]
-    for network in networks:
-        network.classifier = torch.nn.Linear(256, 2)
-        network.description = {"params": {"backbone": "plain_cnn"}}
-    first, second, third = networks
-    second.ensemble.append(third)  # an ensemble in an ensemble
-    first.ensemble.append(second)
-    embeddings = torch.randn(8, 768, generator=torch.Generator().manual_seed(0))
-    seen = {"embeddings": embeddings, "scores": first.class_scores(embeddings).detach()}
-    own = {"network_": first, "pooling": "mean", "backbone": "plain_cnn"}
-    frame = frame_of(np.arange(8) % 2)
-    found = {}
-    for fusion, said in seen.items():
-        detector = SimpleNamespace(**own, fusion=fusion)
-        heads = [*network_heads(detector, said.numpy(), frame)]
-        heads.append(network_head(detector, said.numpy(), frame))
-        found[fusion] = np.stack([head.predictions["score"] for head in heads])
-    assert seen["scores"].shape == (8, 3)
-    assert found["scores"].shape == (3, 8)  # two networks, and both together
-    np.testing.assert_allclose(found["scores"], found["embeddings"], atol=1e-5)
+    model = SimpleNamespace(embedder_=[embedder(plane)])
+    assert network_heads(model, embeddings, frame_of(truth)) == []

@@ -1,26 +1,23 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
+from tiny_detector import cnn, detector
 
 from cifake_study.holdout import draw_groups, evaluate_held_out, hold_out
-from cnnsvm import InpaintDetector
+from cnnsvm import FineTuning, InpaintDetector, TunedSVC
 from cnnsvm.evaluation.runs import RunMismatchError
 
-QUICK = {
-    "backbone": "plain_cnn",
-    "weights": None,
-    "preprocessing": "imagenet",
-    "augmentation": "none",
-    "crop_size": 32,
-    "n_crops": 1,
-    "pooling": "mean",
-    "epochs": 2,
-    "batch_size": 16,
-    "n_trials": 2,
-    "device": "cpu",
-    "precision": "float32",
-    "random_state": 0,
-}
+DETECTOR = detector(
+    cnn(
+        "plain_cnn",
+        preprocessing="imagenet",
+        finetune=FineTuning(augmentation="none", epochs=2),
+        n_crops=1,
+        pooling="mean",
+    ),
+    classifier=TunedSVC(n_trials=2),
+)
 
 
 def pictures(n=60):
@@ -72,9 +69,7 @@ def run(tmp_path_factory):
     images, manifest = pictures()
     folder = tmp_path_factory.mktemp("run")
     split = (np.arange(40), np.arange(40, 60))
-    found, model = evaluate_held_out(
-        InpaintDetector(**QUICK), manifest, *split, images=images, folder=folder
-    )
+    found, model = evaluate_held_out(DETECTOR, manifest, *split, images=images, folder=folder)
     return images, manifest, split, folder, found, model
 
 
@@ -91,9 +86,7 @@ def test_only_the_held_out_part_is_judged(run):
 def test_a_second_call_fits_nothing(run, monkeypatch):
     images, manifest, split, folder, found, _ = run
     monkeypatch.setattr(InpaintDetector, "fit", lambda *_: pytest.fail("fitted again"))
-    again, _ = evaluate_held_out(
-        InpaintDetector(**QUICK), manifest, *split, images=images, folder=folder
-    )
+    again, _ = evaluate_held_out(DETECTOR, manifest, *split, images=images, folder=folder)
     pd.testing.assert_frame_equal(again.predictions, found.predictions)
     assert again.folds[0]["seconds"] == found.folds[0]["seconds"]  # of the fit, not of loading
 
@@ -101,25 +94,22 @@ def test_a_second_call_fits_nothing(run, monkeypatch):
 def test_a_time_that_is_not_known_is_not_made_up(run):
     images, manifest, split, folder, *_ = run
     (folder / "seconds.json").unlink()
-    again, _ = evaluate_held_out(
-        InpaintDetector(**QUICK), manifest, *split, images=images, folder=folder
-    )
+    again, _ = evaluate_held_out(DETECTOR, manifest, *split, images=images, folder=folder)
     assert np.isnan(again.folds[0]["seconds"])
 
 
 def test_other_settings_are_not_mixed_in(run):
     images, manifest, split, folder, *_ = run
-    other = InpaintDetector(**QUICK | {"epochs": 3})
-    with pytest.raises(RunMismatchError, match="another detector"):
+    other = clone(DETECTOR)
+    other.embedder[0].finetune.epochs = 3
+    with pytest.raises(RunMismatchError, match="Choose another"):
         evaluate_held_out(other, manifest, *split, images=images, folder=folder)
     split = (split[0][:-2], split[1])
     with pytest.raises(RunMismatchError, match="other data"):
-        evaluate_held_out(InpaintDetector(**QUICK), manifest, *split, images=images, folder=folder)
+        evaluate_held_out(DETECTOR, manifest, *split, images=images, folder=folder)
 
 
 def test_a_source_on_both_sides_is_refused():
     images, manifest = pictures()
     with pytest.raises(ValueError, match=r"1 source.* such as 's19'"):
-        evaluate_held_out(
-            InpaintDetector(**QUICK), manifest, np.arange(39), np.arange(39, 60), images=images
-        )
+        evaluate_held_out(DETECTOR, manifest, np.arange(39), np.arange(39, 60), images=images)

@@ -1,17 +1,19 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_detector
 from PIL import Image
 from scipy.special import expit, logit
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from cnnsvm import InpaintDetector
+from cnnsvm import InpaintDetector, TunedSVC
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
+from cnnsvm.detection.pretrained import fingerprint
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics, paired_difference
 from cnnsvm.evaluation.corruptions import DEGRADATIONS, degrade
-from cnnsvm.evaluation.detectors import identity_of
 from cnnsvm.evaluation.metrics import expected_calibration_error
 from cnnsvm.evaluation.protocol import outer_folds
 from cnnsvm.evaluation.runs import RunMismatchError
@@ -28,27 +30,24 @@ JUDGED = []
 
 
 class TextureDetector(InpaintDetector):
-    """A detector whose network is a handful of statistics; it notes what it judges."""
-
-    def fit(self, X, y=None, groups=None):
-        return super().fit(self._describe(X), y, groups)
+    """A detector of a handful of statistics; it notes what it judges."""
 
     def transform(self, X):
         JUDGED.append(len(X))
-        return self._describe(X)
-
-    def _describe(self, X):
-        rows = []
-        for image in map(load_image, X):
-            steps = np.abs(np.diff(image.astype(float), axis=1)).mean(axis=2)
-            halves = np.array_split(steps, 2, axis=1)
-            rows.append([image.mean(), *(half.mean() for half in halves), steps.std()])
-        return np.array(rows)
+        return super().transform(X)
 
 
 DETECTOR = TextureDetector(
-    "precomputed", n_trials=2, cv=2, threshold="balanced_accuracy", random_state=0
+    tiny_detector.statistics(n_crops=1),
+    TunedSVC(n_trials=2, cv=2),
+    threshold="balanced_accuracy",
+    random_state=0,
 )
+
+
+def changed(**more):
+    """Clone the detector with other parameters, also nested ones of its classifier."""
+    return clone(DETECTOR).set_params(**more)
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +78,7 @@ def predictions(detector, manifest):
 
 
 def fitted(detector, manifest, y=None):
-    model = TextureDetector(**detector.get_params())
+    model = clone(detector)
     y = manifest["label"] if y is None else y
     return model.fit(manifest["path"].tolist(), y.to_numpy(), groups=manifest["source_id"])
 
@@ -208,8 +207,11 @@ def test_an_interrupted_run_goes_on(detector, manifest, predictions, tmp_path, m
 
 def test_a_loaded_detector_goes_on_where_the_fitted_one_was(detector, manifest, tmp_path):
     first = measure_robustness(detector, manifest, ["clean"], folder=tmp_path / "run")
-    loaded = TextureDetector.load(detector.save(tmp_path / "model"))
-    loaded.set_params(n_jobs=1, cache_dir=tmp_path)
+    loaded = TextureDetector.from_pretrained(
+        detector.save_pretrained(tmp_path / "model", half=False)
+    )
+    loaded.set_params(cache_dir=tmp_path)
+    loaded.embedder_[0].set_params(n_jobs=1)
     again = measure_robustness(loaded, manifest, ["clean"], folder=tmp_path / "run")
     assert len(JUDGED) == 1
     pd.testing.assert_frame_equal(again, first)
@@ -218,14 +220,14 @@ def test_a_loaded_detector_goes_on_where_the_fitted_one_was(detector, manifest, 
 def test_results_of_another_run_are_refused(detector, manifest, tmp_path):
     measure_robustness(detector, manifest, ["clean"], folder=tmp_path)
     n_judged = len(JUDGED)
-    changed = manifest.copy()
-    changed.loc[5, "sha256"] = "0" * 64
+    other = manifest.copy()
+    other.loc[5, "sha256"] = "0" * 64
     moved = fitted(DETECTOR, manifest)
     moved.threshold_ = 0.9
     for change in (
         {"detector": moved},
-        {"detector": fitted(TextureDetector("precomputed", n_trials=1, cv=2), manifest)},
-        {"manifest": changed},
+        {"detector": fitted(changed(classifier__n_trials=1), manifest)},
+        {"manifest": other},
         {"manifest": manifest.iloc[:-3]},
         {"random_state": 1},
     ):
@@ -236,16 +238,16 @@ def test_results_of_another_run_are_refused(detector, manifest, tmp_path):
 
 
 def test_the_network_is_part_of_what_a_detector_is(pictures):
-    images, y, groups = pictures
-    options = {"weights": None, "finetune": "none", "crop_size": 48, "n_trials": 1, "cv": 2}
-    model = InpaintDetector("squeezenet1_1", **options, random_state=0).fit(images, y, groups)
-    before = identity_of(model)
-    assert identity_of(model.set_params(device="cpu", n_jobs=0)) == before
-    assert identity_of(model.set_params(n_crops=2)) != before
-    model.set_params(n_crops=4)
-    weight = next(model.network_.parameters())
-    weight.data[0] += 1e-3
-    assert identity_of(model) != before
+    model = tiny_detector.detector(tiny_detector.cnn()).fit(*pictures)
+    before = fingerprint(model)
+    model.embedder_[0].set_params(device="auto", n_jobs=2, precision="auto")
+    assert fingerprint(model) == before
+    model.embedder_[0].set_params(n_crops=3)
+    assert fingerprint(model) != before
+    model.embedder_[0].set_params(n_crops=2)
+    assert fingerprint(model) == before
+    next(model.embedder_[0].network_.parameters()).data[0] += 1e-3
+    assert fingerprint(model) != before
 
 
 @pytest.mark.parametrize(
@@ -266,11 +268,11 @@ def test_what_cannot_be_measured_is_refused(detector, manifest, change, error, m
 
 
 def test_probabilities_are_needed(manifest, monkeypatch):
-    margins = TextureDetector("precomputed", n_trials=1, cv=2, calibrate=False)
-    with pytest.raises(ValueError, match="use calibrate=True"):
+    margins = changed(classifier__calibrate=False, threshold=0.5)
+    with pytest.raises(ValueError, match="calibrate=True"):
         measure_robustness(fitted(margins, manifest), manifest)
     forbid_fitting(monkeypatch)
-    with pytest.raises(ValueError, match="use calibrate=True"):
+    with pytest.raises(ValueError, match="calibrate=True"):
         measure_by_folds(margins, manifest)
 
 
@@ -308,7 +310,7 @@ def test_fitted_folds_are_taken_up_again(by_folds, manifest, tmp_path, monkeypat
     assert len(JUDGED) == 3 * len(SOME)
     pd.testing.assert_frame_equal(resumed, by_folds)
     assert not list(tmp_path.rglob("cache"))
-    other = TextureDetector(**DETECTOR.get_params() | {"n_jobs": 1})
+    other = changed(cache_dir=tmp_path / "other")
     measure_by_folds(other, manifest, SOME, n_splits=3, folder=tmp_path)
     assert len(fits) == 1
 
@@ -317,7 +319,7 @@ def test_folds_of_another_run_are_refused(manifest, tmp_path, monkeypatch):
     measure_by_folds(DETECTOR, manifest, ["clean"], n_splits=2, folder=tmp_path)
     forbid_fitting(monkeypatch)
     for change in (
-        {"detector": TextureDetector(**DETECTOR.get_params() | {"kernel": "linear"})},
+        {"detector": changed(classifier__kernel="linear")},
         {"manifest": manifest.iloc[:-3]},
         {"n_splits": 3},
         {"random_state": 1},
@@ -352,7 +354,7 @@ def test_a_target_must_tell_originals_from_fakes(manifest, monkeypatch, target, 
 
 def test_inner_folds_are_checked_before_anything_is_fitted(manifest, monkeypatch):
     forbid_fitting(monkeypatch)
-    greedy = TextureDetector(**DETECTOR.get_params() | {"cv": 9})
+    greedy = changed(classifier__cv=9)
     with pytest.raises(ValueError, match=r"8 group\(s\) but 9 folds"):
         measure_by_folds(greedy, manifest, n_splits=3)
 

@@ -10,21 +10,12 @@ from PIL import Image
 from cnnsvm import InpaintDetector
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import read_manifest
-from cnnsvm.detection.pretrained import find_training_images
+from cnnsvm.detection.training_overlap import find_training_images
 from cnnsvm.features import branch
 
 ROOT = Path(__file__).parents[2]
-TINY = {
-    "crop_size": 48,
-    "n_crops": 2,
-    "n_views": 2,
-    "pairs_per_source": 1,
-    "epochs": 2,
-    "patience": 2,
-    "batch_size": 8,
-    "n_trials": 1,
-    "max_error": 0.4,
-}
+TUNING = {"pairs_per_source": 1, "epochs": 2, "patience": 2, "learning_rate": 1e-3}
+EMBEDDER = {"crop_size": 48, "n_crops": 2, "pooling": "mean_std_top", "batch_size": 8}
 N_SOURCES = 9
 NAMES = ("opencv-telea", "self-blend")
 
@@ -42,7 +33,9 @@ def script():
     spec = importlib.util.spec_from_file_location("train_bundle_script", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.DETECTOR = module.DETECTOR | TINY
+    module.TUNING = TUNING | {"augmentation": "robust"}
+    module.EMBEDDER, module.N_VIEWS, module.MAX_ERROR = EMBEDDER, 2, 0.4
+    module.CLASSIFIER = {"kernel": "linear", "n_trials": 1}
     module.ENGINES = NAMES
     return module
 
@@ -72,11 +65,11 @@ def run(script, photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(run):
-    return InpaintDetector.load(run[1] / "weights").set_params(precision="float32")
+    return InpaintDetector.from_pretrained(run[1] / "weights")
 
 
 def test_the_weights_load_and_judge(run, loaded, photos):
-    again = InpaintDetector.from_pretrained(run[1] / "weights").set_params(precision="float32")
+    again = InpaintDetector.from_pretrained(run[1] / "weights")
     assert loaded.classes_.tolist() == ["original", "spliced"]
     files = sorted(photos.glob("*.jpg"))
     proba = loaded.predict_proba(files)
@@ -126,7 +119,7 @@ def test_a_second_run_makes_and_trains_nothing_again(run, script, monkeypatch):
         (branch, "train_branch"),
         (branch, "residual_statistics"),
         ("cnnsvm.features.finetuning", "train_branch"),
-        ("cnnsvm.features.cache", "embed_crops"),
+        ("cnnsvm.features.embedder", "embed_crops"),
         ("cnnsvm.generation.engines.Engine", "repaint_all"),
         ("decoders.reduction", "reduce"),
         ("cnnsvm.svm.inner_cv.InnerCV", "fold_auc"),

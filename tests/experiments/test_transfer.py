@@ -10,6 +10,7 @@ from engine_records import (
     JUDGED,
     N_SOURCES,
     TextureDetector,
+    changed,
     detector_of,
     write_records,
 )
@@ -57,7 +58,7 @@ def facts_of(manifest, paths):
 
 
 def fitted_by_hand(manifest, target="variant"):
-    model = TextureDetector(**DETECTOR.get_params())
+    model = changed()
     labels = manifest[target].to_numpy()
     return model.fit(manifest["path"].tolist(), labels, groups=manifest["source_id"])
 
@@ -108,7 +109,7 @@ def test_scores_are_those_of_a_detector_fitted_by_hand(judged, manifest):
 
 def test_two_classes_keep_their_threshold(manifest):
     options = {**OPTIONS, "target": "label", "families": {"b:*": "b", "[ac]": "other"}}
-    detector = TextureDetector(**DETECTOR.get_params() | {"threshold": 0.95})
+    detector = changed(threshold=0.95)
     judged = measure_transfer(detector, manifest, **options)
     assert {tuple(sorted(set(labels))) for _, labels, _ in FITTED} == {(0, 1)}
     assert len(FITTED) == 3
@@ -208,7 +209,7 @@ def test_the_folder_of_another_run_is_refused(manifest, tmp_path):
     measure_transfer(DETECTOR, manifest, folder=tmp_path, **OPTIONS)
     n_fitted = len(FITTED)
     for change in (
-        {"detector": TextureDetector(**DETECTOR.get_params() | {"kernel": "linear"})},
+        {"detector": changed(classifier__kernel="linear")},
         {"manifest": manifest.iloc[:-9]},
         {"families": {"b:*": "b"}},
         {"target": "label"},
@@ -229,8 +230,8 @@ def test_the_folder_of_another_run_is_refused(manifest, tmp_path):
         ({"target": "path"}, "all originals"),
         ({"rounds": 4}, "between 1 and the 3 folds"),
         ({"n_splits": 13}, "13 folds"),
-        ({"detector": TextureDetector("precomputed", calibrate=False)}, "calibrate=True"),
-        ({"detector": TextureDetector("precomputed", cv=9)}, r"8 group\(s\) but 9 folds"),
+        ({"detector": changed(classifier__calibrate=False)}, "calibrate=True"),
+        ({"detector": changed(classifier__cv=9)}, r"8 group\(s\) but 9 folds"),
         ({"externals": {" ": None}}, "needs a name"),
     ],
 )

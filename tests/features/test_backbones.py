@@ -6,11 +6,11 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cnnsvm.features.backbones import BACKBONES, build_backbone, embedding_dim
-from cnnsvm.features.plain_cnn import PLAIN_CNN, PLAIN_CNN_7
+from cnnsvm.features.backbones import WeightsError, build_backbone, embedding_dim
+from cnnsvm.features.backbones.plain_cnn import PLAIN_CNN, PLAIN_CNN_7
+from cnnsvm.features.backbones.torchvision_source import BACKBONES
 from cnnsvm.features.preprocessing import PREPROCESSING, as_preprocessing
 from cnnsvm.features.residuals import FILTERS, high_pass
-from cnnsvm.features.weights import WeightsError
 
 DIMS = {
     **{"vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512},
@@ -77,31 +77,23 @@ def test_weights_without_a_classifier_will_do(tmp_path):
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(WeightsError, match=r"do not fit resnet18: \d+ parameter\(s\) missing"):
+    with pytest.raises(WeightsError, match=r"resnet18: \d+ parameter\(s\) missing"):
         build_backbone("resnet18", tmp_path / "w.pth")
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_damaged_weights_file_is_named(tmp_path, suffix):
-    file = tmp_path / f"broken{suffix}"
-    file.write_bytes(b"not weights at all" * 10)
-    with pytest.raises(WeightsError, match="broken"):
-        build_backbone("resnet18", file)
+class Evil:
+    def __reduce__(self):
+        return (print, ("ran",))
 
 
-def test_a_weights_file_that_runs_code_is_refused(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("ran",))
-
+def test_files_that_are_no_weights_are_named_and_run_nothing(tmp_path, capsys):
+    for suffix in (".safetensors", ".pth"):
+        (tmp_path / f"broken{suffix}").write_bytes(b"not weights at all" * 10)
     torch.save(Evil(), tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match="evil"):
-        build_backbone("resnet18", tmp_path / "evil.pth")
-
-
-def test_a_missing_weights_file_is_named():
-    with pytest.raises(WeightsError, match=r"nowhere\.pth'?: no such file"):
-        build_backbone("resnet18", "nowhere.pth")
+    for name in ("broken.safetensors", "broken.pth", "evil.pth", "nowhere.pth"):
+        with pytest.raises(WeightsError, match=name):
+            build_backbone("resnet18", tmp_path / name)
+    assert capsys.readouterr().out == ""
 
 
 def test_imagenet_without_a_network_names_both_remedies(monkeypatch):
@@ -109,17 +101,17 @@ def test_imagenet_without_a_network_names_both_remedies(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", refuse)
-    with pytest.raises(WeightsError, match=r"(?s)copy resnet18.*checkpoints.*weights='/path/to"):
+    with pytest.raises(WeightsError, match=r"(?s)resnet18.*checkpoints.*weights='/path/to"):
         build_backbone("resnet18", "imagenet")
 
 
 def test_an_unknown_backbone_lists_the_known():
-    with pytest.raises(ValueError, match=r"'resnet19' is not known.*resnet18"):
+    with pytest.raises(ValueError, match=r"'resnet19'.*resnet18"):
         build_backbone("resnet19")
 
 
 def test_crops_too_small_for_a_backbone_are_an_error():
-    with pytest.raises(ValueError, match="crop_size=16 is too small"):
+    with pytest.raises(ValueError, match="crop_size=16"):
         embedding_dim(build_backbone("vgg11"), 16)
 
 
@@ -134,7 +126,7 @@ def test_caffe_preprocessing_is_bgr_minus_the_mean():
 def test_preprocessing_from_json_fields():
     fields = {"mean": [1, 2, 3], "std": [1, 1, 1], "scale": 1.0, "channels": "bgr"}
     assert as_preprocessing(fields).mean == (1, 2, 3)
-    with pytest.raises(ValueError, match="'other' is not known"):
+    with pytest.raises(ValueError, match="'other'"):
         as_preprocessing("other")
 
 
@@ -209,11 +201,9 @@ def test_truncation_keeps_the_weights_of_what_it_keeps(tmp_path):
 
 
 def test_an_unknown_stem_or_stage_lists_the_known():
-    with pytest.raises(
-        ValueError, match=r"stem must be one of native, nopool, nodown, small, got 'flat'"
-    ):
+    with pytest.raises(ValueError, match=r"native, nopool, nodown, small.*'flat'"):
         build_backbone("resnet18", stem="flat")
-    with pytest.raises(ValueError, match=r"truncate_at .* got 'layer9'.*layer1, layer2"):
+    with pytest.raises(ValueError, match=r"truncate_at.*'layer9'.*layer1, layer2"):
         build_backbone("resnet18", truncate_at="layer9")
 
 
@@ -227,7 +217,7 @@ def test_a_bank_gives_every_channel_every_filter():
 
 
 def test_filters_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"filters must name some of across.*got \('round',\)"):
+    with pytest.raises(ValueError, match=r"filters.*across.*'round'"):
         as_preprocessing({"residual": 8.0, "filters": ["round"]})
 
 
@@ -305,30 +295,6 @@ def test_a_score_of_auxiliary_labels_is_that_of_their_classes():
         fine = network.classifier(embeddings).softmax(dim=1)
         odds = fine[:, [1, 3]].sum(1) / fine[:, [0, 2]].sum(1)
         torch.testing.assert_close(network.fake_score(embeddings), odds.log())
-
-
-def test_an_ensemble_embeds_one_after_the_other_and_votes():
-    network, member, inner = (build_backbone("plain_cnn", random_state=s).eval() for s in range(3))
-    for part in (network, member, inner):
-        part.classifier = torch.nn.Linear(256, 2)
-    member.ensemble.append(inner)
-    network.ensemble.append(member)
-    crops = CROPS[:, :, :32, :32]
-    with torch.inference_mode():
-        together = network(crops)
-        alone = [build_backbone("plain_cnn", random_state=s).eval()(crops) for s in range(3)]
-        torch.testing.assert_close(together, torch.cat(alone, dim=1))
-        votes = [
-            part.classifier(e).diff(dim=1)[:, 0]
-            for part, e in zip((network, member, inner), alone, strict=True)
-        ]
-        own, others = votes[0], (votes[1] + votes[2]) / 2
-        torch.testing.assert_close(network.fake_scores(together), torch.stack([own, others], 1))
-        torch.testing.assert_close(network.fake_score(together), (own + others) / 2)
-        torch.testing.assert_close(network.logits(crops), network.classifier(alone[0]))
-        scores = network.class_scores(together)
-        torch.testing.assert_close(scores, torch.stack(votes, dim=1))  # of each by itself
-    assert network.width == 3 * 256
 
 
 def test_scores_of_more_than_two_classes_are_log_probabilities():

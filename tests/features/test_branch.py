@@ -8,10 +8,10 @@ from safetensors.numpy import load_file, save_file
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import Standardise, build_backbone
+from cnnsvm.features.backbones import Standardise, build_statistics
 from cnnsvm.features.branch import StatisticsTrainer, train_branch
 from cnnsvm.features.cache import fit_network, load_network, network_arrays
-from cnnsvm.features.finetuning import FineTuner, finetune, validation_split
+from cnnsvm.features.finetuning import validation_split
 from cnnsvm.features.loading import paired_draws
 from cnnsvm.features.statistics import STATISTICS_DIM
 from cnnsvm.features.trainer import Training, best_epoch
@@ -35,11 +35,7 @@ TRAINING = Training(
 
 
 def statistics_network():
-    return build_backbone("statistics", statistics="learnt")
-
-
-def joint_network():
-    return build_backbone("squeezenet1_1", truncate_at="3", statistics="learnt")
+    return build_statistics(True)
 
 
 def run(pictures, network=None, folder=None, validate=True, **changes):
@@ -192,11 +188,10 @@ def test_an_interrupted_gathering_goes_on(pictures, quick, gathered, tmp_path, m
     assert gathered == []
 
 
-@pytest.mark.parametrize("make", [statistics_network, joint_network])
-def test_a_finished_task_leaves_its_network_only(pictures, quick, gathered, tmp_path, make):
+def test_a_finished_task_leaves_its_network_only(pictures, quick, gathered, tmp_path):
     images, codes, groups = pictures
     training, cache = dataclasses.replace(TRAINING, epochs=1), tmp_path / "task"
-    network = make()
+    network = statistics_network()
     seen = []
     original = branch._gather
 
@@ -211,7 +206,7 @@ def test_a_finished_task_leaves_its_network_only(pictures, quick, gathered, tmp_
     assert len(seen) == 2
     assert sorted(path.name for path in cache.iterdir()) == ["history.json", "network.safetensors"]
     gathered.clear()
-    again = make()
+    again = statistics_network()
     fit_network(again, images, codes, groups, training, cache)
     assert gathered == []
     assert not differ(weights(again), weights(network))
@@ -288,43 +283,3 @@ def test_three_classes(pictures, quick):
     network, history = run((images, three, groups))
     assert network.classifier.out_features == 3
     assert 0 <= history[-1]["valid_auc"] <= 1
-
-
-def finetune_joint(pictures, monkeypatch, mode):
-    images, codes, groups = pictures
-    network = joint_network()
-    states = []
-    passes = StatisticsTrainer.run
-
-    def after_branch(self):
-        history = passes(self)
-        states.append(weights(network.branch))
-        return history
-
-    step = FineTuner.loss
-
-    def watch(self, *args):
-        states.append((network.body.training, network.branch.training))
-        return step(self, *args)
-
-    monkeypatch.setattr(StatisticsTrainer, "run", after_branch)
-    monkeypatch.setattr(FineTuner, "loss", watch)
-    before = weights(network.body)
-    training = dataclasses.replace(TRAINING, mode=mode, epochs=1)
-    history = finetune(network, images, codes, groups, training)
-    return network, before, states, history
-
-
-@pytest.mark.parametrize("mode", ["full", "head"])
-def test_the_branch_rests_while_the_body_trains(pictures, quick, monkeypatch, mode):
-    network, before, states, history = finetune_joint(pictures, monkeypatch, mode)
-    branch_then, *modes = states
-    assert set(modes) == {(mode == "full", False)}
-    assert not differ(branch_then, weights(network.branch))
-    assert bool(differ(before, weights(network.body))) == (mode == "full")
-    assert len(history) == 1  # the epochs of the body
-    assert network.classifier.in_features == 2 * 128 + 256
-    assert not any(p.requires_grad for p in network.parameters())
-    with torch.inference_mode():
-        crops = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-        assert network(crops).shape == (2, 2 * 128 + 256)

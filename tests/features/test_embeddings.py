@@ -4,11 +4,10 @@ import torch
 from torch import nn
 
 from cnnsvm.data.images import ImageError
-from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.backbones import build_backbone, build_statistics
 from cnnsvm.features.crops import fixed_crops
 from cnnsvm.features.embeddings import embed_crops, pool_crops, score_crops
-from cnnsvm.features.loading import Decoded, DegradedViews, FixedCrops, view_draws
+from cnnsvm.features.loading import Decoded, FixedCrops
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
 
 CPU = torch.device("cpu")
@@ -67,12 +66,12 @@ def test_pooling_is_what_it_says():
     np.testing.assert_allclose(pool_crops(crops, "mean"), [2, 2])
     np.testing.assert_allclose(pool_crops(crops, "mean_max"), [2, 2, 3, 4])
     np.testing.assert_allclose(pool_crops(crops, "mean_std"), [2, 2, 1, 2])
-    with pytest.raises(ValueError, match="got 'median'"):
+    with pytest.raises(ValueError, match=r"pooling.*'median'"):
         pool_crops(crops, "median")
 
 
 def test_an_unreadable_image_is_named():
-    with pytest.raises(ImageError, match=r"missing\.png: no such file"):
+    with pytest.raises(ImageError, match=r"missing\.png"):
         embed([np.zeros((20, 20, 3), np.uint8), "missing.png"])
 
 
@@ -85,7 +84,7 @@ class _OnlySecond(MeanColour):
 
 def test_a_network_that_overflows_is_an_error():
     images = [np.zeros((20, 20, 3), np.uint8)] * 2
-    with pytest.raises(ValueError, match=r"1 embedding\(s\) hold NaN.*of image 1.*(?s:.*)float32"):
+    with pytest.raises(ValueError, match=r"NaN.*image 1.*(?s:.*)float32"):
         embed(images, _OnlySecond(), n_crops=1)
 
 
@@ -104,9 +103,9 @@ def test_the_top_crops_are_those_of_the_highest_scores():
 
 
 def test_top_needs_scores():
-    with pytest.raises(ValueError, match=r"'mean_top' ranks crops .* Use finetune='full' or"):
+    with pytest.raises(ValueError, match=r"pooling='mean_top'.*finetune='full'"):
         pool_crops(np.zeros((4, 2), np.float32), "mean_top")
-    with pytest.raises(ValueError, match="'mean_std_top' ranks crops"):
+    with pytest.raises(ValueError, match="pooling='mean_std_top'"):
         embed(random_images(2), pooling="mean_std_top")
 
 
@@ -121,40 +120,18 @@ def test_each_image_ranks_its_own_crops(batch_size):
         np.testing.assert_allclose(row[3:], darkest.mean(axis=0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("batch_size", [2, 64])
-def test_statistics_stand_behind_the_embedding(batch_size):
+def test_statistics_are_embedded_as_they_are_in_any_precision(dtype, batch_size):
     images = random_images(9)
-    settings = {"truncate_at": "layer1", "random_state": 3}
-    options = {"pooling": "mean_std", "batch_size": batch_size}
-    found = embed(images, build_backbone("resnet18", **settings, statistics="raw"), **options)
-    assert found.shape == (9, 2 * (128 + STATISTICS_DIM))
-    mean, deviation = np.split(found, 2, axis=1)
-    plain = embed(images, build_backbone("resnet18", **settings), **options)
-    np.testing.assert_allclose(np.hstack([mean[:, :128], deviation[:, :128]]), plain, atol=1e-4)
-    for i, image in enumerate(images):
+    options = {"pooling": "mean_std", "batch_size": batch_size, "dtype": dtype}
+    found = embed(images, build_statistics(learnt=False), **options)
+    assert found.shape == (9, 2 * STATISTICS_DIM)
+    for row, image in zip(found, images, strict=True):
         crops = torch.from_numpy(fixed_crops(image, 16, 4).transpose(0, 3, 1, 2).copy())
         expected = residual_statistics(crops).numpy()
-        np.testing.assert_allclose(mean[i, 128:], expected.mean(axis=0), atol=1e-3)
-        np.testing.assert_allclose(deviation[i, 128:], expected.std(axis=0), atol=1e-3)
-
-
-def test_the_statistics_backbone_is_the_statistics_in_any_precision():
-    image = random_images(1)[0]
-    crops = torch.from_numpy(fixed_crops(image, 16, 4).transpose(0, 3, 1, 2).copy())
-    expected = residual_statistics(crops).numpy().mean(axis=0)
-    for dtype in (torch.float32, torch.bfloat16):
-        found = embed([image], build_backbone("statistics"), dtype=dtype)
-        np.testing.assert_allclose(found[0], expected, atol=1e-6)
-
-
-def test_views_are_embedded_in_the_order_of_their_draws():
-    images = random_images(4)
-    draws = view_draws(np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1]), 0, 3)
-    views = DegradedViews(Decoded(images), draws, 16, 4, AUGMENTATIONS["robust"])
-    together = embed_crops(MeanColour(), views, device=CPU, batch_size=64)
-    assert together.shape == (12, 3)
-    for row, crops in zip(together, [views[i] for i in range(12)], strict=True):
-        np.testing.assert_allclose(row, crops.float().mean(dim=(0, 2, 3)), rtol=1e-5)
+        np.testing.assert_allclose(row[:STATISTICS_DIM], expected.mean(axis=0), atol=1e-4)
+        np.testing.assert_allclose(row[STATISTICS_DIM:], expected.std(axis=0), atol=1e-4)
 
 
 def test_crops_are_scored_in_their_order_whatever_the_batch():

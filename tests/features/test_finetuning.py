@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
-from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.backbones import build_backbone, build_statistics
 from cnnsvm.features.finetuning import FineTuner, finetune
 from cnnsvm.features.trainer import Training, best_epoch
 
@@ -96,21 +96,11 @@ def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["head", "full"])
 def test_layers_over_residual_statistics_learn(pictures, mode):
-    network = build_backbone("statistics", statistics="learnt")
+    network = build_statistics(True)
     _, history = run(pictures, network, mode=mode, epochs=8, learning_rate=3e-3, crop_size=48)
     best = history[best_epoch(history)]
     assert best["valid_auc"] > 0.95
     assert best["valid_loss"] < 0.2  # guessing gives 0.69
-
-
-def test_statistics_learn_beside_a_frozen_body(pictures):
-    network = build_backbone("resnet18", truncate_at="layer1", projection=True, statistics="learnt")
-    before = weights(network)
-    run(pictures, network, mode="head", epochs=1)
-    after = weights(network)
-    changed = {name for name in before if not torch.equal(after[name], before[name])}
-    assert {name.split(".")[0] for name in changed} == {"projection", "branch"}
-    assert network.classifier.in_features == 256 + 256
 
 
 def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
@@ -227,15 +217,3 @@ def test_shares_told_right_are_of_the_classes(pictures, monkeypatch):
     )[0]
     assert entry["train_accuracy"] == pytest.approx(0.5)  # pairs: half of an epoch is fake
     assert entry["valid_accuracy"] == pytest.approx(2 / 3)  # two fakes to an original
-
-
-def test_an_ensemble_is_not_trained(pictures):
-    member = build_backbone("resnet18", truncate_at="layer1", random_state=1)
-    member.classifier = torch.nn.Linear(128, 2)
-    before = weights(member)
-    network = build_backbone("squeezenet1_1")
-    network.ensemble.append(member)
-    run(pictures, network, epochs=1)
-    assert not differ(weights(network.ensemble[0]), before)
-    assert network.classifier.in_features == 512
-    assert network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 512 + 128)

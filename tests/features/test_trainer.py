@@ -11,7 +11,7 @@ from tiny_localizer import training as localizer_training
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.backbones import build_backbone
+from cnnsvm.features.backbones import build_backbone, build_statistics
 from cnnsvm.features.branch import StatisticsTrainer
 from cnnsvm.features.finetuning import FineTuner, validation_split
 from cnnsvm.features.statistics import STATISTICS_DIM
@@ -52,7 +52,7 @@ def make_statistics_trainer(pictures, validate, **changes):
     rows = rng.normal(0, 1, (600, STATISTICS_DIM)).astype(np.float32)
     rows[:, :40] += codes[:, None] / 2
     held_out = (rows[512:], codes[512:]) if validate else None
-    network = build_backbone("statistics", statistics="learnt")
+    network = build_statistics(True)
     training = dataclasses.replace(TRAINING, **changes)
     return StatisticsTrainer(network, rows[:512], codes[:512], held_out, 2, training)
 

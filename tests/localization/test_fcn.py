@@ -2,7 +2,7 @@ import pytest
 import torch
 import torchvision
 
-from cnnsvm.features.weights import WeightsError
+from cnnsvm.features.backbones.weights import WeightsError
 from cnnsvm.localization.architectures import build_network
 
 RNG = torch.Generator().manual_seed(0)

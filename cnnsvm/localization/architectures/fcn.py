@@ -8,9 +8,9 @@ import torchvision
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
+from cnnsvm.features.backbones.stems import set_channels
+from cnnsvm.features.backbones.weights import load_weights
 from cnnsvm.features.preprocessing import InputLayer, Preprocessing, as_preprocessing
-from cnnsvm.features.stems import set_channels
-from cnnsvm.features.weights import load_weights
 
 #: Of the last batch norm of a residual block.
 FIRST_SCALE = 0.01

@@ -60,6 +60,12 @@ def set_stem(network: nn.Module, stem: str) -> None:
         _replace(network, pools[0][0], kept)
 
 
+def check_native(backbone: str, stem: str) -> None:
+    """Refuse another stem than the published one for networks whose layers are not known here."""
+    if stem != "native":
+        raise ValueError(f"stem={stem!r} is for torchvision's networks; {backbone} has 'native'.")
+
+
 def _first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
     return next((k, m) for k, m in network.named_modules() if isinstance(m, nn.Conv2d))
 

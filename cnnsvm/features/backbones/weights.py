@@ -1,10 +1,12 @@
-"""Weights of torchvision's networks: from its hub or from a file."""
+"""Weights of networks: from torchvision's hub or from a file."""
 
 import logging
 import os
 import pickle
 import re
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -34,10 +36,20 @@ def load_weights(network: nn.Module, name: str, weights: str | os.PathLike[str])
     ------
     WeightsError
     """
-    found = _imagenet_state(name) if weights == "imagenet" else _file_state(Path(weights))
+    found = _imagenet_state(name) if weights == "imagenet" else read_state(weights)
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in found.items()}
+    load_state(network, name, weights, state)
+
+
+def load_state(
+    network: nn.Module,
+    name: str,
+    weights: str | os.PathLike[str],
+    state: dict[str, torch.Tensor],
+) -> None:
+    """Put parameters into a network; those of a classifier may be missing (`WeightsError`)."""
     own = network.state_dict()
-    head = ("fc.", "classifier.")
+    head = ("fc.", "classifier.", "head.")
     fitting = {key: value for key, value in state.items() if key in own}
     wrong = [k for k, v in fitting.items() if v.shape != own[k].shape and not k.startswith(head)]
     optional = (*head, "num_batches_tracked")  # files older than torch 0.4.1 lack the latter
@@ -47,7 +59,7 @@ def load_weights(network: nn.Module, name: str, weights: str | os.PathLike[str])
         raise WeightsError(
             f"weights {os.fspath(weights)!r} do not fit {name}: {len(missing)} parameter(s) "
             f"missing ({', '.join(missing[:3])}), {len(wrong)} of another shape "
-            f"({', '.join(wrong[:3])}). The file must hold torchvision's {name}."
+            f"({', '.join(wrong[:3])}). The file must hold the parameters of {name}."
         )
     unknown = [key for key in state if key not in own]
     if unknown:
@@ -56,6 +68,23 @@ def load_weights(network: nn.Module, name: str, weights: str | os.PathLike[str])
         )
     shaped = {k: v for k, v in fitting.items() if v.shape == own[k].shape}
     network.load_state_dict(shaped, strict=False)
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional library.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed, with the name of the extra that installs it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"this backbone needs {module}, which cannot be imported ({error}). Install it: "
+            f"pip install 'cnnsvm[{extra}]'."
+        ) from error
 
 
 def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
@@ -71,7 +100,9 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _file_state(file: Path) -> dict[str, torch.Tensor]:
+def read_state(weights: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read parameters from a .safetensors, .pth or .pt file (`WeightsError`)."""
+    file = Path(weights)
     if not file.is_file():
         raise WeightsError(
             f"weights {str(file)!r}: no such file. Give 'imagenet', an existing .safetensors, .pth "

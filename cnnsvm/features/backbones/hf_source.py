@@ -1,0 +1,94 @@
+"""Vision models of transformers (``"hf:ID-or-folder"``); needs ``pip install 'cnnsvm[hf]'``."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnnsvm.features.backbones import Body
+from cnnsvm.features.backbones.stems import check_native
+from cnnsvm.features.backbones.weights import WeightsError, load_state, read_state, require
+from cnnsvm.features.preprocessing import PREPROCESSING, Preprocessing
+
+
+def build(
+    name: str,
+    weights: str | os.PathLike[str] | None,
+    *,
+    n_channels: int,
+    stem: str,
+    truncate_at: Any,
+) -> Body:
+    """Build a vision model, such as CLIP's or DINO's (see `build_backbone`).
+
+    Of a model of text and images, such as CLIP, the image tower is taken.
+    """
+    transformers = require("transformers", "hf")
+    check_native(f"hf:{name}", stem)
+    if n_channels != 3:
+        raise ValueError(
+            f"hf:{name} takes RGB images, but this preprocessing makes {n_channels} channels. Use "
+            "preprocessing='auto' with weights, or 'imagenet'."
+        )
+    try:
+        if name.startswith("{"):  # the configuration itself, as a saved detector has it
+            config = transformers.AutoConfig.for_model(**json.loads(name))
+        else:
+            config = transformers.AutoConfig.from_pretrained(name)
+        if weights == "imagenet":
+            model = transformers.AutoModel.from_pretrained(name)
+        else:
+            model = transformers.AutoModel.from_config(config)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"backbone 'hf:{name}' cannot be had ({str(error)[:300]}). Name a folder that "
+            "`save_pretrained` of transformers wrote, or an id of the hub while it can be reached."
+        ) from error
+    model = getattr(model, "vision_model", model)
+    if weights is not None and weights != "imagenet":
+        load_state(model, f"hf:{name}", weights, read_state(weights))
+    layers = (truncate_at,) if isinstance(truncate_at, int) else truncate_at
+    known = PREPROCESSING["imagenet"] if name.startswith("{") else _preprocessing(name)
+    return Body(_Tower(model, layers), known, offline_name=f"hf:{config.to_json_string(False)}")
+
+
+def _preprocessing(name: str) -> Preprocessing:
+    """Read mean and deviation of the processor's description; ImageNet's if there is none."""
+    from transformers.utils import cached_file
+
+    file = cached_file(
+        name, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+    )
+    said = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    if "image_mean" not in said:
+        return PREPROCESSING["imagenet"]
+    return Preprocessing(tuple(said["image_mean"]), tuple(said["image_std"]))
+
+
+class _Tower(nn.Module):
+    """The pooled output of a model, or the class tokens of some of its layers."""
+
+    def __init__(self, model: nn.Module, layers: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.model, self.layers = model, layers
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.layers is not None:
+            states = self.model(values, output_hidden_states=True).hidden_states
+            if not all(-len(states) <= layer < len(states) for layer in self.layers):
+                raise ValueError(
+                    f"truncate_at={self.layers!r} is out of range: this model has layers 0 "
+                    f"(embeddings) to {len(states) - 1}."
+                )
+            return torch.cat([_token(states[layer]) for layer in self.layers], dim=1)
+        found = self.model(values)
+        pooled = getattr(found, "pooler_output", None)
+        return _token(found.last_hidden_state) if pooled is None else pooled.flatten(1)
+
+
+def _token(state: torch.Tensor) -> torch.Tensor:
+    """Return the class token of (N, n_tokens, d), or the mean of a map (N, d, h, w)."""
+    return state.mean(dim=(2, 3)) if state.ndim == 4 else state[:, 0]

@@ -1,0 +1,434 @@
+"""Embedders: scikit-learn transformers from images to vectors, by way of crops and a network."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from cnnsvm.data.estimators import (
+    check_auxiliary_labels,
+    check_images,
+    check_labelled_images,
+    install,
+    real_class,
+    seed_of,
+)
+from cnnsvm.data.splits import encode_groups
+from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
+from cnnsvm.features.backbones import Backbone, embedding_dim
+from cnnsvm.features.cache import fit_network, load_network, network_arrays, task_folder
+from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
+from cnnsvm.features.embeddings import OUTPUTS, POOLINGS, embed_crops, score_crops
+from cnnsvm.features.finetuning import validation_split
+from cnnsvm.features.loading import Decoded, FixedCrops
+from cnnsvm.features.saved import is_saved_network, load_saved_network
+from cnnsvm.features.trainer import Training
+
+#: Parameters that belong to a machine rather than to a model: they are not saved.
+MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs", "cache_dir")
+_FRACTION = [Interval(Real, 0, 1, closed="right"), None]
+
+
+class FineTuning(BaseEstimator):
+    """How a network is trained before it embeds.
+
+    Parameters
+    ----------
+    mode : {"full", "head"}, default="full"
+        Train the whole network, or a 256-feature projection on the frozen backbone.
+    epochs, patience : int, default=20, 5
+        Most epochs, and epochs without improvement before training stops.
+    learning_rate : float or None, default=None
+        Peak learning rate; None takes 1e-4 for a whole pretrained backbone, else 1e-3.
+    weight_decay : float, default=0.01
+    validation_fraction : float in (0, 0.5], default=0.2
+        Share of the training sources that early stopping watches.
+    augmentation : {"none", "geometric", "small", "full", "jpeg", "robust"}, default="full"
+        See `cnnsvm.features.augmentation.AUGMENTATIONS`. A source and its fakes get the same.
+    pairs_per_source : int or None, default=None
+        Most crops of each class that a source gives in an epoch; None takes every image.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "mode": [StrOptions({"full", "head"})],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "patience": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 0.5, closed="right")],
+        "augmentation": [StrOptions(set(AUGMENTATIONS))],
+        "pairs_per_source": [Interval(Integral, 1, None, closed="left"), None],
+    }
+
+    def __init__(
+        self,
+        mode: str = "full",
+        *,
+        epochs: int = 20,
+        patience: int = 5,
+        learning_rate: float | None = None,
+        weight_decay: float = 0.01,
+        validation_fraction: float = 0.2,
+        augmentation: str = "full",
+        pairs_per_source: int | None = None,
+    ) -> None:
+        self.mode = mode
+        self.epochs = epochs
+        self.patience = patience
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.validation_fraction = validation_fraction
+        self.augmentation = augmentation
+        self.pairs_per_source = pairs_per_source
+
+
+class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What `CNNEmbedder` and `ResidualStatistics` share: all but their network.
+
+    Attributes
+    ----------
+    network_ : Backbone
+        The fitted network, on the CPU.
+    history_ : list of dict
+        Losses and metrics of the fine-tuning, one entry an epoch. With auxiliary labels the
+        training loss is theirs, all else is of the classes.
+    embedding_dim_ : int
+        Length of an embedding.
+    validation_rows_ : ndarray of bool, shape (n_images,), or None
+        Training images that early stopping watched and the network did not learn from; None if
+        nothing was trained.
+    trained_on_ : ndarray of uint64 or None
+        Perceptual hashes of the images that the initial weights were trained on, if they come from
+        a saved detector.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "weights": [str, os.PathLike, None],
+        "finetune": [StrOptions({"none", "head", "full"}), FineTuning],
+        "crop_size": [Interval(Integral, 16, None, closed="left")],
+        "n_crops": [Interval(Integral, 1, None, closed="left")],
+        "mirror": ["boolean"],
+        "pooling": [StrOptions(set(POOLINGS))],
+        "output": [StrOptions(set(OUTPUTS))],
+        "resize": [Interval(Integral, 16, None, closed="left"), None],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "device": [str],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "gpu_memory_fraction": _FRACTION,
+        "n_jobs": [Interval(Integral, 1, None, closed="left"), None],
+        "cache_dir": [str, os.PathLike, None],
+        "random_state": ["random_state"],
+    }
+    #: Parameters that saved weights must agree with.
+    architecture: ClassVar[tuple[str, ...]] = ()
+
+    weights: Any
+    finetune: Any
+    crop_size: int
+    n_crops: int
+    mirror: bool
+    pooling: str
+    output: str
+    resize: int | None = None
+    batch_size: int
+    device: str
+    precision: str
+    gpu_memory_fraction: float | None
+    n_jobs: int | None
+    cache_dir: Any
+    random_state: Any
+    network_: Backbone
+    embedding_dim_: int
+
+    def fit(self, images: Any, y: Any = None, groups: Any = None) -> Self:
+        """Build the network and fine-tune it.
+
+        Parameters
+        ----------
+        images : list, Series or array of images, or a manifest
+            Paths, bytes, PIL images or uint8 arrays, also mixed; or a DataFrame with a ``path``
+            column.
+        y : array-like of shape (n_images,)
+            Class labels; not needed with ``finetune="none"``.
+        groups : array-like of shape (n_images,), optional
+            The source of each image: early stopping watches whole sources.
+
+        Raises
+        ------
+        ValueError
+            For bad parameters, labels, groups, images (`ImageError`), weights (`WeightsError`) or
+            devices (`DeviceError`).
+        """
+        return self._fit(images, y, groups, None)
+
+    def _fit(self, images: Any, y: Any, groups: Any, auxiliary_labels: Any) -> Self:
+        self.check_params()
+        seed, tuning = seed_of(self.random_state), self._tuning()
+        network, trained_on = self._build(seed, tuning)
+        embedding_dim(network, self.crop_size)
+        history: list[dict[str, float]] = []
+        validation_rows = None
+        if tuning is not None:
+            images, y, groups = check_labelled_images(images, y, groups)
+            auxiliary_labels = check_auxiliary_labels(auxiliary_labels, y)
+            data = (images, y, groups, auxiliary_labels)
+            history, validation_rows = self._finetune(network, tuning, seed, *data)
+        elif auxiliary_labels is not None:
+            raise ValueError("auxiliary_labels train a network, but finetune='none' trains none.")
+        install(
+            self,
+            network_=network,
+            history_=history,
+            validation_rows_=validation_rows,
+            embedding_dim_=self._embedding_dim(network),
+            trained_on_=trained_on,
+        )
+        return self
+
+    def transform(self, images: Any) -> np.ndarray:
+        """Embed images in their order.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_images, embedding_dim_)
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be read.
+        """
+        check_is_fitted(self, "network_")
+        decoded = Decoded(check_images(images), memory=0, resize=self.resize)
+        device = choose_device(self.device, self.gpu_memory_fraction)
+        embeddings = embed_crops(
+            self.network_,
+            FixedCrops(decoded, self.crop_size, self.n_crops, self.mirror),
+            pooling=self.pooling,
+            output=self.output,
+            batch_size=int(self.batch_size),
+            device=device,
+            dtype=choose_precision(self.precision, device),
+            n_jobs=self._n_workers(),
+        )
+        self.network_.cpu()
+        return embeddings
+
+    def score_crops(self, crops: np.ndarray) -> np.ndarray:
+        """Return the log-odds that crops are fake, by the classifier that fine-tuning trained.
+
+        Parameters
+        ----------
+        crops : ndarray of uint8, shape (n, crop_size, crop_size, 3)
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+        """
+        check_is_fitted(self, "network_")
+        device = choose_device(self.device, self.gpu_memory_fraction)
+        pixels = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
+        dtype = choose_precision(self.precision, device)
+        scores = score_crops(self.network_.to(device), pixels, dtype, int(self.batch_size))
+        self.network_.cpu()
+        return scores
+
+    def held_out(self, y: np.ndarray, groups: Any = None) -> np.ndarray:
+        """Find the images that `fit` would keep from the network, for early stopping.
+
+        They are what a classifier of frozen embedders can be fitted on where there are no other
+        images: what a network says of those that it has learnt from is too good.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_images,)
+        groups : array-like of shape (n_images,), optional
+
+        Returns
+        -------
+        ndarray of int
+            Sorted positions, the same for every embedder of this ``validation_fraction`` and
+            integer ``random_state``.
+        """
+        tuning = self._tuning()
+        if tuning is None:
+            raise ValueError("finetune='none' keeps no images from the network. Use a FineTuning.")
+        codes = np.unique(y, return_inverse=True)[1]
+        return _validation_rows(codes, groups, self._training(tuning, seed_of(self.random_state)))
+
+    @property
+    def has_classifier(self) -> bool:
+        """Whether fine-tuning has left a classifier of crops, which heatmaps need."""
+        return self.network_.classifier is not None
+
+    def check_params(self) -> None:
+        """Check the parameters alone and against each other (`ValueError`)."""
+        self._validate_params()
+        if isinstance(self.finetune, FineTuning):
+            self.finetune._validate_params()
+        untrained = self._tuning() is None and not is_saved_network(self.weights)
+        for name, value in (("pooling", self.pooling), ("output", self.output)):
+            if untrained and ("top" in value or value == "scores"):
+                raise ValueError(
+                    f"{name}={value!r} uses the classifier that fine-tuning trains, and "
+                    "finetune='none' trains none. Use finetune='full' or 'head', or the weights "
+                    "of a saved detector."
+                )
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the fitted embedder as a JSON-able description and arrays."""
+        check_is_fitted(self, "network_")
+        network = self.network_
+        return {
+            "class": type(self).__name__,
+            "params": plain_params(self),
+            "history": self.history_,
+            "preprocessing": asdict(network.preprocessing),
+            "offline_name": network.offline_name,
+            "real_class": network.real_class,
+            "parents": network.parents,
+            "embedding_dim": self.embedding_dim_,
+        }, network_arrays(network)
+
+    @classmethod
+    def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
+        """Rebuild a fitted embedder from what `to_state` returned."""
+        embedder = cls.from_plain(config["params"])
+        install(
+            embedder,
+            network_=embedder.rebuild(config, arrays),
+            history_=config["history"],
+            validation_rows_=None,
+            embedding_dim_=config["embedding_dim"],
+            trained_on_=None,
+        )
+        return embedder
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """Make an unfitted embedder from what `plain_params` returned."""
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        if isinstance(params["finetune"], dict):
+            params["finetune"] = FineTuning(**params["finetune"])
+        return cls(**params)
+
+    def rebuild(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+        """Build the network that `to_state` described and load its weights."""
+        network = self._empty_network(config, arrays)
+        network.offline_name = config["offline_name"]
+        network.real_class = config["real_class"]
+        network.parents = None if config["parents"] is None else tuple(config["parents"])
+        load_network(network, arrays)
+        return network
+
+    def _new_network(self, seed: int, tuning: FineTuning | None) -> Backbone:
+        raise NotImplementedError
+
+    def _empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+        raise NotImplementedError
+
+    def _build(self, seed: int, tuning: FineTuning | None) -> tuple[Backbone, np.ndarray | None]:
+        if not is_saved_network(self.weights):
+            return self._new_network(seed, tuning), None
+        return load_saved_network(self.weights, self, None if tuning is None else tuning.mode)
+
+    def _tuning(self) -> FineTuning | None:
+        if isinstance(self.finetune, FineTuning):
+            return self.finetune
+        return None if self.finetune == "none" else FineTuning(self.finetune)
+
+    def _finetune(
+        self,
+        network: Backbone,
+        tuning: FineTuning,
+        seed: int,
+        images: Sequence[Any],
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        auxiliary_labels: np.ndarray | None,
+    ) -> tuple[list[dict[str, float]], np.ndarray]:
+        classes, codes = np.unique(y, return_inverse=True)
+        network.real_class = real_class(classes)
+        auxiliary = None
+        if auxiliary_labels is not None:
+            auxiliary = AuxiliaryLabels.of(auxiliary_labels, codes)
+        training = self._training(tuning, seed)
+        settings = [type(self).__name__, plain_params(self), classes.tolist(), training]
+        settings += [] if auxiliary is None else [auxiliary.parents, auxiliary.codes.tobytes()]
+        cache = task_folder(self.cache_dir, [network], images, codes, groups, settings)
+        decoded = images
+        if self.resize is not None:
+            decoded = Decoded(images, resize=self.resize)  # type: ignore[assignment]
+        history = fit_network(network, decoded, codes, groups, training, cache, auxiliary)
+        held_out = np.zeros(len(codes), dtype=bool)
+        held_out[_validation_rows(codes, groups, training)] = True
+        return history, held_out
+
+    def _training(self, tuning: FineTuning, seed: int) -> Training:
+        device = choose_device(self.device, self.gpu_memory_fraction)
+        return Training(
+            mode=tuning.mode,
+            epochs=tuning.epochs,
+            patience=tuning.patience,
+            learning_rate=tuning.learning_rate or self._usual_rate(tuning),
+            weight_decay=tuning.weight_decay,
+            validation_fraction=tuning.validation_fraction,
+            augmentation=AUGMENTATIONS[tuning.augmentation],
+            pairs=tuning.pairs_per_source,
+            random_state=seed,
+            crop_size=int(self.crop_size),
+            n_crops=int(self.n_crops),
+            batch_size=int(self.batch_size),
+            device=device,
+            dtype=choose_precision(self.precision, device),
+            n_jobs=self._n_workers(),
+            mirror=bool(self.mirror),
+        )
+
+    def _usual_rate(self, tuning: FineTuning) -> float:
+        return 1e-3
+
+    def _n_workers(self) -> int:
+        return 0 if self.n_jobs in (None, 1) else int(self.n_jobs)
+
+    def _embedding_dim(self, network: Backbone) -> int:
+        one = embedding_dim(network, self.crop_size)
+        if self.output == "scores":
+            with torch.inference_mode():
+                one = network.class_scores(torch.zeros(1, one)).shape[1]
+        return one * len(POOLINGS[self.pooling])
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.embedding_dim_
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        return tags
+
+
+def _validation_rows(codes: np.ndarray, groups: Any, training: Training) -> np.ndarray:
+    return np.sort(validation_split(codes, encode_groups(groups, len(codes)), training)[1])
+
+
+def plain_params(embedder: CropEmbedder) -> dict[str, Any]:
+    """Return the parameters as JSON values, without those that belong to a machine."""
+    params = {k: v for k, v in embedder.get_params(deep=False).items() if k not in MACHINE}
+    if isinstance(params.get("backbone"), torch.nn.Module):
+        params["backbone"] = type(params["backbone"]).__name__
+    if isinstance(params["finetune"], FineTuning):
+        params["finetune"] = params["finetune"].get_params()
+    if isinstance(params["weights"], os.PathLike):
+        params["weights"] = os.fspath(params["weights"])
+    if not isinstance(params["random_state"], int):
+        params["random_state"] = None
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
