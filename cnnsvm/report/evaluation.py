@@ -296,7 +296,7 @@ def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:
         rows.append([METRIC_LABELS.get(name, name), value, METRIC_MEANINGS.get(name, "")])
     level = f"value [{100 * confidence:g} % interval]"
     headers = ["metric", level, "meaning"]
-    return Section("Metrics", [Table(headers, rows, prose=(level, "meaning"))])
+    return Section("Metrics", [Table(headers, rows, prose=["meaning"])])
 
 
 def _plots(predictions: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Section:

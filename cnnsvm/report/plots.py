@@ -17,9 +17,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
-from cnnsvm.evaluation.metrics import binary_metrics, expected_calibration_error, reliability_bins
+from cnnsvm.evaluation.metrics import expected_calibration_error, reliability_bins
 from cnnsvm.report.wording import METRIC_LABELS, format_number, is_number
 
 REAL, FAKE, GREY = "#0072B2", "#D55E00", "#6b7280"
@@ -31,6 +31,7 @@ _WIDTH = 4.8  # inches: 720 dots, twice a phone's width in the page's own pixels
 _DPI = 150
 _MAX_FOLDS_IN_LEGEND = 6
 _LEGEND_LINE = 76  # letters of a legend beside each other
+_Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]]  # x, y, area
 
 
 def new_figure(rows: int = 1, height: float = 4.4, **grid: Any) -> tuple[Figure, list[Axes]]:
@@ -64,13 +65,8 @@ def draw_shares(axes: Axes, values: np.ndarray, label: np.ndarray, edges: np.nda
         own = values[label == value]
         if len(own):
             heights = np.histogram(own, edges)[0] / len(own)
-            look: dict[str, Any] = {
-                "fc": (*to_rgb(colour), 0.35),
-                "ec": colour,
-                "hatch": hatch,
-                "lw": 1,
-            }
-            axes.stairs(heights, edges, fill=True, label=name, **look)
+            look: dict[str, Any] = {"ec": colour, "hatch": hatch, "lw": 1, "fill": True}
+            axes.stairs(heights, edges, label=name, fc=(*to_rgb(colour), 0.35), **look)
 
 
 def show_message(axes: Axes, message: str) -> None:
@@ -135,7 +131,7 @@ def roc_plot(predictions: pd.DataFrame) -> Figure:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="guessing (0.500)")
     axes.set(xlabel="reals called fake (false alarms)", ylabel="fakes found (recall)")
     axes.set_title("ROC curve")
-    _draw_fold_curves(axes, predictions, "roc_auc", lambda y, p: roc_curve(y, p)[:2])
+    _draw_fold_curves(axes, predictions, _roc, "lower right")
     return figure
 
 
@@ -146,7 +142,7 @@ def precision_recall_plot(predictions: pd.DataFrame) -> Figure:
     axes.axhline(share, color=GREY, linewidth=1, label=f"guessing ({share:.3f})")
     axes.set(xlabel="fakes found (recall)", ylabel="right when it says fake (precision)")
     axes.set_title("Precision-recall curve")
-    _draw_fold_curves(axes, predictions, "pr_auc", _recall_precision)
+    _draw_fold_curves(axes, predictions, _precision_recall, "lower left")
     return figure
 
 
@@ -236,46 +232,40 @@ def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     key += [Line2D([], [], color="black", marker="*", linestyle="", markersize=9)]
     losses.legend(key, ["training", "validation", "epoch used"], fontsize=8)
     folds = losses.get_legend_handles_labels()
-    columns = min(
-        4, _LEGEND_LINE // max(len(name) + 8 for name in ["", *folds[1]])
-    )  # 8: line and gap
+    longest = max(len(name) + 8 for name in ["", *folds[1]])  # 8: line and gap
+    columns = min(4, _LEGEND_LINE // longest)
     figure.legend(*folds, loc="outside lower center", ncols=max(1, columns), fontsize=8)
     return figure
 
 
-def _draw_fold_curves(
-    axes: Axes,
-    predictions: pd.DataFrame,
-    metric: str,
-    points: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]],
-) -> None:
+def _draw_fold_curves(axes: Axes, predictions: pd.DataFrame, curve: _Curve, place: str) -> None:
     """Draw one curve a fold and a thick one of all rows, with their areas in the legend."""
     if predictions["label"].nunique() < 2:
-        return show_message(axes, "This curve needs both real and fake images.")
+        show_message(axes, "This curve needs both real and fake images.")
+        return
     folds = list(predictions.groupby("fold")) if predictions["fold"].nunique() > 1 else []
     for i, (fold, rows) in enumerate(folds):
         if rows["label"].nunique() == 2:
-            name = f"fold {fold} ({format_number(_area(rows, metric))})"
+            x, y, area = curve(rows["label"].to_numpy(), rows["probability"].to_numpy())
             style = {"color": COLOURS[i % len(COLOURS)], "linestyle": _STYLES[i % len(_STYLES)]}
-            label = name if len(folds) <= _MAX_FOLDS_IN_LEGEND else None
-            axes.plot(*points(*_judged(rows)), linewidth=1.1, label=label, **style)
-    name = f"all folds ({METRIC_LABELS[metric]} {format_number(_area(predictions, metric))})"
-    axes.plot(*points(*_judged(predictions)), color="black", linewidth=2, label=name)
-    axes.legend(loc="lower right" if metric == "roc_auc" else "lower left", fontsize=8)
+            label = f"fold {fold} ({area:.3f})" if len(folds) <= _MAX_FOLDS_IN_LEGEND else None
+            axes.plot(x, y, linewidth=1.1, label=label, **style)
+    x, y, area = curve(predictions["label"].to_numpy(), predictions["probability"].to_numpy())
+    axes.plot(x, y, color="black", linewidth=2, label=f"all folds (area {area:.3f})")
+    axes.legend(loc=place, fontsize=8)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
 
 
-def _recall_precision(y: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _roc(y: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    false_alarms, recall, _ = roc_curve(y, probability)
+    return false_alarms, recall, float(auc(false_alarms, recall))
+
+
+def _precision_recall(
+    y: np.ndarray, probability: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
     precision, recall, _ = precision_recall_curve(y, probability, drop_intermediate=True)
-    return recall, precision
-
-
-def _judged(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    return rows["label"].to_numpy(), rows["probability"].to_numpy()
-
-
-def _area(rows: pd.DataFrame, metric: str) -> float:
-    return binary_metrics(*_judged(rows), rows["prediction"].to_numpy())[metric]
+    return recall, precision, float(average_precision_score(y, probability))
 
 
 def _draw_bars(
@@ -289,9 +279,8 @@ def _draw_bars(
     """Draw one bar an entry with its interval as a capped line."""
     entries = [entry.get(name) or {} for entry in metrics]
     value, low, high = (floats(entries, key) for key in ("value", "low", "high"))
-    fill = (*to_rgb(colour), 0.45)
-    label = METRIC_LABELS[name]
-    axes.barh(rows, value, 0.36, label=label, facecolor=fill, edgecolor=colour, hatch=hatch)
+    look: dict[str, Any] = {"fc": (*to_rgb(colour), 0.45), "ec": colour, "hatch": hatch}
+    axes.barh(rows, value, 0.36, label=METRIC_LABELS[name], **look)
     axes.hlines(rows, low, high, color="black", linewidth=1.4)
     axes.plot(np.r_[low, high], np.r_[rows, rows], "k|", markersize=7)
 

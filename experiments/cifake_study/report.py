@@ -139,7 +139,7 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     accuracy, *others = (
         [f"{name}, {head}" for head in HEADS.values()] for name in METRICS.values()
     )
-    costs = ("own layer - SVM", "parameters", "minutes", "images/s")
+    costs = ("difference", "parameters", "minutes", "images/s")
     return [
         Table(["backbone", *accuracy, *costs], first),
         Table(["backbone", *others[0], *others[1]], second, "Other metrics"),

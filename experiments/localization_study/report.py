@@ -23,9 +23,10 @@ logger = logging.getLogger(__name__)
 
 PROTOCOL = (
     "No source is on both sides of the split, with all that was made from it; each localiser chose "
-    "its epoch on sources of its training part, and its threshold is frozen. The 95 % intervals "
-    "come from resampling whole sources: they do not cover retraining, other seeds or other "
-    "generators. Every training also had the untouched originals."
+    "its epoch on sources of its training part, and its threshold is frozen.",
+    "The 95 % intervals come from resampling whole sources: they do not cover retraining, other "
+    "seeds or other generators.",
+    "Every training also had the untouched originals.",
 )
 MEANINGS = {
     "IoU": "intersection of what is called and what is repainted over their union, mean over the "
@@ -73,7 +74,7 @@ def localization_report(study: Study, costs: Costs, facts: Mapping[str, Any]) ->
         facts,
         "Localisation",
         findings=_findings(study, facts),
-        notes=[PROTOCOL, READINGS],
+        notes=[*PROTOCOL, READINGS],
         cards=[
             Card.of(f"IoU, {design}, {facts['main']}", interval)
             for design, interval in _on_main(study, facts).items()
@@ -85,7 +86,7 @@ def localization_report(study: Study, costs: Costs, facts: Mapping[str, Any]) ->
             Section("Overlays", example_galleries(study.examples)),
         ],
         files={
-            "localization.json": to_json({**facts, "protocol": PROTOCOL, **results}),
+            "localization.json": to_json({**facts, "protocol": " ".join(PROTOCOL), **results}),
             "localization.csv": to_csv(study.summary),
             "localization-images.csv": to_csv(study.images),
         },

@@ -82,10 +82,6 @@ def study_tables(study: Study, costs: Costs, facts: Mapping[str, Any]) -> Iterat
     yield _fits(study.fits)
 
 
-def _section(title: str, note: str, headers: Sequence[str], rows: list[Any]) -> Section:
-    return Section(title, [Table(headers, rows)], note)
-
-
 def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str]) -> Section:
     own = plain[plain["design"] == design]
     rows, trained = [], set(own["trained_on"])  # some kinds are only judged on
@@ -97,7 +93,9 @@ def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str]) -> Section:
     headers = ["trained on", *(f"on {letter}" for letter in ascii_uppercase[: len(kinds)])]
     letters = ", ".join(f"{a} {kind}" for a, kind in zip(ascii_uppercase, kinds, strict=False))
     note = MATRIX if len(rows) == len(kinds) else f"{MATRIX} Judged on: {letters}."
-    return _section(f"{design}: trained on, judged on", note, [*headers, "false alarms"], rows)
+    return Section(
+        f"{design}: trained on, judged on", [Table([*headers, "false alarms"], rows)], note
+    )
 
 
 def _details(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
@@ -108,7 +106,7 @@ def _details(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
     ]
     note = "Each localiser on held-out images of the kind that it was trained on."
     headers = ["localiser", "n", *LOCALIZATION_SCORES.values()]
-    return _section("All scores", note, headers, rows)
+    return Section("All scores", [Table(headers, rows)], note)
 
 
 def _cross(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
@@ -121,7 +119,7 @@ def _cross(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
             cells = [_cell(own, trained_on, kind, "per_image_iou") for kind in kinds]
             rows.append([f"{design}, {trained_on.removesuffix(SPLICED)}", *cells])
     engines = [kind.removesuffix(SPLICED) for kind in kinds]
-    return _section("From one engine to another", CROSS, ["trained on", *engines], rows)
+    return Section("From one engine to another", [Table(["trained on", *engines], rows)], CROSS)
 
 
 def _masks(clean: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
@@ -136,7 +134,7 @@ def _masks(clean: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
             rows.append([f"trained with {policy}", *cells])
     note = MASKS + ("" if facts.get("has_greys", True) else NO_GREYS)
     headers = ["", *(f"judged with {policy}" for policy in POLICIES)]
-    return _section(f"Greys of the masks: {design}, {main}", note, headers, rows)
+    return Section(f"Greys of the masks: {design}, {main}", [Table(headers, rows)], note)
 
 
 def _side_by_side(
@@ -153,7 +151,7 @@ def _side_by_side(
         scores = [_cell(own, main, main, f"per_image_{name}") for name in ("iou", "f1")]
         alarms = _cell(own, main, ORIGINAL, "untouched_false_alarm")
         rows.append([design, *cells, *scores, alarms])
-    return _section(f"{title}: {main}", COST, headers, rows)
+    return Section(f"{title}: {main}", [Table(headers, rows)], COST)
 
 
 def _jpeg(summary: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Section]:
@@ -169,7 +167,7 @@ def _jpeg(summary: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Section]:
             cells = [_of_row(by_design.get(design), column) for design in facts["designs"]]
             rows.append(["none" if quality is None else f"{quality:.0f}", *cells])
         note = f"Trained on {facts['main']}; the threshold stays as it was."
-        yield _section(f"JPEG: {name}", note, ["JPEG quality", *facts["designs"]], rows)
+        yield Section(f"JPEG: {name}", [Table(["JPEG quality", *facts["designs"]], rows)], note)
 
 
 def _controls(controls: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
@@ -181,7 +179,7 @@ def _controls(controls: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
         if by_control:
             scores = ("per_image_iou", "per_image_f1")
             rows.append([kind, *(_of_row(by_control.get(c), s) for c in CONTROLS for s in scores)])
-    return _section("Without looking at an image", CONTROL, headers, rows)
+    return Section("Without looking at an image", [Table(headers, rows)], CONTROL)
 
 
 def _fits(fits: Sequence[Mapping[str, Any]]) -> Section:
@@ -209,7 +207,7 @@ def _fits(fits: Sequence[Mapping[str, Any]]) -> Section:
         "The time is that of the last uninterrupted part. A best epoch that is not learning is a "
         "localiser of no use."
     )
-    return _section("Training", note, [*headers, "time"], rows)
+    return Section("Training", [Table([*headers, "time"], rows)], note)
 
 
 def _cell(own: pd.DataFrame, trained_on: str, judged_on: str, column: str) -> Any:

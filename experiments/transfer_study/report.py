@@ -15,12 +15,13 @@ from transfer_study.summary import ALL, MEAN, MEAN_OF_SAME, METRICS
 
 FROZEN = (
     "No source of the test part gave an image to any training, and no detector that judges an "
-    "engine as unseen was fitted, calibrated or given its threshold with that engine's fakes. "
+    "engine as unseen was fitted, calibrated or given its threshold with that engine's fakes.",
     "'Seen' is the detector of all families on the same images. Fakes are set against the "
-    "originals of their own records. A mean is the plain mean over families, each counted once. "
+    "originals of their own records.",
+    "A mean is the plain mean over families, each counted once.",
     "The 95 % intervals come from resampling whole sources: they do not cover retraining or the "
     "choice of engines, and one of no width means that no source contradicted the value, not "
-    "certainty."
+    "certainty.",
 )
 EXTERNAL = (
     "Data sets that no detector was trained on: 'all' is the detector of all families, 'least' and "
@@ -170,7 +171,7 @@ def _value(row: Row | None, column: str) -> Any:
 
 
 def _notes(summary: pd.DataFrame) -> list[str]:
-    notes = [FROZEN]
+    notes = [*FROZEN]
     notes += [EXTERNAL] if external_names(summary) else []
     return notes + ([GROWTH] if (summary["fit"] == FIRST).any() else [])
 

@@ -58,7 +58,7 @@ def test_the_roc_legend_gives_the_areas(predictions):
     said = texts(roc_plot(predictions))
     whole = roc_auc_score(predictions["label"], predictions["probability"])
     fold = predictions[predictions["fold"] == 1]
-    assert f"all folds (ROC AUC {whole:.3f})" in said
+    assert f"all folds (area {whole:.3f})" in said
     assert f"fold 1 ({roc_auc_score(fold['label'], fold['probability']):.3f})" in said
 
 
