@@ -131,7 +131,7 @@ def roc_plot(predictions: pd.DataFrame) -> Figure:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="guessing (0.500)")
     axes.set(xlabel="reals called fake (false alarms)", ylabel="fakes found (recall)")
     axes.set_title("ROC curve")
-    _draw_fold_curves(axes, predictions, _roc, "lower right")
+    _draw_fold_curves(axes, predictions, _roc)
     return figure
 
 
@@ -142,7 +142,7 @@ def precision_recall_plot(predictions: pd.DataFrame) -> Figure:
     axes.axhline(share, color=GREY, linewidth=1, label=f"guessing ({share:.3f})")
     axes.set(xlabel="fakes found (recall)", ylabel="right when it says fake (precision)")
     axes.set_title("Precision-recall curve")
-    _draw_fold_curves(axes, predictions, _precision_recall, "lower left")
+    _draw_fold_curves(axes, predictions, _precision_recall)
     return figure
 
 
@@ -238,7 +238,7 @@ def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_fold_curves(axes: Axes, predictions: pd.DataFrame, curve: _Curve, place: str) -> None:
+def _draw_fold_curves(axes: Axes, predictions: pd.DataFrame, curve: _Curve) -> None:
     """Draw one curve a fold and a thick one of all rows, with their areas in the legend."""
     if predictions["label"].nunique() < 2:
         show_message(axes, "This curve needs both real and fake images.")
@@ -252,7 +252,7 @@ def _draw_fold_curves(axes: Axes, predictions: pd.DataFrame, curve: _Curve, plac
             axes.plot(x, y, linewidth=1.1, label=label, **style)
     x, y, area = curve(predictions["label"].to_numpy(), predictions["probability"].to_numpy())
     axes.plot(x, y, color="black", linewidth=2, label=f"all folds (area {area:.3f})")
-    axes.legend(loc=place, fontsize=8)
+    axes.legend(fontsize=8)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
 
 
