@@ -123,10 +123,11 @@ def make_detector(args: argparse.Namespace, params: dict[str, Any]) -> Any:
 def run(args: argparse.Namespace) -> int:
     """Train and judge each, and write the table."""
     from cifake_study.backbones import judge_variants
+    from cifake_study.files import auxiliary_labels
     from cifake_study.groups import with_near_duplicates
     from cifake_study.holdout import draw_groups, hold_out
     from cifake_study.report import backbones_report
-    from cnnsvm.data.readers.cifake import auxiliary_labels, read_cifake
+    from cnnsvm.data.readers.cifake import read_cifake
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.report import render_text, write_report
 

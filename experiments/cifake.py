@@ -167,9 +167,9 @@ def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.
 
 def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Read some of the files as they are: the explorative page, and what headers tell."""
+    from cifake_study.files import extract_files
     from cifake_study.holdout import draw_groups
     from cnnsvm.audit.explore import explore
-    from cnnsvm.data.readers.cifake import extract_files
     from cnnsvm.evaluation.negative_controls import run_controls
     from cnnsvm.io.files import write_text
     from cnnsvm.report import render_html
@@ -193,8 +193,8 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
 
 def shuffle(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndarray) -> Any:
     """Fit all that a run fits on shuffled labels, of fewer images."""
+    from cifake_study.files import auxiliary_labels
     from cifake_study.holdout import draw_groups, evaluate_held_out
-    from cnnsvm.data.readers.cifake import auxiliary_labels
     from cnnsvm.evaluation.negative_controls import SHUFFLED as MEANING
     from cnnsvm.evaluation.negative_controls import summarise_control
     from cnnsvm.evaluation.protocol import shuffled_labels
@@ -314,8 +314,8 @@ def command() -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Read, look, fit, judge, report, and save what may be shared."""
+    from cifake_study.files import auxiliary_labels
     from cifake_study.holdout import evaluate_held_out
-    from cnnsvm.data.readers.cifake import auxiliary_labels
     from cnnsvm.evaluation.bootstrap import bootstrap_metrics
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.report import render_text, write_report

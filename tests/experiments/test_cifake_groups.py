@@ -5,9 +5,9 @@ import pytest
 from dataset_files import cifake_files, jpeg, pack
 
 from cifake_study import groups as module
+from cifake_study.files import auxiliary_labels, extract_files
 from cifake_study.groups import count_duplicates, outside, with_near_duplicates
 from cnnsvm.data.readers import DatasetError, read_cifake
-from cnnsvm.data.readers.cifake import extract_files
 
 TRAIN = ("train/REAL", "train/FAKE")
 
@@ -90,3 +90,27 @@ def test_files_are_extracted_as_they_are(kind, tmp_path):
     assert [file.read_bytes() for file in found] == [files[name] for name in wanted]
     with pytest.raises(DatasetError, match=r"1 file\(s\) are not there, such as train/REAL/no"):
         extract_files(tmp_path / kind, [*wanted, "train/REAL/no.jpg"], tmp_path / "out")
+
+
+def read_names(tmp_path, names):
+    files = {f"train/{kind}/{name}": jpeg(3) for kind in ("REAL", "FAKE") for name in names}
+    return read_cifake(pack(files, tmp_path / "x.zip"))
+
+
+def test_a_name_tells_what_an_image_shows(tmp_path):
+    objects = {"0001.jpg": "airplane", "0001 (2).jpg": "automobile", "17 (7).jpg": "frog"}
+    objects["0001 (10).jpg"] = "truck"
+    found = read_names(tmp_path, objects)
+    rows = np.arange(len(found.names))
+    shown = dict(zip(found.names, auxiliary_labels(found, rows), strict=True))
+    for name, thing in objects.items():
+        assert shown[f"train/REAL/{name}"] == f"{thing} 0"
+        assert shown[f"train/FAKE/{name}"] == f"{thing} 1"
+    assert auxiliary_labels(found, rows[:1], np.array([0])).tolist() == ["truck 0"]
+
+
+@pytest.mark.parametrize("name", ["0001 (11).jpg", "0001 (0).jpg", "cat.jpg", "0001 (x).jpg"])
+def test_a_name_that_does_not_tell_is_named(tmp_path, name):
+    found = read_names(tmp_path, [name])
+    with pytest.raises(DatasetError, match=r"train/FAKE/.*: no number from 1 to 10"):
+        auxiliary_labels(found, np.arange(2))

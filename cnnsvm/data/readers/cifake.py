@@ -7,9 +7,8 @@ Half are the photographs of CIFAR-10, half were made by Stable Diffusion 1.4 in 
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -24,7 +23,6 @@ from cnnsvm.data.images import SUFFIXES, ImageError, load_image
 from cnnsvm.data.manifest import DatasetError, MissingDataError
 from cnnsvm.data.readers.archives import Member, is_archive, open_archive
 from cnnsvm.data.readers.folder import CLASSES
-from cnnsvm.io.files import write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +30,6 @@ SIDE = 32  # pixels
 SPLITS = ("train", "test")
 MAX_FILE = 64 * 1024  # bytes; 32x32 pixels are 3 KB uncompressed, and a camera may add a comment
 MAX_BYTES = 2**30  # ten times CIFAKE
-#: What images show, in the order of the numbers in their files' names: "0001 (10).jpg" is a
-#: truck, and a name without a number is an airplane.
-OBJECTS = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-)
-_NUMBER = re.compile(r"^\d+(?: \((\d+)\))?$", re.ASCII)
 #: What made the fakes, as far as the paper tells.
 ENGINE = "diffusion:CompVis/stable-diffusion-v1-4"
 #: More small files than this are a burden on a disk, and nothing is gained by unpacking them.
@@ -72,17 +63,6 @@ class Cifake:
     names: np.ndarray
     sha256: np.ndarray
     groups: np.ndarray
-
-    @property
-    def objects(self) -> np.ndarray:
-        """What each image shows, one of `OBJECTS`, as an array of str.
-
-        Raises
-        ------
-        DatasetError
-            If a file is not named as CIFAKE names its files, which is where that is written.
-        """
-        return np.array([_object_of(name) for name in self.names])
 
     @property
     def manifest(self) -> pd.DataFrame:
@@ -157,9 +137,8 @@ def read_cifake(path: str | os.PathLike[str], splits: str | Sequence[str] | None
     pixels = bytearray()  # grows in place; a list would take twice the memory
     digests: dict[str, str] = {}
     elsewhere: list[str] = []
-    with _open(place) as members:
-        for member in tqdm(members, "CIFAKE", unit=" files", disable=None):
-            name = _plain_name(member.name)
+    with open_cifake(place) as members:
+        for name, member in tqdm(members, "CIFAKE", unit=" files", disable=None):
             if name is None:
                 elsewhere += [member.name] if _is_unexpected(member.name) else []
             elif name.startswith(wanted):
@@ -175,68 +154,29 @@ def read_cifake(path: str | os.PathLike[str], splits: str | Sequence[str] | None
     return _assemble(images, names, sha256)
 
 
-def auxiliary_labels(
-    cifake: Cifake, rows: np.ndarray, labels: np.ndarray | None = None
-) -> np.ndarray:
-    """Return what some images show and whether they are real, such as "cat 1".
+@contextmanager
+def open_cifake(path: str | os.PathLike[str]) -> Iterator[Iterator[tuple[str | None, Member]]]:
+    """Walk the files of a folder or an archive, which is not unpacked.
 
-    Parameters
-    ----------
-    cifake : Cifake
-    rows : ndarray of int, shape (n,)
-    labels : ndarray of int, shape (n,), or None
-        Other labels than the images' own, such as shuffled ones.
-
-    Returns
-    -------
-    ndarray of str, shape (n,)
-        For `InpaintDetector.fit`.
+    Yields
+    ------
+    iterator of (name, Member)
+        The name is spelled as in `Cifake.names`; None for what is no image in a class's folder.
 
     Raises
     ------
     DatasetError
-        See `Cifake.objects`.
+        If the path is neither a folder nor an archive that can be read.
     """
-    labels = cifake.labels[rows] if labels is None else labels
-    pairs = zip(cifake.objects[rows].tolist(), labels.tolist(), strict=True)
-    return np.array([f"{shown} {label}" for shown, label in pairs])
-
-
-def extract_files(
-    path: str | os.PathLike[str], names: Sequence[str], folder: str | os.PathLike[str]
-) -> list[Path]:
-    """Write some of the files as they are, such as a sample to look at their headers.
-
-    Parameters
-    ----------
-    path : path
-        As for `read_cifake`.
-    names : sequence of str
-        See `Cifake.names`.
-    folder : path
-        Made if it is missing; files that it holds already are written again.
-
-    Returns
-    -------
-    list of Path
-        In the order of ``names``.
-
-    Raises
-    ------
-    DatasetError
-        If a name is not there.
-    """
-    missing = set(names)
-    with _open(Path(path).absolute()) as members:
-        for member in members:
-            name = _plain_name(member.name)
-            if name in missing:
-                with member.open() as opened:
-                    write_bytes(Path(folder) / name, opened.read())
-                missing.remove(name)
-    if missing:
-        raise DatasetError(f"{path}: {len(missing)} file(s) are not there, such as {min(missing)}.")
-    return [Path(folder) / name for name in names]
+    place = Path(path).absolute()
+    if not place.exists():
+        raise MissingDataError(f"{place}: no such file or folder. Check the path.")
+    if not place.is_dir() and not is_archive(place):
+        raise DatasetError(f"{place}: neither a folder nor an archive (.zip, .tar, .tar.xz, ...).")
+    loose = place.is_dir()
+    files = nullcontext(_walk_folder(place)) if loose else open_archive(place, max_bytes=MAX_BYTES)
+    with files as members:
+        yield ((_plain_name(member.name), member) for member in members)
 
 
 def is_large_cifake(archive: str | os.PathLike[str]) -> bool:
@@ -264,16 +204,6 @@ def _assemble(images: np.ndarray, names: np.ndarray, sha256: np.ndarray) -> Cifa
     split, kind, _ = np.array([name.split("/") for name in names]).T
     labels = (kind == "FAKE").astype(np.int64)
     return Cifake(images, labels, split, names, sha256, group_identical(images))
-
-
-def _open(place: Path) -> AbstractContextManager[Iterator[Member]]:
-    if place.is_dir():
-        return nullcontext(_walk_folder(place))
-    if not place.exists():
-        raise MissingDataError(f"{place}: no such file or folder. Check the path.")
-    if not is_archive(place):
-        raise DatasetError(f"{place}: neither a folder nor an archive (.zip, .tar, .tar.xz, ...).")
-    return open_archive(place, max_bytes=MAX_BYTES)
 
 
 def _walk_folder(folder: Path) -> Iterator[Member]:
@@ -306,17 +236,6 @@ def _is_unexpected(name: str) -> bool:
     """Tell whether a file is an image elsewhere, or something else in the folder of a class."""
     hidden = name.rpartition("/")[2].startswith(".")
     return _is_image(name) or (_class_folder(name) is not None and not hidden)
-
-
-def _object_of(name: str) -> str:
-    found = _NUMBER.match(name.rpartition("/")[2].rpartition(".")[0])
-    number = int(found[1] or 1) if found else 0
-    if not 1 <= number <= len(OBJECTS):
-        raise DatasetError(
-            f"{name}: no number from 1 to {len(OBJECTS)} in the name says what it shows, as in "
-            "'0001 (7).jpg' (none: 1). Keep CIFAKE's names, or do without auxiliary labels."
-        )
-    return OBJECTS[number - 1]
 
 
 def _check_classes(
