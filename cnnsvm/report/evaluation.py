@@ -1,6 +1,5 @@
 """The report on a cross-validated or held-out evaluation of a detector."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ from cnnsvm.report.wording import (
     METRIC_GAPS,
     METRIC_LABELS,
     METRIC_MEANINGS,
+    common_folder,
     format_interval,
     format_number,
     format_seconds,
@@ -368,7 +368,7 @@ def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
 
 def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
     """Show the surest mistakes of both kinds, and images drawn at random."""
-    folder = _common_folder(predictions["path"])
+    folder = common_folder(predictions["path"])
     galleries = []
     for title, rows in worst_mistakes(predictions).items():
         shown, total = rows.head(_SHOWN), len(rows)
@@ -390,11 +390,3 @@ def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
     lines = [f"probability {chance}", f"{truth}, called {called}", made]
     picture = Picture(thumbnail(row["path"], loader), alt)
     return Exhibit([picture], str(row["path"]).removeprefix(folder), lines)
-
-
-def _common_folder(paths: Iterable[str]) -> str:
-    """Return the folder that all paths are below, ending in a separator; empty if there is none."""
-    try:
-        return os.path.join(os.path.commonpath([os.path.dirname(path) for path in paths]), "")
-    except ValueError:  # no path, or absolute and relative ones
-        return ""

@@ -27,7 +27,7 @@ from cnnsvm.report.model import (
     Table,
 )
 from cnnsvm.report.render import Loader, thumbnail
-from cnnsvm.report.wording import percent
+from cnnsvm.report.wording import common_folder, percent
 
 #: Largest gap between the distributions of the classes from which on they differ, and much.
 DIFFERS, DIFFERS_MUCH = 0.1, 0.3
@@ -159,9 +159,8 @@ def _what_was_read(found: Mapping[str, Any]) -> str:
 def _cards(found: Mapping[str, Any]) -> list[Card]:
     sides = found["files"][["width", "height"]].to_numpy()
     span = f"{sides.min()}-{sides.max()}" if sides.min() < sides.max() else str(sides.min())
-    cards = [
-        Card(name, f"{found[f'n_{name}']:,}") for name in ("images", "sources", "real", "fake")
-    ]
+    counted = ("images", "sources", "real", "fake")
+    cards = [Card(name, f"{found[f'n_{name}']:,}") for name in counted]
     ratio = f"{found['n_fake'] / found['n_sources']:.3g}"
     return [*cards, Card("fakes per source", ratio), Card("sides", span, "pixels")]
 
@@ -230,20 +229,16 @@ def _files(files: pd.DataFrame) -> Section:
         for name, part in own.groupby("format"):
             known = part["quality"].dropna()
             span = f"{known.median():g} ({known.min():g}-{known.max():g})"
-            cells = [
-                len(part),
-                percent(len(part) / len(own)),
-                f"{part['bits_a_pixel'].median():.2f}",
-            ]
-            rows.append([f"{label}, {name}", *cells, span if len(known) else "no JPEG"])
-    bits = plots.histograms_plot(files, ["bits_a_pixel"], "Length of the files")
-    drawn = [Plot(bits, "Bits per pixel of each class")]
+            cells = [len(part), percent(len(part) / len(own))]
+            bits = f"{part['bits_a_pixel'].median():.2f}"
+            rows.append([f"{label}, {name}", *cells, bits, span if len(known) else "no JPEG"])
+    lengths = plots.histograms_plot(files, ["bits_a_pixel"], "Length of the files")
+    drawn = [Plot(lengths, "Bits per pixel of each class")]
     if files["quality"].notna().any():
         quality = plots.histograms_plot(files, ["quality"], "JPEG files")
         note = "Of libjpeg, by the nearest table; encoders with tables of their own only resemble."
         drawn.append(Plot(quality, "Estimated JPEG quality of each class", note))
-    headers = ["format", "images", "share", "bits per pixel", "JPEG quality"]
-    table = Table(headers, rows)
+    table = Table(["format", "images", "share", "bits per pixel", "JPEG quality"], rows)
     note = "Shares are of the class; bits per pixel and quality are medians, the latter with range."
     return Section("Files", [table, Plots(drawn)], note)
 
@@ -342,25 +337,18 @@ def _paths_of(row: Mapping[Any, Any], originals: Mapping[Any, str]) -> dict[str,
 
 
 def _anomalies(found: Mapping[str, Any]) -> Section:
-    root = os.path.commonpath([os.path.dirname(path) for path in found["files"]["path"]])
+    folder = common_folder(found["files"]["path"])
     rows: list[list[Any]] = []
     lists: list[Block] = []
     for check, meaning in CHECKS.items():
         entries = [entry for entry in found["anomalies"] if entry["check"] == check]
         count = Cell(f"{len(entries):,}", "bad") if entries else "none"
         rows.append([check, count, meaning])
-        listed = [
-            (_below(root, entry["path"]) or entry["source_id"], _below(root, entry["reason"]))
-            for entry in entries
-        ]
+        shown = [(e["path"] or e["source_id"], e["reason"].replace(folder, "")) for e in entries]
+        listed = [(path.replace(folder, ""), reason) for path, reason in shown]
         lists.append(Items(listed, f"{check} ({len(entries):,})"))
     headers = ["check", "found", "what it means"]
-    table = Table(headers, rows, prose=["what it means"])
-    return Section("Anomalies", [table, *lists])
-
-
-def _below(root: str, text: str) -> str:
-    return text.replace(root + os.sep, "")
+    return Section("Anomalies", [Table(headers, rows, prose=["what it means"]), *lists])
 
 
 def _spaced(name: str) -> str:

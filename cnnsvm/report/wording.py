@@ -1,9 +1,12 @@
 """How reports write numbers, and what they call metrics and scores."""
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any, TypeGuard
+
+from cnnsvm.io.progress import format_duration
 
 #: What reports call each metric, in the order in which they list them.
 METRIC_LABELS = {
@@ -78,16 +81,10 @@ def format_interval(entry: Mapping[str, Any] | None) -> str:
 
 
 def format_seconds(seconds: Any) -> str:
-    """Write a duration in seconds as ``42 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    """Write a duration in seconds as ``4.2 s``, ``3 min 5 s`` or ``2 h 10 min``."""
     if not is_number(seconds):
         return "n/a"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    if minutes:
-        return f"{minutes} min {rest} s"
-    return f"{rest} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return format_duration(seconds) if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def format_value(value: Any) -> str:
@@ -108,6 +105,14 @@ def percent(value: float) -> str:
     if 0.99 < value < 1:
         return "over 99 %"
     return f"{100 * value:.0f} %"
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """Return the folder that all paths are below, ending in a separator; empty if there is none."""
+    try:
+        return os.path.join(os.path.commonpath([os.path.dirname(path) for path in paths]), "")
+    except ValueError:  # no path, or absolute and relative ones
+        return ""
 
 
 def interval_of(row: Row, name: str) -> dict[str, Any]:
