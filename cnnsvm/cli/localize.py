@@ -184,13 +184,12 @@ def _row(
     localizer: Any, path: Path, name: Path, output: Path, known: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Localise in one image, unless that was done and neither it nor the result has changed."""
-    from cnnsvm.data.images import ImageError, load_image
+    from cnnsvm.data.images import ImageError, image_hash, load_image
 
     target = output / name
     row: dict[str, Any] = dict.fromkeys(FIELDS, "") | {"path": name.as_posix(), "status": FAILED}
     try:
-        content = path.read_bytes()
-        row["sha256"] = hashlib.sha256(content).hexdigest()
+        row["sha256"] = image_hash(path)
         is_there = all(Path(f"{target}{suffix}").is_file() for suffix in SUFFIXES.values())
         if known is not None and known["sha256"] == row["sha256"] and is_there:
             return known

@@ -13,6 +13,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from cnnsvm.io.files import file_hash
+
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 MAX_PIXELS = 50_000_000
@@ -187,8 +189,8 @@ def image_hash(image: ImageInput) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     if isinstance(image, (str, os.PathLike)):
-        with _errors_named(image), open(image, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        with _errors_named(image):
+            return file_hash(image)
     pixels = load_image(image)
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
