@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cnnsvm.features.embedder import FineTuning
     from cnnsvm.features.residual_statistics import ResidualStatistics
     from cnnsvm.localization.localizer import InpaintLocalizer
+    from cnnsvm.localization.training import LocalizerTraining
     from cnnsvm.svm import TunedSVC
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "FineTuning",
     "InpaintDetector",
     "InpaintLocalizer",
+    "LocalizerTraining",
     "ResidualStatistics",
     "TunedSVC",
     "__version__",
@@ -31,6 +33,7 @@ _HOMES = {
     "FineTuning": "cnnsvm.features.embedder",
     "InpaintDetector": "cnnsvm.detection.detector",
     "InpaintLocalizer": "cnnsvm.localization.localizer",
+    "LocalizerTraining": "cnnsvm.localization.training",
     "ResidualStatistics": "cnnsvm.features.residual_statistics",
     "TunedSVC": "cnnsvm.svm",
 }

@@ -24,7 +24,7 @@ from typing import Any
 
 from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags
-from cnnsvm.cli.localizer_flags import add_localizer_flags, make_localizer
+from cnnsvm.cli.localize_train import add_localizer_flags, make_localizer
 
 SAMPLES_ENGINES = ("opencv-telea", "opencv-ns")
 ARCHITECTURES = ("fcn_resnet50", "nixnet", "iidnet")

@@ -14,10 +14,13 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags
+
+if TYPE_CHECKING:
+    from cnnsvm import InpaintLocalizer
 
 SAMPLES_ENGINE = "opencv-telea"
 #: The proxy task: what a candidate is trained like.
@@ -52,7 +55,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     add("--precision", default="auto", help="float32, bfloat16 or float16")
-    add("--jobs", type=int, default=0, help="processes that decode images")
+    add("--jobs", type=int, default=1, help="processes that decode images")
     add_data_flags(parser, generate=False)
     return parser.parse_args(argv)
 
@@ -80,23 +83,25 @@ def read(args: argparse.Namespace, out: Path) -> Any:
     return without_bad_pairs(table, skip_bad=args.skip_bad).manifest
 
 
-def make_localizer(args: argparse.Namespace) -> Any:
+def make_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
     """Return what the candidates are, but for their cells."""
-    from cnnsvm import InpaintLocalizer
+    from cnnsvm import InpaintLocalizer, LocalizerTraining
 
     return InpaintLocalizer(
         "iidnet",
         size=args.size,
-        epochs=args.epochs,
+        training=LocalizerTraining(
+            epochs=args.epochs,
+            crops_per_image=args.crops_per_image,
+            learning_rate=args.learning_rate,
+            **PROXY,
+        ),
         crop_size=args.crop_size,
-        crops_per_image=args.crops_per_image,
         batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
         device=args.device,
         precision=args.precision,
         n_jobs=args.jobs,
         random_state=args.seed,
-        **PROXY,
     )
 
 

@@ -2,7 +2,7 @@
 
     cnnsvm localize photos found --model localizer
 
-Interrupted or killed and called again, it goes on where it was.
+Interrupted or killed and called again, it resumes.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnsvm.cli.localizer_flags import add_machine_flags
+from cnnsvm.cli.localize_train import add_machine_flags
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from cnnsvm import InpaintLocalizer
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
     add("--tile-size", type=int, help="pixels seen at once [the model's]")
     add("--tile-overlap", type=int, help="pixels [the model's]")
     add("--batch-size", type=int, help="lower it if memory is short [the model's]")
-    add_machine_flags(parser, training=False)
+    add_machine_flags(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -106,16 +108,15 @@ def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
     return [(path, path.relative_to(place)) for path in found]
 
 
-def load_localizer(args: argparse.Namespace) -> Any:
+def load_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
     """Read the model, set it up for this machine, and change what flags ask for."""
     from cnnsvm import InpaintLocalizer
-    from cnnsvm.localization.checks import check_localizer_params
 
-    localizer = InpaintLocalizer.load(args.model)
+    localizer = InpaintLocalizer.from_pretrained(args.model)
     asked = {name: getattr(args, name) for name in _OF_PREDICTION}
     machine = {name: getattr(args, name) for name in ("device", "precision", "gpu_memory_fraction")}
     localizer.set_params(**machine, **{k: v for k, v in asked.items() if v is not None})
-    check_localizer_params(localizer.get_params())
+    localizer.check_params()
     if args.threshold is not None:
         localizer.threshold_ = args.threshold
     return localizer
@@ -162,7 +163,7 @@ def write_pictures(
     from cnnsvm.data.images import read_header
     from cnnsvm.detection.heatmap import as_stored
     from cnnsvm.io.files import write_bytes
-    from cnnsvm.localization.overlay import draw_overlay
+    from cnnsvm.localization.masks import draw_overlay
 
     exif = Image.Exif()
     exif[_ORIENTATION] = read_header(path).orientation
@@ -181,7 +182,11 @@ def write_pictures(
 
 
 def _row(
-    localizer: Any, path: Path, name: Path, output: Path, known: dict[str, Any] | None
+    localizer: "InpaintLocalizer",
+    path: Path,
+    name: Path,
+    output: Path,
+    known: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Localise in one image, unless that was done and neither it nor the result has changed."""
     from cnnsvm.data.images import ImageError, image_hash, load_image
@@ -203,7 +208,7 @@ def _row(
     return row | {key: f"{value:.5f}" for key, value in stated.items()} | {"status": DONE}
 
 
-def _fingerprint(localizer: Any, model: Path) -> str:
+def _fingerprint(localizer: "InpaintLocalizer", model: Path) -> str:
     """Hash the model and what its masks depend on besides."""
     from cnnsvm.io.bundle import CONFIG
 

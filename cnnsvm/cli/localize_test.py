@@ -1,9 +1,9 @@
-"""Compare what a localiser marks with the masks of records that it was not trained on.
+"""Compare the masks of a localiser with those of records that it was not trained on.
 
     cnnsvm localize-test records --model localizer --out results
 
-Sources that it was trained on are found by their looks and left out. Nothing is kept but what
---out asks for: a second call judges all again.
+Sources that it was trained on are found by perceptual hashes and left out. A second call judges
+everything again.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 
 from cnnsvm.cli.flags import add_data_flags
 from cnnsvm.cli.localize import add_prediction_flags, load_localizer
-from cnnsvm.cli.localize_train import read_pictures
+from cnnsvm.cli.localize_train import read_images
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--regenerated",
         default="both",
         choices=READINGS,
-        help="how regenerated pictures are read; none leaves them out [%(default)s]",
+        help="how regenerated images are read; none leaves them out [%(default)s]",
     )
     parser.add_argument(
         "--mask-policy", help="greys of a mask that count: any, half, full [the model's]"
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     check_policy(args.mask_policy)
     localizer.set_params(mask_policy=args.mask_policy)
     work = args.work or args.model.with_name(args.model.name + ".test")
-    table, warnings = read_pictures(args, work, READINGS[args.regenerated], args.model)
+    table, warnings = read_images(args, work, READINGS[args.regenerated], args.model)
     rows, summaries = judge_kinds(localizer, table, random_state=args.seed)
     facts = {"data": args.data, "model": args.model, "warnings": warnings}
     report = make_report(rows, summaries, facts)

@@ -1,111 +1,129 @@
-"""How an `InpaintLocalizer` is fitted, and how its parameters become a training."""
+"""How an `InpaintLocalizer` is fitted: its images are read, split by sources, and trained on."""
 
 import hashlib
+import json
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from safetensors.numpy import load_file, save_file
+from sklearn.utils import check_random_state
 from tqdm import tqdm
 
+import cnnsvm
+from cnnsvm.data.near_duplicates import perceptual_hash
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.devices import choose_precision
 from cnnsvm.features.loading import MEMORY
 from cnnsvm.features.processes import Processes, join
-from cnnsvm.localization.bundle import MAKE, build_network
-from cnnsvm.localization.cache import fit_network, task_folder
-from cnnsvm.localization.checks import check_repainted
+from cnnsvm.features.trainer import Entry, TrainingOptions
+from cnnsvm.io.files import replacing, write_text
 from cnnsvm.localization.collapse import best_epoch
+from cnnsvm.localization.masks import MaskError
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.trainer import LocalizerTraining, warn_of_collapse
+from cnnsvm.localization.pretrained import load_arrays, network_arrays
+from cnnsvm.localization.trainer import LocalizerTrainer, warn_of_collapse
+
+if TYPE_CHECKING:
+    from cnnsvm.localization.localizer import InpaintLocalizer
 
 logger = logging.getLogger(__name__)
 
-#: Parameters that go to the training as they are.
-_OF_TRAINING = (
-    "loss",
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "epochs",
-    "patience",
-    "max_restarts",
-    "batch_size",
-    "crop_size",
-    "n_crops",
-    "crops_per_image",
-    "balance",
-    "warmup",
-    "threshold",
-)
+#: Raised with every change of what a fit computes, so that no cache mixes old and new.
+RECIPE = 2
 
 
-def fit_on_pairs(
-    localizer: Any,
+def fit_localizer(
+    localizer: "InpaintLocalizer",
     images: Sequence[Any],
     masks: Sequence[Any],
     groups: np.ndarray | None,
-    seed: int,
-) -> None:
+) -> dict[str, Any]:
     """Read every pair once, split them by groups, and train.
 
     Parameters
     ----------
     localizer : InpaintLocalizer
-        Gets ``network_``, ``history_`` and ``threshold_``.
+        Not changed.
     images, masks : sequence of image inputs
         Of one length; a mask is None where the image is untouched.
     groups : ndarray of shape (n_images,) or None
-    seed : int
+
+    Returns
+    -------
+    dict
+        The attributes of the fitted localiser.
     """
-    params = localizer.get_params(deep=False)
-    place = join(params["device"], params["gpu_memory_fraction"], params["distributed"])
-    training = training_of(params, *place, seed)
-    network = build_network(params, seed)
+    settings, seed = localizer.settings, seed_of(localizer.random_state)
+    device, together = join(localizer.device, localizer.gpu_memory_fraction, localizer.distributed)
+    options = training_options(localizer, device, seed, together)
+    network = localizer.build_network(seed)
     sources = encode_groups(groups, len(images))
     # decoding processes start anew each epoch: what they keep would only cost memory
-    memory = 0 if training.n_jobs else MEMORY // training.processes.count
-    pairs = Pairs(images, masks, params["mask_policy"], memory)
-    is_first = training.processes.is_first
-    shares, digests = survey(pairs, training.n_jobs, progress=is_first)
-    check_repainted(shares)
-    fit, valid = validation_split(shares > 0, sources, params["validation_fraction"], seed)
-    settings = [params[name] for name in (*MAKE, "validation_fraction")]
-    cache = task_folder(params["cache_dir"], network, digests, sources, training, settings)
-    localizer.history_ = fit_network(network, pairs, fit, valid, training, cache)
-    if is_first:
-        warn_of_collapse(localizer.history_, training.patience)
-    localizer.network_ = network
-    localizer.threshold_ = _threshold(localizer.history_, params["threshold"])
+    memory = 0 if options.n_jobs else MEMORY // together.count
+    pairs = Pairs(images, masks, localizer.mask_policy, memory)
+    shares, digests = survey(pairs, options.n_jobs, progress=together.is_first)
+    fit, valid = validation_split(shares > 0, sources, settings.validation_fraction, seed)
+    trainer = LocalizerTrainer(
+        network, pairs, fit, valid, options, settings, localizer.threshold, together
+    )
+    cache = _task_folder(localizer, trainer, sources, digests)
+    history = _train(trainer, cache)
+    if together.is_first:
+        warn_of_collapse(history, options.patience)
+    return {
+        "network_": network,
+        "history_": history,
+        "threshold_": _threshold(history, localizer.threshold),
+        "trained_on_": _hash_sources(pairs, sources, shares),
+    }
 
 
-def training_of(
-    params: dict[str, Any], device: torch.device, together: Processes, seed: int
-) -> LocalizerTraining:
-    """Say how a localiser's parameters want its network to be trained.
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """Draw the seed of a fit."""
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
+def training_options(
+    localizer: "InpaintLocalizer",
+    device: torch.device,
+    seed: int,
+    together: Processes | None = None,
+) -> TrainingOptions:
+    """Return what the trainer needs of a localiser's parameters.
 
     Raises
     ------
     ValueError
-        If a batch cannot be shared by the processes.
+        If the processes cannot share a batch.
     """
-    if params["batch_size"] % together.count:
+    settings = localizer.settings
+    if together is not None and localizer.batch_size % together.count:
         raise ValueError(
-            f"batch_size={params['batch_size']!r} is of all processes together and must be a "
+            f"batch_size={localizer.batch_size!r} is of all processes together and must be a "
             f"multiple of their number, {together.count}."
         )
-    return LocalizerTraining(
-        **{name: params[name] for name in _OF_TRAINING},
-        augmentation=AUGMENTATIONS[params["augmentation"]],
+    return TrainingOptions(
+        epochs=settings.epochs,
+        patience=settings.patience,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        optimizer=settings.optimizer,
+        batch_size=localizer.batch_size,
+        crop_size=localizer.crop_size,
+        n_crops=settings.n_crops,
+        augmentation=AUGMENTATIONS[settings.augmentation],
         random_state=seed,
-        n_jobs=int(params["n_jobs"] or 0),
+        n_jobs=0 if localizer.n_jobs in (None, 1) else int(localizer.n_jobs),
         device=device,
-        dtype=choose_precision(params["precision"], device),
-        processes=together,
+        dtype=choose_precision(localizer.precision, device),
     )
 
 
@@ -123,7 +141,7 @@ def survey(pairs: Pairs, n_jobs: int, progress: bool = True) -> tuple[np.ndarray
     Returns
     -------
     shares : ndarray of float64, shape (n_pairs,)
-        Of the pixels, those that are repainted.
+        Share of each image's pixels that is repainted.
     digests : list of bytes
         SHA-256 of pixels and mask.
 
@@ -131,16 +149,29 @@ def survey(pairs: Pairs, n_jobs: int, progress: bool = True) -> tuple[np.ndarray
     ------
     ImageError
         For the first pair that cannot be used.
+    MaskError
+        If no pixel of any image is repainted, or every one is.
     """
     bar = tqdm(range(len(pairs)), "reading", disable=not (progress and sys.stderr.isatty()))
     found = Parallel(n_jobs=n_jobs or 1, prefer="threads")(delayed(_facts)(pairs, i) for i in bar)
-    return np.array([share for share, _ in found]), [digest for _, digest in found]
+    shares = np.array([share for share, _ in found])
+    if not shares.any():
+        raise MaskError(
+            f"none of the {len(shares)} masks has a repainted pixel, and a localiser needs both "
+            "kinds. Check that the masks are those of repainted images, white where repainted."
+        )
+    if shares.min() == 1:
+        raise MaskError(
+            f"all {len(shares)} masks cover their whole image, and a localiser needs both kinds of "
+            "pixels. Add untouched images with mask None, or masks of the repainted part alone."
+        )
+    return shares, [digest for _, digest in found]
 
 
 def validation_split(
     repainted: np.ndarray, sources: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Split images into those that train and those that tell when to stop, by whole groups.
+    """Split images into those that train and those that early stopping watches, by whole groups.
 
     Parameters
     ----------
@@ -150,7 +181,7 @@ def validation_split(
     sources : ndarray of int, shape (n_images,)
         Group of each image.
     fraction : float in (0, 0.5]
-        Share of the groups that is kept aside.
+        Share of the groups that is held out.
     seed : int
 
     Returns
@@ -166,9 +197,70 @@ def validation_split(
         if repainted[fit].any() and repainted[valid].any():
             return fit, valid
     logger.warning(
-        "too few sources to keep some aside: training runs all epochs without early stopping"
+        "too few sources for a validation split: training runs all epochs without early stopping"
     )
     return np.arange(len(repainted)), np.arange(0)
+
+
+def _train(trainer: LocalizerTrainer, cache: Path | None) -> list[Entry]:
+    """Train, or take the finished network out of the cache folder of this very task.
+
+    The folder holds the checkpoint of a running and the weights of a finished training.
+    """
+    if cache is None:
+        return trainer.run()
+    checkpoint, finished = cache / "checkpoint.pt", cache / "history.json"
+    together = trainer.processes
+    if not together.agree(checkpoint.is_file() + 2 * finished.is_file()):
+        raise ValueError(
+            f"cache_dir: the processes of this training do not see one folder {cache}. Put "
+            "cache_dir on a disk that all machines share, or leave it out."
+        )
+    if finished.is_file():
+        load_arrays(trainer.original.cpu(), load_file(cache / "network.safetensors"))
+        logger.info("trained network taken from %s", cache)
+        return json.loads(finished.read_text(encoding="utf-8"))
+    history = trainer.run(checkpoint)
+    if together.is_first:
+        with replacing(cache / "network.safetensors") as partial:
+            save_file(network_arrays(trainer.original), partial)
+        write_text(finished, json.dumps(history))  # last: marks it finished
+        checkpoint.unlink(missing_ok=True)
+    together.agree(0)  # wait: nobody looks for the result before it is there
+    return history
+
+
+def _task_folder(
+    localizer: "InpaintLocalizer",
+    trainer: LocalizerTrainer,
+    sources: np.ndarray,
+    digests: Sequence[bytes],
+) -> Path | None:
+    """Name the cache folder of a training by all that its result depends on.
+
+    Where it runs counts by kind only, so that all processes find one folder.
+    """
+    if localizer.cache_dir is None:
+        return None
+    place = {"device": trainer.device.type, "n_jobs": 0}
+    options = asdict(trainer.options) | place | {"processes": trainer.processes.count}
+    network = (localizer.architecture, localizer.size, localizer.genotype, localizer.preprocessing)
+    settings = sorted(localizer.settings.get_params().items())
+    made_of = (cnnsvm.__version__, RECIPE, options, settings, localizer.threshold, network)
+    digest = hashlib.sha256(repr(made_of).encode())
+    for value in network_arrays(trainer.original).values():
+        digest.update(value.tobytes())
+    digest.update(sources.tobytes() + b"".join(digests))
+    return Path(localizer.cache_dir) / digest.hexdigest()[:20]
+
+
+def _hash_sources(pairs: Pairs, sources: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Hash what one image of each source looks like, an untouched one if there is one."""
+    order = np.argsort(shares > 0, kind="stable")
+    chosen = order[np.unique(sources[order], return_index=True)[1]]
+    images: list[Any] = [pairs[int(index)][0] for index in chosen]
+    hashes = [perceptual_hash(image) for image in images]
+    return np.unique(np.array([value for value, usable in hashes if usable], dtype=np.uint64))
 
 
 def _facts(pairs: Pairs, index: int) -> tuple[float, bytes]:
@@ -179,9 +271,9 @@ def _facts(pairs: Pairs, index: int) -> tuple[float, bytes]:
     return float(mask.mean()), digest.digest()
 
 
-def _threshold(history: list[dict[str, Any]], wanted: float | str) -> float:
+def _threshold(history: list[Entry], wanted: float | str) -> float:
     """Return the threshold of the best epoch, or what was asked for if nothing validated it."""
-    best = best_epoch(history)
-    if wanted != "iou":
+    if not isinstance(wanted, str):
         return float(wanted)
+    best = best_epoch(history)
     return float(history[best].get("valid_threshold", 0.5)) if best is not None else 0.5

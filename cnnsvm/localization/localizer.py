@@ -3,31 +3,33 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.images import as_image_list, load_image
-from cnnsvm.features.devices import choose_device, choose_precision
+from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.processes import writes
-from cnnsvm.localization import bundle
-from cnnsvm.localization.checks import check_localizer_params, check_training_pairs
-from cnnsvm.localization.fitting import fit_on_pairs
-from cnnsvm.localization.masks import load_pair
+from cnnsvm.localization import pretrained
+from cnnsvm.localization.architectures import ARCHITECTURES, AnySize, build_network
+from cnnsvm.localization.fitting import fit_localizer
+from cnnsvm.localization.masks import POLICIES, check_training_pairs, load_pair
 from cnnsvm.localization.pixel_scores import edges_with, histogram_scores, pixel_histogram
 from cnnsvm.localization.tiling import Tiling, predict_map
+from cnnsvm.localization.training import LocalizerTraining
 
 
 class InpaintLocalizer(BaseEstimator):
-    """Mark the pixels of a picture that were repainted.
+    """Mark the pixels of an image that were repainted.
 
     A fully convolutional network, trained on native-resolution patches of images and their masks.
     Nothing is resized, and no mask is needed to predict. Images of one group are never separated
-    by the split that tells when to stop.
+    by the split that early stopping needs.
 
     Parameters
     ----------
@@ -42,59 +44,33 @@ class InpaintLocalizer(BaseEstimator):
     preprocessing : str or None, default=None
         How pixels become the input of "fcn_resnet50": a key of
         `cnnsvm.features.preprocessing.PREPROCESSING`.
+    training : LocalizerTraining or None, default=None
+        Loss, schedule, patches and augmentation; None takes the defaults of `LocalizerTraining`.
     mask_policy : {"any", "half", "full"}, default="half"
         Grey values of a mask that count as repainted: above 0, from 128, or 255 only. Arrays of
         bool are taken as they are.
-    loss : {"focal", "bce", "dice"}, default="focal"
-        See `cnnsvm.localization.losses`.
-    optimizer : {"adamw", "adam"}, default="adamw"
-    learning_rate : float, default=1e-3
-        Peak rate of the one-cycle schedule.
-    weight_decay : float, default=0.01
-    epochs, patience : int, default=20, 5
-        Most epochs, and epochs without a better validation IoU before training stops.
-    max_restarts : int, default=2
-        How often a training that collapsed (it calls nothing repainted, or everything, and stays
-        there) or diverged begins again at a fifth of the rate, with the best weights so far.
-        After that its best weights are kept with a ``ConvergenceWarning``.
-    validation_fraction : float in (0, 0.5], default=0.2
-        Share of the training sources that early stopping watches.
-    augmentation : {"none", "geometric", "full", "jpeg", "robust"}, default="full"
-        See `cnnsvm.features.augmentation.AUGMENTATIONS`. The mask goes through the same place,
-        resizing, turns and flips; blur, noise and codecs are the image's alone. Half of the
-        recompressed patches lie on the picture's own 8-pixel grid.
-    warmup : float in [0, 1], default=0.5
-        Share of the epochs over which degradations (resizing, blur, noise, codecs) grow from
-        never to as often as the augmentation says. Strong ones from the first step on leave
-        little to learn from. The weights kept are of an epoch after that, if one is of use.
     crop_size : int, default=256
         Side of a training patch in pixels; smaller images are wrapped.
-    crops_per_image : int, default=1
-        Patches that an image gives in an epoch.
-    n_crops : int, default=4
-        Patches of a validation image, at most.
-    balance : float in [0, 1], default=0.5
-        Share of the patches that are placed so that both kinds of pixels occur in them.
     tile_size, tile_overlap : int, default=512, 64
-        Longest side of what the network sees at once when it predicts, and least overlap of two
-        such tiles, in pixels. A picture that is not larger goes in whole.
+        Longest side of what the network gets at once when it predicts, and least overlap of two
+        such tiles, in pixels. An image that is not larger goes in whole.
     threshold : float in (0, 1) or "iou", default=0.5
         Probability from which a pixel is called repainted. "iou" chooses the one with the
         highest IoU on the validation images.
     distributed : bool, default=False
         Train in all processes that ``torchrun`` has started with this one. Each takes its part
         of every batch; the first one writes.
+    batch_size : int, default=8
+        Patches a step, over all processes.
     device, precision : str, default="auto"
         "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
         where the hardware has them.
     gpu_memory_fraction : float in (0, 1] or None, default=None
         Largest share of the GPU's memory.
-    batch_size : int, default=8
-        Patches a step, over all processes.
     n_jobs : int or None, default=None
-        Processes that decode images; None decodes in this one.
+        Processes that decode images; None means 1, this one.
     cache_dir : path or None, default=None
-        Folder for checkpoints and finished networks, so that an interrupted ``fit`` goes on after
+        Folder for checkpoints and finished networks, so that an interrupted ``fit`` resumes after
         its last epoch and a repeated one is quick. Entries are named by the content they depend
         on.
     random_state : int, RandomState instance or None, default=None
@@ -103,33 +79,61 @@ class InpaintLocalizer(BaseEstimator):
     Attributes
     ----------
     network_ : nn.Module
-        The trained network.
+        The trained network, on the CPU.
     history_ : list of dict
-        One entry an epoch: what it did, in which attempt, and how it did on the validation images
-        (see `cnnsvm.localization.trainer.LocalizerTrainer`).
+        One entry an epoch (see `cnnsvm.localization.trainer.LocalizerTrainer`).
     threshold_ : float
         Probability from which `predict` calls a pixel repainted.
-    trained_on_ : ndarray of uint64
-        Hashes of the training images, if whoever trained it has set them
-        (`cnnsvm.detection.pretrained.hash_images`); saved with it.
+    trained_on_ : ndarray of uint64 or None
+        Perceptual hashes of one training image of each source; None if a saved localiser does not
+        have them.
 
     Notes
     -----
-    Memory of a prediction: 11 bytes a pixel of the picture, and in the network at once about as
+    Memory of a prediction: 11 bytes a pixel of the image, and in the network at once about as
     many pixels as a training batch has (``batch_size * crop_size**2``), or one tile if that has
-    more. What that takes depends on the network, but not on the size of the picture. The maps
-    that are returned take 4 bytes a pixel: give large collections in parts.
+    more. What that takes depends on the network, but not on the size of the image. The maps that
+    are returned take 4 bytes a pixel: give large collections in parts.
 
-    In several processes on the CPU batch norm sees the part of the batch that a process has; on
-    CUDA it sees all of it.
+    In several processes on the CPU batch norm gets the part of the batch that a process has; on
+    CUDA all of it.
 
     Examples
     --------
-    >>> from cnnsvm import InpaintLocalizer
-    >>> localizer = InpaintLocalizer("iidnet", random_state=0)         # doctest: +SKIP
+    >>> from cnnsvm import InpaintLocalizer, LocalizerTraining
+    >>> localizer = InpaintLocalizer(
+    ...     "iidnet", training=LocalizerTraining(epochs=40), random_state=0
+    ... )                                                               # doctest: +SKIP
     >>> localizer.fit(paths, mask_paths, groups=source_ids)            # doctest: +SKIP
     >>> localizer.predict_proba(["painting.png"])[0]                   # doctest: +SKIP
     """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "architecture": [StrOptions(set(ARCHITECTURES))],
+        "size": [str, None],
+        "genotype": [list, tuple, None],
+        "weights": [str, os.PathLike, None],
+        "preprocessing": [str, None],
+        "training": [LocalizerTraining, None],
+        "mask_policy": [StrOptions(set(POLICIES))],
+        "crop_size": [Interval(Integral, 16, None, closed="left")],
+        "tile_size": [Interval(Integral, 16, None, closed="left")],
+        "tile_overlap": [Interval(Integral, 0, None, closed="left")],
+        "threshold": [Interval(Real, 0, 1, closed="neither"), StrOptions({"iou"})],
+        "distributed": ["boolean"],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "precision": [StrOptions(set(PRECISIONS))],
+        "gpu_memory_fraction": [Interval(Real, 0, 1, closed="right"), None],
+        "n_jobs": [Interval(Integral, 1, None, closed="left"), None],
+        "cache_dir": [str, os.PathLike, None],
+        "random_state": ["random_state"],
+    }
+
+    network_: AnySize
+    history_: list[dict[str, Any]]
+    threshold_: float
+    trained_on_: np.ndarray | None
 
     def __init__(
         self,
@@ -139,29 +143,17 @@ class InpaintLocalizer(BaseEstimator):
         genotype: Sequence[Sequence[str]] | None = None,
         weights: str | os.PathLike[str] | None = None,
         preprocessing: str | None = None,
+        training: LocalizerTraining | None = None,
         mask_policy: str = "half",
-        loss: str = "focal",
-        optimizer: str = "adamw",
-        learning_rate: float = 1e-3,
-        weight_decay: float = 0.01,
-        epochs: int = 20,
-        patience: int = 5,
-        max_restarts: int = 2,
-        validation_fraction: float = 0.2,
-        augmentation: str = "full",
-        warmup: float = 0.5,
         crop_size: int = 256,
-        crops_per_image: int = 1,
-        n_crops: int = 4,
-        balance: float = 0.5,
         tile_size: int = 512,
         tile_overlap: int = 64,
         threshold: float | str = 0.5,
         distributed: bool = False,
+        batch_size: int = 8,
         device: str = "auto",
         precision: str = "auto",
         gpu_memory_fraction: float | None = None,
-        batch_size: int = 8,
         n_jobs: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -171,37 +163,54 @@ class InpaintLocalizer(BaseEstimator):
         self.genotype = genotype
         self.weights = weights
         self.preprocessing = preprocessing
+        self.training = training
         self.mask_policy = mask_policy
-        self.loss = loss
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.epochs = epochs
-        self.patience = patience
-        self.max_restarts = max_restarts
-        self.validation_fraction = validation_fraction
-        self.augmentation = augmentation
-        self.warmup = warmup
         self.crop_size = crop_size
-        self.crops_per_image = crops_per_image
-        self.n_crops = n_crops
-        self.balance = balance
         self.tile_size = tile_size
         self.tile_overlap = tile_overlap
         self.threshold = threshold
         self.distributed = distributed
+        self.batch_size = batch_size
         self.device = device
         self.precision = precision
         self.gpu_memory_fraction = gpu_memory_fraction
-        self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir
         self.random_state = random_state
+
+    @property
+    def settings(self) -> LocalizerTraining:
+        """The settings of the training, with their defaults if none are given."""
+        return self.training or LocalizerTraining()
+
+    def check_params(self) -> None:
+        """Check the parameters alone and against each other (`ValueError`)."""
+        self._validate_params()
+        self.settings._validate_params()
+        choose_device(self.device)
+        if self.tile_overlap >= self.tile_size:
+            raise ValueError(
+                f"tile_overlap must be below tile_size, got {self.tile_overlap!r} and "
+                f"{self.tile_size!r}."
+            )
+
+    def build_network(self, seed: int = 0) -> AnySize:
+        """Build the untrained network that the parameters describe."""
+        return build_network(
+            self.architecture,
+            size=self.size,
+            genotype=self.genotype,
+            weights=self.weights,
+            preprocessing=self.preprocessing,
+            random_state=seed,
+        )
 
     def fit(
         self, images: Any, masks: Any = None, groups: Sequence[Any] | np.ndarray | None = None
     ) -> Self:
         """Train the network.
+
+        A fit that fails or is interrupted leaves the estimator as it was.
 
         Parameters
         ----------
@@ -216,10 +225,6 @@ class InpaintLocalizer(BaseEstimator):
             The source of each image; None takes the ``source_id`` column of a manifest, and
             otherwise makes each image its own source.
 
-        Returns
-        -------
-        self
-
         Raises
         ------
         ValueError
@@ -227,15 +232,13 @@ class InpaintLocalizer(BaseEstimator):
             (`WeightsError`) or devices (`DeviceError`), masks that are all empty, and training
             that never had a finite loss (`DivergedError`).
         """
-        check_localizer_params(self.get_params(deep=False))
-        pairs = check_training_pairs(images, masks, groups)
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        self.__dict__.pop("trained_on_", None)  # what an earlier fit has seen
-        fit_on_pairs(self, *pairs, seed)
+        self.check_params()
+        learnt = fit_localizer(self, *check_training_pairs(images, masks, groups))
+        self.__dict__.update(learnt)
         return self
 
     def predict_proba(self, images: Any) -> list[np.ndarray]:
-        """Tell of each pixel how likely it was repainted.
+        """Return the probability of each pixel that it was repainted.
 
         Parameters
         ----------
@@ -264,9 +267,8 @@ class InpaintLocalizer(BaseEstimator):
         -------
         list of ndarray of bool, shape (H, W)
         """
-        check_is_fitted(self, "network_")
-        limit = np.float32(self.threshold_)
         with self._placed() as tiling:
+            limit = np.float32(self.threshold_)
             return [
                 predict_map(self.network_, load_image(image), tiling) >= limit
                 for image in as_image_list(images)
@@ -276,7 +278,7 @@ class InpaintLocalizer(BaseEstimator):
         """Return the mean IoU over the images.
 
         An untouched image counts 1 if nothing is called repainted in it and else 0;
-        `cnnsvm.evaluation.localization_metrics` tells such images apart.
+        `cnnsvm.evaluation.localization_metrics` reports such images apart.
 
         Parameters
         ----------
@@ -294,7 +296,7 @@ class InpaintLocalizer(BaseEstimator):
                 ious.append(histogram_scores(counts, edges, self.threshold_)["iou"])
         return float(np.mean(ious))
 
-    def save(self, folder: str | os.PathLike[str], *, half: bool = False) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> Path:
         """Write the fitted localiser to a folder of safetensors and JSON (no pickle).
 
         Parameters
@@ -305,24 +307,23 @@ class InpaintLocalizer(BaseEstimator):
             Store the weights of two and more axes as float16, which halves the size.
         """
         check_is_fitted(self, "network_")
-        if not writes(self.distributed):
-            return Path(folder)
-        return bundle.save(self, folder, half)
+        return pretrained.save(self, folder, half) if writes(self.distributed) else Path(folder)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a localiser that `save` wrote.
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
+        """Read a localiser that `save_pretrained` wrote.
 
         Raises
         ------
         BundleError
-            If the folder's schema is newer, or a file is missing, changed or outside it.
+            If the folder's schema is not this library's, or a file is missing, changed or outside
+            it.
         """
-        return bundle.load(cls, folder)
+        return pretrained.load(cls, folder)
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[Tiling]:
-        """Bring the network to its device for a while, and say how pictures go through it."""
+        """Bring the network to its device for a while, and say how images go through it."""
         check_is_fitted(self, "network_")
         device = choose_device(self.device, self.gpu_memory_fraction)
         tiling = Tiling(

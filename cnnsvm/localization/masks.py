@@ -1,4 +1,4 @@
-"""Masks as ground truth: which pixels of a picture count as repainted."""
+"""Masks as ground truth: which pixels of an image count as repainted."""
 
 import os
 from collections.abc import Sequence
@@ -8,12 +8,17 @@ import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
+from sklearn.utils.validation import check_consistent_length
 
-from cnnsvm.data.images import ImageError, ImageInput, image_name, load_image
+from cnnsvm.data.images import ImageError, ImageInput, as_image_list, image_name, load_image
 
 #: Policy -> least grey value (0-255) that counts as repainted. They part ways on masks with soft
 #: edges, and a study found IoUs of .94 and .82 for one network from that alone.
 POLICIES = {"any": 1, "half": 128, "full": 255}
+#: Colours of an overlay, and strength of the first where the probability is 1.
+_HEAT = np.array((255, 0, 0), dtype=np.float32)
+_OUTLINE = np.array((255, 220, 0), dtype=np.uint8)
+_STRENGTH = 0.6
 
 
 class MaskError(ImageError):
@@ -32,7 +37,7 @@ def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
     Parameters
     ----------
     mask : path, bytes, PIL.Image.Image or ndarray
-        A picture that is bright where it was repainted (colours are turned into grey, the EXIF
+        An image that is bright where it was repainted (colours are turned into grey, the EXIF
         orientation is applied); or an array of bool, taken as it is, or of uint8, of shape
         (H, W), (H, W, 3) or (H, W, 4).
     policy : {"any", "half", "full"}
@@ -41,7 +46,7 @@ def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
     Returns
     -------
     ndarray of bool, shape (H, W)
-        True where repainted; a new array. All False is allowed: an untouched picture.
+        True where repainted; a new array. All False is allowed: an untouched image.
 
     Raises
     ------
@@ -135,6 +140,63 @@ def as_mask_list(masks: Any) -> list[Any]:
             f"got {type(masks).__name__}."
         )
     return [None if _is_missing(mask) else mask for mask in masks]
+
+
+def check_training_pairs(
+    images: Any, masks: Any, groups: Any
+) -> tuple[list[Any], list[Any], np.ndarray | None]:
+    """Line up images, masks and groups; a manifest brings its own of the latter two.
+
+    Returns
+    -------
+    (images, masks, groups)
+        Two lists of one length, and an ndarray of that length or None. A mask is None where the
+        image is untouched.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, or there are no images or no masks.
+    """
+    listed = as_image_list(images)
+    if hasattr(images, "columns"):
+        masks = images["mask_path"] if masks is None and "mask_path" in images else masks
+        groups = images["source_id"] if groups is None and "source_id" in images else groups
+    if not listed:
+        raise ValueError("Found array with 0 sample(s): there are no images.")
+    if masks is None:
+        raise MaskError("fit requires masks to be passed; None for an image means untouched.")
+    masks = as_mask_list(masks)
+    check_consistent_length(listed, masks)
+    if groups is not None:
+        groups = np.asarray(groups)
+        check_consistent_length(listed, groups)
+    return listed, masks, groups
+
+
+def draw_overlay(pixels: np.ndarray, probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw a map and the outline of a mask on an image.
+
+    The image is made grey, so that its own red is not taken for the map's.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (H, W, 3)
+    probability : ndarray of float in [0, 1], shape (H, W)
+        Red, the more the higher.
+    mask : ndarray of bool, shape (H, W)
+        The inner border of its parts is yellow.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None]
+    weight = _STRENGTH * probability.astype(np.float32)[:, :, None]
+    drawn = np.rint((1 - weight) * grey + weight * _HEAT).astype(np.uint8)
+    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    drawn[mask & ~inside] = _OUTLINE
+    return drawn
 
 
 def _is_missing(mask: Any) -> bool:

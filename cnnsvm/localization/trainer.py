@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,43 +28,11 @@ from cnnsvm.localization.collapse import (
     patience_is_over,
     state_of,
 )
-from cnnsvm.localization.losses import LOSSES
 from cnnsvm.localization.patches import DrawnPatches, FixedPatches, Pairs, draw_patches
 from cnnsvm.localization.pixel_scores import EDGES, edges_with, histogram_scores, pixel_histogram
+from cnnsvm.localization.training import LOSSES, LocalizerTraining
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocalizerTraining(TrainingOptions):
-    """How to train a localiser.
-
-    Parameters
-    ----------
-    loss : str
-        A key of `cnnsvm.localization.losses.LOSSES`.
-    max_restarts : int
-        How often a training that collapsed begins again with a lower rate.
-    crops_per_image : int
-        Patches that a training image gives in an epoch.
-    balance : float in [0, 1]
-        See `cnnsvm.localization.patches.choose_place`.
-    warmup : float in [0, 1]
-        Share of an attempt's epochs over which the degradations of the augmentation grow from
-        never to as often as it says.
-    threshold : float in (0, 1) or "iou"
-        Where validation calls a pixel repainted; "iou" is wherever its IoU is the highest.
-    processes : Processes
-        Those that train together.
-    """
-
-    loss: str
-    max_restarts: int
-    crops_per_image: int
-    balance: float
-    warmup: float
-    threshold: float | str
-    processes: Processes = field(default_factory=Processes)
 
 
 class LocalizerTrainer(Trainer):
@@ -88,7 +55,13 @@ class LocalizerTrainer(Trainer):
     pairs : Pairs
     fit, valid : ndarray of int
         Which images train, and which early stopping watches (may be none).
-    training : LocalizerTraining
+    options : TrainingOptions
+    settings : LocalizerTraining
+        Whose loss, restarts, patches and warm-up hold; the rest is in the options.
+    threshold : float in (0, 1) or "iou"
+        Where validation calls a pixel repainted; "iou" is wherever its IoU is the highest.
+    processes : Processes
+        Those that train together.
     """
 
     def __init__(
@@ -97,12 +70,16 @@ class LocalizerTrainer(Trainer):
         pairs: Pairs,
         fit: np.ndarray,
         valid: np.ndarray,
-        training: LocalizerTraining,
+        options: TrainingOptions,
+        settings: LocalizerTraining,
+        threshold: float | str = 0.5,
+        processes: Processes | None = None,
     ) -> None:
-        self.pairs, self.fit, self.valid, self.training = pairs, fit, valid, training
-        self.criterion = LOSSES[training.loss]
+        self.pairs, self.fit, self.valid = pairs, fit, valid
+        self.settings, self.threshold = settings, threshold
+        self.criterion = LOSSES[settings.loss]
         self.initial_weights = weights_of(network)
-        super().__init__(network, training, training.processes)
+        super().__init__(network, options, processes)
 
     def best(self) -> int | None:
         """Return the epoch whose weights are kept, None if every one diverged."""
@@ -110,10 +87,10 @@ class LocalizerTrainer(Trainer):
 
     def goes_on(self) -> bool:
         """Return whether to train another epoch; begin another attempt if the last one failed."""
-        what = failure(self.history, self.attempt, self.training.patience)
+        what = failure(self.history, self.attempt, self.options.patience)
         if what is None:
-            return not patience_is_over(self.history, self.attempt, self.training.patience)
-        if self.attempt >= self.training.max_restarts:
+            return not patience_is_over(self.history, self.attempt, self.options.patience)
+        if self.attempt >= self.settings.max_restarts:
             return False
         logger.warning(
             "attempt %d %s after epoch %d; restarted at %g of its learning rate",
@@ -149,26 +126,26 @@ class LocalizerTrainer(Trainer):
 
     def degradations(self, epoch: int) -> float:
         """Return how often an epoch degrades patches, as a share of how often the last one does."""
-        training = self.training
-        warm = training.warmup * (training.epochs - self.first_epoch)
-        degrades = weaken(training.augmentation, 0.0) != training.augmentation
+        warm = self.settings.warmup * (self.epochs - self.first_epoch)
+        augmentation = self.options.augmentation
+        degrades = weaken(augmentation, 0.0) != augmentation
         return min(1.0, (epoch - self.first_epoch) / warm) if warm > 0 and degrades else 1.0
 
     def steps_per_epoch(self) -> int:
         """Return the number of batches of an epoch."""
-        return -(-len(self.fit) * self.training.crops_per_image // self.training.batch_size)
+        return -(-len(self.fit) * self.settings.crops_per_image // self.options.batch_size)
 
     def batches(self, epoch: int) -> Iterable[Sequence[torch.Tensor]]:
         """Iterate over patches, uint8 (n, 3, size, size), and their targets (n, size, size)."""
-        training = self.training
+        options, settings = self.options, self.settings
         draws = draw_patches(
-            self.fit, training.crops_per_image, training.batch_size, training.random_state, epoch
+            self.fit, settings.crops_per_image, options.batch_size, options.random_state, epoch
         )
         own = self.processes.share(draws)
-        augmentation = weaken(training.augmentation, self.degradations(epoch))
-        patches = DrawnPatches(self.pairs, own, training.crop_size, augmentation, training.balance)
-        size = training.batch_size // self.processes.count
-        return DataLoader(patches, size, num_workers=training.n_jobs)
+        augmentation = weaken(options.augmentation, self.degradations(epoch))
+        patches = DrawnPatches(self.pairs, own, options.crop_size, augmentation, settings.balance)
+        size = options.batch_size // self.processes.count
+        return DataLoader(patches, size, num_workers=options.n_jobs)
 
     def loss(self, *batch: torch.Tensor) -> torch.Tensor:
         """Return the loss of a batch in training."""
@@ -179,10 +156,9 @@ class LocalizerTrainer(Trainer):
         """Judge the validation images, each process its part of them."""
         if not len(self.valid):
             return {}
-        training = self.training
         self.processes.spread(self.network)
         self.network.eval()
-        edges = EDGES if training.threshold == "iou" else edges_with(float(training.threshold))
+        edges = EDGES if self.threshold == "iou" else edges_with(float(self.threshold))
         counts = torch.zeros((2, len(edges) + 1), dtype=torch.int64)
         loss = torch.zeros((), dtype=torch.float64)
         with torch.inference_mode():
@@ -193,26 +169,26 @@ class LocalizerTrainer(Trainer):
                 if np.isfinite(maps).all():  # else the loss tells
                     counts += torch.from_numpy(pixel_histogram(targets.numpy(), maps, edges))
         counts = self.processes.total(counts.to(self.device)).cpu()
-        n_crops = int(counts.sum()) // training.crop_size**2
+        n_crops = int(counts.sum()) // self.options.crop_size**2
         entry: Entry = {"valid_loss": self.mean_loss(loss.to(self.device), n_crops)}
-        return entry | _judge(counts.numpy(), edges, training.threshold)
+        return entry | _judge(counts.numpy(), edges, self.threshold)
 
     def finish(self) -> None:
         """Leave the network with the weights of the best epoch, ready for inference."""
         if self.best() is None:
             raise DivergedError(
                 f"training diverged in each of {self.attempt + 1} attempt(s), the last one at a "
-                f"rate of {self.training.learning_rate * RATE_FACTOR**self.attempt:g}. Lower "
-                f"learning_rate (now {self.training.learning_rate:g}) or use precision='float32'."
+                f"rate of {self.options.learning_rate * RATE_FACTOR**self.attempt:g}. Lower "
+                f"learning_rate (now {self.options.learning_rate:g}) or use precision='float32'."
             )
         super().finish()
 
     def _fixed_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        training = self.training
+        options = self.options
         own = self.processes.share(self.valid.tolist())
-        patches = FixedPatches(self.pairs, own, training.crop_size, training.n_crops)
-        n_images = max(1, training.batch_size // training.n_crops)
-        for items in DataLoader(patches, n_images, num_workers=training.n_jobs, collate_fn=list):
+        patches = FixedPatches(self.pairs, own, options.crop_size, options.n_crops)
+        n_images = max(1, options.batch_size // options.n_crops)
+        for items in DataLoader(patches, n_images, num_workers=options.n_jobs, collate_fn=list):
             crops, targets = zip(*items, strict=True)
             yield torch.cat(crops), torch.cat(targets)
 

@@ -50,7 +50,7 @@ def describe_search(
         "trials": counted,
         "best_search_auc": study.best_value,
         "images": {name: len(part) for name, part in parts.items()},
-        "epochs": proxy.training.epochs,
+        "epochs": proxy.options.epochs,
     }
 
 

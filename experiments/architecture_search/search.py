@@ -21,21 +21,24 @@ from optuna.pruners import BasePruner, MedianPruner
 from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import Trial, TrialState
+from sklearn.base import clone
 
 import cnnsvm
 from cnnsvm.data.splits import encode_groups, grouped_folds
-from cnnsvm.features.processes import join
-from cnnsvm.localization.architectures.iidnet import OPERATIONS, PUBLISHED, Genotype
-from cnnsvm.localization.architectures.iidnet.genotype import N_CELLS, N_CHOICES
-from cnnsvm.localization.bundle import build_network
-from cnnsvm.localization.checks import (
-    check_localizer_params,
-    check_repainted,
-    check_training_pairs,
+from cnnsvm.features.devices import choose_device
+from cnnsvm.features.trainer import TrainingOptions
+from cnnsvm.localization.architectures.iidnet import (
+    N_CELLS,
+    N_CHOICES,
+    OPERATIONS,
+    PUBLISHED,
+    Genotype,
 )
-from cnnsvm.localization.fitting import survey, training_of, validation_split
+from cnnsvm.localization.fitting import survey, training_options, validation_split
+from cnnsvm.localization.localizer import InpaintLocalizer
+from cnnsvm.localization.masks import check_training_pairs
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.trainer import LocalizerTrainer, LocalizerTraining
+from cnnsvm.localization.trainer import LocalizerTrainer
 from cnnsvm.svm.search import StudyStore, quiet_optuna
 
 logger = logging.getLogger(__name__)
@@ -50,28 +53,30 @@ class Proxy:
 
     Parameters
     ----------
-    params : dict
-        Of the `InpaintLocalizer` that the candidates are.
+    localizer : InpaintLocalizer
+        What the candidates are, but for their cells.
     pairs : Pairs
     fit, valid, test : ndarray of int
         Images that train, that the search scores by, and that it never sees. No source is in
         two of them.
-    training : LocalizerTraining
+    options : TrainingOptions
         Its epochs are those of a candidate that is not stopped.
     digest : str
         Of the pixels, masks and sources.
     """
 
-    params: dict[str, Any]
+    localizer: InpaintLocalizer
     pairs: Pairs
     fit: np.ndarray
     valid: np.ndarray
     test: np.ndarray
-    training: LocalizerTraining
+    options: TrainingOptions
     digest: str
 
 
-def make_proxy(localizer: Any, images: Any, masks: Any = None, groups: Any = None) -> Proxy:
+def make_proxy(
+    localizer: InpaintLocalizer, images: Any, masks: Any = None, groups: Any = None
+) -> Proxy:
     """Read the images and split them three ways by source.
 
     Parameters
@@ -88,23 +93,22 @@ def make_proxy(localizer: Any, images: Any, masks: Any = None, groups: Any = Non
     ValueError
         If a parameter, image or mask cannot be, or there are too few sources for three parts.
     """
-    params = localizer.get_params(deep=False)
-    check_localizer_params(params)
-    if params["architecture"] != "iidnet":
+    localizer.check_params()
+    if localizer.architecture != "iidnet":
         raise ValueError(
-            f"only 'iidnet' has cells to be searched for, got {params['architecture']!r}."
+            f"only 'iidnet' has cells to be searched for, got {localizer.architecture!r}."
         )
-    seed = int(params["random_state"] or 0)
-    build_network(params, seed)  # a size that does not exist is told before images are read
+    random_state: Any = localizer.random_state
+    seed = int(random_state or 0)
+    localizer.build_network(seed)  # an unknown size is an error before images are read
     listed, listed_masks, given = check_training_pairs(images, masks, groups)
-    place = join(params["device"], params["gpu_memory_fraction"], distributed=False)
-    training = training_of(params, *place, seed)
-    pairs = Pairs(listed, listed_masks, params["mask_policy"])
+    device = choose_device(localizer.device, localizer.gpu_memory_fraction)
+    options = training_options(localizer, device, seed)
+    pairs = Pairs(listed, listed_masks, localizer.mask_policy)
     sources = encode_groups(given, len(listed))
-    shares, digests = survey(pairs, training.n_jobs)
-    check_repainted(shares)
+    shares, digests = survey(pairs, options.n_jobs)
     known, test = grouped_folds(np.ones(len(listed)), sources, 5, seed)[0]
-    fraction = params["validation_fraction"]
+    fraction = localizer.settings.validation_fraction
     fit, valid = validation_split(shares[known] > 0, sources[known], fraction, seed)
     if not len(valid) or not shares[test].any():
         raise ValueError(
@@ -112,7 +116,7 @@ def make_proxy(localizer: Any, images: Any, masks: Any = None, groups: Any = Non
             "different ones. Give at least 5 that have repainted pictures."
         )
     digest = hashlib.sha256(b"".join(digests) + sources.tobytes()).hexdigest()
-    return Proxy(params, pairs, known[fit], known[valid], test, training, digest)
+    return Proxy(localizer, pairs, known[fit], known[valid], test, options, digest)
 
 
 def search_genotype(
@@ -148,9 +152,9 @@ def search_genotype(
     """
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, got {n_trials!r}.")
-    seed = proxy.training.random_state
-    settings = asdict(proxy.training) | {"processes": 1, "n_jobs": 0, "device": None}
-    settings |= {"size": proxy.params["size"], "fraction": proxy.params["validation_fraction"]}
+    seed = proxy.options.random_state
+    settings = asdict(proxy.options) | {"n_jobs": 0, "device": None}
+    settings |= proxy.localizer.settings.get_params() | {"size": proxy.localizer.size}
     named = {"data": proxy.digest, "settings": repr(sorted(settings.items()))}
     current = {key: hashlib.sha256(value.encode()).hexdigest() for key, value in named.items()}
     study = StudyStore(storage).open(STUDY, current | {"version": cnnsvm.__version__}, seed)
@@ -203,7 +207,7 @@ def train_candidate(genotype: Sequence[Sequence[str]], proxy: Proxy, seed: int) 
     """
     trainer = _trainer(genotype, proxy, proxy.test, seed)
     entry: dict[str, Any] = {}
-    for _ in range(proxy.training.epochs):
+    for _ in range(proxy.options.epochs):
         entry = trainer.run_epoch()
         trainer.history.append(entry)
     return {name: float(entry.get(f"valid_{name}", np.nan)) for name in ("auc", "iou")}
@@ -221,9 +225,9 @@ def _score(trial: Trial, proxy: Proxy) -> float:
         [trial.suggest_categorical(_name(cell, place), names) for place in range(N_CHOICES)]
         for cell in range(N_CELLS)
     ]
-    trainer = _trainer(genotype, proxy, proxy.valid, proxy.training.random_state)
+    trainer = _trainer(genotype, proxy, proxy.valid, proxy.options.random_state)
     score = 0.0
-    for epoch in range(proxy.training.epochs):
+    for epoch in range(proxy.options.epochs):
         entry = trainer.run_epoch()
         trainer.history.append(entry)  # the next epoch draws other patches
         if "valid_auc" not in entry:
@@ -238,9 +242,10 @@ def _score(trial: Trial, proxy: Proxy) -> float:
 def _trainer(
     genotype: Sequence[Sequence[str]], proxy: Proxy, judged: np.ndarray, seed: int
 ) -> LocalizerTrainer:
-    network = build_network(proxy.params | {"genotype": genotype}, seed)
-    training = replace(proxy.training, random_state=seed)
-    return LocalizerTrainer(network, proxy.pairs, proxy.fit, judged, training)
+    network = clone(proxy.localizer).set_params(genotype=genotype).build_network(seed)
+    options = replace(proxy.options, random_state=seed)
+    settings = proxy.localizer.settings
+    return LocalizerTrainer(network, proxy.pairs, proxy.fit, judged, options, settings)
 
 
 def _seed_of(seed: int, n_done: int) -> int:

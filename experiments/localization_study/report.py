@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cnnsvm.data.images import load_image
 from cnnsvm.evaluation.localization_records import load_truth
-from cnnsvm.localization.overlay import draw_overlay
+from cnnsvm.localization.masks import draw_overlay
 from cnnsvm.report.model import Card, Exhibit, Gallery, Picture, Plot, Plots, Report, Section
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from cnnsvm.report.render import encode_jpeg, to_csv, to_json

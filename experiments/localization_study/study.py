@@ -161,9 +161,9 @@ def fitted(design: Any, fit: Fit, seen: pd.DataFrame, place: Path) -> Any:
             return model
         facts = {"seconds": time.perf_counter() - started, "n_images": len(own)}
         write_json(place / "fit.json", facts)
-        model.save(place / "model")
+        model.save_pretrained(place / "model")
         shutil.rmtree(place / "cache", ignore_errors=True)
-    loaded = type(design).load(place / "model")  # now too: every call judges by the same
+    loaded = type(design).from_pretrained(place / "model")  # now too: every call judges by the same
     return loaded.set_params(**{name: getattr(design, name) for name in _MACHINE})
 
 

@@ -64,7 +64,7 @@ def test_a_folder_in_masks_out(model, photos, tmp_path):
     assert main(["localize", str(photos), str(out), "--model", str(model)]) == 0
     rows = rows_of(out)
     assert list(rows) == ["a.bmp", "a.png", "sub/a.png"]
-    localizer = InpaintLocalizer.load(model)
+    localizer = InpaintLocalizer.from_pretrained(model)
     for name, row in rows.items():
         expected = localizer.predict_proba([photos / name])[0]
         mask, values = (np.asarray(Image.open(out / f"{name}.{k}.png")) for k in ("mask", "map"))
@@ -90,7 +90,7 @@ def test_masks_lie_on_the_pixels_as_they_are_stored(model, tmp_path, orientation
     with Image.open(tmp_path / "out" / "turned.jpg.mask.png") as mask:
         assert mask.size == (64, 40)
     shown = load_image(tmp_path / "out" / "turned.jpg.mask.png")[..., 0] == 255
-    expected = InpaintLocalizer.load(model).predict([turned])[0]
+    expected = InpaintLocalizer.from_pretrained(model).predict([turned])[0]
     np.testing.assert_array_equal(shown, expected)
     with Image.open(tmp_path / "out" / "turned.jpg.map.png") as stored:
         assert stored.size == (64, 40)
@@ -175,7 +175,7 @@ def test_masks_are_not_looked_at_by_the_next_call(model, photos, capsys):
     [
         ("nowhere", [], "no such file or folder"),
         ("empty", [], "no images in this folder"),
-        ("photos", ["--threshold", "1.5"], "threshold must"),
+        ("photos", ["--threshold", "1.5"], "'threshold' parameter"),
         ("photos", ["--tile-overlap", "900"], "tile_overlap must be below"),
         ("photos", ["--device", "cuda:9"], "cuda:9"),
     ],
@@ -235,7 +235,7 @@ def test_a_test_scores_each_kind(model, tmp_path, capsys):
     stated = report["kinds"]["opencv-telea spliced"]["per_image_iou"]
     assert stated == pytest.approx(fakes["iou"].mean())
     row = fakes.iloc[0]
-    called = InpaintLocalizer.load(model).predict([row["path"]])[0]
+    called = InpaintLocalizer.from_pretrained(model).predict([row["path"]])[0]
     assert called.mean() == pytest.approx(row["called"])
 
 
@@ -246,10 +246,10 @@ def test_nothing_is_tested_on_what_it_was_trained_on(records, model, tmp_path, c
 
 
 def test_a_localiser_that_does_not_tell_its_training_is_warned_of(model, tmp_path, capsys):
-    localizer = InpaintLocalizer.load(model)
+    localizer = InpaintLocalizer.from_pretrained(model)
     assert len(localizer.trained_on_) == 6
-    del localizer.trained_on_
-    silent = localizer.save(tmp_path / "silent")
+    localizer.trained_on_ = None
+    silent = localizer.save_pretrained(tmp_path / "silent")
     others = build(tmp_path, range(6, 8))
     assert main(["localize-test", str(others), "--model", str(silent)]) == 0
     said = " ".join(capsys.readouterr().out.split())

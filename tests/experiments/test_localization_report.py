@@ -9,7 +9,7 @@ from report_contract import check_report
 
 from cnnsvm.evaluation.localization_judging import flatten
 from cnnsvm.evaluation.localization_metrics import count_pixels, summarise
-from cnnsvm.localization.overlay import draw_overlay
+from cnnsvm.localization.masks import draw_overlay
 from cnnsvm.report import write_report
 from cnnsvm.report.model import Report, Section
 from cnnsvm.report.render import format_cell

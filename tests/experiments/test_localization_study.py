@@ -1,7 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from spliced_records import write_records
+from tiny_localizer import localizer
+from torch import nn
 
 from cnnsvm import InpaintLocalizer
 from cnnsvm.data.images import load_image
@@ -9,7 +12,12 @@ from cnnsvm.evaluation.localization_judging import compress, judge, judge_kinds
 from cnnsvm.evaluation.localization_records import masks_of, with_truth
 from cnnsvm.evaluation.runs import RunMismatchError
 from localization_study import study as localization_study
-from localization_study.cost import kept_cost, measure_cost
+from localization_study.cost import (
+    count_multiply_adds,
+    count_parameters,
+    kept_cost,
+    measure_cost,
+)
 from localization_study.plan import Condition, Fit
 from localization_study.study import hold_out_sources, measure_localization
 
@@ -19,9 +27,9 @@ CONDITIONS.append(Condition("a spliced", "half", 40))
 
 
 def design(**changes):
-    usual = {"size": "small", "crop_size": 32, "epochs": 1, "n_crops": 1, "random_state": 0}
-    usual |= {"augmentation": "none", "precision": "float32"}
-    return InpaintLocalizer("iidnet", **(usual | changes))
+    usual = {"size": "small", "crop_size": 32, "epochs": 1, "n_crops": 1, "augmentation": "none"}
+    usual |= {"crops_per_image": 1, "learning_rate": 1e-3}
+    return localizer(tile_size=512, tile_overlap=64, **(usual | changes))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +65,11 @@ def test_what_needs_no_picture_is_judged_beside(run):
 
 def test_the_summary_is_that_of_the_saved_localiser(run, table):
     study, folder = run
-    localizer = InpaintLocalizer.load(next(folder.glob("*/model")))
+    model = InpaintLocalizer.from_pretrained(next(folder.glob("*/model")))
     _, test = hold_out_sources(table, 3)
     own = table.iloc[test]
     own = own[own["kind"] == "a spliced"]
-    expected = localizer.score(own["path"].tolist(), masks_of(own))
+    expected = model.score(own["path"].tolist(), masks_of(own))
     assert study.summary["per_image_iou"].iloc[0] == pytest.approx(expected)
     assert study.summary["untouched_false_alarm"].iloc[1] >= 0
     assert np.isnan(study.summary["per_image_iou"].iloc[1])
@@ -70,9 +78,9 @@ def test_the_summary_is_that_of_the_saved_localiser(run, table):
 def test_maps_are_kept_to_be_shown(run):
     study, folder = run
     assert len(study.examples) == 2
-    localizer = InpaintLocalizer.load(next(folder.glob("*/model")))
+    model = InpaintLocalizer.from_pretrained(next(folder.glob("*/model")))
     for example in study.examples:
-        expected = localizer.predict_proba([example["row"]["path"]])[0]
+        expected = model.predict_proba([example["row"]["path"]])[0]
         np.testing.assert_allclose(load_image(example["map"])[..., 0] / 255, expected, atol=0.003)
 
 
@@ -84,7 +92,7 @@ def test_a_second_call_trains_and_judges_nothing(run, table, monkeypatch):
     for name in ("fit", "predict_proba"):
         monkeypatch.setattr(InpaintLocalizer, name, forbidden)
     plan, options = {FIT: CONDITIONS}, {"n_splits": 3, "n_resamples": 20}
-    again = measure_localization({"iid": design(n_jobs=0)}, table, plan, folder, **options)
+    again = measure_localization({"iid": design(n_jobs=1)}, table, plan, folder, **options)
     pd.testing.assert_frame_equal(again.summary, study.summary)
     pd.testing.assert_frame_equal(again.images, study.images)
 
@@ -173,3 +181,38 @@ def test_costs_are_measured_once(tmp_path, monkeypatch):
     assert cost["parameters"] == measure_cost(design(size="small"), 1)["parameters"]
     monkeypatch.setattr("localization_study.cost.measure_cost", None)
     assert kept_cost(made, tmp_path) == cost
+
+
+class Known(nn.Module):
+    """A 3x3 convolution of stride 2, and a product with a fixed matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 5, 3, stride=2, padding=1)
+
+    def forward(self, pixels):
+        maps = self.convolution(pixels.float())
+        return maps.flatten(2) @ torch.ones(maps[0, 0].numel(), 7)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_multiply_adds_are_those_counted_by_hand(training):
+    network, n_places = Known().train(training), 8 * 10
+    product, convolution = 5 * n_places * 7, n_places * 5 * 3 * 3 * 3
+    assert count_multiply_adds(network, 16, 20) == convolution + product
+    assert network.training is training
+
+
+def test_counting_leaves_the_statistics_of_batch_norm_alone():
+    network = design().build_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    small, large = (count_multiply_adds(network, side, side) for side in (32, 64))
+    assert 3.9 * small < large < 4.2 * small
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+
+
+def test_frozen_numbers_are_no_parameters_of_training():
+    network = Known()
+    assert count_parameters(network) == 5 * 3 * 3 * 3 + 5
+    network.convolution.bias.requires_grad_(False)
+    assert count_parameters(network) == 5 * 3 * 3 * 3

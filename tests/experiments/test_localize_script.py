@@ -108,7 +108,7 @@ def test_other_settings_are_not_mixed_in(run, script, capsys):
     [
         (["--data", "nowhere"], "nowhere: no such file or folder"),
         (["--tables", "table3"], "there is no table 'table3'"),
-        (["--architectures", "unet"], "architecture must be one of"),
+        (["--architectures", "unet"], "architecture"),
         (["--architectures", "iidnet:huge"], "size must be one of"),
         (["--main", "vae spliced"], "There are: opencv-ns spliced"),
         (["--folds", "9"], "but 9 folds were asked for"),

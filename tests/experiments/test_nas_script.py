@@ -8,7 +8,7 @@ from PIL import Image
 
 from cnnsvm import InpaintLocalizer
 from cnnsvm.cli import main as cnnsvm
-from cnnsvm.cli.localizer_flags import read_genotype
+from cnnsvm.cli.localize_train import read_genotype
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--trials", "2", "--epochs", "1", "--crop-size", "32", "--precision", "float32"]
@@ -55,11 +55,9 @@ def test_the_published_genotype_is_beside_the_found_one(run):
 
 
 def test_a_localiser_takes_what_was_found(run):
-    from cnnsvm.localization.bundle import build_network
-
     genotype = read_genotype(run[1] / "genotype.json")
     made = InpaintLocalizer("iidnet", size="small", genotype=genotype)
-    assert build_network(made.get_params(), seed=0) is not None
+    assert made.build_network() is not None
 
 
 def test_run_again_it_trains_nothing(run, script, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 import numpy as np
 import optuna
 import pytest
+import tiny_localizer
 from tiny_localizer import paintings
 
 from architecture_search import search
@@ -20,7 +21,7 @@ SETTINGS |= {"augmentation": "none", "precision": "float32", "validation_fractio
 
 
 def localizer(**changes):
-    return InpaintLocalizer("iidnet", **(SETTINGS | changes))
+    return tiny_localizer.localizer(**(SETTINGS | changes))
 
 
 @pytest.fixture(scope="module")

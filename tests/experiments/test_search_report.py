@@ -14,7 +14,7 @@ def test_found_and_published_stand_side_by_side():
     for value, ending in ((0.7, state.COMPLETE), (0.9, state.COMPLETE), (None, state.PRUNED)):
         study.add_trial(optuna.trial.create_trial(value=value, state=ending))
     proxy = SimpleNamespace(fit=np.arange(6), valid=np.arange(3), test=np.arange(2))
-    proxy.training = SimpleNamespace(epochs=4)
+    proxy.options = SimpleNamespace(epochs=4)
     scores = {
         "published": [{"auc": 0.8, "iou": 0.5}, {"auc": 0.9, "iou": 0.6}],
         "found": [{"auc": 0.7, "iou": 0.4}, {"auc": float("nan"), "iou": 0.4}],

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_localizer import Tiny, paintings
-from tiny_localizer import training as localizer_training
+from tiny_localizer import Tiny, make_trainer, paintings
 
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch
@@ -17,7 +16,6 @@ from cnnsvm.features.finetuning import FineTuner, validation_split
 from cnnsvm.features.statistics import STATISTICS_DIM
 from cnnsvm.features.trainer import DivergedError, Training, best_epoch, epoch_line
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.trainer import LocalizerTrainer
 
 TRAINING = Training(
     mode="full",
@@ -60,8 +58,7 @@ def make_statistics_trainer(pictures, validate, **changes):
 def make_localizer_trainer(pictures, validate, **changes):
     pairs = Pairs(*paintings(0, 16), "half")
     valid = np.arange(12, 16 if validate else 12)
-    training = localizer_training(**{"epochs": 3} | changes)
-    return LocalizerTrainer(Tiny(), pairs, np.arange(12), valid, training)
+    return make_trainer(Tiny(), pairs, np.arange(12), valid, **{"epochs": 3} | changes)
 
 
 MAKERS = {

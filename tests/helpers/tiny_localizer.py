@@ -1,29 +1,43 @@
 """Small networks of the architectures' contract, and pictures whose repainted part is smooth."""
 
-import types
+import dataclasses
 
 import cv2
 import numpy as np
 import torch
 from torch import nn
 
+from cnnsvm import InpaintLocalizer
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.residuals import high_pass
-from cnnsvm.localization.trainer import LocalizerTraining
+from cnnsvm.features.trainer import TrainingOptions
+from cnnsvm.localization.trainer import LocalizerTrainer
+from cnnsvm.localization.training import LocalizerTraining
 
+#: Parameters of an `InpaintLocalizer` and of its training.
 SETTINGS = {
     "architecture": "iidnet",
     "crop_size": 48,
     "tile_size": 64,
     "tile_overlap": 16,
+    "precision": "float32",
+    "random_state": 0,
+}
+TRAINING = {
     "epochs": 6,
     "crops_per_image": 2,
     "n_crops": 2,
     "learning_rate": 1e-2,
     "augmentation": "geometric",
-    "precision": "float32",
-    "random_state": 0,
 }
+
+
+def localizer(**changes):
+    """Make an unfitted localiser; the parameters of its training may be among the changes."""
+    given = SETTINGS | TRAINING | changes
+    names = set(LocalizerTraining().get_params())
+    training = LocalizerTraining(**{k: v for k, v in given.items() if k in names})
+    return InpaintLocalizer(training=training, **{k: v for k, v in given.items() if k not in names})
 
 
 class Tiny(nn.Module):
@@ -31,8 +45,9 @@ class Tiny(nn.Module):
 
     def __init__(self, seed=0):
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
             self.body = nn.Sequential(
                 nn.Conv2d(9, 12, 3, padding=1),
                 nn.ReLU(),
@@ -61,29 +76,22 @@ class Brightness(nn.Module):
         return ((red + 2 * green + 3 * blue) / 128 - 4)[:, None]
 
 
-def build_tiny(architecture, *, random_state=0, **options):
-    assert architecture == "iidnet", architecture
-    return Tiny(random_state)
+def build_tiny(size=None, genotype=None):
+    """Build what stands for an architecture in most tests."""
+    return Tiny(None)
 
 
-#: Stands for `cnnsvm.localization.architectures`.
-TINY_ARCHITECTURES = types.SimpleNamespace(build_network=build_tiny)
-
-
-def training(**changes):
+def make_trainer(network, pairs, fit, valid, **changes):
+    """Make a trainer of a few short epochs."""
     usual = {
         "loss": "dice",
-        "optimizer": "adamw",
         "learning_rate": 1e-2,
         "weight_decay": 0.01,
         "epochs": 4,
         "patience": 5,
-        "max_restarts": 2,
         "batch_size": 8,
         "crop_size": 32,
         "n_crops": 2,
-        "crops_per_image": 1,
-        "balance": 0.5,
         "augmentation": AUGMENTATIONS["full"],
         "warmup": 0.0,
         "threshold": 0.5,
@@ -92,7 +100,12 @@ def training(**changes):
         "device": torch.device("cpu"),
         "dtype": torch.float32,
     }
-    return LocalizerTraining(**(usual | changes))
+    given = usual | changes
+    of_options = [field.name for field in dataclasses.fields(TrainingOptions)]
+    options = TrainingOptions(**{k: v for k, v in given.items() if k in of_options})
+    own = ("loss", "max_restarts", "crops_per_image", "balance", "warmup")
+    settings = LocalizerTraining(**{k: v for k, v in given.items() if k in own})
+    return LocalizerTrainer(network, pairs, fit, valid, options, settings, given["threshold"])
 
 
 def painting(seed, height=64, width=72):

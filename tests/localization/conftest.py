@@ -1,13 +1,13 @@
 import pytest
-from tiny_localizer import TINY_ARCHITECTURES, paintings
+from tiny_localizer import build_tiny, paintings
 
-from cnnsvm.localization import bundle
+from cnnsvm.localization.architectures import ARCHITECTURES
 
 
 @pytest.fixture
 def tiny_network(monkeypatch):
     """Let localisers build a network of three convolutions."""
-    monkeypatch.setattr(bundle, "architectures", TINY_ARCHITECTURES)
+    monkeypatch.setitem(ARCHITECTURES, "iidnet", build_tiny)
 
 
 @pytest.fixture(scope="session")

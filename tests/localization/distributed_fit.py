@@ -6,49 +6,50 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny_localizer import SETTINGS, TINY_ARCHITECTURES, TinyNorm, paintings, weights
+from tiny_localizer import TinyNorm, build_tiny, localizer, paintings, weights
 
-from cnnsvm import InpaintLocalizer
-from cnnsvm.localization import bundle, cache, losses
+from cnnsvm.localization import fitting, training
+from cnnsvm.localization.architectures import ARCHITECTURES
 
 
 def fit(distributed, cache_dir=None):
     """Fit a small localiser on sixteen pictures."""
-    settings = SETTINGS | {"epochs": 3, "distributed": distributed, "cache_dir": cache_dir}
-    return InpaintLocalizer(**settings).fit(*paintings(0, 16))
+    made = localizer(epochs=3, distributed=distributed, cache_dir=cache_dir)
+    return made.fit(*paintings(0, 16))
 
 
 def broken_once(logits, targets, calls=[]):  # noqa: B006
     """Be NaN in one step of one process; the others must notice."""
     calls.append(None)
     is_broken = len(calls) == 6 and torch.distributed.get_rank() == 1
-    return losses.dice(logits, targets) * (float("nan") if is_broken else 1)
+    return training.dice(logits, targets) * (float("nan") if is_broken else 1)
 
 
 def leave(localizer, place):
     """Write weights and history of a localiser."""
-    save_file(weights(localizer.network_), place.with_suffix(".safetensors"))
+    arrays = {k: v.contiguous() for k, v in weights(localizer.network_).items()}
+    save_file(arrays, place.with_suffix(".safetensors"))
     place.with_suffix(".txt").write_text(repr(localizer.history_))
 
 
 def main():
     """Leave what each process has learnt, and what the first one saves, in the folder."""
     torch.set_num_threads(1)
-    bundle.architectures = TINY_ARCHITECTURES
-    folder = Path(sys.argv[1])
-    rank, keep = os.environ["RANK"], cache._keep
+    ARCHITECTURES["iidnet"] = build_tiny
+    folder, rank = Path(sys.argv[1]), os.environ["RANK"]
+    save = fitting.save_file
 
-    def watch(*result):
-        (folder / f"kept-by-{rank}").touch()
-        keep(*result)
+    def watch(*args):
+        (folder / f"written-by-{rank}").touch()
+        save(*args)
 
-    cache._keep = watch
-    localizer = fit(True, folder / "cache")
-    leave(localizer, folder / f"rank{rank}")
-    localizer.save(folder / "model")
+    fitting.save_file = watch
+    fitted = fit(True, folder / "cache")
+    leave(fitted, folder / f"rank{rank}")
+    fitted.save_pretrained(folder / "model")
     fit(True, folder / "cache")  # finds the group joined and the result there
-    losses.LOSSES["focal"] = broken_once
-    bundle.architectures.build_network = lambda architecture, **options: TinyNorm()
+    training.LOSSES["focal"] = broken_once
+    ARCHITECTURES["iidnet"] = lambda size=None, genotype=None: TinyNorm(None)
     leave(fit(True), folder / f"broken{rank}")
 
 

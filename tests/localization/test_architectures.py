@@ -9,7 +9,14 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from cnnsvm.localization.architectures import ARCHITECTURES, build_network
+from cnnsvm.localization.architectures import (
+    ARCHITECTURES,
+    LEAST,
+    STRIDE,
+    AnySize,
+    build_network,
+    mirror_up,
+)
 
 SMALLEST = {"fcn_resnet50": {}, "nixnet": {"size": "2m"}, "iidnet": {"size": "small"}}
 SIZES = [(1, 1), (7, 33), (65, 40), (32, 48)]
@@ -204,3 +211,32 @@ def test_unknown_architectures_and_options_name_the_known():
     for architecture in ("nixnet", "iidnet"):
         with pytest.raises(ValueError, match=r"size must be one of .*, got '3m'"):
             build_network(architecture, size="3m")
+
+
+class Brightness(nn.Module):
+    """Calls bright what is bright, and notes what it was shown."""
+
+    def forward(self, pixels):
+        self.seen = pixels
+        return pixels[:, :1].double() - 128
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (31, 32), (33, 100), (64, 40)])
+def test_mirroring_is_numpys_reflection(size):
+    batch = pixels(2, *size)
+    extended = mirror_up(batch)
+    height, width = extended.shape[2:]
+    assert height % STRIDE == width % STRIDE == 0
+    assert min(height, width) >= LEAST
+    assert height - size[0] < max(STRIDE, LEAST)
+    padding = ((0, 0), (0, 0), (0, height - size[0]), (0, width - size[1]))
+    np.testing.assert_array_equal(extended, np.pad(batch.numpy(), padding, mode="reflect"))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 70), (32, 48)])
+def test_each_logit_stays_with_its_pixel(size):
+    batch, body = pixels(2, *size), Brightness()
+    found = AnySize(body)(batch)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, batch[:, :1].float() - 128)
+    assert (body.seen is batch) == (size == (32, 48))  # a size that fits goes through as it is

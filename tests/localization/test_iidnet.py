@@ -5,15 +5,13 @@ import torch
 from torch import nn
 
 from cnnsvm.localization.architectures import build_network
-from cnnsvm.localization.architectures.cost import count_parameters
-from cnnsvm.localization.architectures.iidnet import OPERATIONS, PUBLISHED
-from cnnsvm.localization.architectures.iidnet.enhancement import (
-    ConstrainedConv,
-    Enhancement,
-    constrain,
+from cnnsvm.localization.architectures.iidnet import (
+    OPERATIONS,
+    PUBLISHED,
+    Cell,
+    check_genotype,
 )
-from cnnsvm.localization.architectures.iidnet.genotype import check_genotype
-from cnnsvm.localization.architectures.iidnet.network import Cell
+from cnnsvm.localization.architectures.iidnet.layers import ConstrainedConv, Enhancement, constrain
 
 
 def assert_constrained(kernels):
@@ -105,7 +103,9 @@ def test_a_genotype_survives_json():
 def test_the_genotype_makes_the_cells():
     genotypes = [[[name] * 3] * 10 for name in OPERATIONS]
     networks = [build_network("iidnet", size="small", genotype=g) for g in genotypes]
-    assert len({count_parameters(network) for network in networks}) == len(OPERATIONS)
+    assert len({sum(p.numel() for p in network.parameters()) for network in networks}) == len(
+        OPERATIONS
+    )
     wide = networks[list(OPERATIONS).index("separable_5x5")].body.cells
     assert [sum(_kernel(m) == 5 for m in cell.modules()) for cell in wide] == [3] * 10
     default = build_network("iidnet", size="small").body.cells

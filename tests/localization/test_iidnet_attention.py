@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cnnsvm.localization.architectures.iidnet import attention
-from cnnsvm.localization.architectures.iidnet.attention import (
+from cnnsvm.localization.architectures.iidnet import layers
+from cnnsvm.localization.architectures.iidnet.layers import (
     SIMILAR,
     TOP,
     GlobalAttention,
@@ -74,7 +74,7 @@ def test_memory_is_bounded_and_the_blocks_change_nothing(monkeypatch):
     features = torch.randn(2, 4, 20, 20)
     whole = GlobalAttention()(features)
     n_places = 400
-    monkeypatch.setattr(attention, "SIMILARITIES", 10 * 2 * n_places)
+    monkeypatch.setattr(layers, "SIMILARITIES", 10 * 2 * n_places)
     with Largest() as largest:
         torch.testing.assert_close(GlobalAttention()(features), whole)
     assert largest.n_elements <= 2 * n_places * TOP < 2 * n_places**2

@@ -9,22 +9,25 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import jaccard_score
 from sklearn.model_selection import GroupKFold, cross_val_score
 from tiny_localizer import (
-    SETTINGS,
-    TINY_ARCHITECTURES,
     Brightness,
     assert_same_weights,
+    build_tiny,
     painting,
+    paintings,
     weights,
 )
+from tiny_localizer import localizer as make_localizer
 
 import cnnsvm
 from cnnsvm import InpaintLocalizer
 from cnnsvm.data.images import ImageError
+from cnnsvm.data.near_duplicates import perceptual_hash
 from cnnsvm.io.bundle import BundleError, write_bundle
-from cnnsvm.localization import bundle, fitting
+from cnnsvm.localization.architectures import ARCHITECTURES
 from cnnsvm.localization.fitting import validation_split
 from cnnsvm.localization.masks import MaskError
 from cnnsvm.localization.trainer import LocalizerTrainer
@@ -39,13 +42,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def fitted(painted):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundle, "architectures", TINY_ARCHITECTURES)
-        images, masks = painted[0]
-        return InpaintLocalizer(**SETTINGS | {"epochs": 16}).fit(images, masks)
+        patch.setitem(ARCHITECTURES, "iidnet", build_tiny)
+        return make_localizer(epochs=16).fit(*painted[0])
 
 
 def quick(**changes):
-    return InpaintLocalizer(**SETTINGS | {"epochs": 1, "crops_per_image": 1} | changes)
+    return make_localizer(**{"epochs": 1, "crops_per_image": 1} | changes)
 
 
 def save_pairs(folder, images, masks):
@@ -137,22 +139,25 @@ def test_a_picture_that_cannot_be_read_is_named(fitted):
 def test_parameters_are_stored_and_cloned():
     signature = inspect.signature(InpaintLocalizer).parameters
     localizer = InpaintLocalizer()
-    assert localizer.get_params() == {name: p.default for name, p in signature.items()}
-    given = {"genotype": [["a"]], "loss": "none such", "epochs": -1}
+    assert localizer.get_params(deep=False) == {n: p.default for n, p in signature.items()}
+    given = {"genotype": [["a"]], "mask_policy": "none such", "crop_size": -1}
     cloned = clone(InpaintLocalizer(**given))  # checked in fit only
     assert {name: getattr(cloned, name) for name in given} == given
-    assert cloned.set_params(loss="bce").loss == "bce"
     assert not hasattr(cloned, "network_")
+    nested = clone(quick()).set_params(training__loss="bce")
+    assert nested.settings.loss == nested.training.loss == "bce"
+    assert len(signature) <= 20
 
 
 def test_a_manifest_brings_masks_and_groups(painted, tmp_path, monkeypatch):
     paths, mask_paths = save_pairs(tmp_path, *painted[0])
     seen = {}
 
-    def watch(localizer, images, masks, groups, seed):
+    def watch(localizer, images, masks, groups):
         seen.update(images=images, masks=masks, groups=groups)
+        return {}
 
-    monkeypatch.setattr("cnnsvm.localization.localizer.fit_on_pairs", watch)
+    monkeypatch.setattr("cnnsvm.localization.localizer.fit_localizer", watch)
     table = pd.DataFrame({"path": paths, "mask_path": mask_paths, "source_id": range(16)})
     quick().fit(table)
     assert seen["images"] == paths
@@ -176,7 +181,7 @@ def test_a_refit_starts_afresh_and_seeds_are_reproducible(painted):
     assert_same_weights(first, weights(localizer.network_))
     assert localizer.history_ == history
     other = weights(quick(random_state=1).fit(images, masks).network_)
-    assert not torch.equal(first["body.0.weight"], other["body.0.weight"])
+    assert not torch.equal(first["body.body.0.weight"], other["body.body.0.weight"])
 
 
 def test_no_group_is_in_training_and_validation(painted, monkeypatch):
@@ -230,31 +235,37 @@ def test_too_few_sources_leave_nothing_aside(caplog):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "value"),
     [
-        ({"mask_policy": "most"}, "mask_policy must be one of any, half, full, got 'most'"),
-        ({"loss": "hinge"}, "loss must be one of focal, bce, dice, got 'hinge'"),
-        ({"optimizer": "sgd"}, "optimizer must be one of adamw, adam"),
-        ({"augmentation": "more"}, "augmentation must be one of none, geometric"),
-        ({"epochs": 0}, "epochs must be a whole number >= 1, got 0"),
-        ({"max_restarts": -1}, "max_restarts must be a whole number >= 0, got -1"),
-        ({"crop_size": 8}, "crop_size must be a whole number >= 16"),
-        ({"tile_overlap": 64}, "tile_overlap must be below tile_size, got 64 and 64"),
-        ({"learning_rate": 0.0}, r"learning_rate must be a number above 0, got 0\.0"),
-        ({"validation_fraction": 0.6}, r"validation_fraction must lie in \(0, 0\.5\], got 0\.6"),
-        ({"balance": 1.1}, r"balance must lie in \[0, 1\]"),
-        ({"warmup": -0.1}, r"warmup must lie in \[0, 1\], got -0\.1"),
-        ({"threshold": "best"}, r"threshold must be 'iou' or lie in \(0, 1\), got 'best'"),
-        ({"gpu_memory_fraction": 2}, r"gpu_memory_fraction must be None or lie in \(0, 1\]"),
-        ({"distributed": "yes"}, "distributed must be True or False, got 'yes'"),
-        ({"n_jobs": -1}, "n_jobs must be None or a whole number >= 0"),
-        ({"precision": "float8"}, "precision must be one of"),
-        ({"device": "tpu"}, "device 'tpu'"),
+        ("architecture", "unet"),
+        ("mask_policy", "most"),
+        ("loss", "hinge"),
+        ("optimizer", "sgd"),
+        ("augmentation", "more"),
+        ("epochs", 0),
+        ("max_restarts", -1),
+        ("crop_size", 8),
+        ("tile_overlap", 64),
+        ("learning_rate", 0.0),
+        ("validation_fraction", 0.6),
+        ("balance", 1.1),
+        ("warmup", -0.1),
+        ("threshold", "best"),
+        ("gpu_memory_fraction", 2),
+        ("distributed", "yes"),
+        ("n_jobs", 0),
+        ("precision", "float8"),
+        ("device", "tpu"),
     ],
 )
-def test_bad_parameters_are_named_before_anything_is_read(change, message):
-    with pytest.raises(ValueError, match=message):
-        quick(**change).fit(["nowhere.png"], ["nowhere.png"])
+def test_bad_parameters_are_named_before_anything_is_read(name, value):
+    with pytest.raises(ValueError, match=rf"{name}.* {value!r}"):
+        quick(**{name: value}).fit(["nowhere.png"], ["nowhere.png"])
+
+
+def test_options_that_an_architecture_lacks_are_named():
+    with pytest.raises(ValueError, match="size='28m' means nothing to 'fcn_resnet50'"):
+        InpaintLocalizer("fcn_resnet50", size="28m").fit(*paintings(0, 2))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +290,7 @@ def test_lengths_must_agree(painted):
     for wrong in ((images, masks[1:]), (images, masks, [1, 2])):
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             quick().fit(*wrong)
-    with pytest.raises(ValueError, match="no images to learn from"):
+    with pytest.raises(ValueError, match=r"0 sample\(s\)"):
         quick().fit([], [])
 
 
@@ -306,9 +317,9 @@ def test_an_untouched_picture_scores_by_its_false_alarms(fitted):
 
 @pytest.mark.parametrize("half", [False, True])
 def test_saved_and_loaded_is_the_same(fitted, painted, tmp_path, half):
-    folder = fitted.save(tmp_path / "model", half=half)
-    loaded = InpaintLocalizer.load(folder)
-    assert loaded.get_params() == fitted.get_params() | {"precision": "auto"}
+    folder = fitted.save_pretrained(tmp_path / "model", half=half)
+    loaded = InpaintLocalizer.from_pretrained(folder)
+    assert repr(loaded.set_params(precision="float32")) == repr(fitted)
     loaded.set_params(precision="float32")
     for a, b in zip(
         fitted.predict_proba(painted[1][0]), loaded.predict_proba(painted[1][0]), strict=True
@@ -321,33 +332,33 @@ def test_saved_and_loaded_is_the_same(fitted, painted, tmp_path, half):
 
 def test_half_the_precision_takes_half_the_space(fitted, tmp_path):
     sizes = [
-        (fitted.save(tmp_path / name, half=half) / "network.safetensors").stat().st_size
+        (fitted.save_pretrained(tmp_path / name, half=half) / "network.safetensors").stat().st_size
         for name, half in (("whole", False), ("half", True))
     ]
     assert sizes[1] < 0.65 * sizes[0]
 
 
 def test_every_changed_byte_is_refused(fitted, tmp_path):
-    folder = fitted.save(tmp_path / "model")
+    folder = fitted.save_pretrained(tmp_path / "model")
     for file in folder.iterdir():
         whole = file.read_bytes()
         for place in (0, len(whole) // 2, len(whole) - 1):
             file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
             with pytest.raises(BundleError):
-                InpaintLocalizer.load(folder)
+                InpaintLocalizer.from_pretrained(folder)
         file.write_bytes(whole)
-    InpaintLocalizer.load(folder)
+    InpaintLocalizer.from_pretrained(folder)
 
 
 def test_only_localizers_are_loaded_and_nothing_else_is_overwritten(fitted, tmp_path):
     other = write_bundle(tmp_path / "other", {"kind": "InpaintDetector"}, {})
     with pytest.raises(BundleError, match="holds a 'InpaintDetector', not an InpaintLocalizer"):
-        InpaintLocalizer.load(other)
+        InpaintLocalizer.from_pretrained(other)
     bare = write_bundle(tmp_path / "bare", {"kind": "InpaintLocalizer"}, {})
     with pytest.raises(BundleError, match="does not describe a localiser of this cnnsvm"):
-        InpaintLocalizer.load(bare)
+        InpaintLocalizer.from_pretrained(bare)
     with pytest.raises(BundleError, match="holds no saved model"):
-        fitted.save(tmp_path)
+        fitted.save_pretrained(tmp_path)
 
 
 def test_the_description_is_plain_and_leaves_the_machine_out(fitted, tmp_path):
@@ -359,13 +370,15 @@ def test_the_description_is_plain_and_leaves_the_machine_out(fitted, tmp_path):
         random_state=np.random.RandomState(0),
         tile_size=np.int64(64),
     )
-    for name in ("network_", "threshold_", "history_"):
+    for name in ("network_", "threshold_", "history_", "trained_on_"):
         setattr(localizer, name, getattr(fitted, name))
-    params = json.loads((localizer.save(tmp_path / "model") / "config.json").read_text())["params"]
+    params = json.loads(
+        (localizer.save_pretrained(tmp_path / "model") / "config.json").read_text()
+    )["params"]
     assert params["genotype"] == [["a", "b"]]
     assert params["tile_size"] == 64
-    left_out = ("cache_dir", "n_jobs", "weights", "random_state", "gpu_memory_fraction")
-    assert all(params[name] is None for name in left_out)
+    assert params["random_state"] is None
+    assert not {"cache_dir", "n_jobs", "weights", "gpu_memory_fraction"} & set(params)
 
 
 def test_a_fitted_localizer_pickles(fitted, painted):
@@ -379,7 +392,7 @@ def test_a_cached_fit_is_the_same_and_trains_once(painted, tmp_path, monkeypatch
     images, masks = painted[0]
     first = quick(cache_dir=tmp_path).fit(images, masks)
     monkeypatch.setattr(LocalizerTrainer, "run", None)
-    again = quick(cache_dir=tmp_path, n_jobs=0).fit(images, masks)
+    again = quick(cache_dir=tmp_path, n_jobs=1).fit(images, masks)
     assert_same_weights(weights(first.network_), weights(again.network_))
     assert again.history_ == first.history_
     assert [path.name for path in tmp_path.glob("*/*.pt")] == []
@@ -447,7 +460,10 @@ def test_a_chosen_threshold_is_frozen_in_the_fit(painted, tmp_path):
     best = max(localizer.history_, key=lambda entry: entry["valid_iou"])
     assert best["state"] == "learning"
     assert localizer.threshold_ == best["valid_threshold"] != 0.5
-    assert InpaintLocalizer.load(localizer.save(tmp_path / "m")).threshold_ == localizer.threshold_
+    assert (
+        InpaintLocalizer.from_pretrained(localizer.save_pretrained(tmp_path / "m")).threshold_
+        == localizer.threshold_
+    )
 
 
 def test_training_in_half_precision_has_finite_weights(painted):
@@ -459,7 +475,7 @@ def test_training_in_half_precision_has_finite_weights(painted):
 def test_bad_pairs_are_named_before_training(painted, monkeypatch):
     images, masks = list(painted[0][0]), list(painted[0][1])
     images[7] = b"no picture"
-    monkeypatch.setattr(fitting, "fit_network", None)
+    monkeypatch.setattr(LocalizerTrainer, "run", None)
     with pytest.raises(ImageError, match="<10 bytes>"):
         quick().fit(images, masks)
 
@@ -482,3 +498,46 @@ def test_it_can_be_cross_validated_by_groups(painted):
 def test_it_is_exported():
     assert "InpaintLocalizer" in dir(cnnsvm)
     assert cnnsvm.InpaintLocalizer is InpaintLocalizer
+
+
+def test_a_fit_that_fails_leaves_the_localiser_as_it_was(painted, monkeypatch):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    first = quick()
+    fitted = quick().fit(*painted[0])
+    before, scores = dict(vars(fitted)), fitted.predict_proba(painted[1][0][:1])[0]
+    monkeypatch.setattr(LocalizerTrainer, "run_epoch", interrupt)
+    for again in (first, fitted):
+        with pytest.raises(KeyboardInterrupt):
+            again.fit(*(part[:8] for part in painted[0]))
+    assert vars(fitted) == before
+    np.testing.assert_array_equal(fitted.predict_proba(painted[1][0][:1])[0], scores)
+    with pytest.raises(NotFittedError):
+        first.predict(painted[1][0])
+
+
+def test_the_fit_says_what_it_was_trained_on(painted, tmp_path):
+    images, masks = painted[0]
+    masks = [None, None, *masks[2:]]
+    groups = [0, 1, *[k // 2 for k in range(2, 16)]]  # of two images one is untouched in 0 and 1
+    localizer = quick().fit(images[2:] + images[:2], masks[2:] + masks[:2], [*groups[2:], 1, 2])
+    untouched = {perceptual_hash(image)[0] for image in images[:2]}
+    assert len(localizer.trained_on_) == 7
+    assert untouched <= set(localizer.trained_on_.tolist())
+    loaded = InpaintLocalizer.from_pretrained(localizer.save_pretrained(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.trained_on_, localizer.trained_on_)
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("nixnet", "2m"), ("iidnet", "small")])
+def test_a_real_network_is_trained_saved_and_loaded(architecture, size, tmp_path, monkeypatch):
+    monkeypatch.undo()  # the tiny network
+    settings = {"architecture": architecture, "size": size, "crop_size": 32, "batch_size": 4}
+    localizer = quick(**settings).fit(*paintings(0, 8))
+    images = [*paintings(9, 2)[0], painting(9)[0][:1, :1]]
+    maps = localizer.predict_proba(images)
+    loaded = InpaintLocalizer.from_pretrained(localizer.save_pretrained(tmp_path / "model"))
+    loaded.set_params(precision="float32")
+    assert [found.shape for found in maps] == [(64, 72), (64, 72), (1, 1)]
+    for a, b in zip(maps, loaded.predict_proba(images), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from cnnsvm.localization.losses import FOCAL_ALPHA, FOCAL_GAMMA, LOSSES
+from cnnsvm.localization.training import FOCAL_ALPHA, FOCAL_GAMMA, LOSSES
 
 
 @pytest.fixture

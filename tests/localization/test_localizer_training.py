@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from tiny_localizer import Tiny, assert_same_weights, training, weights
+from tiny_localizer import Tiny, assert_same_weights, make_trainer, weights
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.trainer import DivergedError
-from cnnsvm.localization import losses, trainer
+from cnnsvm.localization import trainer
+from cnnsvm.localization import training as losses
 from cnnsvm.localization.patches import Pairs
 from cnnsvm.localization.trainer import RATE_FACTOR, LocalizerTrainer, warn_of_collapse
 
@@ -19,8 +20,7 @@ FIT, VALID = np.arange(12), np.arange(12, 16)
 def run(painted, checkpoint=None, valid=VALID, **changes):
     network = Tiny()
     pairs = Pairs(*painted[0], "half")
-    trainer = LocalizerTrainer(network, pairs, FIT, valid, training(**changes))
-    return network, trainer.run(checkpoint)
+    return network, make_trainer(network, pairs, FIT, valid, **changes).run(checkpoint)
 
 
 def script(monkeypatch, states):

@@ -3,10 +3,7 @@ import torch
 from torch import nn
 
 from cnnsvm.localization.architectures import build_network
-from cnnsvm.localization.architectures.cost import count_parameters
-from cnnsvm.localization.architectures.nixnet import SIZES
-from cnnsvm.localization.architectures.nixnet.fusion import CrossScaleFusion, resample
-from cnnsvm.localization.architectures.nixnet.network import Stream
+from cnnsvm.localization.architectures.nixnet import SIZES, CrossScaleFusion, Stream, resample
 
 WIDTHS = (16, 32, 64)
 
@@ -19,12 +16,8 @@ def pixels(seed=0, low=0, high=256):
 @pytest.mark.parametrize("size", SIZES)
 def test_a_size_has_the_parameters_that_it_is_named_by(size):
     with torch.device("meta"):
-        n_parameters = count_parameters(build_network("nixnet", size=size))
+        n_parameters = sum(p.numel() for p in build_network("nixnet", size=size).parameters())
     assert n_parameters / 1e6 == pytest.approx(float(size.removesuffix("m")), rel=0.1)
-
-
-def test_the_sizes_of_the_issue_are_there():
-    assert {"28m", "40m", "60m", "85m", "140m"} <= set(SIZES)
 
 
 def test_the_noise_stream_does_not_see_the_picture():

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from cnnsvm import InpaintLocalizer
-from cnnsvm.cli.localizer_flags import add_localizer_flags, make_localizer
+from cnnsvm.cli.localize_train import add_localizer_flags, make_localizer
 from cnnsvm.localization.architectures.iidnet import PUBLISHED
 
 #: Flag and value on the command line -> parameter and value of the localiser.
@@ -34,7 +34,7 @@ FLAGS = {
     "--precision float32": ("precision", "float32"),
     "--gpu-memory-fraction 0.5": ("gpu_memory_fraction", 0.5),
     "--batch-size 2": ("batch_size", 2),
-    "--jobs 1": ("n_jobs", 1),
+    "--jobs 2": ("n_jobs", 2),
     "--seed 3": ("random_state", 3),
 }
 #: Those that need an architecture, or a file; their own tests are below.
@@ -46,7 +46,7 @@ WITHOUT_FLAG = {"cache_dir"}
 @pytest.fixture
 def unbuilt(monkeypatch):
     """Leave out the network of 33 million parameters, which says nothing about flags."""
-    monkeypatch.setattr("cnnsvm.localization.bundle.build_network", lambda params, seed: None)
+    monkeypatch.setattr(InpaintLocalizer, "build_network", lambda self, seed=0: None)
 
 
 def localizer_of(arguments):
@@ -55,22 +55,28 @@ def localizer_of(arguments):
     return make_localizer(parser.parse_args(arguments))
 
 
+def params_of(localizer):
+    """All parameters, those of the training by their own names."""
+    params = {k: v for k, v in localizer.get_params(deep=False).items() if k != "training"}
+    return params | localizer.settings.get_params()
+
+
 @pytest.mark.parametrize("flag", FLAGS)
 def test_a_flag_sets_its_parameter_and_no_other(flag, unbuilt):
     name, value = FLAGS[flag]
-    plain = localizer_of([]).get_params()
+    plain = params_of(localizer_of([]))
     assert plain[name] != value
-    assert localizer_of(flag.split()).get_params() == plain | {name: value}
+    assert params_of(localizer_of(flag.split())) == plain | {name: value}
 
 
 def test_every_parameter_has_a_flag_or_a_reason():
     named = {name for name, _ in FLAGS.values()} | TESTED_BELOW
-    assert named | WITHOUT_FLAG == set(InpaintLocalizer().get_params())
+    assert named | WITHOUT_FLAG == set(params_of(InpaintLocalizer()))
     assert not named & WITHOUT_FLAG
 
 
 def test_without_flags_parameters_are_the_localisers(unbuilt):
-    ours, usual = localizer_of([]).get_params(), InpaintLocalizer().get_params()
+    ours, usual = params_of(localizer_of([])), params_of(InpaintLocalizer())
     assert {n for n in usual if ours[n] != usual[n]} == {"n_jobs", "random_state"}
 
 
@@ -93,31 +99,22 @@ def test_weights_may_be_a_file_or_none(unbuilt):
 
 
 @pytest.mark.parametrize(
-    ("flag", "message"),
+    "flag",
     [
-        ("--loss hinge", "loss must be one of"),
-        ("--mask-policy most", "mask_policy must be one of"),
-        ("--crop-size 8", "crop_size must be"),
-        ("--tile-overlap 600", "tile_overlap must be below tile_size"),
-        ("--threshold 2", "threshold must"),
+        "--loss hinge",
+        "--mask-policy most",
+        "--crop-size 8",
+        "--tile-overlap 600",
+        "--threshold 2",
+        "--architecture unet",
+        "--architecture iidnet --size 2m",
+        "--architecture nixnet --preprocessing residual",
     ],
 )
-def test_a_wrong_value_is_refused_before_anything_starts(flag, message):
-    with pytest.raises(ValueError, match=message):
+def test_a_wrong_value_is_refused_before_anything_starts(flag):
+    *_, name, value = flag.split()
+    with pytest.raises(ValueError, match=rf"{name[2:].replace('-', '_')}.*{value}"):
         localizer_of(flag.split())
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ("--architecture unet", "architecture must be one of"),
-        ("--architecture nixnet --preprocessing residual", "means nothing to 'nixnet'"),
-        ("--architecture iidnet --size 2m", "size must be one of"),
-    ],
-)
-def test_a_network_that_cannot_be_built_is_refused_too(flags, message):
-    with pytest.raises(ValueError, match=message):
-        localizer_of(flags.split())
 
 
 def test_a_genotype_that_is_no_json_is_told(tmp_path):

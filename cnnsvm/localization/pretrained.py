@@ -1,0 +1,103 @@
+"""Fitted localisers on disk: safetensors and JSON, nothing in them can run code."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
+from cnnsvm.localization.training import LocalizerTraining
+
+if TYPE_CHECKING:
+    from cnnsvm.localization.localizer import InpaintLocalizer
+
+    Localizer = TypeVar("Localizer", bound=InpaintLocalizer)
+
+KIND = "InpaintLocalizer"
+#: Parameters that belong to one machine or one training: they are not saved.
+MACHINE = (
+    *("weights", "distributed", "device", "precision", "gpu_memory_fraction", "n_jobs"),
+    "cache_dir",
+)
+
+
+def save(localizer: "InpaintLocalizer", folder: str | os.PathLike[str], half: bool = False) -> Path:
+    """Write a fitted localiser (see `InpaintLocalizer.save_pretrained`)."""
+    config = {
+        "kind": KIND,
+        "half": half,
+        "params": _plain_params(localizer),
+        "threshold": localizer.threshold_,
+        "history": localizer.history_,
+    }
+    arrays = network_arrays(localizer.network_)
+    if half:
+        arrays = {name: _halve(value) for name, value in arrays.items()}
+    written = {"network": arrays}
+    if localizer.trained_on_ is not None:
+        written["trained_on"] = {"hashes": localizer.trained_on_}
+    return write_bundle(folder, config, written)
+
+
+def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer":
+    """Read a localiser (see `InpaintLocalizer.from_pretrained`)."""
+    config, arrays = read_bundle(folder)
+    if config.get("kind") != KIND:
+        raise BundleError(
+            f"{os.fspath(folder)} holds a {config.get('kind')!r}, not an {KIND}. Name a folder "
+            "that `InpaintLocalizer.save_pretrained` wrote."
+        )
+    try:
+        params = config["params"] | {"training": LocalizerTraining(**config["params"]["training"])}
+        localizer = kind(**params)
+        network = localizer.build_network()
+        load_arrays(network, arrays["network"])
+        localizer.network_ = network
+        localizer.threshold_ = float(config["threshold"])
+        localizer.history_ = list(config["history"])
+        localizer.trained_on_ = arrays.get("trained_on", {}).get("hashes")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise BundleError(
+            f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."
+        ) from error
+    return localizer
+
+
+def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    """Return a network's parameters and statistics as arrays, fit for safetensors."""
+    return {
+        name: value.detach().cpu().contiguous().numpy().copy()
+        for name, value in network.state_dict().items()
+    }
+
+
+def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
+    """Put saved parameters into a network of the same architecture, ready for inference."""
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
+    network.eval().requires_grad_(False)
+
+
+def _halve(array: np.ndarray) -> np.ndarray:
+    """Round an array of weights to float16; biases, statistics and what is too large stay."""
+    if array.ndim < 2 or array.dtype != np.float32:
+        return array
+    fits = np.abs(array).max(initial=0) <= np.finfo(np.float16).max
+    return array.astype(np.float16) if fits else array
+
+
+def _plain_params(localizer: "InpaintLocalizer") -> dict[str, Any]:
+    """Return the parameters as JSON values, without those that belong to one machine."""
+    params = {k: v for k, v in localizer.get_params(deep=False).items() if k not in MACHINE}
+    params["training"] = _plain(localizer.settings.get_params())
+    if not isinstance(params["random_state"], int):
+        params["random_state"] = None
+    if params["genotype"] is not None:
+        params["genotype"] = [list(cell) for cell in params["genotype"]]
+    return _plain(params)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
