@@ -84,9 +84,8 @@ class InpaintLocalizer(BaseEstimator):
         One entry an epoch (see `cnnsvm.localization.trainer.LocalizerTrainer`).
     threshold_ : float
         Probability from which `predict` calls a pixel repainted.
-    trained_on_ : ndarray of uint64 or None
-        Perceptual hashes of one training image of each source; None if a saved localiser does not
-        have them.
+    trained_on_ : ndarray of uint64
+        Perceptual hashes of one training image of each source.
 
     Notes
     -----
@@ -133,7 +132,7 @@ class InpaintLocalizer(BaseEstimator):
     network_: AnySize
     history_: list[dict[str, Any]]
     threshold_: float
-    trained_on_: np.ndarray | None
+    trained_on_: np.ndarray
 
     def __init__(
         self,

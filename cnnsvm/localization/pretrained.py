@@ -36,10 +36,8 @@ def save(localizer: "InpaintLocalizer", folder: str | os.PathLike[str], half: bo
     arrays = network_arrays(localizer.network_)
     if half:
         arrays = {name: _halve(value) for name, value in arrays.items()}
-    written = {"network": arrays}
-    if localizer.trained_on_ is not None:
-        written["trained_on"] = {"hashes": localizer.trained_on_}
-    return write_bundle(folder, config, written)
+    trained_on = {"hashes": localizer.trained_on_}
+    return write_bundle(folder, config, {"network": arrays, "trained_on": trained_on})
 
 
 def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer":
@@ -58,7 +56,7 @@ def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer"
         localizer.network_ = network
         localizer.threshold_ = float(config["threshold"])
         localizer.history_ = list(config["history"])
-        localizer.trained_on_ = arrays.get("trained_on", {}).get("hashes")
+        localizer.trained_on_ = arrays["trained_on"]["hashes"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise BundleError(
             f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."
