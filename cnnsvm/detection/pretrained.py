@@ -1,11 +1,8 @@
 """Fitted detectors on disk and on the hub: safetensors and JSON, nothing in them can run code."""
 
-import contextlib
 import logging
 import os
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +23,7 @@ from cnnsvm.io.bundle import (
     read_config,
     write_bundle,
 )
+from cnnsvm.io.hub import HubError, fetch_snapshot
 from cnnsvm.svm import TunedSVC
 
 if TYPE_CHECKING:
@@ -39,7 +37,7 @@ KIND = "InpaintDetector"
 #: The detector that is loaded where none is named.
 USUAL = "cnnsvm"
 #: What is taken from the hub; nothing in it can run code.
-PATTERNS = (CONFIG, "*.safetensors", CARD)
+PATTERNS = ("*.safetensors", CARD)
 #: Largest file that is put into the package, in bytes; see `find_oversized`.
 MAX_FILE_BYTES = 12_000_000
 #: Relative error of a row that half precision may bring: what rounding does to normal numbers.
@@ -52,7 +50,6 @@ EMBEDDERS: dict[str, type[CropEmbedder]] = {
 _PARAMS = ("n_views", "augmentation", "threshold", "max_error", "cv", "random_state")
 
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_TIMEOUT = 10  # seconds; without it a network that swallows packets is waited for for minutes
 
 
 def save(
@@ -284,73 +281,15 @@ def _refuse_revision(what: str, revision: str | None) -> None:
 
 
 def _fetch(name: str, revision: str | None, token: str | None) -> Path:
-    """Get a detector from the hub, or from what the hub's cache holds if it is out of reach."""
+    """Fetch a detector from the hub, or from its cache."""
+
+    def choose(folder: Path) -> tuple[str, ...]:
+        check_kind(read_config(folder), name)  # the weights of others may have many gigabytes
+        return PATTERNS
+
     try:
-        from huggingface_hub import model_info, snapshot_download
-    except ImportError as error:
-        raise BundleError(
-            f"pretrained detector {name!r} is no folder of this machine, and taking it from the "
-            f"hub needs huggingface_hub, which cannot be imported ({error}). Install it: pip "
-            "install 'cnnsvm[generate]' or pip install huggingface_hub."
-        ) from error
-    unreached: Exception | None = None
-    try:
-        model_info(name, revision=revision, timeout=_TIMEOUT, token=token)
-    except Exception as error:  # offline, gone, gated: what the cache holds still serves
-        unreached = error
-    wanted = {"revision": revision, "token": token, "local_files_only": unreached is not None}
-    try:
-        with _no_bars_in_files():
-            # first alone: the weights of another kind of model may have many gigabytes
-            first = snapshot_download(name, allow_patterns=[CONFIG], **wanted)
-            check_kind(read_config(first), name)
-            folder = Path(snapshot_download(name, allow_patterns=list(PATTERNS), **wanted))
+        return fetch_snapshot(name, [CONFIG], choose, revision=revision, token=token)
     except BundleError as error:
         raise BundleError(f"{name!r} on the hub is no detector of this cnnsvm: {error}") from error
-    except Exception as error:  # whatever the hub's library raises
-        raise BundleError(_explain(name, revision, error, unreached)) from (unreached or error)
-    if unreached is not None:
-        logger.warning("the hub cannot be reached; %s is taken from its cache", name)
-    if revision is None:
-        logger.warning(
-            "%s: no revision is pinned, and what it names may change. This is commit %s; pass "
-            "revision=%r to have the same weights every time.",
-            *(name, folder.name, folder.name),
-        )
-    return folder
-
-
-@contextlib.contextmanager
-def _no_bars_in_files() -> Iterator[None]:
-    """Keep the progress bars of the hub's library off if standard error is no terminal."""
-    from huggingface_hub import utils
-
-    silenced = not sys.stderr.isatty() and not utils.are_progress_bars_disabled()
-    if silenced:
-        utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if silenced:
-            utils.enable_progress_bars()
-
-
-def _explain(name: str, revision: str | None, error: Exception, unreached: Exception | None) -> str:
-    from huggingface_hub import errors
-
-    cause = unreached or error
-    if isinstance(cause, errors.GatedRepoError):
-        reason = "it is gated: accept its terms on its page, and log in with 'hf auth login'"
-    elif isinstance(cause, errors.RepositoryNotFoundError):
-        reason = "the hub has no such model, or it is private, and no folder has this name"
-    elif isinstance(cause, errors.RevisionNotFoundError):
-        reason = f"it has no revision {revision!r}"
-    else:
-        short = " ".join(str(cause).split())[:200]
-        reason = f"the hub cannot be reached ({type(cause).__name__}: {short})"
-        reason += ", and its cache does not hold all of it" if unreached is not None else ""
-    return (
-        f"pretrained detector {name!r} cannot be had: {reason}. Check the id, the revision and the "
-        f"token, or get it where there is a connection with 'hf download {name} --local-dir "
-        "FOLDER' and name that folder."
-    )
+    except HubError as error:
+        raise BundleError(f"pretrained detector {error}") from error

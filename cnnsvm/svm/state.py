@@ -86,8 +86,6 @@ def _plain_score(score: float) -> float | None:
 
 def from_state(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -> "Classifier":
     """Rebuild a fitted classifier; see :meth:`cnnsvm.svm.TunedSVC.from_state`."""
-    if config.get("format") == 1:
-        config, arrays = _from_format_1(config, arrays)
     if config.get("format") != FORMAT:
         raise ValueError(
             f"TunedSVC state has format {config.get('format')!r}, but this version reads {FORMAT}. "
@@ -97,14 +95,6 @@ def from_state(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays)
         return _rebuild(cls, config, arrays)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"TunedSVC state is damaged ({error!r}); write it again.") from error
-
-
-def _from_format_1(config: Config, arrays: Arrays) -> tuple[Config, Arrays]:
-    """Read the format of bundles that have not been converted yet."""
-    params = dict(config["params"])
-    params["n_landmarks"] = params.pop("nystroem", None)
-    config = config | {"format": FORMAT, "params": params, "search_results": config["studies"]}
-    return config, arrays | {"cv_decision": arrays["oof_decision"]}
 
 
 def _rebuild(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -> "Classifier":

@@ -111,3 +111,15 @@ def test_mistakes_are_one_message(cv, photos, tmp_path, capsys, arguments, messa
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_the_scores_of_make_cv_are_those_that_were_recorded(cv, tmp_path, capsys):
+    assert cv.main(["--out", str(tmp_path), "--no-shuffled", "--precision", "float32"]) == 0
+    assert "ROC AUC" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    recorded = json.loads(Path(__file__).with_name("recorded_cv.json").read_text())
+    names = table["source_id"] + "/" + table["path"].map(lambda path: Path(path).name)
+    found = table.groupby(names)["probability"].apply(sorted)
+    assert set(found.index) == set(recorded)
+    for name, expected in recorded.items():
+        np.testing.assert_allclose(found[name], expected, atol=1e-6, err_msg=name)
