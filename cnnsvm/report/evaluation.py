@@ -27,13 +27,14 @@ from cnnsvm.report.wording import (
     METRIC_GAPS,
     METRIC_LABELS,
     METRIC_MEANINGS,
+    caveats,
     common_folder,
+    explain,
     format_interval,
     format_number,
     format_seconds,
     format_value,
-    is_number,
-    percent,
+    leaking,
 )
 
 _KINDS = ("variant", "engine", "mask_schema")
@@ -43,7 +44,6 @@ _HEADLINES = ("roc_auc", "balanced_accuracy", "precision", "recall", "f1", "ece"
 _GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
 _GROUP_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
 _FOLD_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
-_FEW_SOURCES = 50
 _SHOWN, _SAMPLED = 8, 12  # thumbnails
 _PLOTS: tuple[tuple[Callable[[pd.DataFrame], Figure], str, str], ...] = (
     (plots.confusion_matrix_plot, "Confusion matrix", "Percentages are of the row."),
@@ -141,78 +141,6 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
     return to_csv(predictions[list(PREDICTION_COLUMNS)])
 
 
-def explain(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say in plain words what the headline numbers mean: decision, ranking and probabilities.
-
-    Parameters
-    ----------
-    metrics : mapping of str to mapping
-        A ``{"value", "low", "high"}`` each.
-    """
-    value = {name: (metrics.get(name) or {}).get("value") for name in METRIC_LABELS}
-    sentences = []
-    if is_number(value["recall"]):
-        sentences.append(_decision_sentence(value))
-    if is_number(value["precision"]):
-        sentences.append(
-            f"When it says fake it is right {percent(value['precision'])} of the time, at this "
-            "data set's share of fakes; where fakes are rarer it is right less often."
-        )
-    if is_number(value["roc_auc"]):
-        sentences.append(_ranking_sentence(metrics["roc_auc"]))
-    if is_number(value["ece"]):
-        points = f"{100 * value['ece']:.1f}"
-        sentences.append(f"Its probabilities are off by {points} percentage points on average.")
-    return sentences or ["No metric is defined for these predictions."]
-
-
-def caveats(result: Mapping[str, Any]) -> list[str]:
-    """Say in plain words how far to trust the numbers, controls first.
-
-    Parameters
-    ----------
-    result : mapping
-        As `evaluation_report` takes it.
-
-    References
-    ----------
-    Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249, 1983
-    (the rule of three, for intervals of no width).
-    """
-    sentences = [
-        _control_sentence(result.get("controls") or {}),
-        "The intervals come from resampling whole sources: they say how the numbers would vary "
-        "with other test images of this kind, not with retraining or with other generators.",
-    ]
-    n_sources = result.get("n_sources")
-    if is_number(n_sources) and n_sources < _FEW_SOURCES:
-        sentences.append(f"With only {n_sources} sources the intervals themselves are rough.")
-    without_width = (
-        is_number(entry.get("low")) and entry["low"] == entry["value"] == entry.get("high")
-        for entry in (result.get("metrics") or {}).values()
-    )
-    if is_number(n_sources) and any(without_width):
-        sentences.append(
-            "An interval of no width means that no source contradicted the value, not certainty: "
-            f"after 0 mistakes in n = {n_sources} sources, a rate of mistakes up to 3/n = "
-            f"{percent(min(1.0, 3 / n_sources))} remains plausible."
-        )
-    engines = list(result.get("by_engine") or {})
-    if len(engines) == 1:
-        made = "one engine" if engines[0] == "unknown" else str(engines[0])
-        sentences.append(f"Every fake here was made by {made}: the numbers say nothing of others.")
-    return sentences
-
-
-def leaking(controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Name the controls above chance that see no pixels: only a leak explains them."""
-    return [
-        name
-        for name, entry in controls.items()
-        if entry.get("verdict") == ABOVE_CHANCE and name in BLIND
-    ]
-
-
 def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """List reals called fake and fakes called real, those that the detector was surest of first.
 
@@ -232,59 +160,6 @@ def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "False alarms: real, called fake": ranked[(label == 0) & (called == 1)].iloc[::-1],
         "Misses: fake, called real": ranked[(label == 1) & (called == 0)],
     }
-
-
-def _decision_sentence(value: Mapping[str, Any]) -> str:
-    found = f"The detector finds {percent(value['recall'])} of the fakes"
-    if not is_number(value["balanced_accuracy"]):
-        return f"{found}; without real images there is no telling how many it would call fake."
-    false_alarms = min(max(1 - 2 * value["balanced_accuracy"] + value["recall"], 0.0), 1.0)
-    return f"{found} and calls {percent(false_alarms)} of the real images fake (false alarms)."
-
-
-def _ranking_sentence(entry: Mapping[str, Any]) -> str:
-    sentence = (
-        f"Shown one real and one fake image, it rates the fake higher {percent(entry['value'])} of "
-        "the time; guessing gives 50 %."
-    )
-    low, high = entry.get("low"), entry.get("high")
-    if is_number(low) and is_number(high) and low <= 0.5 <= high:
-        return f"{sentence} The interval includes 50 %: these data do not show it to beat guessing."
-    if is_number(high) and high < 0.5:
-        return f"{sentence} That is worse than guessing: are labels or scores the wrong way round?"
-    return sentence
-
-
-def _control_sentence(controls: Mapping[str, Mapping[str, Any]]) -> str:
-    if not controls:
-        return (
-            "No negative controls were run, so it is not known whether something other than "
-            "inpainting gives the fakes away."
-        )
-    if leaks := leaking(controls):
-        return (
-            f"Warning: above chance without seeing inpainting: {', '.join(leaks)}. The data leak, "
-            "and part of these numbers may measure the leak."
-        )
-    partial = [
-        f"{name} ({format_number(entry['roc_auc']['value'])})"
-        for name, entry in controls.items()
-        if entry.get("verdict") in (ABOVE_CHANCE, SLIGHTLY_ABOVE)
-    ]
-    if partial:
-        return (
-            f"These controls rank fakes above reals more often than chance: {', '.join(partial)}. "
-            "They see colours or texture without their place, which inpainting itself may change: "
-            "only what the detector has beyond them speaks for it. Controls that see no pixels "
-            "are near chance."
-        )
-    unclear = [name for name, entry in controls.items() if entry.get("verdict") != NEAR_CHANCE]
-    if unclear:
-        return f"No control is above chance; below it or undefined: {', '.join(unclear)}."
-    return (
-        f"All negative controls ({', '.join(controls)}) are near chance: no sign that anything but "
-        "inpainting gives the fakes away."
-    )
 
 
 def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from report_contract import HOSTILE, check_report, check_width
+from report_contract import HOSTILE, check_report, check_width, words_of
 
 from baselines.comparison import (
     ALL,
@@ -14,7 +14,7 @@ from baselines.comparison import (
 from baselines.report import comparison_plot, comparison_report, describe_comparison
 from cnnsvm.report import write_report
 from cnnsvm.report.render import to_png
-from cnnsvm.report.wording import format_interval
+from cnnsvm.report.wording import format_interval, interval_of
 
 SKILLS = {"naive": 0.0, "seed": 0.2, "detector": 1.8}
 FACTS = {
@@ -59,23 +59,12 @@ def found():
     return {"png": compared(SKILLS), "jpeg:75": compared(SKILLS, seed=1)}
 
 
-def spread(row, column):
-    return {
-        key: row[f"{column}{end}"]
-        for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))
-    }
-
-
-def texts(figure):
-    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
-
-
 def numbers(comparison):
     """List what tables must say: metrics of all fakes, AUC of variants, differences."""
     for row in comparison.summary.to_dict("records"):
-        yield format_interval(spread(row, "roc_auc"))
+        yield format_interval(interval_of(row, "roc_auc"))
         if row["variant"] == ALL:
-            yield format_interval(spread(row, "balanced_accuracy"))
+            yield format_interval(interval_of(row, "balanced_accuracy"))
             yield f"{row['ece']:.3f}"
     for row in comparison.differences.to_dict("records"):
         yield format_interval(row)
@@ -91,7 +80,7 @@ def test_page_and_text_have_every_number(found):
             assert number in said
         for row in comparison.summary.to_dict("records"):
             if row["variant"] == ALL:
-                assert format_interval(spread(row, "false_alarm_rate")) in page.cells
+                assert format_interval(interval_of(row, "false_alarm_rate")) in page.cells
     lines = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
     assert lines.count("detector") == 2 * 2 + 2 * 2  # of all, by variant; against each other one
     for part in ("30 sources, 2 folds", "histories differ", "broken.png", "Holm", "1 min 0 s"):
@@ -147,10 +136,10 @@ def test_one_design_alone_is_described():
 
 
 def test_the_plot_names_designs_and_codecs(found):
-    said = texts(comparison_plot(found))
+    said = words_of(comparison_plot(found))
     for name in (*SKILLS, "png", "jpeg:75", "ROC AUC", "balanced accuracy"):
         assert name in said
-    assert "png" not in texts(comparison_plot({"png": found["png"]}))
+    assert "png" not in words_of(comparison_plot({"png": found["png"]}))
     assert to_png(comparison_plot(found)) == to_png(comparison_plot(found))
 
 

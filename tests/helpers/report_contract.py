@@ -1,14 +1,17 @@
 """What holds for every report: text and page say the same, the page needs nothing else."""
 
+import io
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from cnnsvm.report import render_html, render_text
 from cnnsvm.report.model import Plots, Table
-from cnnsvm.report.render import WIDTH, format_cell
+from cnnsvm.report.render import WIDTH, format_cell, to_png
 
 HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
 _VOID = {"meta", "img"}
@@ -69,6 +72,16 @@ def check_report(report):
         if name.endswith(".json"):
             json.loads(content, parse_constant=_refuse)
     return page, text
+
+
+def words_of(figure):
+    """Collect what a figure says: titles, labels, ticks, legends and free text."""
+    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
+
+
+def is_drawn(figure):
+    """Tell whether a figure has something in it."""
+    return np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L")).std() > 5
 
 
 def check_width(text):

@@ -11,13 +11,11 @@ from cnnsvm.data.images import ImageError
 from cnnsvm.report import render_text, write_report
 from cnnsvm.report.evaluation import (
     PREDICTION_COLUMNS,
-    caveats,
     evaluation_report,
-    explain,
     folds_csv,
-    leaking,
     worst_mistakes,
 )
+from cnnsvm.report.wording import caveats, explain, leaking
 
 
 @pytest.fixture

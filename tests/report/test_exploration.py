@@ -1,10 +1,8 @@
-import io
-
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from report_contract import HOSTILE, check_report
+from report_contract import HOSTILE, check_report, is_drawn, words_of
 
 from cnnsvm.audit.explore import explore
 from cnnsvm.data.images import ImageError
@@ -19,7 +17,6 @@ from cnnsvm.report.exploration_plots import (
     mean_masks_plot,
     sizes_plot,
 )
-from cnnsvm.report.render import to_png
 
 
 def picture(path, seed=0, width=40, height=30):
@@ -45,14 +42,6 @@ def records(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(records):
     return explore(records, progress=False)
-
-
-def text_of(figure):
-    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
-
-
-def is_drawn(figure):
-    return np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L")).std() > 5
 
 
 def section_of(report, title):
@@ -191,9 +180,9 @@ def test_plots_are_drawn(found):
 
 
 def test_plots_name_their_counts(found):
-    assert "12" in text_of(balance_plot(found["balance"]))
-    assert "(1 masks)" in text_of(coverage_plot(found["masks"]))
-    assert "left (3)" in text_of(mean_masks_plot(found["mean_masks"], {"left": 3, "top": 1}))
+    assert "12" in words_of(balance_plot(found["balance"]))
+    assert "(1 masks)" in words_of(coverage_plot(found["masks"]))
+    assert "left (3)" in words_of(mean_masks_plot(found["mean_masks"], {"left": 3, "top": 1}))
 
 
 def test_sizes_span_a_readable_scale():
@@ -219,6 +208,6 @@ def test_histograms_are_shares_and_logarithmic_only_over_a_wide_span():
 
 def test_a_column_without_values_says_so():
     table = pd.DataFrame({"label": [0], "quality": [np.nan]})
-    assert AXES["quality"][0] in text_of(histograms_plot(table, ["quality"], "x")).replace(
+    assert AXES["quality"][0] in words_of(histograms_plot(table, ["quality"], "x")).replace(
         "\n", " "
     )

@@ -1,10 +1,9 @@
-import io
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from report_contract import is_drawn, words_of
 from sklearn.metrics import roc_auc_score
 
 from cnnsvm.report.plots import (
@@ -20,17 +19,6 @@ from cnnsvm.report.plots import (
 )
 from cnnsvm.report.render import to_png
 
-
-def texts(figure):
-    """Collect what a figure says: titles, labels, ticks, legends and free text."""
-    return " | ".join(t.get_text() for t in figure.findobj(match=lambda a: hasattr(a, "get_text")))
-
-
-def is_drawn(figure):
-    pixels = np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L"))
-    return pixels.std() > 5
-
-
 PLOTS = [confusion_matrix_plot, roc_plot, precision_recall_plot, reliability_plot]
 
 
@@ -44,18 +32,18 @@ def test_one_class_alone_is_drawn_or_explained(plot, predictions):
     figure = plot(predictions[predictions["label"] == 1])
     assert is_drawn(figure)
     if plot in (roc_plot, precision_recall_plot):
-        assert "needs both" in texts(figure).replace("\n", " ")
+        assert "needs both" in words_of(figure).replace("\n", " ")
 
 
 def test_the_confusion_matrix_counts():
     table = pd.DataFrame({"label": [0, 0, 0, 1, 1, 1, 1], "prediction": [0, 0, 1, 0, 1, 1, 1]})
-    said = texts(confusion_matrix_plot(table))
+    said = words_of(confusion_matrix_plot(table))
     for cell in ("2\n67%\nreal", "1\n33%\nfalse alarm", "1\n25%\nmiss", "3\n75%\nfake"):
         assert cell in said
 
 
 def test_the_roc_legend_gives_the_areas(predictions):
-    said = texts(roc_plot(predictions))
+    said = words_of(roc_plot(predictions))
     whole = roc_auc_score(predictions["label"], predictions["probability"])
     fold = predictions[predictions["fold"] == 1]
     assert f"all folds (area {whole:.3f})" in said
@@ -74,8 +62,8 @@ def test_groups_show_counts_and_undefined_intervals_do_not_hurt(result):
     groups["opencv"] = {"n_fakes": 3, "metrics": {"recall": {"value": 1.0, "low": None}}}
     figure = group_plot(groups, "By engine")
     assert is_drawn(figure)
-    assert "(12 fakes)" in texts(figure)
-    assert "(3 fakes)" in texts(figure)
+    assert "(12 fakes)" in words_of(figure)
+    assert "(3 fakes)" in words_of(figure)
 
 
 def test_the_kept_epoch_is_starred(curves):
