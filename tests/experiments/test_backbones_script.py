@@ -3,8 +3,8 @@ import json
 import pandas as pd
 import pytest
 import torch
+from cifake_scripts import load_script, pack_cifake
 from safetensors.torch import save_file
-from test_cifake_script import load, pack
 
 from cnnsvm import InpaintDetector
 from cnnsvm.features.backbones.plain_cnn import PlainCNN
@@ -14,7 +14,7 @@ N = 40
 
 @pytest.fixture(scope="module")
 def script():
-    module = load("backbones")
+    module = load_script("backbones")
     module.EMBEDDER = module.EMBEDDER | {"batch_size": 16}
     module.ABLATED = "plain_cnn"
     return module
@@ -23,7 +23,7 @@ def script():
 @pytest.fixture(scope="module")
 def run(script, tmp_path_factory):
     folder = tmp_path_factory.mktemp("backbones")
-    train = pack(folder / "train.tar.xz", "train", range(N))
+    train = pack_cifake(folder / "train.tar.xz", "train", range(N))
     torch.manual_seed(0)
     save_file(PlainCNN().state_dict(), folder / "plain.safetensors")
     arguments = ["--train", str(train), "--out", str(folder / "out"), "--held-out", "20"]

@@ -1,4 +1,3 @@
-import importlib.util
 import io
 import json
 import tarfile
@@ -7,62 +6,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cifake_scripts import grainy_jpeg, load_script, pack_cifake
 from PIL import Image
 
 from cnnsvm import InpaintDetector
 from cnnsvm.detection.pretrained import find_oversized
 from cnnsvm.detection.training_overlap import find_training_images
 
-ROOT = Path(__file__).parents[2]
-TINY = {
-    "plain_cnn": {"truncate_at": None, "batch_size": 16},
-    "plain_cnn_7": {"truncate_at": "stage3", "batch_size": 16},
-}
-SMALL = {"validation_fraction": 0.25}  # a quarter of 64 images
 N = 48  # images of each class
-
-
-def load(name):
-    path = ROOT / "experiments" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.TUNING, module.NETWORKS, module.N_TRIALS = module.TUNING | SMALL, TINY, 2
-    return module
-
-
-def jpeg(seed, fake):
-    """Photographs have grain, fakes have none."""
-    rng = np.random.default_rng([seed, fake])
-    coarse = rng.integers(40, 216, (4, 4, 3), dtype=np.uint8)
-    smooth = Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC)
-    grain = 0 if fake else rng.normal(0, 20, (32, 32, 3))
-    buffer = io.BytesIO()
-    pixels = np.clip(np.asarray(smooth) + grain, 0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
-    return buffer.getvalue()
-
-
-def pack(path, split, seeds):
-    with tarfile.open(path, "w:xz") as opened:
-        for kind in ("REAL", "FAKE"):
-            for seed in seeds:
-                number = "" if seed % 2 else " (4)"  # an airplane or a cat
-                info = tarfile.TarInfo(f"{split}/{kind}/{seed:04}{number}.jpg")
-                data = jpeg(seed, kind == "FAKE")
-                info.size = len(data)
-                opened.addfile(info, io.BytesIO(data))
-    return path
 
 
 @pytest.fixture(scope="module")
 def script():
-    return load("cifake")
+    return load_script("cifake")
 
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):
-    return pack(tmp_path_factory.mktemp("data") / "train.tar.xz", "train", range(N))
+    return pack_cifake(tmp_path_factory.mktemp("data") / "train.tar.xz", "train", range(N))
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +159,7 @@ def test_heads_controls_and_duplicates_are_reported(run):
 def test_the_bundle_judges_as_the_report_says(run):
     detector = InpaintDetector.from_pretrained(run[1] / "bundle")
     table = pd.read_csv(run[1] / "predictions.csv")
-    pictures = [jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
+    pictures = [grainy_jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
     said = detector.predict_proba(pictures)[:, 1]
     assert np.abs(said - table["probability"]).max() < 0.05  # half precision
     larger = np.zeros((48, 48, 3), np.uint8)
@@ -214,7 +175,7 @@ def test_the_bundle_knows_what_it_was_trained_on(run):
     judged = set(pd.read_csv(run[1] / "predictions.csv")["path"])
     judged = {(int(Path(path).stem[:4]), "FAKE" in path) for path in judged}
     everything = [(seed, fake) for seed in range(N) for fake in (False, True)]
-    trained = [jpeg(*image) for image in everything if image not in judged]
+    trained = [grainy_jpeg(*image) for image in everything if image not in judged]
     assert [distance for _, distance in find_training_images(detector, trained)] == [0] * len(
         trained
     )
@@ -228,7 +189,7 @@ def test_run_again_it_fits_nothing(run, script, monkeypatch):
 
 
 def test_test_images_are_judged_and_their_copies_not_trained_on(script, train, tmp_path, capsys):
-    test = pack(tmp_path / "test.tar.xz", "test", [0, *range(100, 112)])  # 0 is in both
+    test = pack_cifake(tmp_path / "test.tar.xz", "test", [0, *range(100, 112)])  # 0 is in both
     arguments = ["--train", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
     arguments += ["--epochs", "1", "--landmarks", "20", "--no-shuffled", "--device", "cpu"]
     arguments += ["--backbone", "plain_cnn"]
@@ -250,7 +211,7 @@ def test_bad_data_is_named(script, train, tmp_path, damage, capsys):
         with tarfile.open(path, "w:xz") as opened:
             for kind in ("REAL",) if odd is None else ("REAL", "FAKE"):
                 for seed in range(4):
-                    data = odd if odd and seed == 2 and kind == "FAKE" else jpeg(seed, 0)
+                    data = odd if odd and seed == 2 and kind == "FAKE" else grainy_jpeg(seed, 0)
                     info = tarfile.TarInfo(f"train/{kind}/{seed:04}.jpg")
                     info.size = len(data)
                     opened.addfile(info, io.BytesIO(data))
