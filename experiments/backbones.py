@@ -11,13 +11,10 @@ same --out, it goes on where it was.
 """
 
 import argparse
-import logging
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli.errors import guard
+from scripting import RUNS, add_machine_flags, command, make_parser, publish, run_script
 
 BACKBONES = ("plain_cnn", "vgg11_bn", "resnet18", "densenet121")
 #: The backbone that is also trained without augmentation.
@@ -43,14 +40,11 @@ N_TRIALS = 5
 RATES = {False: 3e-3, True: 1e-3}  # peak learning rate from random and from given weights
 #: Families without batch normalisation: SqueezeNet fell to chance at the rates above.
 UNNORMALISED = ("alexnet", "squeezenet", "vgg")
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--train", required=True, help="folder or archive with train/REAL and train/FAKE")
     add("--out", type=Path, default=RUNS / "backbones", help="folder of the results [%(default)s]")
@@ -67,8 +61,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
     add("--epochs", type=int, default=16, help="[%(default)s]")
     add("--landmarks", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
-    add("--seed", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_machine_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -129,7 +122,6 @@ def run(args: argparse.Namespace) -> int:
     from cifake_study.report import backbones_report
     from cnnsvm.data.readers.cifake import read_cifake
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.report import render_text, write_report
 
     variants = list_variants(args)
     environment = describe_environment(args.device)
@@ -147,22 +139,18 @@ def run(args: argparse.Namespace) -> int:
     )
     facts = {
         "title": f"Backbones on CIFAKE: {len(train):,} images, {args.epochs} epochs",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "environment": environment,
         "n_train": len(train),
         "n_test": len(test),
     }
-    report = backbones_report(rows, facts)
-    files = write_report(args.out, report)
-    print(render_text(report, files.values()), end="")
+    publish(args.out, backbones_report(rows, facts))
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("backbones.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

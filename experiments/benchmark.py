@@ -11,20 +11,24 @@ design that both tables have is fitted once.
 """
 
 import argparse
-import logging
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags
+from scripting import (
+    add_data_and_out,
+    add_machine_flags,
+    command,
+    data_and_out,
+    make_parser,
+    prepare_data,
+    publish,
+    run_script,
+)
 
-SAMPLES_ENGINE = "opencv-telea"
 N_FOLDS = 5
 N_RESAMPLES = 1000
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 #: What is no part of a design: the same search, inner folds and rule for the threshold for all.
 SEARCH: dict[str, Any] = {"n_trials": 4, "cv": 3}
@@ -78,20 +82,12 @@ CNN_CHANGES: dict[str, dict[str, Any]] = {
 }
 VIEWS = {"no-views": None, "no-degradations": 1}
 
-logger = logging.getLogger(__name__)
-
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        conflict_handler="resolve",  # --codec takes several here
-    )
-    parser.add_argument(
-        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
-    )
-    parser.add_argument("--out", type=Path, help="folder [runs/NAME OF THE DATA/benchmark]")
+    # --codec takes several here
+    parser = make_parser(__doc__, conflict_handler="resolve")
+    add_data_and_out(parser, "benchmark")
     parser.add_argument("--folds", type=int, default=N_FOLDS, help="outer folds [%(default)s]")
     parser.add_argument("--ablation", action="store_true", help="compare the detector's parts")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the designs [all]")
@@ -105,11 +101,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     naive.add_argument("--weights-naive", metavar="FILE", help="of its backbone; or none, imagenet")
     naive.add_argument("--backbone-naive", metavar="NAME", help="such as squeezenet1_0")
     naive.add_argument("--preprocessing-naive", metavar="NAME", help="imagenet or caffe")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--seed", type=int, default=0)
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
-    machine.add_argument("--jobs", type=int, default=1, help="processes that decode images")
+    add_machine_flags(parser)
+    parser.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that decode images")
     return parser.parse_args(argv)
 
 
@@ -173,17 +167,12 @@ def compare(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Prepare the data and compare the designs, once for each codec."""
     from baselines.comparison import compare_designs
-    from cnnsvm.evaluation.preparation import prepare
 
-    engine = args.generate or (None if args.data else SAMPLES_ENGINE)
-    own = {"groups": args.groups, "skip_bad": args.skip_bad, "variants": args.variants}
     found: dict[str, Any] = {}
     every = []
     for codec in args.codec or [None]:
         name = codec or "as given"
-        prepared = prepare(
-            args.data, out / "data", generate=engine, codec=codec, random_state=args.seed, **own
-        )
+        prepared = prepare_data(args, out, codec)
         every.append(prepared)
         found[name] = compare_designs(
             designs,
@@ -200,19 +189,16 @@ def compare(
 def run(args: argparse.Namespace) -> int:
     """Compare and report."""
     from baselines.report import comparison_report
-    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.report import render_text, write_report
 
     started = time.perf_counter()
     designs = make_designs(args)
     environment = describe_environment(args.device)
-    name = data_name(args.data) if args.data else "samples"
-    out = args.out or RUNS / name / "benchmark"
+    name, out = data_and_out(args, "benchmark")
     found, every = compare(args, designs, out)
     facts = {
         "title": f"{'Ablation' if args.ablation else 'Benchmark'}: {name}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "data": args.data or "embedded samples",
         "n_images": len(every[0].manifest),
         "n_sources": every[0].manifest["source_id"].nunique(),
@@ -225,18 +211,13 @@ def run(args: argparse.Namespace) -> int:
         "seconds": time.perf_counter() - started,
     }
     report = comparison_report(found, facts, "ablation" if args.ablation else "benchmark")
-    files = write_report(out, report)
-    print(render_text(report, files.values()), end="")
+    publish(out, report)
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("cnnsvm.features.trainer", "baselines.small_cnn"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    return guard("benchmark.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -16,15 +16,13 @@ which none has learnt from. Run again with the same --out, it goes on where it w
 
 import argparse
 import logging
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cnnsvm.cli.errors import guard
+from scripting import RUNS, add_machine_flags, command, make_parser, publish, run_script
 
 #: 32-pixel pictures: no early downsampling, no crops, mirror images, three of ResNet's four stages.
 EMBEDDER: dict[str, Any] = {
@@ -52,16 +50,13 @@ HELD_OUT = 10_000
 SUBSET = 10_000  # rows that hyperparameters of the exact machine are tuned on
 LOOKED_AT = 4_000  # files of each part that the explorative page and the controls read
 SHUFFLED = 4_000  # images that the network is trained on with shuffled labels
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 logger = logging.getLogger(__name__)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add("--train", required=True, help="folder or archive with train/REAL and train/FAKE")
     add("--test", help="folder or archive with test/REAL and test/FAKE, judged instead of a part")
@@ -78,13 +73,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--exact", action="store_true", help="an exact SVM on all rows too, for comparison")
     add("--no-shuffled", action="store_true", help="no run on shuffled labels")
     add("--bundle", type=Path, help="folder that gets the detector to share, with its card")
-    add("--seed", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_machine_flags(parser)
     return parser.parse_args(argv)
 
 
 def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     """Return the images, which of them train and are judged, and how many are left out."""
+    from cifake_study.card import saved
     from cifake_study.groups import outside, with_near_duplicates
     from cifake_study.holdout import draw_groups, hold_out
     from cifake_study.same_split import refuse_other_split
@@ -116,11 +111,6 @@ def read(args: argparse.Namespace) -> tuple[Any, np.ndarray, np.ndarray, int]:
     return cifake, kept, test, n_left_out
 
 
-def saved(args: argparse.Namespace) -> list[str]:
-    """List the saved detectors whose networks are taken."""
-    return [place for place in (args.weights, *args.ensemble) if place]
-
-
 def make_detector(args: argparse.Namespace) -> Any:
     """Return the unfitted detector; with an ensemble its networks are frozen, and rows are few."""
     from cnnsvm import InpaintDetector, TunedSVC
@@ -136,6 +126,7 @@ def make_detector(args: argparse.Namespace) -> Any:
 
 def make_embedders(args: argparse.Namespace) -> list[Any]:
     """Make one network to train, or the frozen ones of saved detectors, which give scores."""
+    from cifake_study.card import saved
     from cnnsvm import CNNEmbedder
     from cnnsvm.detection.pretrained import frozen_embedders
 
@@ -253,72 +244,13 @@ def tables(rows: Any, cifake: Any, n_left_out: int) -> list[dict[str, Any]]:
     return [heads_table(rows, peak_memory()), copies]
 
 
-def describe(args: argparse.Namespace, result: dict[str, Any], n_train: int) -> Any:
-    """Write the card of the detector to share."""
-    from cnnsvm.detection.model_card import CardFacts, Measured, find_commit
-
-    metrics, fold = result["metrics"], result["folds"][0]
-    names = ("accuracy", "precision", "recall", "f1", "roc_auc", "brier", "ece")
-    numbers = {n: tuple(metrics[n][end] for end in ("value", "low", "high")) for n in names}
-    judged = {"n_images": fold["n_test"], "n_sources": fold["n_sources_test"]}
-    what = "test images" if args.test else "training images held out by near-duplicate groups"
-    return CardFacts(
-        name="cifake: photographs against pictures by Stable Diffusion, 32x32",
-        summary="Tells photographs of 32x32 pixels (CIFAR-10) from pictures that Stable Diffusion "
-        "1.4 made in their likeness (CIFAKE).",
-        trained_on=[
-            f"{n_train:,} training images of CIFAKE (Bird & Lotfi, IEEE Access 2024): photographs "
-            "of CIFAR-10 and pictures by Stable Diffusion 1.4, 32x32, JPEG.",
-            *how_trained(args),
-        ],
-        tested_on=[Measured(data=what, numbers=numbers, **judged)],
-        test_protocol="One split; 95 % intervals from resampling groups of near-duplicates.",
-        limits=[
-            "It knows 32x32 pictures of ten kinds of things, and one generator. Of larger pictures "
-            "it sees one crop in the middle: its verdict on them is unsure, and the probabilities "
-            "that it states mean nothing.",
-            "Pictures of other generators, or recompressed or resized ones, were not tested.",
-        ],
-        tags=["cifake"],
-        command=command(),
-        seed=args.seed,
-        commit=find_commit(Path(__file__).resolve().parent),
-    )
-
-
-def how_trained(args: argparse.Namespace) -> list[str]:
-    """Say on the card what the networks began with or were taught."""
-    from cnnsvm.detection.model_card import find_command
-    from cnnsvm.features.saved import saved_folder
-
-    made = {place: find_command(saved_folder(place)) for place in saved(args)}
-    commands = [f"{place} was made by `{line}`" for place, line in made.items() if line]
-    if args.ensemble:
-        return [
-            f"It holds the networks of {' and '.join(made)} as they are. The support vector "
-            f"machine learnt from the {TUNING['validation_fraction']:.0%} of the sources that "
-            "had told each network when to stop, and that no network has learnt from.",
-            *commands,
-        ]
-    said = [f"It began with the network of {args.weights}."] if args.weights else []
-    said += commands
-    if args.objects:
-        said.append("The network was taught what each picture shows as well.")
-    return said
-
-
-def command() -> str:
-    """Return how this script was called."""
-    return shlex.join(["python", *sys.argv])
-
-
 def run(args: argparse.Namespace) -> int:
     """Read, look, fit, judge, report, and save what may be shared."""
+    from cifake_study.card import describe
     from cifake_study.files import auxiliary_labels
     from cifake_study.holdout import evaluate_held_out
     from cnnsvm.evaluation.bootstrap import bootstrap_metrics
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.report import render_text, write_report
     from cnnsvm.report.evaluation import evaluation_report
 
     environment = describe_environment(args.device)
@@ -354,10 +286,9 @@ def run(args: argparse.Namespace) -> int:
     report = evaluation_report(
         result, found.predictions, found.folds, found.curves, loader=pixels.__getitem__
     )
-    files = write_report(args.out, report)
-    print(render_text(report, [*files.values(), page]), end="")
+    publish(args.out, report, [page])
     if args.bundle:
-        share(args, model, describe(args, result, len(train)))
+        share(args, model, describe(args, result, len(train), TUNING["validation_fraction"]))
     return 0
 
 
@@ -370,9 +301,7 @@ def share(args: argparse.Namespace, model: Any, card: Any) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("cifake.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -11,27 +11,23 @@ Run again with the same --out, it goes on where it was.
 """
 
 import argparse
-import logging
-import shlex
-import sys
-from pathlib import Path
 
-from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
-
-SAMPLES_ENGINE = "opencv-telea"
-RUNS = Path(__file__).resolve().parent.parent / "runs"
+from scripting import (
+    add_data_and_out,
+    command,
+    data_and_out,
+    make_parser,
+    prepare_data,
+    publish,
+    run_script,
+)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
-    )
-    parser.add_argument("--out", type=Path, help="folder of the results [runs/NAME OF THE DATA]")
+    parser = make_parser(__doc__)
+    add_data_and_out(parser, "")
     parser.add_argument("--folds", type=int, default=3, help="outer folds [%(default)s]")
     parser.add_argument("--no-shuffled", action="store_true", help="no run on shuffled labels")
     add_data_flags(parser)
@@ -41,27 +37,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
-    from cnnsvm.data.readers.archives import data_name
-    from cnnsvm.evaluation.preparation import leave_out_seen_by, prepare
+    from cnnsvm.evaluation.preparation import leave_out_seen_by
     from cnnsvm.evaluation.protocol import describe_environment, run_study
-    from cnnsvm.report import render_text, write_report
     from cnnsvm.report.evaluation import evaluation_report
 
     detector = make_detector(args, shipped=True)
     describe_environment(args.device)
-    name = data_name(args.data) if args.data else "samples"
-    out = args.out or RUNS / name
-    engine = args.generate or (None if args.data else SAMPLES_ENGINE)
-    prepared = prepare(
-        args.data,
-        out / "data",
-        generate=engine,
-        codec=args.codec,
-        groups=args.groups,
-        skip_bad=args.skip_bad,
-        variants=args.variants,
-        random_state=args.seed,
-    )
+    name, out = data_and_out(args, "")
+    prepared = prepare_data(args, out, args.codec)
     prepared = leave_out_seen_by(prepared, detector, n_jobs=args.jobs)
     result, found = run_study(
         detector,
@@ -73,23 +56,19 @@ def run(args: argparse.Namespace) -> int:
     )
     result |= {
         "title": f"Inpainting detection: {name}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "data": args.data or "embedded samples",
         "skipped": prepared.skipped,
         "warnings": prepared.warnings,
     }
     report = evaluation_report(result, found.predictions, found.folds, found.curves)
-    files = write_report(out, report)
-    print(render_text(report, files.values()), end="")
+    publish(out, report)
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("cnnsvm.features.trainer").setLevel(logging.WARNING)
-    return guard("cv.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -9,24 +9,18 @@ page and stop nothing.
 """
 
 import argparse
-import logging
-import shlex
-import sys
 import time
 from pathlib import Path
 
-from cnnsvm.cli.errors import guard
+from scripting import command, data_and_out, make_parser, run_script
 
 MAX_IMAGES = 1000
 MAX_MEGAPIXELS = 2000
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
     )
@@ -47,14 +41,12 @@ def run(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
     from cnnsvm.audit.explore import explore
     from cnnsvm.data.readers import open_dataset, write_samples
-    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.io.files import write_text
     from cnnsvm.report import render_html, render_text
     from cnnsvm.report.exploration import exploration_report
 
     started = time.perf_counter()
-    name = data_name(args.data) if args.data else "samples"
-    out = args.out or RUNS / name / "explore.html"
+    name, out = data_and_out(args, "explore.html")
     work = out.parent / "data"
     if args.data:
         manifest = open_dataset(args.data, work / "unpacked", groups=args.groups, skip_bad=True)
@@ -69,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     )
     facts = {
         "title": f"Data set: {name}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "data": args.data or "embedded samples",
         "seconds": time.perf_counter() - started,
         "random_state": args.seed,
@@ -82,9 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("explore.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ on. Run again with the same --out, it goes on where it was.
 """
 
 import argparse
-import logging
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from scripting import command, data_and_out, make_parser, publish, run_script
 
 if TYPE_CHECKING:
     from cnnsvm.evaluation.preparation import Prepared
@@ -27,14 +24,11 @@ if TYPE_CHECKING:
 SAMPLES_ENGINES = ("opencv-telea", "opencv-ns")
 N_FOLDS = 5
 N_RESAMPLES = 1000
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add: Any = parser.add_argument
     several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
     add("--data", **several, metavar="PATH", help="manifests, records or archives of them")
@@ -87,12 +81,8 @@ def prepare_all(
     """Read and check every data set, each in a folder of its own."""
     from cnnsvm.evaluation.preparation import prepare
 
-    options = {
-        "codec": args.codec,
-        "groups": args.groups,
-        "skip_bad": args.skip_bad,
-        "random_state": args.seed,
-    }
+    options = {"codec": args.codec, "groups": args.groups, "skip_bad": args.skip_bad}
+    options["random_state"] = args.seed
     own, externals = {}, {}
     for number, path in enumerate(args.data):
         own[path] = prepare(path, out / "data" / str(number), **options)
@@ -124,7 +114,7 @@ def describe(
     """Collect what the report says of a run besides its numbers."""
     return {
         "title": f"Unseen engines: {name}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "data": ", ".join(args.data) or "embedded samples",
         "n_images": len(manifest),
         "n_sources": manifest["source_id"].nunique(),
@@ -138,10 +128,8 @@ def describe(
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, fit and judge, report."""
-    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.preparation import leave_out_seen_by
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.report import render_text, write_report
     from transfer_study.joining import join_manifests
     from transfer_study.report import transfer_report
     from transfer_study.study import measure_transfer
@@ -150,8 +138,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     detector = make_detector(args)
     environment = describe_environment(args.device)
-    name = data_name(args.data[0]) if args.data else "samples"
-    out = args.out or RUNS / name / "leave-one-out"
+    name, out = data_and_out(args, "leave-one-out")
     own, others = (
         {
             key: leave_out_seen_by(part, detector, name=key, n_jobs=args.jobs)
@@ -179,17 +166,13 @@ def run(args: argparse.Namespace) -> int:
     facts["warnings"] = collect_warnings(own | others, manifest, externals)
     facts |= {"seconds": time.perf_counter() - started, "environment": environment}
     report = transfer_report(judged, summary, facts)
-    files = write_report(out, report)
-    print(render_text(report, files.values()), end="")
+    publish(out, report)
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("cnnsvm.features.trainer").setLevel(logging.WARNING)
-    return guard("leave_one_out.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

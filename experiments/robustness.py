@@ -10,35 +10,29 @@ trained on. Run again with the same --out, it goes on where it was.
 """
 
 import argparse
-import logging
-import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli.errors import guard
 from cnnsvm.cli.flags import add_data_flags, add_detector_flags, make_detector
+from scripting import (
+    add_data_and_out,
+    command,
+    data_and_out,
+    make_parser,
+    prepare_data,
+    publish,
+    run_script,
+)
 
-SAMPLES_ENGINE = "opencv-telea"
 N_FOLDS = 3
 N_RESAMPLES = 1000
-RUNS = Path(__file__).resolve().parent.parent / "runs"
-
-logger = logging.getLogger(__name__)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder of the results [runs/NAME OF THE DATA/robustness]"
-    )
+    parser = make_parser(__doc__)
+    add_data_and_out(parser, "robustness")
     parser.add_argument(
         "--model",
         type=Path,
@@ -96,7 +90,7 @@ def describe(args: argparse.Namespace, name: str, detector: Any, prepared: Any) 
     """Collect what the report says of a run besides its numbers."""
     return {
         "title": f"Robustness: {name}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "data": args.data or "embedded samples",
         "model": args.model,
         "n_images": len(prepared.manifest),
@@ -110,10 +104,8 @@ def describe(args: argparse.Namespace, name: str, detector: Any, prepared: Any) 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, judge, report."""
-    from cnnsvm.data.readers.archives import data_name
-    from cnnsvm.evaluation.preparation import leave_out_seen, leave_out_seen_by, prepare
+    from cnnsvm.evaluation.preparation import leave_out_seen, leave_out_seen_by
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.report import render_text, write_report
     from robustness_study.report import robustness_report
     from robustness_study.study import summarise_robustness
 
@@ -121,18 +113,8 @@ def run(args: argparse.Namespace) -> int:
     choose_degradations(args.degradations)  # a misspelt one is told before anything is made
     detector = load_detector(args) if args.model else make_detector(args)
     environment = describe_environment(args.device)
-    name = data_name(args.data) if args.data else "samples"
-    out = args.out or RUNS / name / "robustness"
-    prepared = prepare(
-        args.data,
-        out / "data",
-        generate=args.generate or (None if args.data else SAMPLES_ENGINE),
-        codec=args.codec,
-        groups=args.groups,
-        skip_bad=args.skip_bad,
-        variants=args.variants,
-        random_state=args.seed,
-    )
+    name, out = data_and_out(args, "robustness")
+    prepared = prepare_data(args, out, args.codec)
     if args.model:
         prepared = leave_out_seen(prepared, args.model, n_jobs=args.jobs)
     else:
@@ -142,17 +124,13 @@ def run(args: argparse.Namespace) -> int:
     facts = describe(args, name, detector, prepared)
     facts |= {"seconds": time.perf_counter() - started, "environment": environment}
     report = robustness_report(predictions, summary, facts)
-    files = write_report(out, report)
-    print(render_text(report, files.values()), end="")
+    publish(out, report)
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("cnnsvm.features.trainer").setLevel(logging.WARNING)
-    return guard("robustness.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

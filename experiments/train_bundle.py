@@ -12,18 +12,15 @@ with the same engines and --out, it goes on where it was.
 """
 
 import argparse
-import hashlib
 import json
 import logging
-import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cnnsvm.cli.errors import guard
+from scripting import add_machine_flags, command, make_parser, run_script
 
 #: Engines that need no weights; those of --decoders and the finished pictures of --file join them.
 ENGINES = ("opencv-telea", "opencv-ns", "self-blend")
@@ -59,9 +56,7 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--data", nargs="+", required=True, help="originals: records, images, or archives of them"
     )
@@ -74,8 +69,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--card", type=Path, help="JSON of what the model card says: summary, tested_on, limits..."
     )
     parser.add_argument("--records-only", action="store_true", help="make records, train nothing")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_machine_flags(parser)
     return parser.parse_args(argv)
 
 
@@ -149,7 +143,7 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
     fields["tested_on"] = [Measured(**row) for row in rows]
     steps = fields.pop("steps", [])
     CardFacts(**fields)
-    fields["command"] = "\n".join([*steps, shlex.join(["python", *sys.argv])])
+    fields["command"] = "\n".join([*steps, command()])
     return fields
 
 
@@ -173,11 +167,10 @@ def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) ->
 
 def name_of(data: str) -> str:
     """Name a data set, a single file by its hash too."""
+    from cnnsvm.io.files import file_hash
+
     path = Path(data)
-    if not path.is_file():
-        return path.name
-    with open(path, "rb") as file:
-        return f"{path.name} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()})"
+    return f"{path.name} (SHA-256 {file_hash(path)})" if path.is_file() else path.name
 
 
 def run(args: argparse.Namespace) -> int:
@@ -206,9 +199,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("train_bundle.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,90 @@
+"""What the scripts share: the command line, the data, the run directory, the report."""
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnnsvm.cli.errors import guard
+
+if TYPE_CHECKING:
+    from cnnsvm.evaluation.preparation import Prepared
+    from cnnsvm.report.model import Report
+
+RUNS = Path(__file__).resolve().parent.parent / "runs"
+SAMPLES_ENGINE = "opencv-telea"
+#: Loggers that tell of every epoch.
+CHATTY = ("cnnsvm.features.trainer", "baselines.small_cnn")
+
+
+def make_parser(doc: str | None, **options: Any) -> argparse.ArgumentParser:
+    """Make a parser that shows the docstring of the script."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+    )
+
+
+def add_data_and_out(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--data`` and ``--out``, whose default is below the folder of all runs."""
+    what = "manifest, records, Real/Fake tree, images, or an archive of one [embedded samples]"
+    parser.add_argument("--data", help=what)
+    parser.add_argument(
+        "--out", type=Path, help=f"run directory [{Path('runs', 'NAME OF THE DATA', default)}]"
+    )
+
+
+def add_machine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the seed and the device."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+
+
+def data_and_out(args: argparse.Namespace, default: str) -> tuple[str, Path]:
+    """Return the name of the data and the run directory."""
+    from cnnsvm.data.readers.archives import data_name
+
+    first = args.data[0] if isinstance(args.data, list) and args.data else args.data
+    name = data_name(first) if first else "samples"
+    return name, args.out or RUNS / name / default
+
+
+def prepare_data(args: argparse.Namespace, out: Path, codec: str | None) -> "Prepared":
+    """Prepare the data, or the samples with fakes, by the flags of `add_data_flags`."""
+    from cnnsvm.evaluation.preparation import prepare
+
+    return prepare(
+        args.data,
+        out / "data",
+        generate=args.generate or (None if args.data else SAMPLES_ENGINE),
+        codec=codec,
+        groups=args.groups,
+        skip_bad=args.skip_bad,
+        variants=args.variants,
+        random_state=args.seed,
+    )
+
+
+def command() -> str:
+    """Return how the script was called."""
+    return shlex.join(["python", *sys.argv])
+
+
+def publish(out: Path, report: "Report", also: Iterable[Path] = ()) -> None:
+    """Write a report to the run directory and print it, with the files that were written."""
+    from cnnsvm.report import render_text, write_report
+
+    files = write_report(out, report)
+    print(render_text(report, [*files.values(), *also]), end="")
+
+
+def run_script(
+    file: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace
+) -> int:
+    """Run a script with a log of its progress and return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return guard(Path(file).name, lambda: run(args))
