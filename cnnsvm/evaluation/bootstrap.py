@@ -156,8 +156,9 @@ def as_columns(scores: Mapping[str, Interval]) -> dict[str, float]:
     return {f"{k}{end}": score[key] for k, score in scores.items() for key, end in ends.items()}
 
 
-def _scored(predictions: pd.DataFrame) -> list[np.ndarray]:
-    return [predictions[name].to_numpy() for name in _SCORED[1:]]
+def _scored(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    label, probability, prediction = (predictions[name].to_numpy() for name in _SCORED[1:])
+    return label, probability, prediction
 
 
 def _resample(
