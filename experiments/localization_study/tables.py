@@ -47,7 +47,11 @@ OF_JPEG = (
     ("pooled_auc", None, "pooled AUC"),
     ("untouched_false_alarm", ORIGINAL, "false alarms on untouched images"),
 )
+#: Column of the costs -> its unit.
+UNITS = {"parameters": 1e6, "multiply_adds": 1e9}
+UNITS |= {"train_images_per_second": 1, "inference_images_per_second": 1}
 Costs = Mapping[str, Mapping[str, Any]]
+Rows = dict[tuple[Any, ...], Row]
 
 
 def study_tables(study: Study, costs: Costs, facts: Mapping[str, Any]) -> Iterator[Section]:
@@ -61,13 +65,13 @@ def study_tables(study: Study, costs: Costs, facts: Mapping[str, Any]) -> Iterat
     facts : mapping
         ``tables``, ``kinds``, ``main``, ``policy``, ``designs`` and ``sizes`` of the plan.
     """
-    asked = facts["tables"]
+    asked, designs = facts["tables"], facts["designs"]
     clean = study.summary[study.summary["quality"].isna()]
-    plain = clean[(clean[["policy", "judged_policy"]] == facts["policy"]).all(axis=1)]
+    usual = (study.summary[["policy", "judged_policy"]] == facts["policy"]).all(axis=1)
+    plain = _by(clean[usual[clean.index]], "design", "trained_on", "judged_on")
     if "matrix" in asked:
-        for design in facts["designs"]:
-            yield _matrix(plain, design, facts["kinds"])
-        yield _details(plain, facts)
+        yield from (_matrix(plain, design, facts["kinds"]) for design in designs)
+        yield _details(plain, designs)
     if "cross" in asked:
         yield _cross(plain, facts)
     if "masks" in asked:
@@ -75,110 +79,119 @@ def study_tables(study: Study, costs: Costs, facts: Mapping[str, Any]) -> Iterat
     if "sizes" in asked:
         yield _side_by_side("Sizes of NIX-Net", plain, facts["sizes"], costs, facts["main"])
     if "cost" in asked:
-        yield _side_by_side("Side by side", plain, facts["designs"], costs, facts["main"])
+        yield _side_by_side("Side by side", plain, designs, costs, facts["main"])
     if "jpeg" in asked:
-        yield from _jpeg(study.summary, facts)
+        yield from _jpeg(study.summary[usual], facts)
     yield _controls(study.controls, facts)
     yield _fits(study.fits)
 
 
-def _matrix(plain: pd.DataFrame, design: str, kinds: Sequence[str]) -> Section:
-    own = plain[plain["design"] == design]
-    rows, trained = [], set(own["trained_on"])  # some kinds are only judged on
-    for letter, trained_on in zip(ascii_uppercase, kinds, strict=False):
-        if trained_on in trained:
-            cells = [_cell(own, trained_on, kind, "per_image_iou") for kind in kinds]
-            alarms = _cell(own, trained_on, ORIGINAL, "untouched_false_alarm")
-            rows.append([f"{letter} {trained_on}", *cells, alarms])
-    headers = ["trained on", *(f"on {letter}" for letter in ascii_uppercase[: len(kinds)])]
-    letters = ", ".join(f"{a} {kind}" for a, kind in zip(ascii_uppercase, kinds, strict=False))
-    note = MATRIX if len(rows) == len(kinds) else f"{MATRIX} Judged on: {letters}."
-    return Section(
-        f"{design}: trained on, judged on", [Table([*headers, "false alarms"], rows)], note
-    )
+def _by(rows: pd.DataFrame, *columns: str) -> Rows:
+    """Look rows up by what stands in some columns."""
+    return {tuple(row[name] for name in columns): row for row in rows.to_dict("records")}
 
 
-def _details(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
+def _cell(rows: Rows, key: tuple[Any, ...], column: str) -> Any:
+    return interval_of(rows[key], column) if key in rows else "-"
+
+
+def _trained(plain: Rows, design: str, kinds: Sequence[str]) -> list[str]:
+    """List the kinds that a design was trained on; some are only judged on."""
+    known = {trained_on for name, trained_on, _ in plain if name == design}
+    return [kind for kind in kinds if kind in known]
+
+
+def _matrix(plain: Rows, design: str, kinds: Sequence[str]) -> Section:
+    letters = dict(zip(kinds, ascii_uppercase, strict=False))
+    rows = []
+    for kind in _trained(plain, design, kinds):
+        cells = [_cell(plain, (design, kind, judged), "per_image_iou") for judged in kinds]
+        alarms = _cell(plain, (design, kind, ORIGINAL), "untouched_false_alarm")
+        rows.append([f"{letters[kind]} {kind}", *cells, alarms])
+    note, named = MATRIX, ", ".join(f"{letter} {kind}" for kind, letter in letters.items())
+    note += "" if len(rows) == len(kinds) else f" Judged on: {named}."
+    headers = ["trained on", *(f"on {letter}" for letter in letters.values()), "false alarms"]
+    return Section(f"{design}: trained on, judged on", [Table(headers, rows)], note)
+
+
+def _details(plain: Rows, designs: Sequence[str]) -> Section:
     rows = [
-        [f"{row['design']}, {row['trained_on']}", row["n_images"], *localization_cells(row)]
-        for row in plain.to_dict("records")
-        if row["design"] in facts["designs"] and row["judged_on"] == row["trained_on"]
+        [f"{design}, {trained_on}", row["n_images"], *localization_cells(row)]
+        for (design, trained_on, judged_on), row in plain.items()
+        if design in designs and judged_on == trained_on
     ]
     note = "Each localiser on held-out images of the kind that it was trained on."
     headers = ["localiser", "n", *LOCALIZATION_SCORES.values()]
     return Section("All scores", [Table(headers, rows)], note)
 
 
-def _cross(plain: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
+def _cross(plain: Rows, facts: Mapping[str, Any]) -> Section:
     kinds = [kind for kind in facts["kinds"] if kind.endswith(SPLICED)]
-    rows = []
-    for design in facts["designs"] if len(kinds) > 1 else ():
-        own = plain[plain["design"] == design]
-        trained = set(own["trained_on"])
-        for trained_on in [kind for kind in kinds if kind in trained]:
-            cells = [_cell(own, trained_on, kind, "per_image_iou") for kind in kinds]
-            rows.append([f"{design}, {trained_on.removesuffix(SPLICED)}", *cells])
-    engines = [kind.removesuffix(SPLICED) for kind in kinds]
-    return Section("From one engine to another", [Table(["trained on", *engines], rows)], CROSS)
+    rows = [
+        [f"{design}, {kind.removesuffix(SPLICED)}"]
+        + [_cell(plain, (design, kind, judged), "per_image_iou") for judged in kinds]
+        for design in facts["designs"]
+        for kind in _trained(plain, design, kinds)
+    ]
+    headers = ["trained on", *(kind.removesuffix(SPLICED) for kind in kinds)]
+    table = Table(headers, rows if len(kinds) > 1 else [])
+    return Section("From one engine to another", [table], CROSS)
 
 
 def _masks(clean: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
     design, main = facts["designs"][0], facts["main"]
-    own = clean[(clean["design"] == design) & (clean["judged_on"] == main)]
-    rows = []
-    for policy in POLICIES:
-        trained = own[(own["trained_on"] == main) & (own["policy"] == policy)]
-        by_policy = {row["judged_policy"]: row for row in trained.to_dict("records")}
-        if len(by_policy) == len(POLICIES):
-            cells = [interval_of(by_policy[p], "per_image_iou") for p in POLICIES]
-            rows.append([f"trained with {policy}", *cells])
+    on_main = (clean[["trained_on", "judged_on"]] == main).all(axis=1)
+    own = _by(clean[on_main & (clean["design"] == design)], "policy", "judged_policy")
+    rows = [
+        [f"trained with {p}", *(_cell(own, (p, q), "per_image_iou") for q in POLICIES)]
+        for p in POLICIES
+        if all((p, q) in own for q in POLICIES)
+    ]
     note = MASKS + ("" if facts.get("has_greys", True) else NO_GREYS)
     headers = ["", *(f"judged with {policy}" for policy in POLICIES)]
     return Section(f"Greys of the masks: {design}, {main}", [Table(headers, rows)], note)
 
 
 def _side_by_side(
-    title: str, plain: pd.DataFrame, designs: Sequence[str], costs: Costs, main: str
+    title: str, plain: Rows, designs: Sequence[str], costs: Costs, main: str
 ) -> Section:
     headers = ["localiser", "parameters, M", "multiply-adds, G", "training, images/s"]
     headers += ["inference, images/s", "IoU", "F1", "false alarms"]
     rows = []
     for design in designs:
-        own, cost = plain[plain["design"] == design], costs.get(design, {})
-        cells = [_scaled(cost.get("parameters"), 1e6), _scaled(cost.get("multiply_adds"), 1e9)]
-        for part in ("train", "inference"):
-            cells.append(_scaled(cost.get(f"{part}_images_per_second"), 1))
-        scores = [_cell(own, main, main, f"per_image_{name}") for name in ("iou", "f1")]
-        alarms = _cell(own, main, ORIGINAL, "untouched_false_alarm")
+        cost = costs.get(design, {})
+        cells = [_scaled(cost.get(name), unit) for name, unit in UNITS.items()]
+        scores = [_cell(plain, (design, main, main), f"per_image_{n}") for n in ("iou", "f1")]
+        alarms = _cell(plain, (design, main, ORIGINAL), "untouched_false_alarm")
         rows.append([design, *cells, *scores, alarms])
     return Section(f"{title}: {main}", [Table(headers, rows)], COST)
 
 
-def _jpeg(summary: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Section]:
+def _jpeg(usual: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Section]:
     """Make one table a score: rows are qualities, columns are designs."""
-    own = summary[(summary[["policy", "judged_policy"]] == facts["policy"]).all(axis=1)]
-    own = own[own["trained_on"] == facts["main"]]
-    for column, judged_on, name in OF_JPEG:
-        part = own[own["judged_on"] == (judged_on or facts["main"])]
-        rows = []
-        for quality in (None, *sorted(part["quality"].dropna().unique(), reverse=True)):
-            is_it = part["quality"].isna() if quality is None else part["quality"] == quality
-            by_design = {row["design"]: row for row in part[is_it].to_dict("records")}
-            cells = [_of_row(by_design.get(design), column) for design in facts["designs"]]
-            rows.append(["none" if quality is None else f"{quality:.0f}", *cells])
+    own = usual[usual["trained_on"] == facts["main"]]
+    names = own["quality"].map(lambda quality: "none" if pd.isna(quality) else f"{quality:.0f}")
+    found = _by(own.assign(name=names), "judged_on", "name", "design")
+    qualities = sorted(own["quality"].dropna().unique(), reverse=True)
+    for column, judged_on, score in OF_JPEG:
+        kind = judged_on or facts["main"]
+        rows = [
+            [name, *(_cell(found, (kind, name, design), column) for design in facts["designs"])]
+            for name in ("none", *(f"{quality:.0f}" for quality in qualities))
+        ]
         note = f"Trained on {facts['main']}; the threshold stays as it was."
-        yield Section(f"JPEG: {name}", [Table(["JPEG quality", *facts["designs"]], rows)], note)
+        yield Section(f"JPEG: {score}", [Table(["JPEG quality", *facts["designs"]], rows)], note)
 
 
 def _controls(controls: pd.DataFrame, facts: Mapping[str, Any]) -> Section:
     headers = ["images", *(f"{c}: {name}" for c in CONTROLS for name in ("IoU", "F1"))]
-    rows = []
-    for kind in facts["kinds"] if len(controls) else ():
-        own = controls[controls["judged_policy"] == facts["policy"]]
-        by_control = {r["control"]: r for r in own[own["judged_on"] == kind].to_dict("records")}
-        if by_control:
-            scores = ("per_image_iou", "per_image_f1")
-            rows.append([kind, *(_of_row(by_control.get(c), s) for c in CONTROLS for s in scores)])
+    columns = [(c, f"per_image_{name}") for c in CONTROLS for name in ("iou", "f1")]
+    found = _by(controls, "judged_policy", "judged_on", "control")
+    rows = [
+        [kind, *(_cell(found, (facts["policy"], kind, c), column) for c, column in columns)]
+        for kind in facts["kinds"]
+        if any((facts["policy"], kind, c) in found for c in CONTROLS)
+    ]
     return Section("Without looking at an image", [Table(headers, rows)], CONTROL)
 
 
@@ -187,37 +200,17 @@ def _fits(fits: Sequence[Mapping[str, Any]]) -> Section:
     for fit in fits:
         history = fit["history"]
         best = best_epoch(history)
-        state = "none" if best is None else history[best]["state"]
+        used = {"state": "none"} if best is None else history[best]
         n_attempts = history[-1]["attempt"] + 1 if history else 0
         name = f"{fit['design']}, {fit['trained_on']}, {fit['policy']}"
-        iou = None if best is None else history[best].get("valid_iou")
-        rows.append(
-            [
-                name,
-                fit.get("n_images"),
-                len(history),
-                n_attempts,
-                state,
-                iou,
-                format_seconds(fit.get("seconds")),
-            ]
-        )
-    headers = ["localiser", "images", "epochs", "attempts", "best epoch", "validation IoU"]
+        cells = [fit.get("n_images"), len(history), n_attempts, used["state"]]
+        rows.append([name, *cells, used.get("valid_iou"), format_seconds(fit.get("seconds"))])
+    headers = ["localiser", "images", "epochs", "attempts", "best epoch", "validation IoU", "time"]
     note = (
         "The time is that of the last uninterrupted part. A best epoch that is not learning is a "
         "localiser of no use."
     )
-    return Section("Training", [Table([*headers, "time"], rows)], note)
-
-
-def _cell(own: pd.DataFrame, trained_on: str, judged_on: str, column: str) -> Any:
-    is_it = (own["trained_on"] == trained_on) & (own["judged_on"] == judged_on)
-    rows = own[is_it].to_dict("records")
-    return _of_row(rows[0] if rows else None, column)
-
-
-def _of_row(row: Row | None, column: str) -> Any:
-    return "-" if row is None else interval_of(row, column)
+    return Section("Training", [Table(headers, rows)], note)
 
 
 def _scaled(value: Any, unit: float) -> str:
