@@ -133,6 +133,8 @@ def aligned(table: Table) -> str:
     for i in reversed(range(1, len(headers))):
         if _width(headers, columns) > WIDTH and table.headers[i] in table.prose:
             del headers[i], columns[i]
+    whole = [[" ".join(header)] for header in headers]
+    headers = whole if _width(whole, columns) <= WIDTH else headers
     height = max(map(len, headers))
     padded = [
         _padded([""] * (height - len(header)) + header + column, i == 0 or is_prose)

@@ -119,6 +119,7 @@ def test_a_wide_table_breaks_headers_then_shortens_the_last_intervals_then_loses
     widest = Table(headers, [["x", *[INTERVAL] * 3, "p" * 80]], prose=["prose"])
     assert aligned(widest).count("[") == 0
     assert "ppp" not in aligned(widest)
+    assert "a long header of a" in aligned(widest)  # now that there is room again
     for each in (wide, wider, widest):
         assert max(map(len, aligned(each).splitlines())) <= 98
 
