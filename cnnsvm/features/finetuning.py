@@ -53,7 +53,7 @@ def finetune(
     checkpoint : path or None
         File that is written after each epoch and from which an interrupted run resumes.
     auxiliary : AuxiliaryLabels or None
-        Finer classes that the network is trained on; not for one with a branch of statistics.
+        Finer classes that the network is trained on; not for residual statistics.
 
     Returns
     -------

@@ -28,7 +28,6 @@ RATE_FACTOR = 0.2
 
 #: What the history holds of one epoch.
 Entry = dict[str, Any]
-Weights = dict[str, torch.Tensor]
 
 
 class DivergedError(ArithmeticError, ValueError):
@@ -132,7 +131,7 @@ class Trainer(ABC):
         self.original = network
         self.model, self.network = self.processes.wrap(network, training.device)
         self.history: list[Entry] = []
-        self.best_weights: Weights = {}
+        self.best_weights: dict[str, torch.Tensor] = {}
         self.begin(attempt=0, first_epoch=0)
 
     @abstractmethod
@@ -167,12 +166,8 @@ class Trainer(ABC):
     def run(self, checkpoint: Path | None = None) -> list[Entry]:
         """Train, put the weights of the best epoch back, and return the history.
 
-        The network ends on the CPU, in evaluation mode and without gradients.
-
-        Parameters
-        ----------
-        checkpoint : path or None
-            File that is written after each epoch and from which an interrupted run resumes.
+        The checkpoint is written after each epoch, and an interrupted run resumes from it. The
+        network ends on the CPU, in evaluation mode and without gradients.
 
         Raises
         ------
@@ -302,8 +297,7 @@ class Trainer(ABC):
         logger.info("%s resumes after epoch %d", self.name, len(self.history) - 1)
 
     def _parts(self) -> dict[str, Any]:
-        names = ("network", "optimiser", "schedule", "scaler")
-        return {name: getattr(self, name) for name in names}
+        return {k: getattr(self, k) for k in ("network", "optimiser", "schedule", "scaler")}
 
     def _step(self, batch: Sequence[torch.Tensor]) -> float:
         """Take one step and return the loss, the mean over the processes."""
@@ -317,7 +311,7 @@ class Trainer(ABC):
         return value
 
 
-def weights_of(network: nn.Module) -> Weights:
+def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
     """Copy a network's parameters and statistics to the CPU."""
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
@@ -329,15 +323,7 @@ def class_weights(codes: np.ndarray, n_classes: int) -> torch.Tensor:
 
 
 def epoch_line(entry: Mapping[str, Any], epochs: int) -> str:
-    """Describe an epoch in one line, as in "epoch 3 of 20, train_loss 0.031".
-
-    Parameters
-    ----------
-    entry : mapping
-        ``epoch``, counted from 0, and numbers or words about it.
-    epochs : int
-        How many there are at most.
-    """
+    """Describe an epoch, counted from 0, in one line: "epoch 3 of 20, train_loss 0.031"."""
     parts = [f"epoch {entry['epoch'] + 1} of {epochs}"]
     for name, value in entry.items():
         if name != "epoch":

@@ -1,9 +1,8 @@
-"""What the history of a training says: its best epoch, whether to stop, whether it collapsed.
+"""What follows from the history of a training: its best epoch, whether to stop, a collapse.
 
-A localiser can fall into calling no pixel repainted, or every one, and stay there: both are
-cheap answers to a hard question. The history has one dict an epoch, and ``state`` says which it
-is. Everything here follows from the history, so that a training that goes on after an
-interruption decides as it would have.
+A localiser can fall into calling no pixel repainted, or every one, and stay there. ``state`` in an
+entry of the history says so. All decisions follow from the history, so that a resumed training
+decides as an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -24,19 +23,10 @@ DEAD_EPOCHS = 3
 
 
 def state_of(iou: float, called: float, repainted: float) -> str:
-    """Name what a network does on the validation images.
+    """Name what a network does: "learning", "guessing", "nothing" or "everything".
 
-    Parameters
-    ----------
-    iou : float in [0, 1]
-        Pooled over their pixels.
-    called, repainted : float in [0, 1]
-        Shares of the pixels that are called repainted, and that are: the latter is the IoU of
-        calling every pixel.
-
-    Returns
-    -------
-    {"learning", "guessing", "nothing", "everything"}
+    ``iou`` is pooled over the validation pixels, ``called`` and ``repainted`` are the shares of
+    them that are called repainted, and that are: the latter is the IoU of calling every pixel.
     """
     if called >= MOST_CALLED > repainted:
         return EVERYTHING
@@ -49,11 +39,11 @@ def state_of(iou: float, called: float, repainted: float) -> str:
 def best_epoch(history: Sequence[Entry]) -> int | None:
     """Find the epoch whose weights are kept.
 
-    That of the highest validation IoU among those of use. Where none is, the IoU says little: a
-    network that learns first calls nothing, as most pixels are untouched. Then the highest AUC
-    decides, and where that is not defined the lowest validation loss. Without a validation it is
-    the last epoch. Epochs that degraded patches less often than the training is to
-    (``degradations``) count only if no other is of use. None if every one diverged.
+    That of the highest validation IoU among those of use. Where none is, the highest AUC decides,
+    and where that is not defined the lowest validation loss: a network that learns first calls
+    nothing, as most pixels are untouched. Without a validation it is the last epoch. Epochs that
+    degraded patches less often than the last one does (``degradations``) count only if no other is
+    of use. None if every one diverged.
     """
     sound = [entry for entry in history if entry["state"] != DIVERGED]
     if not sound:
@@ -67,7 +57,7 @@ def best_epoch(history: Sequence[Entry]) -> int | None:
 
 
 def patience_is_over(history: Sequence[Entry], attempt: int, patience: int) -> bool:
-    """Say whether the last ``patience`` epochs of an attempt were none better than its best.
+    """Return whether the last ``patience`` epochs of an attempt brought no progress.
 
     Until one is of use, a lower validation loss is progress as well as a higher AUC.
     """
@@ -82,7 +72,7 @@ def patience_is_over(history: Sequence[Entry], attempt: int, patience: int) -> b
 
 
 def is_warming_up(entry: Entry) -> bool:
-    """Say whether degradations were rarer in an epoch than they are to be."""
+    """Return whether degradations were rarer in an epoch than in the last one."""
     return entry.get("degradations", 1.0) < 1
 
 

@@ -46,21 +46,7 @@ def fit_localizer(
     masks: Sequence[Any],
     groups: np.ndarray | None,
 ) -> dict[str, Any]:
-    """Read every pair once, split them by groups, and train.
-
-    Parameters
-    ----------
-    localizer : InpaintLocalizer
-        Not changed.
-    images, masks : sequence of image inputs
-        Of one length; a mask is None where the image is untouched.
-    groups : ndarray of shape (n_images,) or None
-
-    Returns
-    -------
-    dict
-        The attributes of the fitted localiser.
-    """
+    """Read every pair once, split them by groups, train, and return what was learnt."""
     settings, seed = localizer.settings, seed_of(localizer.random_state)
     device, together = join(localizer.device, localizer.gpu_memory_fraction, localizer.distributed)
     options = training_options(localizer, device, seed, together)
@@ -128,15 +114,7 @@ def training_options(
 
 
 def survey(pairs: Pairs, n_jobs: int, progress: bool = True) -> tuple[np.ndarray, list[bytes]]:
-    """Read every image and its mask once, so that a bad one is named before the training.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    n_jobs : int
-        Threads; 0 reads them one after the other.
-    progress : bool
-        Whether to show a bar, if standard error is a terminal.
+    """Read every image and its mask once: a bad one is an error before the training.
 
     Returns
     -------

@@ -71,14 +71,7 @@ def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
 def load_pair(
     image: ImageInput, mask: ImageInput | None, policy: str = "half"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Load an image and its mask, both upright.
-
-    Parameters
-    ----------
-    image : path, bytes, PIL.Image.Image or ndarray of uint8
-    mask : like ``image``, an ndarray of bool, or None
-        None is an untouched image.
-    policy : {"any", "half", "full"}
+    """Load an image and its mask (see `load_mask`; None is an untouched image), both upright.
 
     Returns
     -------
@@ -108,18 +101,10 @@ def load_pair(
 
 
 def as_mask_list(masks: Any) -> list[Any]:
-    """Turn what a user may pass as masks into a list with one item an image.
+    """List one mask, or a sequence, Series or array of masks, unopened.
 
-    Parameters
-    ----------
-    masks : one mask, or a sequence, Series or array of masks
-        A bare path is one mask, an array of numbers is one (H, W) or a stack (N, H, W). Items
-        that are missing (None, NaN or "") are untouched images.
-
-    Returns
-    -------
-    list
-        The masks unopened, None where there is none.
+    A bare path is one mask, an array of numbers is one (H, W) or a stack (N, H, W). Items that are
+    missing (None, NaN or "") are untouched images, None in the list.
 
     Raises
     ------
@@ -147,12 +132,6 @@ def check_training_pairs(
 ) -> tuple[list[Any], list[Any], np.ndarray | None]:
     """Line up images, masks and groups; a manifest brings its own of the latter two.
 
-    Returns
-    -------
-    (images, masks, groups)
-        Two lists of one length, and an ndarray of that length or None. A mask is None where the
-        image is untouched.
-
     Raises
     ------
     ValueError
@@ -175,21 +154,9 @@ def check_training_pairs(
 
 
 def draw_overlay(pixels: np.ndarray, probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Draw a map and the outline of a mask on an image.
+    """Draw a map, float (H, W), in red and the inner border of a mask in yellow on an image.
 
-    The image is made grey, so that its own red is not taken for the map's.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-    probability : ndarray of float in [0, 1], shape (H, W)
-        Red, the more the higher.
-    mask : ndarray of bool, shape (H, W)
-        The inner border of its parts is yellow.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
+    The image, uint8 (H, W, 3), is made grey first, so that its own red is not taken for the map's.
     """
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None]
     weight = _STRENGTH * probability.astype(np.float32)[:, :, None]

@@ -16,24 +16,14 @@ from cnnsvm.localization.masks import load_pair
 #: Share of repainted pixels that a balanced patch should have, and places tried to find one.
 WANTED_SHARE = (0.1, 0.9)
 N_TRIES = 10
-#: Share of the recompressed patches that are cut on the picture's 8-pixel grid. A file that is
+#: Share of the recompressed patches that are cut on the image's 8-pixel grid. A file that is
 #: saved again has its second grid where it had the first, and that leaves another trace than a grid
 #: that is moved, as after cropping.
 ON_GRID, GRID = 0.5, 8
 
 
 class Pairs:
-    """Images and their masks, decoded when first asked for and kept while ``memory`` lasts.
-
-    Parameters
-    ----------
-    images, masks : sequence
-        Inputs of `cnnsvm.localization.masks.load_pair`.
-    policy : str
-        Which grey values of a mask count.
-    memory : int
-        Bytes.
-    """
+    """Images and their masks (see `load_pair`), kept in ``memory`` bytes once decoded."""
 
     def __init__(
         self, images: Sequence[Any], masks: Sequence[Any], policy: str, memory: int = MEMORY
@@ -68,19 +58,8 @@ def draw_patches(
 ) -> list[PatchDraw]:
     """List the patches of one epoch, in random order.
 
-    Parameters
-    ----------
-    indices : ndarray of int, shape (n,)
-        The images that train.
-    per_image : int
-        Patches of each; a few images give one more, so that the last batch is full. So every
-        step has as many patches, in one process or shared by several.
-    batch_size, seed, epoch : int
-
-    Returns
-    -------
-    list of PatchDraw
-        Their number is a multiple of ``batch_size``.
+    Each of the images at ``indices`` gives ``per_image`` patches, and a few give one more, so that
+    the last batch is full: every step has as many patches, in one process or shared by several.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(np.repeat(indices, per_image))
@@ -99,7 +78,7 @@ def cut_patch(
     """Cut one training patch and degrade it.
 
     Image and mask get the same place, resizing, turn, flip and shift; blur, noise, codecs and
-    erasing are the image's alone. A picture smaller than the patch is repeated, and so is its mask.
+    erasing are the image's alone. An image smaller than the patch is repeated, and so is its mask.
 
     Parameters
     ----------
@@ -109,7 +88,7 @@ def cut_patch(
         Side of the patch in pixels.
     augmentation : Augmentation
     balance : float in [0, 1]
-        Probability that the place is chosen so that both kinds of pixels occur.
+        See `choose_place`.
     rng : numpy.random.Generator
 
     Returns
@@ -175,15 +154,7 @@ def _pixel_of(mask: np.ndarray, kind: bool, rng: np.random.Generator) -> int:
 
 
 class DrawnPatches(Dataset):
-    """Item i: the patch that draw i asks for, uint8 (3, size, size), and its target (size, size).
-
-    Parameters
-    ----------
-    pairs : Pairs
-    draws : sequence of PatchDraw
-    size, augmentation, balance
-        As for `cut_patch`.
-    """
+    """Item i: the patch of draw i, uint8 (3, size, size), and its target (size, size)."""
 
     def __init__(
         self,
@@ -209,16 +180,7 @@ class DrawnPatches(Dataset):
 
 
 class FixedPatches(Dataset):
-    """Item i: the deterministic patches of an image, uint8 (k, 3, size, size), and their targets.
-
-    Parameters
-    ----------
-    pairs : Pairs
-    indices : sequence of int
-        The images.
-    size, n_crops : int
-        Side of a patch in pixels, and patches of an image at most.
-    """
+    """Item i: fixed patches of image i, uint8 (k, 3, size, size), k <= n_crops, and targets."""
 
     def __init__(self, pairs: Pairs, indices: Sequence[int], size: int, n_crops: int) -> None:
         self.pairs, self.indices, self.size, self.n_crops = pairs, indices, size, n_crops

@@ -1,9 +1,8 @@
 """How well maps of probabilities meet masks, from two histograms of a map.
 
-The histogram of the probabilities of untouched pixels and that of repainted ones hold all that is
-asked: the pixels called repainted at each edge between two bins, and (but for pairs within one
-bin) which pixel ranks above which. They are of one size for one pixel and for a thousand
-megapixels, and those of many pictures add up.
+The histograms of the probabilities of untouched and of repainted pixels give the pixels that are
+called repainted at each edge between two bins and, but for pairs within one bin, which pixel ranks
+above which. They have one size for any number of pixels, and those of several images add up.
 """
 
 import numpy as np
@@ -12,18 +11,8 @@ import numpy as np
 #: in probability and ever closer towards 0 and 1, where networks put most pixels. 0.5 is one.
 EDGES = np.unique((1 / (1 + np.exp(-np.arange(-1024, 1025) / 64))).astype(np.float32))
 SCORES = (
-    "iou",
-    "f1",
-    "precision",
-    "recall",
-    "called",
-    "false_alarm",
-    "auc",
-    "best_threshold",
-    "best_iou",
-    "best_f1",
-    "best_precision",
-    "best_recall",
+    *("iou", "f1", "precision", "recall", "called", "false_alarm", "auc"),
+    *("best_threshold", "best_iou", "best_f1", "best_precision", "best_recall"),
 )
 _STRIP = 2**22  # pixels that are counted at once
 
@@ -59,8 +48,8 @@ def pixel_histogram(
     """
     if mask.shape != probability.shape:
         raise ValueError(
-            f"a mask of shape {mask.shape} and a map of shape {probability.shape} do not belong "
-            "together; give the map of the mask's own image."
+            f"a mask of shape {mask.shape} and a map of shape {probability.shape} differ in size; "
+            "give the map of the mask's own image."
         )
     n_bins = len(edges) + 1
     counts = np.zeros(2 * n_bins, dtype=np.int64)
@@ -84,19 +73,18 @@ def histogram_scores(
     """Score histograms; repainted is the positive class, called is what reaches the threshold.
 
     - ``iou`` and ``f1`` are 1 where nothing is repainted and nothing called: two empty sets are
-      the same. One false alarm on an untouched picture makes them 0; ``false_alarm``, the share
+      the same. One false alarm on an untouched image makes them 0; ``false_alarm``, the share
       of its untouched pixels that is called, says how bad that is.
     - ``precision`` is nan where nothing is called, ``recall`` where nothing is repainted,
       ``false_alarm`` where nothing is untouched, ``auc`` unless both occur.
     - ``called`` is the share of all pixels that is called.
-    - ``best_*`` are at the edge with the highest F1, which has the highest IoU too; of several,
-      the one next to 0.5. They are chosen with the mask in hand: a bound, not a result. nan where
-      nothing is repainted.
+    - ``best_*`` are at the edge with the highest F1 and IoU; of several, the one next to 0.5. They
+      are chosen with the mask in hand: a bound, not a result. nan where nothing is repainted.
 
     Parameters
     ----------
     histograms : ndarray of int or float, shape (..., 2, n_edges + 1)
-        See `pixel_histogram`; pooled pictures are the sum of theirs.
+        See `pixel_histogram`.
     edges : ndarray of float32, shape (n_edges,)
         Those of the histograms.
     threshold : float

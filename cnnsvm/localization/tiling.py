@@ -1,4 +1,4 @@
-"""Maps of pictures of any size: overlapping tiles, blended by a smooth window."""
+"""Maps of images of any size: overlapping tiles, blended by a smooth window."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from cnnsvm.features.devices import autocast
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a picture goes through a network.
+    """How an image goes through a network.
 
     Parameters
     ----------
     tile : int
-        Longest side of what the network sees at once, in pixels.
+        Longest side of what the network gets at once, in pixels.
     overlap : int
         Least overlap of two neighbouring tiles in pixels, below ``tile``.
     most_pixels : int
@@ -36,15 +36,8 @@ class Tiling:
 def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
     """Spread tiles evenly over a side, the first at its start and the last at its end.
 
-    Parameters
-    ----------
-    side, tile, overlap : int
-        Pixels; a side that is not longer than a tile gets a single one.
-
-    Returns
-    -------
-    list of int
-        Ascending, neighbours at most ``tile - overlap`` apart.
+    The starts ascend, neighbours at most ``tile - overlap`` pixels apart; a side that is not longer
+    than a tile gets a single one.
     """
     free = max(0, side - tile)
     n_steps = -(-free // (tile - overlap))
@@ -52,11 +45,11 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def predict_map(network: nn.Module, pixels: np.ndarray, tiling: Tiling) -> np.ndarray:
-    """Tell of each pixel how likely it was repainted.
+    """Return the probability of each pixel that it was repainted.
 
     Where tiles overlap, their probabilities are averaged with weights that fall off towards the
-    edge of a tile, where a network sees the least. Probabilities rather than logits, so that one
-    tile that is wrong and very sure counts no more than its weight. The mean is a running one:
+    edge of a tile, where a network has the least context. Probabilities rather than logits, so that
+    one tile that is wrong and very sure counts no more than its weight. The mean is a running one:
     where tiles agree to the bit, so does the map.
 
     Parameters

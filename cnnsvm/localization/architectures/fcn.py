@@ -45,26 +45,25 @@ def build_fcn(
 
     With random weights its residual blocks begin close to the identity: the scale of the last
     batch norm of each is `FIRST_SCALE` (nearly the zero of Goyal et al., arXiv 1706.02677, but
-    gradients reach all). Without that it had learnt nothing of spliced paintings after 120 steps
-    of 8 patches of 64 pixels (pixel AUC .71, which is that of where masks tend to lie), with it
-    .84 after 150, one run each.
+    gradients reach all). Without that its pixel AUC on spliced paintings was .71 (that of where
+    masks tend to lie) after 120 steps of 8 patches of 64 pixels, with it .84 after 150 (one run
+    each).
 
     Parameters
     ----------
     weights : None, "imagenet" or path
-        Of the ResNet-50: random ones, torchvision's, or a file with torchvision's names. They know
-        colours only and want ``preprocessing="imagenet"``.
+        Of the ResNet-50: random ones, torchvision's, or a file with torchvision's names. They were
+        trained on colours and need ``preprocessing="imagenet"``.
     preprocessing : str or dict
         See `cnnsvm.features.backbones.build_backbone`. From random weights the network finds the
-        trace of repainting in residuals within some hundred steps, and in colours not: hence the
-        default, by which the first convolution is a new one of 18 channels.
+        trace of repainting in residuals within some hundred steps, and in colours not.
 
     Raises
     ------
     WeightsError
         If the weights cannot be had or do not fit.
     ValueError
-        If the preprocessing is not known, or is one that the weights have not seen.
+        If the preprocessing is not known, or does not fit the weights.
     """
     settings = as_preprocessing(preprocessing)
     network = torchvision.models.segmentation.fcn_resnet50(
@@ -75,18 +74,12 @@ def build_fcn(
         if isinstance(block, Bottleneck):
             nn.init.constant_(block.bn3.weight, FIRST_SCALE)
     if weights is not None:
-        _check_colours(settings, weights, preprocessing)
+        if settings.residual is not None:
+            raise ValueError(
+                f"weights={os.fspath(weights)!r} were trained on colours and preprocessing="
+                f"{preprocessing!r} gives residuals. Use preprocessing='imagenet' or weights=None."
+            )
         resnet = torchvision.models.resnet50(weights=None)
         load_weights(resnet, "resnet50", weights)
         network.backbone.load_state_dict(resnet.state_dict(), strict=False)  # all but its fc
     return Fcn(network, settings)
-
-
-def _check_colours(
-    settings: Preprocessing, weights: str | os.PathLike[str], preprocessing: str | dict[str, Any]
-) -> None:
-    if settings.residual is not None:
-        raise ValueError(
-            f"weights={os.fspath(weights)!r} were trained on colours and preprocessing="
-            f"{preprocessing!r} gives residuals. Use preprocessing='imagenet' or weights=None."
-        )

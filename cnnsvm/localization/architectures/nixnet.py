@@ -18,12 +18,7 @@ SIZES: dict[str, tuple[int, int]] = {
 
 
 def build_nixnet(size: str = "28m") -> nn.Module:
-    """Build NIX-Net.
-
-    Parameters
-    ----------
-    size : str
-        A key of `SIZES`. Those from 28m up are for GPUs; 2m trains on a CPU and is 9 MB on disk.
+    """Build NIX-Net in a size of `SIZES`: from 28m up for GPUs; 2m trains on a CPU.
 
     Raises
     ------
@@ -39,14 +34,8 @@ def resample(source: int, target: int, widths: tuple[int, ...]) -> nn.Module:
     """Build the way of maps from one scale to another; scale k is half as large as scale k - 1.
 
     Downwards a 3x3 convolution of stride 2 for each halving, upwards one 1x1 convolution before
-    bilinear enlargement: the two commute, and this order is the cheaper.
-
-    Parameters
-    ----------
-    source, target : int
-        Positions in ``widths``.
-    widths : tuple of int
-        Channels at each scale.
+    bilinear enlargement: the two commute, and this order is the cheaper. ``widths`` are the
+    channels at each scale, finest first.
     """
     if source == target:
         return nn.Identity()
@@ -67,15 +56,7 @@ def resample(source: int, target: int, widths: tuple[int, ...]) -> nn.Module:
 
 
 class ScaleSum(nn.Module):
-    """Sum the maps of all scales at one of them.
-
-    Parameters
-    ----------
-    target : int
-        Position of that scale in ``widths``.
-    widths : tuple of int
-        Channels at each scale, finest first.
-    """
+    """Sum the maps of all scales at one of them."""
 
     def __init__(self, target: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -88,13 +69,7 @@ class ScaleSum(nn.Module):
 
 
 class CrossScaleFusion(nn.Module):
-    """Give each scale the sum of all, resampled (Wang et al., "HRNet", IEEE TPAMI 43(10), 2021).
-
-    Parameters
-    ----------
-    widths : tuple of int
-        Channels at each scale, finest first.
-    """
+    """Give each scale the sum of all, resampled (Wang et al., "HRNet", IEEE TPAMI 43(10), 2021)."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -106,17 +81,7 @@ class CrossScaleFusion(nn.Module):
 
 
 class Stream(nn.Module):
-    """Residual blocks at three scales, each half as large as the one before.
-
-    Parameters
-    ----------
-    n_channels : int
-        Of the input.
-    widths : tuple of int
-        Channels at each scale, finest first.
-    depth : int
-        Residual blocks a scale.
-    """
+    """Residual blocks, ``depth`` a scale, at three scales, each half as large as the one before."""
 
     def __init__(self, n_channels: int, widths: tuple[int, ...], depth: int) -> None:
         super().__init__()
@@ -147,7 +112,7 @@ class NixNet(nn.Module):
     Parameters
     ----------
     width : int
-        Channels at the finest scale, which is half the picture's; they double at each next one.
+        Channels at the finest scale, half the image's size; they double at each next one.
     depth : int
         Residual blocks a scale and stream.
     """

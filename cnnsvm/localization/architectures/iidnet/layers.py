@@ -23,16 +23,8 @@ def constrain(weight: torch.Tensor) -> torch.Tensor:
     """Find the nearest kernels whose centre is -1 and whose other weights sum to 1.
 
     Bayar & Stamm (IEEE TIFS 13(11), 2018) ask for both and divide by the sum, which bursts when it
-    nears 0. The nearest kernels, in the Euclidean sense, always exist.
-
-    Parameters
-    ----------
-    weight : float tensor, shape (n_outputs, n_inputs, k, k), k odd
-
-    Returns
-    -------
-    float tensor of that shape
-        A new one; each k x k kernel of it sums to 0.
+    nears 0. The nearest kernels, in the Euclidean sense, always exist. Takes and returns a float
+    tensor of shape (n_outputs, n_inputs, k, k), k odd.
     """
     n_others = weight.shape[2] * weight.shape[3] - 1
     centre = torch.zeros_like(weight)
@@ -47,13 +39,6 @@ class ConstrainedConv(nn.Module):
 
     The constraint is part of the forward pass and changes no parameter, so that replicas on many
     devices compute what one does.
-
-    Parameters
-    ----------
-    n_channels : int
-        Of input and output.
-    kernel : int
-        Side of a kernel, odd.
     """
 
     def __init__(self, n_channels: int = 3, kernel: int = 5) -> None:
@@ -103,9 +88,9 @@ class Enhancement(nn.Module):
 class GlobalAttention(nn.Module):
     """Average each place with its most similar ones (Wu & Zhou, "global attention").
 
-    How many they are, T, is found for each picture: the ranks whose similarity, averaged over the
+    Their number T is found for each image: the ranks whose similarity, averaged over the
     places, reaches `SIMILAR`, but 2 at least and `TOP` at most. (The authors' code takes one T
-    for a batch, by which a picture's result would depend on its neighbours.)
+    for a batch, by which an image's result would depend on its neighbours.)
 
     Similarities are computed in blocks of `SIMILARITIES` numbers, or of one row where a row is
     longer: memory grows with the number P of places, time with its square.
