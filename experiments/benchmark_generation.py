@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 from cnnsvm.data.images import list_images, load_image
 from cnnsvm.data.readers import write_samples
 from cnnsvm.generation import MASK_SCHEMAS, MISSION_SCHEMAS, build
-from cnnsvm.generation.panel import draw_panel
+from cnnsvm.generation.record import draw_panel
 
 SIDE = 512  # pixels of the masks, the working size of Stable Diffusion 2
 N_MASKS = 10
@@ -93,7 +93,7 @@ def time_builds(paths: list[Path], work: Path, number: int) -> tuple[float, floa
     start = time.perf_counter()
     loop_build(paths, work / f"loop{number}")
     middle = time.perf_counter()
-    build(paths, work / f"ours{number}", progress=False)
+    build(paths, work / f"ours{number}", n_jobs=-1, progress=False)
     return n_fakes / (middle - start), n_fakes / (time.perf_counter() - middle)
 
 

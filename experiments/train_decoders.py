@@ -111,12 +111,24 @@ def is_there(folder: Path, settings: dict[str, Any]) -> bool:
 
 
 def measure(folder: Path, pictures: Sequence[Any], device: str) -> float:
-    """Return the mean PSNR of some of the pictures, cut to 512 pixels a side."""
-    from cnnsvm.generation.engines.decoder import decoder_engine, mean_psnr
+    """Return the mean PSNR in decibels of some of the images, cut to 512 pixels a side."""
+    from cnnsvm.generation.engines.decoder import decoder_engine
 
     some = pictures[:: max(len(pictures) // N_MEASURED, 1)][:N_MEASURED]
     cut = [picture[:MOST_MEASURED, :MOST_MEASURED] for picture in some]
     return mean_psnr(decoder_engine(folder, device=device), cut)
+
+
+def mean_psnr(engine: Any, images: Sequence[Any]) -> float:
+    """Return the mean PSNR of an engine's outputs; the positions of the images are the seeds."""
+    import numpy as np
+    from skimage.metrics import peak_signal_noise_ratio
+
+    found = []
+    for seed, image in enumerate(images):
+        output = engine(image, np.ones(image.shape[:2], dtype=bool), seed)
+        found.append(peak_signal_noise_ratio(image, output, data_range=255))
+    return float(np.mean(found))
 
 
 def run(args: argparse.Namespace) -> int:

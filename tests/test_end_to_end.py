@@ -42,7 +42,7 @@ def records(photos, tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     make_tiny_pipeline(work / "model")
     (photos / "text.png").write_text("no image")
-    flags = ["--engine", f"diffusion:{work / 'model'}?steps=2", "--history", "64,png"]
+    flags = ["--engine", f"diffusion:{work / 'model'}?steps=2", "--post-processing", "64,png"]
     flags += ["--variants", "both", "--schemas", "left", "random_patches", "strokes"]
     assert main(["build", str(photos), str(work / "records"), *flags]) == 0
     return work / "records"

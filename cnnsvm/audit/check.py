@@ -21,7 +21,7 @@ SURE = 0.99
 #: Best first.
 VERDICTS = (PASS, NOT_CHECKED, WARNING, LEAK)
 SAME_PATH = (
-    "Write both classes through one code path: cnnsvm.generation.match_histories, or --codec "
+    "Write both classes through one code path: cnnsvm.generation.match_post_processing, or --codec "
     "jpeg:90 (png, webp:80) of the commands that train."
 )
 

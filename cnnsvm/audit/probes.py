@@ -57,7 +57,7 @@ _MOST_MISSING = 0.2  # of the originals' traces; as much as an AUC of 0.6 in the
 _RESIZE = (
     "Bring the originals through the same resizes: make the records anew with "
     "cnnsvm.generation.build and a history such as 512x512,png, or keep the fakes at the size that "
-    "the engine returned and bring the originals to it (cnnsvm.generation.match_histories)."
+    "the engine returned and bring the originals to it (cnnsvm.generation.match_post_processing)."
 )
 _RESIZE_ALIKE = (
     "Check that the kernels are the same; compare with records at the engine's own size, without "

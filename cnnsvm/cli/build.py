@@ -38,7 +38,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", default="spliced", choices=("spliced", "regenerated", "both"))
     parser.add_argument("--edge", default="hard", help="hard, or blur:R in pixels [%(default)s]")
     parser.add_argument(
-        "--history", default="png", help="such as jpeg:90 or 512x512,bicubic,webp [%(default)s]"
+        "--post-processing",
+        default="png",
+        help="of all files, such as jpeg:90 or 512x512,bicubic,webp [%(default)s]",
     )
     parser.add_argument("--prompt", help="for engines that take one")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="make one part of N")
@@ -48,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-space-check", action="store_true", help="start with little space")
     parser.add_argument("--strict", action="store_true", help="stop at the first bad source")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, help="threads [one a core]")
+    parser.add_argument("--jobs", type=int, default=-1, help="threads [one a core]")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -69,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
             schemas=_expand(args.schemas),
             variants=args.variants,
             edge=args.edge,
-            history=args.history,
+            post_processing=args.post_processing,
             prompt=args.prompt,
             shard=args.shard,
             panels=not args.no_panels,

@@ -11,13 +11,13 @@ from functools import partial
 import numpy as np
 
 from cnnsvm.data.images import MAX_PIXELS, ImageError, ImageInput, image_name, load_image
-from cnnsvm.generation.post_processing import History
+from cnnsvm.generation.post_processing import PostProcessing
 
 Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 CLEAN = "clean"
 GRID = 8  # pixels a side of a block of JPEG
-_RESIZER = History(resample="bicubic")
+_RESIZER = PostProcessing(resample="bicubic")
 _STRIP = 512  # rows that get their noise at once, so that it takes little memory
 
 
@@ -72,7 +72,7 @@ def _recompress(
     image: np.ndarray, rng: np.random.Generator, *, codec: str, quality: int
 ) -> np.ndarray:
     """Encode and decode an image; JPEG and WebP both with 4:2:0 chroma subsampling."""
-    history = History(codec=codec, quality=quality)
+    history = PostProcessing(codec=codec, quality=quality)
     return history.decode(history.encode(image))
 
 

@@ -18,7 +18,7 @@ from cnnsvm.evaluation.localization_metrics import (
 )
 from cnnsvm.evaluation.localization_records import ORIGINAL, kinds_of, load_truth
 from cnnsvm.evaluation.runs import CARRIED
-from cnnsvm.generation.post_processing import History
+from cnnsvm.generation.post_processing import PostProcessing
 
 _PARTS = {"per_image": PER_IMAGE, "pooled": POOLED, "untouched": UNTOUCHED}
 _COUNTED = ("n_images", "n_untouched", "n_sources", "threshold")
@@ -126,7 +126,7 @@ def flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def compress(pixels: np.ndarray, quality: int) -> np.ndarray:
     """Send pixels (H, W, 3) through a JPEG of a quality, 4:2:0, in memory."""
-    history = History(codec="jpeg", quality=quality)
+    history = PostProcessing(codec="jpeg", quality=quality)
     return history.decode(history.encode(pixels))
 
 

@@ -16,7 +16,7 @@ from cnnsvm.data.readers import merge_near_duplicates, open_dataset, write_sampl
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.training_overlap import find_near, training_hashes
 from cnnsvm.features.saved import is_saved_network, saved_folder
-from cnnsvm.generation import build, match_histories
+from cnnsvm.generation import build, match_post_processing
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.bundle import SHIPPED
 from cnnsvm.io.files import text_hash
@@ -235,8 +235,8 @@ def _generate(
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / safe_name(settings, text_hash(settings))
     prepared.manifest.attrs.clear()  # what was left out before is listed already
-    options: dict[str, Any] = {"engine": engine, "variants": variants, "history": history}
-    made = build(prepared.manifest, folder, **options, random_state=random_state)
+    options: dict[str, Any] = {"engine": engine, "variants": variants, "post_processing": history}
+    made = build(prepared.manifest, folder, **options, n_jobs=-1, random_state=random_state)
     prepared.skipped += made.attrs["skipped"]
     prepared.manifest = made
 
@@ -264,7 +264,9 @@ def _match(prepared: Prepared, work: Path, codec: str | None, skip_bad: bool) ->
     history = codec or "png"
     logger.info("rewriting all images as %s (%s)", history, "; ".join(differ) or "as asked")
     folder = work / "matched" / history.replace(":", "-").replace(",", "-")
-    matched = match_histories(prepared.manifest, folder, history, skip_bad=skip_bad)
+    matched = match_post_processing(
+        prepared.manifest, folder, history, n_jobs=-1, skip_bad=skip_bad
+    )
     prepared.skipped += matched.attrs["skipped"]
     prepared.manifest = matched
     if differ:

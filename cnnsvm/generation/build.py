@@ -3,38 +3,45 @@
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from cnnsvm.data.images import ImageError
+from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import make_manifest, write_manifest
 from cnnsvm.data.mask_shapes import MISSION_SCHEMAS
 from cnnsvm.generation.engines import Engine
-from cnnsvm.generation.masks.schemas import MaskSchema
-from cnnsvm.generation.post_processing import History
+from cnnsvm.generation.masks import MaskSchema
+from cnnsvm.generation.post_processing import PostProcessing
 from cnnsvm.generation.recipe import Recipe, make_recipe
-from cnnsvm.generation.record import make_record
-from cnnsvm.generation.shards import Shard, merge_shards, note_shard
-from cnnsvm.generation.sources import Source, SourceInput, check_owners, find_sources, skip
-from cnnsvm.generation.space import check_space as check_free_space
+from cnnsvm.generation.record import at_file_size, draw_panel, make_record
+from cnnsvm.generation.sources import Source, SourceInput, find_sources, skip
 from cnnsvm.generation.store import (
     GenerationError,
+    Shard,
+    check_owners,
     claim_folder,
     forget_record,
     is_finished,
+    map_in_threads,
+    merge_shards,
+    note_shard,
     write_errors,
     write_results,
 )
-from cnnsvm.generation.threads import map_in_threads
 from cnnsvm.io.files import clear_partials
 from cnnsvm.io.progress import show_progress
 
 logger = logging.getLogger(__name__)
 
+N_SAMPLES = 8  # sources that the needed space is estimated from
+_BLEND_SHARE = 0.1  # bytes a pixel of the weights of a soft edge, as PNG
+_MASK_SHARE = 0.005  # of a mask; measured: 0.001 (halves) to 0.004 (strokes)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _Outcome = tuple[list[dict[str, Any]], list[str]] | ImageError
 
@@ -47,7 +54,7 @@ def build(
     schemas: Sequence[str | MaskSchema] | str = MISSION_SCHEMAS,
     variants: Sequence[str] | str = "spliced",
     edge: str = "hard",
-    history: History | str = "png",
+    post_processing: PostProcessing | str = "png",
     prompt: str | None = None,
     shard: Shard | str = "1/1",
     panels: bool = True,
@@ -60,22 +67,19 @@ def build(
     """Make records out of untouched images: each repainted once a mask schema.
 
     A record is a folder with ``original`` and, for each schema, ``inpainting_<schema>``,
-    ``mask_<schema>.png`` and ``group_<schema>.png``, the three side by side. Original and
-    inpainting pass the same code: decoded, brought to the working size of the history and back,
-    encoded. The engine works at the working size. In ``spliced`` its output is pasted into the
-    original inside the mask; outside, the two are equal bit for bit before they are encoded.
-    ``regenerated`` is the whole output. With both, the regenerated fakes are
-    ``regenerated_<schema>``, made of the same output. An engine that ignores the mask is run once
-    a source and gives one regenerated fake, without a schema or a mask.
+    ``mask_<schema>.png`` and ``group_<schema>.png`` (the three side by side). Original and
+    inpainting pass the same code: decoded, resized to the working size and back, encoded.
+    ``spliced`` pastes the engine's output into the original inside the mask; outside, the two are
+    equal bit for bit before they are encoded. ``regenerated`` is the whole output. With both, the
+    regenerated fakes are ``regenerated_<schema>``. An engine that ignores the mask runs once a
+    source and gives one regenerated fake without a mask.
 
-    A source that was a JPEG keeps its 8x8 grid outside the mask and loses it inside, so judge
-    with a lossy history too, by `match_histories` or ``history`` here.
+    A source that was a JPEG keeps its 8x8 grid outside the mask and loses it inside, so evaluate
+    with a lossy post-processing too.
 
-    What is drawn depends on ``random_state``, the content of the source and the schema only: a
-    subset of the sources, or another order, gives the same pictures. (A neural engine's grey
-    levels may differ by one or two between devices and batch sizes.) A call that was killed can
-    be repeated and takes up where it stopped. One process at a time may write to a folder, or
-    one a shard.
+    What is drawn depends on ``random_state``, the content of the source and the schema only. (A
+    neural engine's grey levels may differ by one or two between devices and batch sizes.) A
+    repeated call resumes. One process at a time may write to a folder, or one a shard.
 
     Parameters
     ----------
@@ -83,45 +87,41 @@ def build(
         Of a manifest the rows of label 0, each a record with the row's ``source_id`` as group
         and, for an engine that takes prompts, its ``prompt``.
     folder : path
-        Where the records go; it also gets ``manifest.parquet`` and, if need be, ``errors.csv``,
-        both for this call's sources. If a call has to stop, what it made is listed in
-        ``manifest-unfinished.parquet``.
+        Gets the records, ``manifest.parquet`` and, if something failed, ``errors.csv``. An
+        interrupted call lists what it made in ``manifest-unfinished.parquet``.
     engine : str or Engine
         See `cnnsvm.generation.engines`.
     schemas : sequence of names or of MaskSchema
-        See `cnnsvm.generation.masks.schemas`.
+        See `cnnsvm.generation.masks`.
     variants : {"spliced", "regenerated", "both"}
-        With the OpenCV engines at native size the two are the same, since those engines change
-        nothing outside the mask.
     edge : str
         How spliced fakes are pasted: "hard", or "blur:R" with a Gaussian of R pixels. Of a soft
         edge the mask holds the fully repainted pixels only; ``blend_<schema>.png`` holds the
         weights (255 repainted, 0 untouched).
-    history : History or its text
+    post_processing : PostProcessing or its text
         Where it names no working size, the engine's own is taken if it has one.
     prompt : str or None
         For sources without one of their own; None takes the engine's.
     shard : str ``"i/n"``
-        Make one of ``n`` parts. When the last of them is made, ``manifest.parquet`` is written.
+        Make one of ``n`` parts. The last one writes ``manifest.parquet``.
     panels : bool
         Write the ``group`` images.
     random_state : int, at least 0
     n_jobs : int or None
-        Threads; None takes one a core.
+        Threads, as in joblib: None is 1, -1 one a core.
     skip_bad : bool
-        Report a source, or a mask of it, that cannot be used and go on; False raises.
+        Report a source or mask that cannot be used and go on; False raises.
     check_space : bool
         Refuse to start if the disk has less room than the records will need.
     progress : bool
-        Show progress: a bar on a terminal, else now and then a line in the log.
 
     Returns
     -------
     DataFrame
-        The manifest. Besides the standard columns: ``seed``, ``history``, ``record``,
-        ``source_format`` (such as JPEG), ``resized_from`` (where the record has another size than
-        its source) and what the engine tells of itself. ``attrs["skipped"]`` lists what failed as
-        dicts of ``path`` and ``reason``. That of the shard alone, unless it was the last.
+        The manifest (of the shard, unless it was the last). Besides the standard columns:
+        ``seed``, ``history`` (the post-processing), ``record``, ``source_format``,
+        ``resized_from`` (where the record has another size than its source) and the engine's
+        details. ``attrs["skipped"]`` lists failures as dicts of ``path`` and ``reason``.
 
     Raises
     ------
@@ -131,8 +131,10 @@ def build(
     ImageError
         If a source is bad and ``skip_bad`` is False.
     """
-    recipe = make_recipe(engine, schemas, variants, edge, history, prompt, random_state, panels)
-    part = Shard.parse(shard)
+    recipe = make_recipe(
+        engine, schemas, variants, edge, post_processing, prompt, random_state, panels
+    )
+    part = Shard.of(shard)
     root = Path(folder).absolute()
     finders = [recipe.engine.find_file, *(schema.find_file for schema in recipe.schemas)]
     companions = [find for find in finders if find]
@@ -145,7 +147,7 @@ def build(
     if part.count == 1:
         clear_partials(root)
     if check_space:
-        check_free_space(rest, root, recipe, len(ready))
+        _check_space(rest, root, recipe, len(ready))
     rows = _Rows(skip_bad, errors if part.index == 1 else [])  # bad files belong to no shard
     outcomes = _outcomes([*ready, *rest], root, recipe, n_jobs)
     try:
@@ -159,8 +161,7 @@ def build(
         if isinstance(error, OSError) and error.errno in _FULL:
             raise GenerationError(
                 f"the disk of {root} is full after {rows.n_records} of {len(own)} records "
-                f"({error}). Free some space and run the same again: finished records are kept "
-                "and taken up."
+                f"({error}). Free some space and run the same again: it resumes."
             ) from error
         raise
 
@@ -178,7 +179,7 @@ class _Rows:
         return len(self._rows)
 
     def add(self, source: Source, outcome: _Outcome) -> None:
-        """Take in what became of a source."""
+        """Add the outcome of a source."""
         try:
             if isinstance(outcome, ImageError):
                 raise outcome
@@ -233,7 +234,7 @@ def _finish(
     (root / part.unfinished).unlink(missing_ok=True)
     if part.count == 1:
         return manifest
-    note_shard(root, part, found)
+    note_shard(root, part, [(source.sha256, source.source_id) for source in found])
     merged = merge_shards(root, part.count)
     if merged is None:
         logger.info("shard %d of %d is made; others are missing", part.index, part.count)
@@ -245,3 +246,62 @@ def _to_manifest(rows: list[dict[str, Any]]) -> pd.DataFrame:
     if rows:
         manifest["seed"] = manifest["seed"].astype("Int64")
     return manifest
+
+
+def _check_space(sources: Sequence[Source], root: Path, recipe: Recipe, n_ready: int) -> None:
+    """Log what the records to be made will take, and refuse if the disk has less."""
+    needed = estimate_bytes(sources, recipe)
+    free = shutil.disk_usage(root).free
+    logger.info(
+        "%d records to make, %d ready; about %s more in %s, %s free",
+        len(sources),
+        n_ready,
+        format_bytes(needed),
+        root,
+        format_bytes(free),
+    )
+    if needed > free:
+        raise GenerationError(
+            f"{len(sources)} records need about {format_bytes(needed)} and {root} has "
+            f"{format_bytes(free)} free. Free some, choose a smaller codec such as jpeg:90, "
+            "leave the group images out (panels=False), make shards on several disks, or switch "
+            "this check off (check_space=False)."
+        )
+
+
+def estimate_bytes(sources: Sequence[Source], recipe: Recipe) -> int:
+    """Estimate the bytes that records will take, from up to eight of their sources.
+
+    A fake counts as many bytes as its original, an unreadable source none.
+    """
+    step = max(len(sources) // N_SAMPLES, 1)
+    sampled, n_pixels = 0.0, 0
+    for source in sources[::step][:N_SAMPLES]:
+        try:
+            sampled += _record_bytes(at_file_size(load_image(source.path), source, recipe), recipe)
+        except ImageError:
+            continue
+        n_pixels += source.size[0] * source.size[1]
+    total = sum(source.size[0] * source.size[1] for source in sources)
+    return round(sampled / n_pixels * total) if n_pixels else 0
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Write a number of bytes with a decimal unit, such as ``1.2 GB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def _record_bytes(image: np.ndarray, recipe: Recipe) -> float:
+    fakes = recipe.fakes
+    share = _MASK_SHARE + (_BLEND_SHARE if recipe.blur else 0.0)
+    masks = len({fake.mask for fake in fakes} - {None}) * share * image[:, :, 0].size
+    n_bytes = len(recipe.post_processing.encode(image)) * (1 + len(fakes)) + masks
+    if recipe.panels:
+        shown = [("", image)] * (1 + len(recipe.variants))
+        n_groups = len({fake.schema for fake in fakes})
+        n_bytes += n_groups * len(PostProcessing().encode(draw_panel(shown)))
+    return n_bytes

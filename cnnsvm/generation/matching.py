@@ -1,28 +1,67 @@
-"""Match histories: rewrite records made elsewhere so that originals and fakes share one history."""
+"""Rewrite records made elsewhere so that originals and fakes share one post-processing."""
 
 import os
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from cnnsvm.data.images import ImageError
-from cnnsvm.data.manifest import REQUIRED, make_manifest
-from cnnsvm.generation.post_processing import History
-from cnnsvm.generation.rewrite import Row, rewrite_record
-from cnnsvm.generation.sources import check_owners, skip
-from cnnsvm.generation.store import GenerationError, claim_folder, safe_name, write_results
-from cnnsvm.generation.threads import map_in_threads
-from cnnsvm.io.files import clear_partials, text_hash
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.manifest import REQUIRED, describe_file, make_manifest
+from cnnsvm.data.readers.folder import RECORD
+from cnnsvm.generation.post_processing import PostProcessing
+from cnnsvm.generation.sources import skip
+from cnnsvm.generation.store import (
+    GenerationError,
+    check_owners,
+    claim_folder,
+    forget_record,
+    map_in_threads,
+    read_record,
+    safe_name,
+    start_record,
+    write_record,
+    write_results,
+)
+from cnnsvm.io.files import clear_partials, text_hash, write_bytes
 from cnnsvm.io.progress import show_progress
 
+Size = tuple[int, int]
+Row = dict[str, Any]
+Skips = list[tuple[str, ImageError]]
+
 _NEW = {"path", "mask_path", "width", "height", "format", "sha256", "history"}
+_NEAREST = PostProcessing(resample="nearest")
 
 
-def match_histories(
+@dataclass(frozen=True)
+class _File:
+    """A file of a record: its present path, size and hash, and its new path."""
+
+    path: str
+    size: Size
+    sha256: str
+    new: Path
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An image of a record with its manifest row, the row's position, and its mask if any."""
+
+    position: int
+    row: Row
+    image: _File
+    mask: _File | None
+
+
+def match_post_processing(
     manifest: pd.DataFrame,
     folder: str | os.PathLike[str],
-    history: History | str,
+    post_processing: PostProcessing | str,
     *,
     n_jobs: int | None = None,
     skip_bad: bool = True,
@@ -30,33 +69,31 @@ def match_histories(
 ) -> pd.DataFrame:
     """Rewrite every image of a manifest through one code path.
 
-    The originals of a record are brought to the size of its fakes by the kernel of the history,
-    if they differ; then everything goes to the working size and back, if there is one, and is
-    encoded with one codec and quality. Masks are copied, or resized by nearest neighbour if they
-    have another size than the fakes. A record is what shares the column ``record``, or
-    ``source_id`` where there is none. A call that was killed can be repeated: records already
-    made of the same files are kept. One process at a time may write to a folder.
+    The originals of a record are resized to the size of its fakes; then all images are resized to
+    the working size and back, if there is one, and encoded with one codec and quality. Masks are
+    copied, or resized by nearest neighbour. A record is what shares the column ``record``, or
+    ``source_id`` where there is none. A repeated call resumes: records already made of the same
+    files are not made again. One process at a time may write to a folder.
 
     Parameters
     ----------
     manifest : DataFrame with absolute paths
     folder : path
         Where ``<record>/<name>``, ``manifest.parquet`` and ``errors.csv`` go.
-    history : History or its text
+    post_processing : PostProcessing or its text
     n_jobs : int or None
-        Threads; None takes one a core.
+        Threads, as in joblib: None is 1, -1 one a core.
     skip_bad : bool
         Report what cannot be used and go on; False raises.
     progress : bool
-        Show progress on standard error if that is a terminal.
 
     Returns
     -------
     DataFrame
         The rows in their order with new path, mask_path, width, height, format, sha256 and
-        history, everything else carried along. Every row that is missing is in
-        ``attrs["skipped"]``, as a dict of ``path`` and ``reason``: an image that cannot be
-        read, alone; with a bad original, or fakes of several sizes, the whole record.
+        ``history`` (the post-processing). ``attrs["skipped"]`` lists the missing rows as dicts of
+        ``path`` and ``reason``: an unreadable image alone; with a bad original, or fakes of
+        several sizes, the whole record.
 
     Raises
     ------
@@ -65,14 +102,14 @@ def match_histories(
     ImageError
         If an image is bad and ``skip_bad`` is False.
     """
-    parsed = History.parse(history) if isinstance(history, str) else history
+    parsed = PostProcessing.of(post_processing)
     records = _split_records(manifest)
     root = Path(folder).absolute()
     _check_elsewhere(manifest, root)
     claim_folder(root, {"made_by": "match_histories", "history": str(parsed)})
     clear_partials(root)
     outcomes = map_in_threads(
-        lambda item: rewrite_record(item[1], root / item[0], parsed), list(records.items()), n_jobs
+        lambda item: _rewrite_record(item[1], root / item[0], parsed), list(records.items()), n_jobs
     )
     made: dict[int, Row] = {}
     skipped: list[dict[str, str]] = []
@@ -122,3 +159,131 @@ def _split_records(manifest: pd.DataFrame) -> dict[str, dict[int, Row]]:
         folder = safe_name(key, text_hash(key))
         records.setdefault(folder, {})[position] = {str(k): v for k, v in row.items()}
     return records
+
+
+def _rewrite_record(
+    rows: Mapping[int, Row], folder: Path, post_processing: PostProcessing
+) -> tuple[dict[int, Row], Skips]:
+    """Rewrite the images of one record into a folder of its own.
+
+    Returns the new rows by position, and the path and error of each image that cannot be used.
+    """
+    items, bad = _describe(rows, folder, post_processing)
+    try:
+        for path, error in bad:
+            _check_no_original(path, error, rows)
+        size = _common_size(items)
+        made = _rewrite(items, folder, size, post_processing, bad)
+    except ImageError as error:
+        named = dict(bad)
+        return {}, [(row["path"], named.get(row["path"], error)) for row in rows.values()]
+    return made, bad
+
+
+def _describe(
+    rows: Mapping[int, Row], folder: Path, post_processing: PostProcessing
+) -> tuple[list[_Item], Skips]:
+    items: list[_Item] = []
+    bad: Skips = []
+    taken = {RECORD}
+    masks: dict[str, _File] = {}
+    for position, row in rows.items():
+        try:
+            image = _file(row["path"], folder, post_processing.suffix, taken)
+            mask = row.get("mask_path")
+            if isinstance(mask, str) and mask not in masks:
+                masks[mask] = _file(mask, folder, Path(mask).suffix, taken)
+        except ImageError as error:
+            bad.append((row["path"], error))
+            continue
+        items.append(_Item(position, row, image, masks.get(str(mask))))
+    return items, bad
+
+
+def _file(path: str, folder: Path, suffix: str, taken: set[str]) -> _File:
+    facts = describe_file(path)
+    name = _free_name(Path(path).stem, suffix, taken)
+    return _File(path, (facts["width"], facts["height"]), facts["sha256"], folder / name)
+
+
+def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
+    """Return a name that no other file of the record has, even where case does not count."""
+    stem, suffix = (re.sub(r"[^A-Za-z0-9._-]+", "_", part) for part in (stem, suffix))
+    first = stem.strip("._-")[:64] or "image"
+    name, number = f"{first}{suffix}", 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{first}_{number}{suffix}"
+    taken.add(name.lower())
+    return name
+
+
+def _check_no_original(path: str, error: ImageError, rows: Mapping[int, Row]) -> None:
+    if any(row["path"] == path and row["label"] == 0 for row in rows.values()):
+        raise ImageError(f"the original {path} cannot be used: {error}") from error
+
+
+def _common_size(items: Iterable[_Item]) -> Size | None:
+    """Return the size of the fakes, None if there is no fake."""
+    fakes = [item for item in items if item.row["label"] != 0]
+    sizes = sorted({fake.image.size for fake in fakes})
+    if len(sizes) > 1:
+        named = ", ".join(f"{width}x{height}" for width, height in sizes)
+        raise ImageError(
+            f"source {fakes[0].row['source_id']!r}: its fakes have several sizes ({named}), and "
+            "an original can match only one. Make each size a record by a column 'record'."
+        )
+    return sizes[0] if sizes else None
+
+
+def _rewrite(
+    items: list[_Item], folder: Path, size: Size | None, post_processing: PostProcessing, bad: Skips
+) -> dict[int, Row]:
+    # sizes and names follow from these files and their order
+    made_of = [
+        [int(i.row["label"]), i.image.new.name, i.image.sha256, i.mask and i.mask.sha256]
+        for i in items
+    ]
+    done = items
+    if read_record(folder, made_of) is None:
+        clear_partials(folder)
+        planned = [file.new.name for item in items for file in (item.image, item.mask) if file]
+        start_record(folder, planned, made_of)
+        try:
+            done = [item for item in items if _rewrite_item(item, size, post_processing, bad)]
+        except ImageError:
+            forget_record(folder)  # no fakes without their original
+            raise
+        if not bad:  # what was bad is tried, and reported, again
+            new = {file.new.name for item in done for file in (item.image, item.mask) if file}
+            write_record(folder, sorted(new), made_of)
+    return {item.position: _new_row(item, post_processing) for item in done}
+
+
+def _rewrite_item(
+    item: _Item, size: Size | None, post_processing: PostProcessing, bad: Skips
+) -> bool:
+    try:
+        image = post_processing.resize(load_image(item.image.path), size or item.image.size)
+        content = post_processing.encode(post_processing.apply(image))
+        if item.mask:
+            write_bytes(item.mask.new, _mask_content(item.mask, size or item.image.size))
+    except ImageError as error:
+        if item.row["label"] == 0:
+            raise
+        bad.append((item.row["path"], error))
+        return False
+    write_bytes(item.image.new, content)
+    return True
+
+
+def _mask_content(mask: _File, size: Size) -> bytes:
+    pixels = load_image(mask.path)  # before copying too: a damaged mask is no mask
+    if mask.size == size:
+        return Path(mask.path).read_bytes()
+    return _NEAREST.encode(_NEAREST.resize(pixels, size)[:, :, 0])
+
+
+def _new_row(item: _Item, post_processing: PostProcessing) -> Row:
+    new = {"path": str(item.image.new), "mask_path": item.mask and str(item.mask.new)}
+    return {**item.row, **new, **describe_file(item.image.new), "history": str(post_processing)}

@@ -1,7 +1,7 @@
-"""Histories: what happens to the file of an image besides inpainting.
+"""Post-processing: what happens to the file of an image besides inpainting.
 
 An original and its fakes that differ in size, resample kernel, codec or quality can be told apart
-by that alone, so everything of a record is written through one `History`.
+by that alone, so all files of a record pass through one `PostProcessing`.
 """
 
 import io
@@ -25,19 +25,19 @@ JPEG_SUBSAMPLING = "4:2:0"
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
 
-class HistoryError(ValueError):
-    """A history that cannot be; the message gives the rule."""
+class PostProcessingError(ValueError):
+    """Invalid post-processing; the message gives the rule."""
 
 
 @dataclass(frozen=True)
-class History:
+class PostProcessing:
     """What happens to the file of an image besides inpainting.
 
     Parameters
     ----------
     size : int, tuple of int (width, height), or None
         Working size that an image is brought to and back from; an int is a square, as the
-        diffusion pipelines squash to, and is kept as a tuple. None leaves images at their native
+        diffusion pipelines resize to. None leaves images at their native
         size.
     resample : {"lanczos", "bicubic", "bilinear", "hamming", "box", "nearest"}
         Kernel of every resize.
@@ -48,7 +48,7 @@ class History:
 
     Raises
     ------
-    HistoryError
+    PostProcessingError
         If a value is none of these.
     """
 
@@ -59,31 +59,40 @@ class History:
 
     def __post_init__(self) -> None:
         if self.resample not in KERNELS:
-            raise HistoryError(f"no kernel {self.resample!r}. There is: {', '.join(KERNELS)}.")
+            raise PostProcessingError(
+                f"no kernel {self.resample!r}. There is: {', '.join(KERNELS)}."
+            )
         if self.codec not in SUFFIXES:
-            raise HistoryError(f"no codec {self.codec!r}. There is: {', '.join(SUFFIXES)}.")
+            raise PostProcessingError(f"no codec {self.codec!r}. There is: {', '.join(SUFFIXES)}.")
         _check_working_size(self.size)
-        if isinstance(self.size, int):  # one form, so that equal histories compare equal
+        if isinstance(self.size, int):  # one form, so that equal ones compare equal
             object.__setattr__(self, "size", (self.size, self.size))
         _check_quality(self.codec, self.quality)
 
     @classmethod
-    def parse(cls, text: str) -> "History":
-        """Read a history from text such as ``png``, ``jpeg:90`` or ``512x512,bicubic,webp:80``.
+    def of(cls, given: "PostProcessing | str") -> "PostProcessing":
+        """Return what is given, parsed if it is text."""
+        return cls.parse(given) if isinstance(given, str) else given
+
+    @classmethod
+    def parse(cls, text: str) -> "PostProcessing":
+        """Parse text such as ``png``, ``jpeg:90`` or ``512x512,bicubic,webp:80``.
 
         The working size (``512`` or ``640x480``, width first), the kernel and the codec with its
         quality are separated by commas, each optional.
 
         Raises
         ------
-        HistoryError
+        PostProcessingError
             If a part is none of these, or one is given twice.
         """
         values: dict[str, Any] = {}
         for part in text.lower().split(","):
             new = _parse_part(part.strip(), text)
             if values.keys() & new.keys():
-                raise HistoryError(f"history {text!r} says {part.strip()!r} besides another one.")
+                raise PostProcessingError(
+                    f"post-processing {text!r} says {part.strip()!r} besides another one."
+                )
             values |= new
         return cls(**values)
 
@@ -149,7 +158,7 @@ def _check_working_size(size: Any) -> None:
     sides = size if isinstance(size, tuple) else (size, size)
     whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
     if size is not None and not (whole and len(sides) == 2 and min(sides) >= 1):
-        raise HistoryError(
+        raise PostProcessingError(
             f"size must be a positive int, a tuple (width, height) of two, or None, got {size!r}."
         )
 
@@ -157,11 +166,13 @@ def _check_working_size(size: Any) -> None:
 def _check_quality(codec: str, quality: int | None) -> None:
     if quality is None:
         if codec == "jpeg":
-            raise HistoryError("jpeg needs a quality of 1-100, for example 'jpeg:90'.")
+            raise PostProcessingError("jpeg needs a quality of 1-100, for example 'jpeg:90'.")
     elif codec == "png":
-        raise HistoryError(f"png is lossless and takes no quality, got {quality!r}. Leave it out.")
+        raise PostProcessingError(
+            f"png is lossless and takes no quality, got {quality!r}. Leave it out."
+        )
     elif not isinstance(quality, int) or not 1 <= quality <= 100:
-        raise HistoryError(f"quality must be an int in 1-100, got {quality!r}.")
+        raise PostProcessingError(f"quality must be an int in 1-100, got {quality!r}.")
 
 
 def _parse_part(part: str, text: str) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def _parse_part(part: str, text: str) -> dict[str, Any]:
     codec = "jpeg" if codec == "jpg" else codec
     if codec in SUFFIXES and (not colon or quality.isdecimal()):
         return {"codec": codec, "quality": int(quality) if quality else None}
-    raise HistoryError(
-        f"history {text!r}: cannot read {part!r}. Write for example 'png', 'jpeg:90', 'webp:80' "
-        f"or '512x512,lanczos,jpeg:90'; codecs {', '.join(SUFFIXES)}; kernels {', '.join(KERNELS)}."
+    raise PostProcessingError(
+        f"post-processing {text!r}: cannot read {part!r}. Write for example 'png', 'jpeg:90' or "
+        f"'512x512,lanczos,webp:80'; codecs {', '.join(SUFFIXES)}; kernels {', '.join(KERNELS)}."
     )

@@ -13,8 +13,8 @@ import numpy as np
 
 from cnnsvm.data.manifest import VARIANTS
 from cnnsvm.generation.engines import Engine, EngineError, get_engine
-from cnnsvm.generation.masks.schemas import MaskSchema, get_schema
-from cnnsvm.generation.post_processing import History
+from cnnsvm.generation.masks import MaskSchema, get_schema
+from cnnsvm.generation.post_processing import PostProcessing
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import GenerationError
 from cnnsvm.io.files import text_hash
@@ -29,14 +29,19 @@ _LONGEST = 60  # characters of a schema in a file's name
 class Fake:
     """One kind of fake of every record: its variant, its mask schema, and its file names.
 
-    ``schema`` is None where the engine's output does not depend on a mask and all of it is taken:
-    there is one such picture a source, and no mask.
+    ``schema`` and ``mask`` are None where the whole output of an engine that ignores the mask is
+    taken: there is one such image a source.
     """
 
     variant: str
     schema: MaskSchema | None
     name: str
     mask: str | None
+
+    @property
+    def key(self) -> str | None:
+        """Name of the schema, if any."""
+        return self.schema.name if self.schema else None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Recipe:
     schemas: tuple[MaskSchema, ...]
     variants: tuple[str, ...]
     blur: float
-    history: History
+    post_processing: PostProcessing
     random_state: int
     panels: bool = True
     lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
@@ -62,27 +67,30 @@ class Recipe:
             "schemas": [schema.name for schema in self.schemas],
             "variants": list(self.variants),
             "edge": f"blur:{self.blur:g}" if self.blur else "hard",
-            "history": str(self.history),
+            "history": str(self.post_processing),
             "random_state": self.random_state,
             "panels": self.panels,
         }
 
     def seed(self, source_sha256: str, schema: str) -> int:
-        """Return the seed of one picture, in [0, 2**32)."""
+        """Return the seed of one image, in [0, 2**32)."""
         entropy = [self.random_state, int(source_sha256, 16), int(text_hash(schema), 16)]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
+    def prompt(self, source: Source) -> str | None:
+        """Return what the engine paints for a source; None if it takes no prompt."""
+        return None if self.engine.prompt is None else source.prompt or self.engine.prompt
+
     def made_of(self, source: Source) -> dict[str, Any]:
         """Return what a record is made of besides what the settings say."""
-        prompt = None if self.engine.prompt is None else source.prompt or self.engine.prompt
         finders = [self.engine.find_file, *(schema.find_file for schema in self.schemas)]
         files = [_digest(find, source.path) for find in finders if find]
-        return {"source": source.sha256, "prompt": prompt, "files": files}
+        return {"source": source.sha256, "prompt": self.prompt(source), "files": files}
 
     @property
     def original(self) -> str:
         """Name of the original's file."""
-        return f"original{self.history.suffix}"
+        return f"original{self.post_processing.suffix}"
 
     @property
     def names(self) -> list[str]:
@@ -102,25 +110,18 @@ class Recipe:
     @property
     def fakes(self) -> list[Fake]:
         """Return what is made of every source, in the order of the manifest."""
-        return [
-            fake
-            for variant in self.variants
-            for fake in (
-                [self._whole()]
-                if variant == "regenerated" and not self.engine.uses_mask
-                else [self._fake(variant, schema) for schema in self.schemas]
-            )
-        ]
-
-    def _whole(self) -> Fake:
-        stem = "inpainting" if len(self.variants) == 1 else "regenerated"
-        return Fake("regenerated", None, stem + self.history.suffix, None)
-
-    def _fake(self, variant: str, schema: MaskSchema) -> Fake:
-        alone = len(self.variants) == 1
-        stem = "inpainting" if alone or variant == "spliced" else variant
-        part = file_part(schema.name)
-        return Fake(variant, schema, f"{stem}_{part}{self.history.suffix}", f"mask_{part}.png")
+        suffix = self.post_processing.suffix
+        made = []
+        for variant in self.variants:
+            alone = len(self.variants) == 1
+            stem = "inpainting" if alone or variant == "spliced" else variant
+            if variant == "regenerated" and not self.engine.uses_mask:
+                made.append(Fake(variant, None, stem + suffix, None))
+                continue
+            for schema in self.schemas:
+                part = file_part(schema.name)
+                made.append(Fake(variant, schema, f"{stem}_{part}{suffix}", f"mask_{part}.png"))
+        return made
 
 
 def beside(fake: Fake, role: str) -> str:
@@ -139,7 +140,7 @@ def make_recipe(
     schemas: Sequence[str | MaskSchema] | str,
     variants: Sequence[str] | str,
     edge: str,
-    history: History | str,
+    post_processing: PostProcessing | str,
     prompt: str | None,
     random_state: int,
     panels: bool,
@@ -148,17 +149,17 @@ def make_recipe(
 
     Raises
     ------
-    GenerationError, EngineError, SchemaError, HistoryError
+    GenerationError, EngineError, SchemaError, PostProcessingError
         If a value is wrong; all are ValueErrors.
     """
     if not isinstance(random_state, (int, np.integer)) or random_state < 0:
         raise GenerationError(
-            f"random_state must be an int of at least 0, got {random_state!r}: without one a "
-            "call that was killed could not be taken up again."
+            f"random_state must be an int of at least 0, got {random_state!r}: a resumed "
+            "call must draw the same."
         )
     chosen = _check_variants(variants)
     blur = _check_edge(edge, chosen)
-    parsed = History.parse(history) if isinstance(history, str) else history
+    parsed = PostProcessing.of(post_processing)
     masks = _check_schemas(schemas)
     made = _with_prompt(get_engine(engine), prompt)
     _check_engine_variants(made, chosen)

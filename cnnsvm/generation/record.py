@@ -1,19 +1,19 @@
 """One record: an original and its fakes, in a folder of their own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from cnnsvm.data.images import ImageError, load_image, read_header
 from cnnsvm.data.manifest import GENERATED_COLUMNS, describe_file, make_row
 from cnnsvm.generation.engines import Task
-from cnnsvm.generation.masks.schemas import MaskSchema, Scene
-from cnnsvm.generation.panel import draw_panel
-from cnnsvm.generation.post_processing import History
+from cnnsvm.generation.masks import MaskSchema, Scene
+from cnnsvm.generation.post_processing import PostProcessing
 from cnnsvm.generation.recipe import Fake, Recipe, beside
 from cnnsvm.generation.sources import Source
 from cnnsvm.generation.store import Facts, read_record, start_record, write_record
@@ -23,7 +23,9 @@ Rows = list[dict[str, Any]]
 Key = str | None  # the name of a schema; None for what needs no mask
 Masks = dict[Key, np.ndarray]
 
-_PNG = History()
+_PNG = PostProcessing()
+_GAP, _STRIP, _TEXT_SIZE = 4, 22, 14  # pixels between the cells of a panel, and of its labels
+MAX_SIDE = 768  # longest side of an image in a panel
 
 
 def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[str]]:
@@ -73,32 +75,30 @@ def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[
 class _Work:
     """The making of one record.
 
-    A schema is done when all its pictures can be read; the pictures of all other schemas are
-    made together, in the engine's batches.
+    A schema is done when all its images can be read; those of the others are made together, in
+    the engine's batches.
     """
 
     def __init__(self, source: Source, folder: Path, recipe: Recipe) -> None:
         self.source, self.folder, self.recipe = source, folder, recipe
-        history, engine = recipe.history, recipe.engine
         image = load_image(source.path)
         self.scene = Scene(image, source.path)
-        if engine.find_file is not None:
-            facts = describe_file(engine.find_file(source.path))
-            image = history.resize(image, (facts["width"], facts["height"]))
-        self.image = image
-        self.original = history.apply(image)
+        self.image = at_file_size(image, source, recipe)
+        self.original = recipe.post_processing.apply(self.image)
         self._failed: set[Key] = set()
 
     def failed(self, fake: Fake) -> bool:
         """Tell whether a fake could not be made."""
-        return _key(fake) in self._failed
+        return fake.key in self._failed
 
     def make(self) -> list[str]:
         """Make what is missing and return why some fakes could not be made."""
-        _write_missing(self.folder / self.recipe.original, self.recipe.history, self.original)
+        original = self.folder / self.recipe.original
+        if not _is_readable(original):
+            write_bytes(original, self.recipe.post_processing.encode(self.original))
         by_schema: dict[Key, list[Fake]] = {}
         for fake in self.recipe.fakes:
-            by_schema.setdefault(_key(fake), []).append(fake)
+            by_schema.setdefault(fake.key, []).append(fake)
         missing = {name: fakes for name, fakes in by_schema.items() if not self._is_done(fakes)}
         problems, masks = self._draw(missing)
         for batch in self._batches(masks):  # written batch by batch: a kill costs one at most
@@ -148,17 +148,16 @@ class _Work:
     def _repaint(self, masks: Masks) -> dict[Key, np.ndarray | ImageError]:
         """Return the engine's whole output for each mask, at the size of the image."""
         recipe = self.recipe
-        working = recipe.history.to_working_size(self.image)
+        working = recipe.post_processing.to_working_size(self.image)
         keys: list[Key] = list(masks) if recipe.engine.uses_mask else [None]
         tasks = [self._task(name, working, masks.get(name)) for name in keys]
-        if recipe.engine.parallel:
+        with nullcontext() if recipe.engine.parallel else recipe.lock:
             outputs = recipe.engine.repaint_all(tasks)
-        else:
-            with recipe.lock:
-                outputs = recipe.engine.repaint_all(tasks)
         size = (self.image.shape[1], self.image.shape[0])
         native = [
-            output if isinstance(output, ImageError) else recipe.history.resize(output, size)
+            output
+            if isinstance(output, ImageError)
+            else recipe.post_processing.resize(output, size)
             for output in outputs
         ]
         if recipe.engine.uses_mask:
@@ -168,8 +167,7 @@ class _Work:
     def _task(self, name: Key, working: np.ndarray, mask: np.ndarray | None) -> Task:
         shape = working.shape[:2]
         hole = np.ones(shape, dtype=bool) if mask is None else _resize_hole(mask, shape)
-        engine = self.recipe.engine
-        prompt = None if engine.prompt is None else self.source.prompt or engine.prompt
+        prompt = self.recipe.prompt(self.source)
         seed = self.recipe.seed(self.source.sha256, name or "")
         return Task(working, hole, seed, prompt, self.source.path)
 
@@ -181,13 +179,12 @@ class _Work:
                 f"{self.source.path}: an edge of {self.recipe.blur:g} pixels leaves no pixel of "
                 "the mask fully repainted. Choose a smaller one, or larger masks."
             )
-        history = self.recipe.history
         pictures = [("original", self.original), ("mask", core)]
         for fake in fakes:
             spliced = fake.variant == "spliced"
             pixels = blend(self.original, output, alpha) if spliced else output
             pictures.append((fake.variant, pixels))
-            write_bytes(self.folder / fake.name, history.encode(pixels))
+            write_bytes(self.folder / fake.name, self.recipe.post_processing.encode(pixels))
         fake = fakes[0]
         if fake.variant == "spliced" and self.recipe.blur:
             write_bytes(self.folder / beside(fake, "blend"), _PNG.encode(alpha))
@@ -200,8 +197,16 @@ class _Work:
             write_bytes(self.folder / beside(fake, "group"), _PNG.encode(draw_panel(pictures)))
 
 
+def at_file_size(image: np.ndarray, source: Source, recipe: Recipe) -> np.ndarray:
+    """Resize a source to its finished repainting, if the engine takes such files."""
+    if recipe.engine.find_file is None:
+        return image
+    facts = describe_file(recipe.engine.find_file(source.path))
+    return recipe.post_processing.resize(image, (facts["width"], facts["height"]))
+
+
 def blend_weights(mask: np.ndarray, blur: float) -> np.ndarray:
-    """Return how much of each pixel is taken from the engine's output when it is pasted in.
+    """Return the weight of the engine's output at each pixel when it is pasted in.
 
     Parameters
     ----------
@@ -240,10 +245,6 @@ def blend(original: np.ndarray, output: np.ndarray, alpha: np.ndarray) -> np.nda
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def _key(fake: Fake) -> Key:
-    return fake.schema.name if fake.schema else None
-
-
 def _resize_hole(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if mask.shape == shape:
         return mask
@@ -257,11 +258,6 @@ def _format_of(path: Path) -> str | None:
         return read_header(path).coding
     except ImageError:  # a record that is finished does not need the file any more
         return None
-
-
-def _write_missing(path: Path, history: History, image: np.ndarray) -> None:
-    if not _is_readable(path):
-        write_bytes(path, history.encode(image))
 
 
 def _is_readable(path: Path) -> bool:
@@ -280,21 +276,64 @@ def _make_rows(
 
     facts = files[recipe.original]
     resized = source.size if (facts["width"], facts["height"]) != source.size else None
-    shared = {"history": str(recipe.history), "record": folder.name, **source.carried}
+    shared = {"history": str(recipe.post_processing), "record": folder.name, **source.carried}
     shared["source_format"] = source.format
-    if recipe.engine.find_file is not None:
+    if recipe.engine.find_file:
         shared["engine_format"] = _format_of(recipe.engine.find_file(source.path))
     shared["resized_from"] = "{}x{}".format(*resized) if resized else None
     shared |= dict.fromkeys(GENERATED_COLUMNS)
     rows = [row(recipe.original, 0, **shared)]
     engine = recipe.engine
     if engine.prompt is not None:
-        shared["prompt"] = source.prompt or engine.prompt
+        shared["prompt"] = recipe.prompt(source)
     shared |= {"engine": engine.name, **engine.details}
     for fake in fakes:
-        own: dict[str, Any] = {"variant": fake.variant}
-        own["mask_schema"] = fake.schema and fake.schema.name
+        own: dict[str, Any] = {"variant": fake.variant, "mask_schema": fake.key}
         own["mask_path"] = str(folder / fake.mask) if fake.mask else None
-        own["seed"] = recipe.seed(source.sha256, fake.schema.name if fake.schema else "")
+        own["seed"] = recipe.seed(source.sha256, fake.key or "")
         rows.append(row(fake.name, 1, **{**shared, **own}))
     return rows
+
+
+def draw_panel(pictures: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """Draw images side by side, each under its label.
+
+    Parameters
+    ----------
+    pictures : sequence of (label, pixels)
+        Pixels are uint8 (H, W, 3) or a bool mask (H, W), drawn white where True. Sides of more
+        than 768 pixels are reduced.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H', W', 3)
+    """
+    font = ImageFont.load_default(_TEXT_SIZE)
+    cells = [_draw_cell(label, _to_picture(pixels), font) for label, pixels in pictures]
+    width = sum(cell.width for cell in cells) + _GAP * (len(cells) - 1)
+    panel = Image.new("RGB", (width, max(cell.height for cell in cells)), "white")
+    left = 0
+    for cell in cells:
+        panel.paste(cell, (left, 0))
+        left += cell.width + _GAP
+    return np.array(panel)
+
+
+def _to_picture(pixels: np.ndarray) -> Image.Image:
+    values = np.where(pixels, 255, 0).astype(np.uint8) if pixels.dtype == np.bool_ else pixels
+    picture = Image.fromarray(values).convert("RGB")
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    return picture
+
+
+def _draw_cell(
+    label: str, picture: Image.Image, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> Image.Image:
+    # a grey ground, so that the white of a mask and of the page can be told apart
+    text_width = int(np.ceil(font.getlength(label))) + 2 * _GAP
+    cell = Image.new("RGB", (max(picture.width, text_width), picture.height + _STRIP), "#cccccc")
+    draw = ImageDraw.Draw(cell)
+    draw.rectangle((0, 0, cell.width, _STRIP - 1), fill="#202020")
+    draw.text((cell.width / 2, _STRIP / 2), label, fill="white", font=font, anchor="mm")
+    cell.paste(picture, ((cell.width - picture.width) // 2, _STRIP))
+    return cell

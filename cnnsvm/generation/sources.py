@@ -64,17 +64,15 @@ def find_sources(
     Parameters
     ----------
     sources : manifest, folder, path or paths
-        Of a manifest the rows of label 0, each with its ``source_id``, ``split`` and any columns
-        of one's own. A file on its own gets its stem and a digest of its content as
-        ``source_id``, which hold wherever it lies and whatever lies beside it. A column
-        ``prompt`` says what an engine that takes prompts is to paint.
+        Of a manifest the rows of label 0, each with its ``source_id``, ``split``, ``prompt`` and
+        other columns. A file on its own gets its stem and a digest of its content as
+        ``source_id``.
     outside : Path
-        Folder of the records; files in it are no sources.
+        Folder of the records; images in it are no sources.
     skip_bad : bool
-        Report a file that is no image, is smaller than 16 pixels a side, or the same as an
-        earlier one, instead of raising.
+        Report bad files and go on; False raises.
     companions : sequence of callables ``(path) -> path``
-        What finds the mask or the finished repainting of a source; such files are no sources.
+        Find the mask or the finished repainting of a source; such files are no sources.
 
     Returns
     -------
@@ -99,31 +97,43 @@ def find_sources(
             logger.info("%s belongs to another image and is no source", path)
             continue
         try:
-            if source_id == "":
-                raise ImageError(f"{path}: its source_id is empty. Name the untouched source.")
-            facts = describe_file(path)
-            digest, size = facts["sha256"], (facts["width"], facts["height"])
-            if min(size) < MIN_SIDE:
-                raise ImageError(
-                    f"{path}: {size[0]}x{size[1]} pixels; a source has at least {MIN_SIDE} a side. "
-                    "Leave such small images out."
-                )
-            if digest in found:
-                raise ImageError(
-                    f"{path}: the same content as {found[digest].path}; one record is enough and "
-                    "two would leak between folds. Drop one."
-                )
+            facts = _describe_source(path, source_id, found)
         except ImageError as error:
             skip(skipped, path, error, skip_bad)
             continue
-        name = source_id or f"{Path(path).stem}-{digest[:12]}"
-        prompt = carried.pop("prompt", None)
-        text = prompt if isinstance(prompt, str) and prompt.strip() else None
-        origin = carried.pop("source_format", None)
-        kind = origin if isinstance(origin, str) else str(read_header(path).coding)
-        folder = folders.get(digest[:12])
-        found[digest] = Source(path, name, digest, size, kind, text, carried, folder)
+        digest = facts["sha256"]
+        prompt, origin = carried.pop("prompt", None), carried.pop("source_format", None)
+        found[digest] = Source(
+            path,
+            source_id or f"{Path(path).stem}-{digest[:12]}",
+            digest,
+            (facts["width"], facts["height"]),
+            origin if isinstance(origin, str) else str(read_header(path).coding),
+            prompt if isinstance(prompt, str) and prompt.strip() else None,
+            carried,
+            folders.get(digest[:12]),
+        )
     return list(found.values()), skipped
+
+
+def _describe_source(
+    path: str, source_id: str | None, found: Mapping[str, Source]
+) -> dict[str, Any]:
+    """Describe the file of a source; an `ImageError` says why it is none."""
+    if source_id == "":
+        raise ImageError(f"{path}: its source_id is empty. Name the untouched source.")
+    facts = describe_file(path)
+    if min(facts["width"], facts["height"]) < MIN_SIDE:
+        raise ImageError(
+            f"{path}: {facts['width']}x{facts['height']} pixels; a source has at least {MIN_SIDE} "
+            "a side. Leave such small images out."
+        )
+    if same := found.get(facts["sha256"]):
+        raise ImageError(
+            f"{path}: the same content as {same.path}; one record is enough and two would leak "
+            "between folds. Drop one."
+        )
+    return facts
 
 
 def skip(skipped: list[dict[str, str]], path: str, reason: Exception, skip_bad: bool) -> None:
@@ -132,32 +142,6 @@ def skip(skipped: list[dict[str, str]], path: str, reason: Exception, skip_bad: 
         raise reason
     logger.warning("skipped %s: %s", path, reason)
     skipped.append({"path": path, "reason": str(reason)})
-
-
-def check_owners(rows: Iterable[Mapping[str, Any]], owners: dict[str, str]) -> None:
-    """Refuse the rows of a record if another source already gave one of its pictures.
-
-    Parameters
-    ----------
-    rows : iterable of manifest rows
-        All with one ``source_id``.
-    owners : dict of sha256 to source_id
-        The pictures so far; those of the record are added to it.
-
-    Raises
-    ------
-    ImageError
-        If a picture belongs to another source.
-    """
-    rows = list(rows)
-    for row in rows:
-        owner = owners.get(row["sha256"], row["source_id"])
-        if owner != row["source_id"]:
-            raise ImageError(
-                f"source {row['source_id']!r} gives the same pixels as source {owner!r}; one "
-                "image under two sources leaks between folds. Give both one source_id or drop one."
-            )
-    owners.update((row["sha256"], row["source_id"]) for row in rows)
 
 
 def _known_folders(root: Path) -> dict[str, str]:

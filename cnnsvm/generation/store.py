@@ -1,23 +1,28 @@
-"""Folders of records on disk: whole files only, and never two settings in one folder."""
+"""Folders of records on disk: complete files, one set of settings a folder, shards, threads."""
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import effective_n_jobs
 
-from cnnsvm.data.manifest import describe_file, write_manifest
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import describe_file, read_manifest, write_manifest
 from cnnsvm.data.readers.folder import RECORD, SETTINGS
-from cnnsvm.io.files import clear_partials, read_json, write_bytes, write_json
+from cnnsvm.io.files import clear_partials, read_json, text_hash, write_bytes, write_json
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.parquet"
 ERRORS = "errors.csv"
-_LONGEST = 120  # characters of a setting in a message
+_SHARD = re.compile(r"(\d+)/(\d+)")
+_AHEAD = 16  # items a thread that are begun together
 
 Facts = dict[str, Any]
 
@@ -41,15 +46,14 @@ def start_record(folder: Path, names: Sequence[str], made_of: Any) -> None:
 def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
     """Describe the images of a finished record that is as it was written.
 
-    A file whose length and time of change are as noted is taken for unchanged, so that a build of
-    many gigabytes is taken up without reading them; any other is read and compared.
+    A file whose length and modification time are as noted counts as unchanged, so that a large
+    build resumes without reading it; any other file is read and compared.
 
     Returns
     -------
     dict of name to facts, or None
-        Width, height, format and sha256 of each image. None if the record is not finished, or a
-        file of it has changed or it was made of something else: its images are taken away then,
-        and nothing but those.
+        Width, height, format and sha256 of each image. None if the record is not finished, a file
+        has changed, or it was made of something else; its own images are removed then.
     """
     kept = read_json(folder / RECORD)
     if not kept:
@@ -57,7 +61,7 @@ def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
     files: dict[str, Facts] = kept.get("files", {})
     known = _is_made_of(kept.get("made_of"), made_of)
     if not known:
-        logger.info("%s was made of something else and is made again", folder)
+        logger.info("%s was made of something else; it is made again", folder)
     if known and all(_is_unchanged(folder / name, facts) for name, facts in files.items()):
         return files or None
     forget_record(folder)
@@ -75,7 +79,7 @@ def forget_record(folder: Path) -> None:
 
 
 def is_finished(folder: Path) -> bool:
-    """Tell whether a record is marked as finished, without a look at its images."""
+    """Tell whether a record is marked as finished, without reading its images."""
     return bool(read_json(folder / RECORD).get("files"))
 
 
@@ -118,7 +122,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if kept and kept != dict(settings) and _holds_records(folder):
         names = sorted(k for k in kept.keys() | settings.keys() if kept.get(k) != settings.get(k))
         changes = ", ".join(
-            f"{k}: {_shown(kept.get(k))}, not {_shown(settings.get(k))}" for k in names
+            f"{k}: {kept.get(k)!r:.120}, not {settings.get(k)!r:.120}" for k in names
         )
         raise GenerationError(
             f"{folder} holds records made with other settings ({changes}). "
@@ -131,11 +135,6 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         )
     if kept != dict(settings):
         write_json(folder / SETTINGS, settings)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _holds_records(folder: Path) -> bool:
@@ -166,3 +165,133 @@ def safe_name(text: str, digest: str) -> str:
     """Return a folder name that is readable and, because it ends in a digest, like no other."""
     readable = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")[:64]
     return f"{readable.removesuffix(digest[:12]).rstrip('-')}-{digest[:12]}".lstrip("-")
+
+
+def map_in_threads(
+    function: Callable[[Any], Any], items: Sequence[Any], n_jobs: int | None = None
+) -> Generator[Any, None, None]:
+    """Apply a function to items on threads and yield the results in their order.
+
+    An error is raised after the results before it. Whatever ends the iteration, no item is begun
+    later and those begun are waited for, so that no file is written after the caller gave up.
+    """
+    n_threads = effective_n_jobs(n_jobs)
+    if n_threads == 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(n_threads) as pool:
+        for start in range(0, len(items), _AHEAD * n_threads):
+            yield from pool.map(function, items[start : start + _AHEAD * n_threads])
+
+
+def check_owners(rows: Iterable[Mapping[str, Any]], owners: dict[str, str]) -> None:
+    """Refuse the rows of a record if another source already gave one of its images.
+
+    Parameters
+    ----------
+    rows : iterable of manifest rows
+        All with one ``source_id``.
+    owners : dict of sha256 to source_id
+        The images so far; those of the record are added to it.
+
+    Raises
+    ------
+    ImageError
+        If an image belongs to another source.
+    """
+    rows = list(rows)
+    for row in rows:
+        owner = owners.get(row["sha256"], row["source_id"])
+        if owner != row["source_id"]:
+            raise ImageError(
+                f"source {row['source_id']!r} gives the same pixels as source {owner!r}; one "
+                "image under two sources leaks between folds. Give both one source_id or drop one."
+            )
+    owners.update((row["sha256"], row["source_id"]) for row in rows)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` of ``count`` of the sources, counted from 1.
+
+    The part of a source follows from its content alone, so every process finds the same split
+    and copies of a file fall into one part.
+    """
+
+    index: int = 1
+    count: int = 1
+
+    @classmethod
+    def of(cls, text: "Shard | str") -> "Shard":
+        """Parse ``i/n`` with 1 <= i <= n (`GenerationError`)."""
+        if isinstance(text, Shard):
+            return text
+        found = _SHARD.fullmatch(text.strip())
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise GenerationError(
+                f"a shard is i/n with 1 <= i <= n, got {text!r}. Write for example 1/4, and run "
+                "2/4, 3/4 and 4/4 too."
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    def holds(self, sha256: str) -> bool:
+        """Tell whether a source of this content belongs to the shard."""
+        return int(sha256[:16], 16) % self.count == self.index - 1
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names of the shard's manifest and list of errors."""
+        part = "" if self.count == 1 else f"-{self.index}-of-{self.count}"
+        return f"manifest{part}.parquet", f"errors{part}.csv"
+
+    @property
+    def note(self) -> str:
+        """Name of the file that says which sources the shards were made of."""
+        return f"shard-{self.index}-of-{self.count}.json"
+
+    @property
+    def unfinished(self) -> str:
+        """Name of the manifest of a call that was interrupted."""
+        return f"{Path(self.names[0]).stem}-unfinished.parquet"
+
+
+def note_shard(folder: Path, shard: Shard, sources: Sequence[tuple[str, str]]) -> None:
+    """Note that a shard is made, and of which sources (sha256, source_id) all of them are."""
+    known = sorted(f"{sha256} {source_id}" for sha256, source_id in sources)
+    write_json(folder / shard.note, {"sources": text_hash("\n".join(known))})
+
+
+def merge_shards(folder: Path, count: int) -> pd.DataFrame | None:
+    """Join the manifests of all shards, in their order, into ``manifest.parquet``.
+
+    Returns None while a shard is missing or was made of other sources.
+    """
+    shards = [Shard(index, count) for index in range(1, count + 1)]
+    notes = [read_json(folder / shard.note) for shard in shards]
+    if not all(notes) or any(note != notes[0] for note in notes):
+        return None
+    errors: list[dict[str, str]] = []
+    tables = []
+    owners: dict[str, str] = {}
+    for manifest_name, errors_name in (shard.names for shard in shards):
+        if (folder / errors_name).exists():
+            errors += _list_rows(pd.read_csv(folder / errors_name, dtype=str))
+        table = read_manifest(folder / manifest_name, check=False)
+        if table.empty:  # few sources, many shards
+            continue
+        for _, rows in table.groupby("record", sort=False):
+            try:
+                check_owners(_list_rows(rows), owners)
+                tables.append(rows)
+            except ImageError as error:
+                errors.append({"path": str(rows["path"].iloc[0]), "reason": str(error)})
+    if not tables:
+        raise GenerationError(f"{folder}: none of the sources in {count} shards can be used.")
+    manifest = pd.concat(tables, ignore_index=True)
+    manifest["seed"] = manifest["seed"].astype("Int64")
+    write_results(folder, manifest, errors)
+    return manifest
+
+
+def _list_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]

@@ -13,7 +13,12 @@ from tqdm import tqdm
 
 from cnnsvm.data.images import load_image
 from cnnsvm.features.devices import autocast
-from cnnsvm.generation.engines.decoder_networks import Autoencoder, DecoderSpec, Denoiser
+from cnnsvm.generation.engines.decoder_networks import (
+    Autoencoder,
+    DecoderSpec,
+    Denoiser,
+    signal_and_noise,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -153,16 +158,6 @@ def read_pictures(
     if len(images) < len(chosen):
         logger.info("left out %d pictures below %d pixels", len(chosen) - len(images), CROP)
     return images
-
-
-def signal_and_noise(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turn levels (N,) in [0, 1] into the shares of picture and noise, shape (N, 1, 1, 1).
-
-    The cosine schedule of Nichol and Dhariwal, "Improved denoising diffusion probabilistic
-    models", ICML 2021: their squares sum to 1.
-    """
-    angle = level.view(-1, 1, 1, 1) * torch.pi / 2
-    return angle.cos(), angle.sin()
 
 
 def _place(model: nn.Module, device: torch.device) -> None:

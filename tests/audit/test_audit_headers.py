@@ -49,7 +49,7 @@ def test_what_differs_between_the_classes_is_a_leak_and_named(tmp_path, real, fa
     check = histories(both(tmp_path, real, fake))
     assert check.verdict == "leak"
     assert named in check.summary
-    assert "match_histories" in check.remedy
+    assert "match_post_processing" in check.remedy
 
 
 def test_a_quality_drawn_for_each_image_is_no_leak(tmp_path):

@@ -23,7 +23,7 @@ def photos(tmp_path):
 def test_folder_in_records_out(photos, tmp_path, capsys):
     (photos / "text.png").write_text("no image")
     out = tmp_path / "records"
-    flags = ["--variants", "both", "--edge", "blur:1", "--history", "jpeg:90"]
+    flags = ["--variants", "both", "--edge", "blur:1", "--post-processing", "jpeg:90"]
     flags += ["--schemas", "mission", "rectangles:0.05-0.4"]
     assert main(["build", str(photos), str(out), *flags]) == 0
     said = capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_finished_repaintings_of_records(photos, tmp_path, capsys):
         (["--shard", "5/4"], "1 <= i <= n"),
         (["--edge", "soft"], "blur:R"),
         (["--prompt", "trees"], "takes no prompt"),
-        (["--history", "bmp"], "cannot read 'bmp'"),
+        (["--post-processing", "bmp"], "cannot read 'bmp'"),
         (
             ["--engine", "file:gone.png"],
             r"none of \d+ sources can be used.*gone\.png: no such file",

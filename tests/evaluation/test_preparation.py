@@ -203,7 +203,7 @@ def test_look_alikes_of_different_sizes_share_a_group_and_keep_their_sizes(tmp_p
 def test_records_built_of_jpeg_sources_come_with_the_warning_too(history, codec, warned, tmp_path):
     for i in range(3):
         save(tmp_path / f"{i}.jpg", picture(i))
-    build([tmp_path / f"{i}.jpg" for i in range(3)], tmp_path / "records", history=history)
+    build([tmp_path / f"{i}.jpg" for i in range(3)], tmp_path / "records", post_processing=history)
     prepared = prepare(tmp_path / "records", tmp_path / "work", codec=codec)
     assert prepared.warnings == ([JPEG_GRID] if warned else [])
     assert set(prepared.manifest["source_format"]) == {"JPEG"}

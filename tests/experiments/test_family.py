@@ -6,7 +6,7 @@ from PIL import Image
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
-from cnnsvm.generation.matching import match_histories
+from cnnsvm.generation.matching import match_post_processing
 from cnnsvm.generation.store import GenerationError
 from decoders import family
 from decoders.family import build_family
@@ -189,6 +189,6 @@ def test_a_family_can_be_judged_as_it_is_and_recompressed(made, tmp_path):
     sizes = table.groupby("record")[["width", "height"]].nunique()
     assert (sizes == 1).all(axis=None)
     # the finished pictures are smaller than their originals, the other engines' are not
-    rewritten = match_histories(table, tmp_path, history="jpeg:75")
+    rewritten = match_post_processing(table, tmp_path, post_processing="jpeg:75")
     assert len(rewritten) == len(table)
     assert set(rewritten["engine"].dropna()) == set(table["engine"].dropna())

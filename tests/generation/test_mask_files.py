@@ -6,7 +6,7 @@ from generation_helpers import picture
 from PIL import Image
 
 from cnnsvm.data.images import ImageError
-from cnnsvm.generation.masks.schemas import MaskError, Scene, SchemaError, get_schema
+from cnnsvm.generation.masks import MaskError, Scene, SchemaError, get_schema
 
 MASK = np.zeros((24, 36), dtype=bool)
 MASK[3:15, 5:30] = True

@@ -9,8 +9,8 @@ from PIL import Image
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import make_manifest, make_row, read_manifest
 from cnnsvm.generation.build import build
-from cnnsvm.generation.matching import match_histories
-from cnnsvm.generation.post_processing import HistoryError
+from cnnsvm.generation.matching import match_post_processing
+from cnnsvm.generation.post_processing import PostProcessingError
 from cnnsvm.generation.store import GenerationError
 
 
@@ -42,18 +42,18 @@ def manifest(tmp_path):
     return make_manifest(rows)
 
 
-def match(manifest, folder, history="png", **values):
-    return match_histories(manifest, folder, history, **{"n_jobs": 1, **values})
+def match(manifest, folder, post_processing="png", **values):
+    return match_post_processing(manifest, folder, post_processing, **{"n_jobs": 1, **values})
 
 
 @pytest.mark.parametrize(
-    ("history", "format"), [("png", "PNG"), ("jpeg:90", "JPEG"), ("webp:80", "WEBP")]
+    ("post_processing", "format"), [("png", "PNG"), ("jpeg:90", "JPEG"), ("webp:80", "WEBP")]
 )
-def test_record_has_one_size_codec_and_quality(history, format, manifest, tmp_path):
-    matched = match(manifest, tmp_path / "out", history)
+def test_record_has_one_size_codec_and_quality(post_processing, format, manifest, tmp_path):
+    matched = match(manifest, tmp_path / "out", post_processing)
     assert len(matched) == len(manifest)
     assert set(matched["format"]) == {format}
-    assert set(matched["history"]) == {history}
+    assert set(matched["history"]) == {post_processing}
     assert (matched.groupby("source_id")[["width", "height"]].nunique() == 1).all(axis=None)
     opened = [Image.open(path) for path in matched["path"]]
     assert {image.size for image in opened} == {(32, 32)}
@@ -244,7 +244,7 @@ def test_other_settings_in_the_same_folder_are_refused(manifest, tmp_path, photo
 
 
 def test_bad_arguments_are_refused(manifest, tmp_path):
-    with pytest.raises(HistoryError):
+    with pytest.raises(PostProcessingError):
         match(manifest, tmp_path / "out", "bmp")
     with pytest.raises(GenerationError, match="missing: source_id"):
         match(manifest.drop(columns="source_id"), tmp_path / "out")

@@ -17,10 +17,15 @@ from torchvision import models
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cnnsvm.generation.masks import object_networks, objects
-from cnnsvm.generation.masks.object_networks import load_network
-from cnnsvm.generation.masks.objects import FoundObject, pick_object
-from cnnsvm.generation.masks.schemas import MaskError, Scene, SchemaError, get_schema
+from cnnsvm.generation.masks import (
+    MaskError,
+    Scene,
+    SchemaError,
+    get_schema,
+    object_networks,
+    objects,
+)
+from cnnsvm.generation.masks.objects import FoundObject, load_network, pick_object
 
 SMALL_DETECTOR = "ssdlite320_mobilenet_v3_large"
 SMALL_SEGMENTER = "lraspp_mobilenet_v3_large"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cnnsvm.generation.panel import MAX_SIDE, draw_panel
+from cnnsvm.generation.record import MAX_SIDE, draw_panel
 
 NAMES = ("original", "mask", "inpainting")
 

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,11 +20,11 @@ from PIL import Image
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import read_manifest
 from cnnsvm.generation import GenerationError, build
+from cnnsvm.generation.build import estimate_bytes, format_bytes
 from cnnsvm.generation.engines import Engine, one_by_one
 from cnnsvm.generation.recipe import make_recipe
-from cnnsvm.generation.shards import Shard
 from cnnsvm.generation.sources import find_sources
-from cnnsvm.generation.space import estimate_bytes, format_bytes
+from cnnsvm.generation.store import Shard
 from cnnsvm.io.progress import format_duration, show_progress
 
 TWO = ("left", "random_patches")
@@ -226,29 +227,41 @@ def test_interruption_keeps_a_manifest_of_what_is_made(many, tmp_path):
 
 
 @pytest.mark.parametrize("variants", ["spliced", "both"])
-@pytest.mark.parametrize("history", ["png", "jpeg:80"])
-def test_space_is_estimated_well(variants, history, tmp_path, caplog):
+@pytest.mark.parametrize("post_processing", ["png", "jpeg:80"])
+def test_space_is_estimated_well(variants, post_processing, tmp_path, caplog):
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(20):
         Image.fromarray(picture(i, 200 + 10 * i, 240)).save(folder / f"{i}.png")
-    recipe = make_recipe("opencv-ns", TWO, variants, "hard", history, None, 0, True)
+    recipe = make_recipe("opencv-ns", TWO, variants, "hard", post_processing, None, 0, True)
     found, _ = find_sources(folder, tmp_path / "out")
     with caplog.at_level(logging.INFO):
-        make(folder, tmp_path / "out", engine="opencv-ns", variants=variants, history=history)
+        make(
+            folder,
+            tmp_path / "out",
+            engine="opencv-ns",
+            variants=variants,
+            post_processing=post_processing,
+        )
     actual = sum(p.stat().st_size for p in (tmp_path / "out").rglob("*.*g") if p.is_file())
     assert actual / 2 < estimate_bytes(found, recipe) < 2 * actual
     assert "20 records to make, 0 ready; about " in caplog.text
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        make(folder, tmp_path / "out", engine="opencv-ns", variants=variants, history=history)
+        make(
+            folder,
+            tmp_path / "out",
+            engine="opencv-ns",
+            variants=variants,
+            post_processing=post_processing,
+        )
     assert "0 records to make, 20 ready; about 0 bytes more" in caplog.text
 
 
 def test_too_little_space_is_refused_before_anything_is_made(many, tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000})
-    monkeypatch.setattr("cnnsvm.generation.space.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(GenerationError, match=r"12 records need about .* 1\.0 kB free.*webp"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(GenerationError, match=r"12 records need about .* 1\.0 kB free.*jpeg"):
         make(many, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.png"))
     made = make(many, tmp_path / "out", check_space=False)

@@ -6,7 +6,7 @@ import pytest
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
-from cnnsvm.generation.masks.schemas import (
+from cnnsvm.generation.masks import (
     SCHEMAS,
     MaskError,
     MaskSchema,
@@ -142,7 +142,7 @@ def test_draw_that_breaks_the_contract_is_found_out(mask):
 
 def test_torch_is_loaded_for_objects_only():
     code = (
-        "import sys; from cnnsvm.generation.masks.schemas import SCHEMAS, get_schema; "
+        "import sys; from cnnsvm.generation.masks import SCHEMAS, get_schema; "
         "[get_schema(kind) for kind in SCHEMAS if kind != 'object']; "
         "import cnnsvm.generation.masks.objects; sys.exit('torch' in sys.modules)"
     )

@@ -8,8 +8,8 @@ from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
 from cnnsvm.generation import build
-from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one, self_blend
-from cnnsvm.generation.engines.self_blend import KERNELS, MAX_ANGLE, MAX_SHIFT, SCALES, draw_warp
+from cnnsvm.generation.engines import Engine, EngineError, get_engine, one_by_one, opencv
+from cnnsvm.generation.engines.opencv import KERNELS, MAX_ANGLE, MAX_SHIFT, SCALES, draw_warp
 from cnnsvm.generation.store import GenerationError
 
 
@@ -34,10 +34,10 @@ def test_it_is_never_the_picture_itself():
 
 
 def test_equals_scikit_image_with_a_reflected_border(monkeypatch):
-    monkeypatch.setattr(self_blend, "KERNELS", (cv2.INTER_LINEAR,))
+    monkeypatch.setattr(opencv, "KERNELS", (cv2.INTER_LINEAR,))
     image = picture(0, 60, 90)
     for seed in range(5):
-        matrix, _ = draw_warp(90, 60, np.random.default_rng([seed, self_blend._STREAM]))
+        matrix, _ = draw_warp(90, 60, np.random.default_rng([seed, opencv._STREAM]))
         back = AffineTransform(np.vstack([matrix, [0, 0, 1]])).inverse
         wanted = skimage_warp(image, back, order=1, mode="symmetric", preserve_range=True)
         # OpenCV rounds positions to 1/32 pixel
@@ -48,7 +48,7 @@ def test_kernels_differ(monkeypatch):
     image = picture(0, 40, 56)
     outputs = []
     for kernel in KERNELS:
-        monkeypatch.setattr(self_blend, "KERNELS", (kernel,))
+        monkeypatch.setattr(opencv, "KERNELS", (kernel,))
         outputs.append(warp(image, 0))
     assert all((a != b).any() for a, b in itertools.combinations(outputs, 2))
 

@@ -15,7 +15,7 @@ from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row, read_manifest, write_manifest
 from cnnsvm.data.readers import DatasetError, open_dataset
 from cnnsvm.evaluation.preparation import LOSSY_FAKES, RESIZED, prepare
-from cnnsvm.generation import EngineError, GenerationError, build, match_histories
+from cnnsvm.generation import EngineError, GenerationError, build, match_post_processing
 from cnnsvm.generation.engines import Engine, one_by_one
 
 INVERT = Engine("invert", one_by_one(lambda image, mask, seed: 255 - image))
@@ -184,10 +184,10 @@ def test_shards_of_other_sources_are_not_merged(photos, tmp_path):
 def test_refused_start_leaves_the_folder_free(photos, tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000})
     with monkeypatch.context() as patched:
-        patched.setattr("cnnsvm.generation.space.shutil.disk_usage", lambda path: usage)
+        patched.setattr(shutil, "disk_usage", lambda path: usage)
         with pytest.raises(GenerationError, match="choose a smaller codec"):
             make(photos, tmp_path / "out")
-    assert len(make(photos, tmp_path / "out", history="webp", panels=False)) == 6
+    assert len(make(photos, tmp_path / "out", post_processing="webp", panels=False)) == 6
 
 
 def test_wrong_prompt_is_refused_at_once(photos, tmp_path):
@@ -356,16 +356,16 @@ def test_record_that_cannot_be_read_is_not_taken_for_none(photos, tmp_path, monk
 
 def test_matching_does_not_write_over_its_input(photos, tmp_path):
     made = make(photos, tmp_path / "in")
-    matched = match_histories(made, tmp_path / "out", "jpeg:90", n_jobs=1)
+    matched = match_post_processing(made, tmp_path / "out", "jpeg:90", n_jobs=1)
     with pytest.raises(GenerationError, match=r"6 of 6 images lie in .*Choose another folder"):
-        match_histories(matched, tmp_path / "out", "jpeg:90", n_jobs=1)
+        match_post_processing(matched, tmp_path / "out", "jpeg:90", n_jobs=1)
     for path in matched["path"]:
         load_image(path)
 
 
 def test_records_that_were_being_matched_are_no_sources(photos, tmp_path):
     made = make(photos, tmp_path / "in")
-    match_histories(made, tmp_path / "data" / "out", "png", n_jobs=1)
+    match_post_processing(made, tmp_path / "data" / "out", "png", n_jobs=1)
     for path in (tmp_path / "data").rglob("record.json"):
         path.unlink()
     save(tmp_path / "data" / "mine.png", picture(50))

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cnnsvm.generation.masks import strokes
-from cnnsvm.generation.masks.schemas import MaskError, Scene, SchemaError, get_schema
+from cnnsvm.generation.masks import MaskError, Scene, SchemaError, get_schema, strokes
 from cnnsvm.generation.masks.strokes import (
     DEFAULT_COVERAGE,
     _paint,

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from cnnsvm.generation.threads import map_in_threads
+from cnnsvm.generation.store import map_in_threads
 
 
 @pytest.mark.parametrize("n_jobs", [None, -1, 1, 2, 7])

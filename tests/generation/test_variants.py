@@ -63,9 +63,9 @@ def test_each_variant_alone_is_the_same_as_in_both(photos, tmp_path):
         assert list(of(alone, variant)["sha256"]) == list(of(both, variant)["sha256"])
 
 
-@pytest.mark.parametrize("history", ["jpeg:80", "16,webp:70"])
-def test_both_variants_share_the_history_of_the_original(history, photos, tmp_path):
-    manifest = make(photos, tmp_path / "out", variants="both", history=history)
+@pytest.mark.parametrize("post_processing", ["jpeg:80", "16,webp:70"])
+def test_both_variants_share_the_history_of_the_original(post_processing, photos, tmp_path):
+    manifest = make(photos, tmp_path / "out", variants="both", post_processing=post_processing)
     for _, rows in manifest.groupby("record"):
         assert (rows[["width", "height", "format", "history"]].nunique() == 1).all()
 
@@ -220,7 +220,7 @@ def test_engine_names_its_working_size_unless_the_history_does(photos, tmp_path)
     made = make([photos / "a.jpg"], tmp_path / "0", engine=engine, schemas=["left"])
     assert set(made["history"]) == {"24x16,png"}
     other = make([photos / "a.jpg"], tmp_path / "1", engine=engine, schemas=["left"],
-                 history="20,jpeg:90")  # fmt: skip
+                 post_processing="20,jpeg:90")  # fmt: skip
     assert set(other["history"]) == {"20x20,jpeg:90"}
     assert shapes == [(16, 24), (20, 20)]
     assert set(zip(made["width"], made["height"], strict=True)) == {(36, 24)}
@@ -323,9 +323,9 @@ def test_file_engine_refuses_other_patterns(pattern, photos, tmp_path):
 
 
 def test_file_engine_refuses_another_working_size(round_trips, tmp_path):
-    with pytest.raises(GenerationError, match="Leave the size out of the history"):
+    with pytest.raises(GenerationError, match="Leave the size out"):
         make(sorted(round_trips.rglob("original.jpg")), tmp_path / "out",
-             engine="file:inpainting.webp", history="20,png")  # fmt: skip
+             engine="file:inpainting.webp", post_processing="20,png")  # fmt: skip
 
 
 def test_engine_that_loses_a_picture_is_broken():

@@ -1,27 +1,21 @@
 """Engines: what repaints the masked part of an image.
 
 An engine is named ``kind`` or ``kind:argument``. `ENGINES` maps each kind to a factory that turns
-the argument (empty if there is none) into an `Engine`: for OpenCV it is the radius, as in
-``opencv-telea:5``; an engine that loads weights takes their id, as in ``vae:<id>``, and loads
-them inside its factory. A new kind is a new entry of that dict and nothing else.
+the argument (empty if there is none) into an `Engine`. A new kind is a module here and a line of
+that table; its module is imported when it is first used.
 """
 
-import functools
 import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from cnnsvm.data.images import ImageError
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_RADIUS = 3
-_MAX_RADIUS = 100  # OpenCV clips a larger one without a word
 
 
 class EngineError(ValueError):
@@ -65,19 +59,18 @@ class Engine:
     name : str
         What the manifest's ``engine`` column says.
     repaint : callable ``(tasks) -> outputs``
-        Gets at most ``batch_size`` tasks whose images have one size, and returns the engine's
-        whole output for each: uint8 of the shape of its image. An `ImageError` in place of an
-        output (or raised, for all of them) means that this one picture cannot be made; the others
-        go on. Any other exception is taken for one, but for an `EngineError`, which stops a build.
-        `one_by_one` makes such a callable of a function of one image. It is called by one thread
-        at a time unless ``parallel``.
+        Gets at most ``batch_size`` tasks whose images have one size, and returns the whole output
+        for each: uint8 of the shape of its image. An `ImageError` in place of an output (or
+        raised, for all of them), or any exception but an `EngineError`, costs these images only;
+        an `EngineError` stops a build. See `one_by_one`. Called by one thread at a time unless
+        ``parallel``.
     details : mapping of str to str
         More columns for the manifest, such as ``model_id`` and ``model_revision``.
     prompt : str or None
         Used where a source brings none; None for an engine that takes no prompt.
     batch_size : int
     size : tuple of int (width, height), or None
-        Working size where the history names none.
+        Working size where the post-processing names none.
     uses_mask : bool
         False if the output is the same whatever the mask, so that one run serves every mask.
     parallel : bool
@@ -106,34 +99,14 @@ class Engine:
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0, prompt: str | None = None
     ) -> np.ndarray:
-        """Repaint one image and check what comes back.
-
-        Parameters
-        ----------
-        image : ndarray of uint8, shape (H, W, 3), RGB
-            Not changed.
-        mask : ndarray of bool, shape (H, W)
-        seed : int
-        prompt : str or None
-
-        Returns
-        -------
-        ndarray of uint8, shape (H, W, 3)
-
-        Raises
-        ------
-        EngineError
-            If the mask does not fit the image, or the engine returns another shape or dtype.
-        ImageError
-            If this picture cannot be made.
-        """
+        """Repaint one image, see `repaint_all`; raises its `ImageError`."""
         output = self.repaint_all([Task(image, mask, seed, prompt)])[0]
         if isinstance(output, ImageError):
             raise output
         return output
 
     def repaint_all(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        """Repaint tasks in batches and check what comes back.
+        """Repaint tasks in batches and check the outputs.
 
         Parameters
         ----------
@@ -160,7 +133,8 @@ class Engine:
                     "Correct the engine."
                 )
             for task, output in zip(batch, made, strict=True):
-                self._check_output(output, task.image.shape)
+                if not isinstance(output, ImageError):
+                    self._check_output(output, task.image.shape)
             outputs += made
         return outputs
 
@@ -177,8 +151,6 @@ class Engine:
             return [failed] * len(batch)
 
     def _check_output(self, output: object, shape: tuple[int, ...]) -> None:
-        if isinstance(output, ImageError):
-            return
         got = (getattr(output, "shape", None), getattr(output, "dtype", type(output).__name__))
         if got != (shape, np.uint8):
             raise EngineError(
@@ -205,7 +177,11 @@ def get_engine(name: str | Engine) -> Engine:
     kind, _, argument = name.partition(":")
     if kind not in ENGINES:
         raise EngineError(f"no engine {name!r}. There is: {', '.join(sorted(ENGINES))}.")
-    return ENGINES[kind](argument)
+    factory = ENGINES[kind]
+    if isinstance(factory, str):
+        module, _, function = factory.partition(":")
+        factory = getattr(importlib.import_module(f"{__name__}.{module}"), function)
+    return factory(argument)
 
 
 def one_by_one(function: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> Repaint:
@@ -235,53 +211,17 @@ def _checked(task: Task) -> Task:
     return task
 
 
-def _opencv(kind: str, method: int, argument: str) -> Engine:
-    """Diffuse the rim of the hole inwards; everything outside the hole stays bit for bit.
-
-    ``opencv-telea`` is the fast marching method of Telea (2004, J. Graphics Tools 9(1)),
-    ``opencv-ns`` the Navier-Stokes method of Bertalmio, Bertozzi and Sapiro (CVPR 2001). Both
-    treat the channels alike, so their order does not matter, and neither draws random numbers.
-    """
-    radius = argument or str(DEFAULT_RADIUS)
-    if not radius.isdecimal() or not 1 <= int(radius) <= _MAX_RADIUS:
-        raise EngineError(
-            f"the radius of {kind} is 1 to {_MAX_RADIUS} whole pixels, got {argument!r}. "
-            f"Write for example {kind}:{DEFAULT_RADIUS}."
-        )
-
-    def repaint(image: np.ndarray, mask: np.ndarray, seed: int) -> np.ndarray:
-        if mask.all():
-            raise ImageError(
-                f"{kind} needs a pixel outside the mask to repaint from, and the mask covers all "
-                f"{mask.shape[1]}x{mask.shape[0]} pixels. Choose a smaller mask."
-            )
-        # OpenCV reads some pixels of the hole before it fills them: what was there would show
-        image[mask] = image[~mask].mean(axis=0).round()
-        return np.asarray(cv2.inpaint(image, mask.astype(np.uint8), int(radius), method))
-
-    name = kind if int(radius) == DEFAULT_RADIUS else f"{kind}:{int(radius)}"
-    return Engine(name, one_by_one(repaint), parallel=True)
-
-
-def _elsewhere(module: str, factory: str, argument: str) -> Engine:
-    """Call a factory of a module that is loaded only now: some of them take seconds to load."""
-    return getattr(importlib.import_module(module), factory)(argument)
-
-
-_OPENCV = {"opencv-telea": cv2.INPAINT_TELEA, "opencv-ns": cv2.INPAINT_NS}
-_ELSEWHERE = {
-    "diffusion": ("cnnsvm.generation.engines.diffusion", "diffusion_engine_from_text"),
-    "vae": ("cnnsvm.generation.engines.vae", "vae_engine_from_text"),
-    "file": ("cnnsvm.generation.engines.file", "file_engine"),
-    "decoder": ("cnnsvm.generation.engines.decoder", "decoder_engine_from_text"),
-    "self-blend": ("cnnsvm.generation.engines.self_blend", "self_blend_engine"),
-}
-
-#: Factories of engines by kind. ``opencv-telea[:radius]`` and ``opencv-ns[:radius]``, the radius
-#: in pixels (default 3), the width of the rim that each new pixel is computed from;
-#: ``diffusion[:<model>]`` and ``vae:<model>``, an id or folder; ``file:<pattern>``, finished files;
-#: ``decoder:<folder>``, a small generator of one's own; ``self-blend``, the picture itself, warped.
-ENGINES: dict[str, Callable[[str], Engine]] = {
-    **{kind: functools.partial(_opencv, kind, method) for kind, method in _OPENCV.items()},
-    **{kind: functools.partial(_elsewhere, *place) for kind, place in _ELSEWHERE.items()},
+#: Factories of engines by kind, as ``module:function`` in this package. ``opencv-telea[:radius]``
+#: and ``opencv-ns[:radius]``, the width in pixels of the rim that each new pixel is computed from
+#: (default 3); ``self-blend``, the image itself, warped;
+#: ``file:<pattern>``, finished files; ``diffusion[:<model>]`` and ``vae:<model>``, an id or folder;
+#: ``decoder:<folder>``, a small generator trained by ``experiments/train_decoders.py``.
+ENGINES: dict[str, str | Callable[[str], Engine]] = {
+    "opencv-telea": "opencv:telea_engine",
+    "opencv-ns": "opencv:navier_stokes_engine",
+    "self-blend": "opencv:self_blend_engine",
+    "file": "file:file_engine",
+    "diffusion": "diffusion:engine_from_text",
+    "vae": "vae:engine_from_text",
+    "decoder": "decoder:engine_from_text",
 }

@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from skimage.metrics import peak_signal_noise_ratio
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.features.devices import autocast
 from cnnsvm.generation.engines import Engine, EngineError, Task
-from cnnsvm.generation.engines.decoder_networks import Autoencoder, DecoderSpec, Denoiser
+from cnnsvm.generation.engines.decoder_networks import (
+    Autoencoder,
+    DecoderSpec,
+    Denoiser,
+    signal_and_noise,
+)
 from cnnsvm.generation.engines.pretrained import (
     check_number,
     choose_place,
@@ -29,7 +33,6 @@ from cnnsvm.generation.engines.pretrained import (
 )
 from cnnsvm.generation.engines.vae import MAX_PIXELS, as_output, pad_to, run_in_passes
 from cnnsvm.io.bundle import holds_model, read_bundle, read_config, write_bundle
-from decoders.training import signal_and_noise
 
 logger = logging.getLogger(__name__)
 
@@ -52,25 +55,20 @@ def save_decoder(
     folder: str | os.PathLike[str],
     training: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Save a generator, all or nothing.
+    """Save a generator, all or nothing, and return the folder.
 
     Parameters
     ----------
     model : Autoencoder or Denoiser
     folder : path
-        Made new; a generator that is there already is replaced, anything else is refused.
+        A generator that is there already is replaced, anything else is refused.
     training : mapping of plain JSON values, optional
-        What to remember of how it was trained, see `read_training`.
-
-    Returns
-    -------
-    Path
-        The folder.
+        How it was trained, see `read_training`.
 
     Raises
     ------
     EngineError
-        If the folder holds something else, or a weight is no finite number.
+        If the folder holds something else, or a weight is not finite.
     """
     state = model.state_dict()
     arrays = {key: value.detach().cpu().float().numpy() for key, value in state.items()}
@@ -85,45 +83,24 @@ def save_decoder(
 
 
 def load_decoder(folder: str | os.PathLike[str]) -> Autoencoder | Denoiser:
-    """Load a generator that `save_decoder` wrote.
+    """Load what `save_decoder` wrote: on the CPU, in float32, for evaluation, without gradients.
 
-    Returns
-    -------
-    Autoencoder or Denoiser
-        On the CPU, in float32, for evaluation, without gradients. No random number is drawn.
-
-    Raises
-    ------
-    EngineError
-        If a file is missing, changed or malformed, or the folder holds something else.
+    No random number is drawn. An `EngineError` is raised if a file is missing, changed or
+    malformed, or the folder holds something else.
     """
     return _load(folder)[0]
 
 
 def read_training(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a saved generator remembers of its training; empty if nothing.
-
-    Raises
-    ------
-    EngineError
-        If the description is missing, changed, or that of something else.
-    """
+    """Read the ``training`` values of a saved generator (`EngineError` if there is none)."""
     try:
         return dict(_of_decoder(folder, read_config(folder))["training"])
     except OSError as error:
         raise EngineError(f"no generator in {folder}: {error} {_HOW}") from error
 
 
-def decoder_engine_from_text(argument: str) -> Engine:
-    """Make the engine of ``FOLDER[?option=value&option=value]``.
-
-    The options are the keywords of `decoder_engine`, as in ``decoder:FOLDER?device=cpu``.
-
-    Raises
-    ------
-    EngineError
-        If an option cannot be read, and as `decoder_engine`.
-    """
+def engine_from_text(argument: str) -> Engine:
+    """Make the engine of ``FOLDER[?option=value&...]`` with the options of `decoder_engine`."""
     folder, options = parse_model(argument, _OPTIONS)
     revision = options.pop("revision")
     return decoder_engine(folder if revision is None else f"{folder}@{revision}", **options)
@@ -138,25 +115,22 @@ def decoder_engine(
 ) -> Engine:
     """Make an engine of a saved generator; its output is the same whatever the mask.
 
-    An autoencoder encodes the picture and decodes it again, with the posterior's mode or the
-    codebook's vectors, so nothing is random. A denoiser adds noise to the picture and takes it
-    off again in `N_STEPS` steps, as SDEdit does (Meng et al., ICLR 2022): how much, out
-    of `LEVELS`, and which, the task's seed says. Sides that are no multiples of 8 are mirrored up
-    to one and cropped back.
+    An autoencoder encodes the image and decodes it again, with the posterior's mode or the
+    codebook's vectors, so nothing is random. A denoiser adds noise, drawn from the task's seed at a
+    level out of `LEVELS`, and takes it off again in `N_STEPS` steps (see `renoise`). Sides that are
+    no multiples of 8 are mirrored up to one and cropped back.
 
     Parameters
     ----------
     folder : path
         See `save_decoder`.
     device : str
-        See `choose_device`. Bytes are the same on one device, and may differ by a
-        grey level on another or in another batch.
+        See `choose_device`. Another device or batch may change a grey level by one.
     batch_size : int or None
         None takes 4 on CUDA and 1 on the CPU.
     max_pixels : int
         Most pixels in one pass, which bounds the memory (0.4 kB a pixel, 0.8 kB for a denoiser):
-        a batch is split to stay below it, and a larger picture is refused. It is not cut into
-        tiles, as each would be normalised by itself.
+        a batch is split to stay below it, and a larger image is refused.
 
     Returns
     -------
@@ -171,10 +145,7 @@ def decoder_engine(
     """
     if not os.fspath(folder):
         raise EngineError(f"decoder needs a folder, as in decoder:/path/to/FOLDER. {_HOW}")
-    place, _ = choose_place(device, "float32")
-    if batch_size is None:
-        batch_size = _CUDA_BATCH if place.type == "cuda" else 1
-    check_number("batch_size", batch_size, 1, 1024, whole=True)
+    place, _, batch_size = choose_place(device, "float32", batch_size, _CUDA_BATCH)
     check_number("max_pixels", max_pixels, 1, 10**10, whole=True)
     model, revision = _load(folder)
     details = {
@@ -188,22 +159,6 @@ def decoder_engine(
     model = move(model, place).to(memory_format=torch.channels_last)  # a third faster on a CPU
     runner = _Runner(model, place, max_pixels)
     return Engine(name, runner.repaint, details, batch_size=batch_size, uses_mask=False)
-
-
-def mean_psnr(engine: Engine, images: Sequence[np.ndarray]) -> float:
-    """Return the mean peak signal-to-noise ratio of an engine's whole outputs, in decibels.
-
-    Parameters
-    ----------
-    engine : Engine
-    images : sequence of ndarray of uint8, shape (H, W, 3)
-        Their positions are the seeds.
-    """
-    found = []
-    for seed, image in enumerate(images):
-        output = engine(image, np.ones(image.shape[:2], dtype=bool), seed)
-        found.append(peak_signal_noise_ratio(image, output, data_range=255))
-    return float(np.mean(found))
 
 
 @dataclass(frozen=True, repr=False)  # the network would be printed too
@@ -230,11 +185,11 @@ class _Runner:
 
 
 def renoise(model: Denoiser, pixels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
-    """Add noise to pictures and take it off again: SDEdit (Meng et al., ICLR 2022).
+    """Add noise to images and take it off again: SDEdit (Meng et al., ICLR 2022).
 
-    Each step predicts the noise and from it the picture, and goes on to the next level with half
-    of the noise's variance predicted and half fresh, between DDIM and DDPM (Song et al., ICLR
-    2021, eq. 12).
+    Each step predicts the noise and from it the image, and goes on to the next level with half of
+    the noise's variance predicted and half fresh, between DDIM and DDPM (Song et al., ICLR 2021,
+    eq. 12). What is drawn for an image depends on its seed alone.
 
     Parameters
     ----------
@@ -242,7 +197,6 @@ def renoise(model: Denoiser, pixels: torch.Tensor, seeds: Sequence[int]) -> torc
     pixels : tensor of float32, shape (N, 3, H, W), in [-1, 1]
         Sides are multiples of 4.
     seeds : sequence of int
-        One a picture; what is drawn does not depend on the others or on the device.
 
     Returns
     -------

@@ -207,6 +207,16 @@ class Denoiser(nn.Module):
         return self.leave(fine + self.up1(back))
 
 
+def signal_and_noise(level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn levels (N,) in [0, 1] into the shares of image and noise, shape (N, 1, 1, 1).
+
+    The cosine schedule of Nichol and Dhariwal, "Improved denoising diffusion probabilistic
+    models", ICML 2021: their squares sum to 1.
+    """
+    angle = level.view(-1, 1, 1, 1) * torch.pi / 2
+    return angle.cos(), angle.sin()
+
+
 def check_width(width: object) -> None:
     """Refuse a width that the normalisation cannot split into its groups (`ValueError`)."""
     whole = isinstance(width, int) and not isinstance(width, bool)

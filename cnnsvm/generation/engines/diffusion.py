@@ -53,16 +53,10 @@ _REQUIRED = ("unet", "vae", "scheduler")
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 
 
-def diffusion_engine_from_text(argument: str) -> Engine:
-    """Make the engine of ``[MODEL][@REVISION][?option=value&option=value]``.
+def engine_from_text(argument: str) -> Engine:
+    """Make the engine of ``[MODEL][@REVISION][?option=value&...]``, as ``/folder?steps=20``.
 
-    The options are the keywords of `diffusion_engine`, as in
-    ``diffusion:/folder?steps=20&guidance=7.5``; without a model it is the default one.
-
-    Raises
-    ------
-    EngineError
-        If an option cannot be read, and as `diffusion_engine`.
+    The options are the keywords of `diffusion_engine`.
     """
     model, options = parse_model(argument, _OPTIONS)
     return diffusion_engine(model or DEFAULT_MODEL, **options)
@@ -83,14 +77,11 @@ def diffusion_engine(
 ) -> Engine:
     """Make an engine that repaints the mask as a prompt says.
 
-    Every picture has its own generator on the CPU, so that the device, the precision and the other
-    pictures of a batch do not decide what is drawn. Rounding still does its part: another batch
-    size may change a pixel by a grey level, another device or precision by more. Sides that are no
-    multiple of the model's stride are mirrored up to one, image and mask alike, and cropped back.
-
-    A U-Net of 9 channels sees the mask. One of 4 does not: the rest of the image is put back into
-    its latents after every step (blended latent diffusion, Avrahami et al., ACM TOG 42(4), 2023).
-    ``details["unet_channels"]`` says which it was.
+    Every image has its own generator on the CPU, so what is drawn does not depend on the device or
+    the batch, up to rounding. Sides that are no multiple of the model's stride are mirrored up to
+    one, image and mask alike, and cropped back. A U-Net of 9 channels sees the mask; for one of 4,
+    the rest of the image is put back into its latents after every step (blended latent diffusion,
+    Avrahami et al., ACM TOG 42(4), 2023). ``details["unet_channels"]`` says which it was.
 
     Parameters
     ----------
@@ -107,9 +98,8 @@ def diffusion_engine(
     guidance : float in 0-100
         Weight of the prompt; up to 1 turns classifier-free guidance off.
     strength : float in (0, 1], or None
-        Share of the noise that the picture starts from, and so of the steps; below 1 the rest is
-        the original, also inside the mask. None takes the default that diffusers gives each
-        pipeline: 1 for Stable Diffusion 1 and 2, and 0.9999, one step less, for XL.
+        Share of the noise that the image starts from, and so of the steps. None takes the default
+        of diffusers: 1 for Stable Diffusion 1 and 2, and 0.9999, one step less, for XL.
     batch_size : int or None
         None takes 5 on CUDA and 1 on the CPU.
     device : str
@@ -136,17 +126,15 @@ def diffusion_engine(
             f"a negative_prompt needs a guidance above 1, got {guidance}. Raise it or leave the "
             "negative_prompt out."
         )
-    place, dtype = choose_place(device, precision)
-    if batch_size is None:
-        batch_size = _CUDA_BATCH if place.type == "cuda" else 1
-    check_number("batch_size", batch_size, 1, 1024, whole=True)
+    place, dtype, batch_size = choose_place(device, precision, batch_size, _CUDA_BATCH)
     require_packages()
     found = find_model("diffusion", model, revision, ["model_index.json"], _part_patterns)
     with quiet():
         pipeline = move(_load(found.folder, dtype), place)
     pipeline.set_progress_bar_config(disable=True)
-    settings = {"num_inference_steps": steps, "guidance_scale": guidance}
-    settings["strength"] = _own_strength(pipeline) if strength is None else strength
+    if strength is None:
+        strength = float(inspect.signature(type(pipeline).__call__).parameters["strength"].default)
+    settings = {"num_inference_steps": steps, "guidance_scale": guidance, "strength": strength}
     painter = _Painter(pipeline, prompt, negative_prompt, settings)
     painter.check()
     details = _describe(painter, found)
@@ -161,6 +149,12 @@ def diffusion_engine(
         size=_training_size(pipeline),
         find_problem=painter.find_problem,
     )
+
+
+_WITHHELD = (
+    "the model's safety checker withheld this image and returned black. Use another source, seed "
+    "or prompt, or a model without a safety checker if its licence allows that."
+)
 
 
 @dataclass(frozen=True, repr=False)  # the pipeline would be printed too
@@ -209,7 +203,7 @@ class _Painter:
             )
         withheld = getattr(result, "nsfw_content_detected", None) or [False] * len(tasks)
         return [
-            _withheld() if flag else as_output(values, task.image)
+            ImageError(_WITHHELD) if flag else as_output(values, task.image)
             for values, flag, task in zip(result.images, withheld, tasks, strict=True)
         ]
 
@@ -231,17 +225,6 @@ class _Painter:
                     f"{limit}, two of which mark its ends. Shorten it."
                 )
         return None
-
-
-def _withheld() -> ImageError:
-    return ImageError(
-        "the model's safety checker withheld this picture and returned black. Use another source, "
-        "seed or prompt, or a model without a safety checker if its licence allows that."
-    )
-
-
-def _own_strength(pipeline: Any) -> float:
-    return float(inspect.signature(type(pipeline).__call__).parameters["strength"].default)
 
 
 def _training_size(pipeline: Any) -> tuple[int, int]:

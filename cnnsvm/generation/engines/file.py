@@ -1,13 +1,15 @@
 """The engine ``file:<pattern>``: repainted images that are on disk already."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.generation.engines import Engine, EngineError, Task
+
+_PATHLESS = ImageError("the engine 'file' repaints images that come from a file only.")
 
 
 def file_engine(pattern: str) -> Engine:
@@ -24,7 +26,7 @@ def file_engine(pattern: str) -> Engine:
     -------
     Engine
         Its output is the same whatever the mask. Where it has another size than the source, the
-        whole record is made at its size: the source is brought to it by the history's kernel.
+        whole record is made at its size: the source is resized to it.
 
     Raises
     ------
@@ -55,27 +57,22 @@ def file_engine(pattern: str) -> Engine:
         return found
 
     def repaint(tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        return [_repaint(task, find) for task in tasks]
+        return [_read(find(task.path), task) if task.path else _PATHLESS for task in tasks]
 
-    # what leads to the folder says where files lie on one machine, not what repainted
+    # the last two parts only: where files lie on one machine does not matter
     name = "/".join(part for part in Path(pattern).parts[-2:] if part not in ("..", "/"))
     return Engine(f"file:{name}", repaint, uses_mask=False, parallel=True, find_file=find)
 
 
-def _repaint(task: Task, find: Callable[[str], Path]) -> np.ndarray | ImageError:
-    if task.path is None:
-        return ImageError("the engine 'file' repaints images that come from a file only.")
-    return _read(find(task.path), task.image.shape)
-
-
-def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray | ImageError:
+def _read(path: Path, task: Task) -> np.ndarray | ImageError:
     try:
         image = load_image(path)
     except ImageError as error:
         return error
-    if image.shape != shape:
+    if image.shape != task.image.shape:
+        height, width, _ = task.image.shape
         return ImageError(
-            f"{path}: is {image.shape[1]}x{image.shape[0]}, the working size is "
-            f"{shape[1]}x{shape[0]}. Leave the size out of the history."
+            f"{path}: is {image.shape[1]}x{image.shape[0]}, the working size is {width}x{height}. "
+            "Leave the size out of the post-processing."
         )
     return image

@@ -1,8 +1,8 @@
-"""What the engines with pretrained weights share: text form, device, finding and loading.
+"""What the engines with pretrained weights share: options, device, finding and loading.
 
 A model is a folder of this machine or an id of the Hugging Face hub. Only safetensors weights are
-read, and no code that a model brings is run. The packages of the ``generate`` extra are imported
-inside the functions, so that a machine without them gets an `EngineError` that says so.
+read, and no code of a model is run. The packages of the ``generate`` extra are imported inside the
+functions, so that a machine without them gets an `EngineError` that says so.
 """
 
 import contextlib
@@ -13,9 +13,8 @@ import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,22 +37,12 @@ _KINDS = {int: "a whole number", float: "a number", str: "text"}
 _VARIANTS = ("*.fp16*", "*.non_ema*")
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model whose files are on this machine.
-
-    Parameters
-    ----------
-    name : str
-        Id on the hub, or the name of the folder without what leads to it.
-    folder : Path
-    revision : str
-        Commit on the hub; empty for a folder, see `hash_files`.
-    """
+class Model(NamedTuple):
+    """A model on this machine: its id (or the folder's name), folder, and commit on the hub."""
 
     name: str
     folder: Path
-    revision: str = ""
+    revision: str = ""  # empty for a folder, see `hash_files`
 
 
 def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
@@ -66,19 +55,19 @@ def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, 
     ----------
     text : str
     options : mapping of str to {int, float, str}
-        What each option is.
+        The type of each option.
 
     Returns
     -------
     model : str
         Possibly empty.
     values : dict
-        The options that are there, and ``revision`` (None if there is none).
+        The given options, and ``revision`` (None if there is none).
 
     Raises
     ------
     EngineError
-        If an option is unknown, given twice or not of its kind, or the revision is empty.
+        If an option is unknown, given twice or of another type, or the revision is empty.
     """
     model, query = _split_query(text)
     revision: str | None = None
@@ -99,43 +88,36 @@ def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, 
 
 
 def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
-    """Refuse a setting that is no number from ``low`` to ``high``, or no int if ``whole``.
-
-    Raises
-    ------
-    EngineError
-    """
+    """Refuse a setting that is no number from ``low`` to ``high``, or no int if ``whole``."""
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high:
         kind = _KINDS[int if whole else float]
         raise EngineError(f"{name} must be {kind} from {low} to {high}, got {value!r}.")
 
 
-def choose_place(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    """Find where and how precisely a model runs; "auto" is float16 on CUDA, float32 on the CPU.
+def choose_place(
+    device: str, precision: str, batch_size: int | None, cuda_batch: int
+) -> tuple[torch.device, torch.dtype, int]:
+    """Choose where, how precisely and in which batches a model runs.
 
-    Raises
-    ------
-    EngineError
-        If this machine does not have the device or precision.
+    Precision "auto" is float16 on CUDA, float32 on the CPU; a batch of None is ``cuda_batch`` on
+    CUDA, 1 on the CPU. An `EngineError` says what this machine does not have.
     """
     try:
         place = choose_device(device)
         if precision == "auto":
             precision = "float16" if place.type == "cuda" else "float32"
-        return place, choose_precision(precision, place)
+        dtype = choose_precision(precision, place)
     except DeviceError as error:
         raise EngineError(str(error)) from error
+    if batch_size is None:
+        batch_size = cuda_batch if place.type == "cuda" else 1
+    check_number("batch_size", batch_size, 1, 1024, whole=True)
+    return place, dtype, batch_size
 
 
 def require_packages() -> None:
-    """Import what the engines need.
-
-    Raises
-    ------
-    EngineError
-        If a package is not installed.
-    """
+    """Refuse (`EngineError`) to go on without the packages that the engines need."""
     try:
         for name in _PACKAGES:
             importlib.import_module(name)
@@ -208,27 +190,10 @@ def weights_problem(folder: Path) -> str:
 
 
 def load_network(folder: Path, library: str, name: str, **options: Any) -> Any:
-    """Load one network of a model.
+    """Load the network of a class of diffusers or transformers, in evaluation mode, on the CPU.
 
-    Parameters
-    ----------
-    folder : Path
-        With its ``config.json`` and safetensors weights.
-    library : {"diffusers", "transformers"}
-    name : str
-        Its class there.
-    **options
-        For ``from_pretrained``, such as ``dtype``.
-
-    Returns
-    -------
-    nn.Module
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    EngineError
-        If it cannot be read, or a weight is missing: the library would draw it at random.
+    ``options`` are for ``from_pretrained``, such as ``dtype``. An `EngineError` is raised if the
+    folder cannot be read, or a weight is missing: the library would draw it at random.
     """
     try:
         kind = getattr(importlib.import_module(library), name)
@@ -248,13 +213,7 @@ def load_network(folder: Path, library: str, name: str, **options: Any) -> Any:
 
 
 def move(network: Any, place: torch.device) -> Any:
-    """Move a network or pipeline to where it runs.
-
-    Raises
-    ------
-    EngineError
-        If it does not fit there.
-    """
+    """Move a network or pipeline to where it runs; an `EngineError` if it does not fit there."""
     try:
         return network.to(place)
     except torch.OutOfMemoryError as error:
@@ -265,7 +224,7 @@ def move(network: Any, place: torch.device) -> Any:
 
 
 def hash_files(root: Path, files: Iterable[Path]) -> str:
-    """Hash what is in files and how they are called below a folder: ``sha256:<16 digits>``."""
+    """Hash files and their names below a folder: ``sha256:<16 digits>``."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.relative_to(root).as_posix().encode() + b"\0")

@@ -1,8 +1,7 @@
 """The ``vae`` engine: an image through a variational autoencoder and back.
 
-This is what a latent diffusion model does to every pixel, without the diffusion. Pasted into the
-original inside a mask it makes a fake that shows what was there before, so that what a detector
-finds is the decoder's trace and nothing of the picture.
+This is what a latent diffusion model does to every pixel, without the diffusion. Pasted in inside
+a mask it shows what was there before, so a detector can find the decoder's trace only.
 """
 
 import functools
@@ -51,16 +50,8 @@ _LEVELS = {
 _BLACK = 16  # a picture with a pixel this bright does not come back black throughout
 
 
-def vae_engine_from_text(argument: str) -> Engine:
-    """Make the engine of ``MODEL[@REVISION][?option=value&option=value]``.
-
-    The options are the keywords of `vae_engine`, as in ``vae:/folder?subfolder=vae``.
-
-    Raises
-    ------
-    EngineError
-        If an option cannot be read, and as `vae_engine`.
-    """
+def engine_from_text(argument: str) -> Engine:
+    """Make the engine of ``MODEL[@REVISION][?option=value&...]``, see `vae_engine`."""
     model, options = parse_model(argument, _OPTIONS)
     return vae_engine(model, **options)
 
@@ -99,8 +90,7 @@ def vae_engine(
         and float32 everywhere else.
     max_pixels : int
         Most pixels in one pass, which bounds the memory: a batch is split to stay below it, and
-        a larger picture is refused. It is not cut into tiles, as each tile would be normalised by
-        itself and blended with its neighbours: another trace than that of a whole picture.
+        a larger image is refused. (Tiles, normalised one by one, would leave another trace.)
 
     Returns
     -------
@@ -117,10 +107,7 @@ def vae_engine(
             f"vae needs a model: an id of the hub or a folder. Write for example "
             f"vae:{DEFAULT_MODEL} or vae:/path/to/FOLDER."
         )
-    place, dtype = choose_place(device, precision)
-    if batch_size is None:
-        batch_size = _CUDA_BATCH if place.type == "cuda" else 1
-    check_number("batch_size", batch_size, 1, 1024, whole=True)
+    place, dtype, batch_size = choose_place(device, precision, batch_size, _CUDA_BATCH)
     check_number("max_pixels", max_pixels, 1, 10**10, whole=True)
     require_packages()
     configs = [
@@ -170,17 +157,17 @@ def as_output(values: np.ndarray, image: np.ndarray) -> np.ndarray | ImageError:
     Returns
     -------
     ndarray of uint8, shape (H, W, 3), or ImageError
-        The latter if a value is not finite, or all is black though the image is not: what half
-        precision comes to where it overflows.
+        The latter if a value is not finite, or all is black though the image is not, as when
+        half precision overflows.
     """
     height, width = image.shape[:2]
     if not np.isfinite(values).all():
-        problem = "values that are no numbers"
+        problem = "values that are not finite"
     else:
         pixels = np.rint(np.clip(values[:height, :width], 0, 1) * 255).astype(np.uint8)
         if pixels.any() or image.max() < _BLACK:
             return pixels
-        problem = "a picture that is black throughout"
+        problem = "a black image"
     return ImageError(f"the model returned {problem}. Use precision='float32' or 'bfloat16'.")
 
 
@@ -189,17 +176,15 @@ def run_in_passes(
 ) -> list[np.ndarray | ImageError]:
     """Run tasks of one size as many at a time as pixels allow (see `run_in_halves`).
 
-    Raises
-    ------
-    ImageError
-        If one picture alone has more than ``max_pixels``; ``what`` names the network.
+    An `ImageError` is raised if one image alone has more than ``max_pixels``; ``what`` is the
+    network's name for it.
     """
     height, width = tasks[0].image.shape[:2]
     at_once = max_pixels // (height * width)
     if at_once == 0:
         raise ImageError(
             f"{width}x{height} is {height * width:,} pixels, more than the {what} takes in one "
-            f"pass ({max_pixels:,}). Name a working size in the history, such as "
+            f"pass ({max_pixels:,}). Name a working size in the post-processing, such as "
             "'2048x2048,png', or raise max_pixels if there is memory for it."
         )
     outputs: list[np.ndarray | ImageError] = []
@@ -209,14 +194,10 @@ def run_in_passes(
 
 
 def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-    """Run a batch, and where the memory does not hold it, its halves one after the other.
+    """Run a batch, or its halves one after the other if it does not fit into the memory.
 
-    A single picture that does not fit is an `ImageError` in place of its output.
-
-    Raises
-    ------
-    EngineError
-        If the model fails otherwise.
+    A single image that does not fit gives an `ImageError` as its output; an `EngineError` is raised
+    if the model fails otherwise.
     """
     if not tasks:
         return []
@@ -235,7 +216,7 @@ def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | Imag
         return [
             ImageError(
                 f"one picture of {width}x{height} pixels does not fit into the memory. Name a "
-                "smaller working size in the history, such as '512x512,png', free some memory, or "
+                "smaller working size, such as '512x512,png', free some memory, or "
                 "use device='cpu' where it was the GPU's."
             )
         ]

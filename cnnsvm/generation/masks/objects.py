@@ -1,21 +1,21 @@
 """Masks of objects, found by torchvision's detection and segmentation networks.
 
-Which objects an image holds does not depend on ``rng``: the network looks once, and a draw picks
-one of those whose masks are within the limits of coverage.
+The network runs once an image; a draw picks one of the objects within the limits of coverage.
 """
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from cnnsvm.generation.masks.object_networks import file_signature, load_network
-from cnnsvm.generation.masks.schemas import (
+from cnnsvm.generation.masks import (
+    Limits,
     MaskError,
     MaskSchema,
     Scene,
@@ -24,6 +24,7 @@ from cnnsvm.generation.masks.schemas import (
     schema_name,
     split_argument,
 )
+from cnnsvm.io.files import file_hash
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +37,11 @@ _DETECTION_SIDES = (800, 1333)
 #: torchvision's segmentation networks bring the shorter side to 520; the limit keeps a strip of
 #: a few rows from becoming a giant.
 _SEGMENTATION_SIDES = (520, 4 * 520)
+#: Trained with an epsilon of 0 in their frozen batch norms; torchvision sets it for its own files.
+_WITHOUT_EPS = (
+    *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
+    *("keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn"),
+)
 _LEAST_SIDE = 4  # pixels; a network that shrinks its input once more must not be left with none
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -79,7 +85,7 @@ class _Options:
     extent: str | None = None
     weights: str | None = None
     score: float = DEFAULT_SCORE
-    coverage: tuple[float, float] = DEFAULT_COVERAGE
+    coverage: Limits = DEFAULT_COVERAGE
 
 
 def object_schema(argument: str) -> MaskSchema:
@@ -88,22 +94,19 @@ def object_schema(argument: str) -> MaskSchema:
     Parameters
     ----------
     argument : str
-        ``MODEL`` is the torchvision name of a detection network (Mask R-CNN, Faster R-CNN,
-        RetinaNet, FCOS, SSD; default ``maskrcnn_resnet50_fpn_v2``, He et al. 2017 and Li et al.
-        2021) or of a segmentation network (FCN, DeepLabV3, LR-ASPP). ``box`` repaints the
-        object's upright box; ``instance``, the default where the network tells, the object's
-        pixels: a Mask R-CNN's mask, or a connected component of a class of a segmentation.
-        ``FILE`` (.safetensors, .pth or .pt) holds the network's parameters by torchvision's
-        names; without it torchvision's own are taken from its hub. ``S`` is the least score of a
-        detection, or the least probability of a pixel's class in a segmentation; default 0.5.
-        The limits are 0.01-0.6 by default.
+        ``MODEL`` is torchvision's name of a detection network (default
+        ``maskrcnn_resnet50_fpn_v2``, He et al. 2017 and Li et al. 2021) or of a segmentation
+        network. ``box`` repaints the object's upright box; ``instance``, the default where the
+        network has regions, its pixels: a Mask R-CNN's mask, or a connected component of a class.
+        ``FILE`` (.safetensors, .pth or .pt) holds the parameters by torchvision's names; without
+        it torchvision's own are downloaded. ``S`` is the least score of a detection, or the least
+        probability of a pixel's class (default 0.5). The limits are 0.01-0.6 by default.
 
     Returns
     -------
     MaskSchema
-        Its network is loaded, on the GPU if there is one. Several threads may draw from it: they
-        take turns at the network. The name tells a weights file by its name and digest, not by
-        its place.
+        Its network is loaded, on the GPU if there is one; threads take turns at it. The name tells
+        a weights file by its name and digest.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def object_schema(argument: str) -> MaskSchema:
     network = load_network(options.model, options.weights)
     own = [options.model] * (options.model != DEFAULT_MODEL)
     own += ["box"] * (has_regions and extent == "box")
-    own += [f"weights={file_signature(options.weights)}"] if options.weights else []
+    own += [f"weights={_signature(options.weights)}"] if options.weights else []
     own += [f"score={options.score}"] * (options.score != DEFAULT_SCORE)
     name = schema_name("object", own, options.coverage, DEFAULT_COVERAGE)
     find = (_segmentation if is_segmentation else _detection)(network, options.score)
@@ -130,24 +133,13 @@ def object_schema(argument: str) -> MaskSchema:
 
 
 def pick_object(
-    name: str, find: Find, extent: str, coverage: tuple[float, float]
+    name: str, find: Find, extent: str, coverage: Limits
 ) -> Callable[[Scene, np.random.Generator], np.ndarray]:
     """Turn a function that finds objects into one that draws a mask.
 
-    Parameters
-    ----------
-    name : str
-        For messages.
-    find : callable ``image -> list of FoundObject``
-        Called by one thread at a time, and once for an image that a thread draws from repeatedly.
-    extent : {"box", "instance"}
-    coverage : tuple of float (low, high)
-
-    Returns
-    -------
-    callable ``(scene, rng) -> mask``
-        Each object within the limits is as likely as the others. It raises a `MaskError` if there
-        is none.
+    ``find`` is called by one thread at a time, and once for an image that a thread draws from
+    repeatedly. Each object within the limits is equally likely; a `MaskError` says that there is
+    none. ``extent`` is "box" or "instance", ``name`` is for messages.
     """
     find = _remember_last(find)
 
@@ -159,7 +151,7 @@ def pick_object(
             if is_within(mask, coverage):
                 return mask
         raise MaskError(
-            f"{scene.path or 'image'}: objects found: {len(objects)}, none of which covers "
+            f"{scene}: objects found: {len(objects)}, none of which covers "
             f"{coverage[0]:.1%} to {coverage[1]:.1%} of the image ({name!r}). Lower the score, "
             "widen the limits or leave this image out."
         )
@@ -191,6 +183,10 @@ def _parse(argument: str) -> _Options:
             f"object:score={DEFAULT_SCORE}."
         )
     return _Options(**found)
+
+
+def _signature(file: str) -> str:
+    return f"{Path(file).name}@{file_hash(file)[:8]}"
 
 
 def _is_segmentation(model: str) -> bool:
@@ -293,3 +289,82 @@ def _remember_last(find: Find) -> Find:
         return seen.objects
 
     return remembering
+
+
+def load_network(model: str, weights: str | None) -> "nn.Module":
+    """Build a torchvision network with trained weights, for evaluation, on CUDA if there is any.
+
+    ``weights`` is a file; None takes torchvision's own, from its hub or cache. A `SchemaError` says
+    that they cannot be had or do not fit.
+    """
+    import torch
+
+    from cnnsvm.features.devices import choose_device
+
+    with torch.random.fork_rng(devices=[]):  # networks begin with random weights
+        network = _from_hub(model) if weights is None else _from_file(model, weights)
+    return network.to(choose_device("auto")).eval()
+
+
+def _from_hub(model: str) -> "nn.Module":
+    import torch
+    from torchvision import models
+
+    try:
+        return models.get_model(model, weights="DEFAULT", progress=False)
+    except Exception as error:
+        file = Path(models.get_model_weights(model).DEFAULT.url).name
+        raise SchemaError(
+            f"torchvision's weights for {model} cannot be downloaded ({error}). Either copy {file} "
+            f"to {Path(torch.hub.get_dir()) / 'checkpoints'} from a machine that has it, or name a "
+            f"file, as in object:{model},weights=/path/to/{file}."
+        ) from error
+
+
+def _from_file(model: str, file: str) -> "nn.Module":
+    from torch import nn
+    from torchvision import models
+
+    # the auxiliary classifier serves training only
+    state = {k: v for k, v in _file_state(file).items() if not k.startswith("aux_classifier.")}
+    network = models.get_model(model, weights=None, weights_backbone=None)
+    try:
+        keys = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise _misfit(model, file, str(error).splitlines()[-1].strip()) from error
+    # frozen batch norms count no batches
+    missing = [key for key in keys.missing_keys if not key.endswith("num_batches_tracked")]
+    for what, wrong in (("missing", missing), ("unknown", keys.unexpected_keys)):
+        if wrong:
+            raise _misfit(model, file, f"{len(wrong)} parameter(s) {what}: {', '.join(wrong[:3])}")
+    if model in _WITHOUT_EPS and not any(key.endswith("num_batches_tracked") for key in state):
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
+    return network
+
+
+def _misfit(model: str, file: str, reason: str) -> SchemaError:
+    return SchemaError(
+        f"weights={file} do not fit {model} ({reason}). The file must hold torchvision's {model}; "
+        "without weights= its own are taken from the hub."
+    )
+
+
+def _file_state(file: str) -> Mapping[str, Any]:
+    import torch
+    from safetensors.torch import load_file
+
+    try:
+        if Path(file).suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(state.get("state_dict", state.get("model", state)))
+    except Exception as error:
+        # the first sentence only: the next ones say how to load an unsafe file all the same
+        reason = str(error).partition(". ")[0] or type(error).__name__
+        raise SchemaError(
+            f"weights={file} cannot be read ({reason}). Give an existing "
+            ".safetensors, .pth or .pt file with nothing but the network's parameters, or leave "
+            "weights= out to have torchvision's own from its hub."
+        ) from error

@@ -1,7 +1,7 @@
 """Masks drawn at random: rectangles and free-hand strokes.
 
-Both kinds first draw the share of the image to cover, uniformly from the limits, and then fit the
-drawing to it: so every share is as frequent as any other, and narrow limits can be kept too.
+Both first draw the share of the image to cover, uniformly from the limits, and then fit the drawing
+to it, so that all shares are equally frequent and narrow limits can be met.
 """
 
 import math
@@ -9,7 +9,8 @@ import math
 import cv2
 import numpy as np
 
-from cnnsvm.generation.masks.schemas import (
+from cnnsvm.generation.masks import (
+    Limits,
     MaskSchema,
     Scene,
     SchemaError,
@@ -28,22 +29,10 @@ _SHIFT = 6  # OpenCV takes points in 64ths of a pixel
 
 
 def rectangles_schema(argument: str) -> MaskSchema:
-    """Make the schema ``rectangles[:N][,LOW-HIGH]``.
+    """Make the schema ``rectangles[:N][,LOW-HIGH]``; the limits are 0.05-0.5 by default.
 
-    Parameters
-    ----------
-    argument : str
-        ``N`` is the number of rectangles; without it 1 to 3, drawn anew for each mask. The limits
-        are 0.05-0.5 by default.
-
-    Returns
-    -------
-    MaskSchema
-
-    Raises
-    ------
-    SchemaError
-        If the argument holds anything else.
+    ``N`` is the number of rectangles, by default 1 to 3, drawn anew for each mask. Any other
+    argument is a `SchemaError`.
     """
     options, coverage = split_argument("rectangles", argument, DEFAULT_COVERAGE)
     if len(options) > 1 or not all(option.isdecimal() and int(option) > 0 for option in options):
@@ -63,10 +52,7 @@ def rectangles_schema(argument: str) -> MaskSchema:
 def strokes_schema(argument: str) -> MaskSchema:
     """Make the schema ``strokes[:LOW-HIGH]``; the limits are 0.05-0.5 by default.
 
-    Raises
-    ------
-    SchemaError
-        If the argument holds anything but limits of coverage.
+    Any other argument is a `SchemaError`.
     """
     options, coverage = split_argument("strokes", argument, DEFAULT_COVERAGE)
     if options:
@@ -87,12 +73,12 @@ def draw_rectangles(
     rng: np.random.Generator,
     *,
     n: int | None = None,
-    coverage: tuple[float, float] = DEFAULT_COVERAGE,
+    coverage: Limits = DEFAULT_COVERAGE,
 ) -> np.ndarray:
     """Draw upright rectangles whose sides are at least 1/8 of the image's.
 
     They may overlap and touch the border. Number, places, proportions (1:3 to 3:1, of the image's
-    own) and relative sizes are drawn; then all are made larger together until the share is met.
+    own) and relative sizes are drawn; then all are enlarged together until the share is met.
 
     Parameters
     ----------
@@ -101,7 +87,7 @@ def draw_rectangles(
     n : int or None
         Number of rectangles; None draws 1 to 3.
     coverage : tuple of float (low, high)
-        What the share to cover is drawn from. Rectangles of the least size may cover more.
+        What the share is drawn from. Rectangles of the least size may cover more.
 
     Returns
     -------
@@ -129,24 +115,22 @@ def draw_strokes(
     width: int,
     rng: np.random.Generator,
     *,
-    coverage: tuple[float, float] = DEFAULT_COVERAGE,
+    coverage: Limits = DEFAULT_COVERAGE,
 ) -> np.ndarray:
     """Draw a few free-hand strokes of varying width.
 
-    The manner is that of the Quick Draw irregular mask set (Iskakov 2018): about four pen strokes,
-    their number normal with a standard deviation of two, each of a width of its own. There the
-    strokes are people's; here the pen wanders, with smoothly changing curvature and now and then
-    a sharp turn, and is turned back at the border. The width follows from the share to cover;
+    After the Quick Draw irregular mask set (Iskakov 2018): about four pen strokes (normal, standard
+    deviation two), each of a width of its own. The pen wanders with smoothly changing curvature and
+    some sharp turns, and is turned back at the border. The width follows from the share to cover;
     strokes are added, and the last is cut short, where the share is met.
 
     Parameters
     ----------
     height, width : int, at least 1
-        Lengths and widths go with the square root of the area, so that the look is that of the
-        image's shape, not of its size.
+        Lengths and widths scale with the square root of the area.
     rng : numpy.random.Generator
     coverage : tuple of float (low, high)
-        What the share to cover is drawn from.
+        What the share is drawn from.
 
     Returns
     -------
@@ -169,19 +153,12 @@ def draw_strokes(
 
 
 def walk(height: int, width: int, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Let a pen wander over the image.
-
-    Parameters
-    ----------
-    height, width : int, at least 1
-    length : float
-        Of the way, in sides of a square of the image's area.
-    rng : numpy.random.Generator
+    """Let a pen wander over the image for a length in square roots of the image's area.
 
     Returns
     -------
     ndarray of float, shape (n, 2)
-        x and y in pixels, 0 to width - 1 and 0 to height - 1, 1/100 of a side apart.
+        x and y in pixels, 0 to width - 1 and 0 to height - 1, 1/100 of that unit apart.
     """
     n_steps = max(round(length / _STEP), 1)
     knots = rng.normal(0, 6, 3 + round(3 * length))  # radians a side: a circle every side or so
