@@ -3,9 +3,8 @@
 import dataclasses
 import hashlib
 import re
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,6 @@ class Recipe:
     post_processing: PostProcessing
     random_state: int
     panels: bool = True
-    lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def settings(self) -> dict[str, Any]:
         """Return what tells this recipe from another, as JSON can hold it."""

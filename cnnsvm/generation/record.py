@@ -1,7 +1,7 @@
 """One record: an original and its fakes, in a folder of their own."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,7 @@ MAX_SIDE = 768  # longest side of an image in a panel
 
 
 def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[str]]:
-    """Make what is missing of a record.
-
-    Parameters
-    ----------
-    source : Source
-    root : Path
-        Folder of the records.
-    recipe : Recipe
+    """Make what is missing of a record in its folder below ``root``.
 
     Returns
     -------
@@ -58,9 +51,9 @@ def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[
         return _make_rows(source, folder, recipe, files, recipe.fakes), []
     clear_partials(folder)
     start_record(folder, recipe.names, made_of)
-    work = _Work(source, folder, recipe)
-    problems = work.make()
-    made = [fake for fake in recipe.fakes if not work.failed(fake)]
+    failed = _Work(source, folder, recipe).make()
+    problems = [f"{key or 'regenerated'}: {error}" for key, error in failed.items()]
+    made = [fake for fake in recipe.fakes if fake.key not in failed]
     if not made:
         raise ImageError("; ".join(problems))
     names = [recipe.original]
@@ -85,56 +78,47 @@ class _Work:
         self.scene = Scene(image, source.path)
         self.image = at_file_size(image, source, recipe)
         self.original = recipe.post_processing.apply(self.image)
-        self._failed: set[Key] = set()
+        self._failed: dict[Key, ImageError] = {}
 
-    def failed(self, fake: Fake) -> bool:
-        """Tell whether a fake could not be made."""
-        return fake.key in self._failed
-
-    def make(self) -> list[str]:
-        """Make what is missing and return why some fakes could not be made."""
-        original = self.folder / self.recipe.original
+    def make(self) -> dict[Key, ImageError]:
+        """Make what is missing and return why some schemas failed."""
+        engine, original = self.recipe.engine, self.folder / self.recipe.original
         if not _is_readable(original):
             write_bytes(original, self.recipe.post_processing.encode(self.original))
+        missing = self._missing()
+        masks: Masks = {}
+        for key, fakes in missing.items():
+            with self._noting(key):
+                masks[key] = self._draw(fakes[0].schema)
+        keys = list(masks)
+        size = engine.batch_size if engine.uses_mask else max(len(keys), 1)
+        for start in range(0, len(keys), size):  # written batch by batch: a kill costs one at most
+            batch = keys[start : start + size]
+            for key, output in zip(batch, self._repaint(batch, masks), strict=True):
+                with self._noting(key):
+                    if isinstance(output, ImageError):
+                        raise output
+                    self._write(missing[key], masks[key], output)
+        return self._failed
+
+    @contextmanager
+    def _noting(self, key: Key) -> Iterator[None]:
+        try:
+            yield
+        except ImageError as error:
+            self._failed[key] = error
+
+    def _missing(self) -> dict[Key, list[Fake]]:
         by_schema: dict[Key, list[Fake]] = {}
         for fake in self.recipe.fakes:
             by_schema.setdefault(fake.key, []).append(fake)
-        missing = {name: fakes for name, fakes in by_schema.items() if not self._is_done(fakes)}
-        problems, masks = self._draw(missing)
-        for batch in self._batches(masks):  # written batch by batch: a kill costs one at most
-            for key, output in self._repaint(batch).items():
-                try:
-                    if isinstance(output, ImageError):
-                        raise output
-                    self._write(missing[key], batch[key], output)
-                except ImageError as error:
-                    self._failed.add(key)
-                    problems.append(f"{key or 'regenerated'}: {error}")
-        return problems
-
-    def _batches(self, masks: Masks) -> Iterator[Masks]:
-        size = self.recipe.engine.batch_size if self.recipe.engine.uses_mask else len(masks)
-        keys = list(masks)
-        for start in range(0, len(keys), max(size, 1)):
-            yield {key: masks[key] for key in keys[start : start + size]}
+        return {key: fakes for key, fakes in by_schema.items() if not self._is_done(fakes)}
 
     def _is_done(self, fakes: list[Fake]) -> bool:
-        paths = [self.folder / name for fake in fakes for name in self.recipe.files_of(fake)]
-        return all(_is_readable(path) for path in paths)
+        names = [name for fake in fakes for name in self.recipe.files_of(fake)]
+        return all(_is_readable(self.folder / name) for name in names)
 
-    def _draw(self, missing: dict[Key, list[Fake]]) -> tuple[list[str], Masks]:
-        problems: list[str] = []
-        masks: Masks = {}
-        for name, fakes in missing.items():
-            schema = fakes[0].schema
-            try:
-                masks[name] = self._draw_one(schema)
-            except ImageError as error:
-                self._failed.add(name)
-                problems.append(f"{name}: {error}")
-        return problems, masks
-
-    def _draw_one(self, schema: MaskSchema | None) -> np.ndarray:
+    def _draw(self, schema: MaskSchema | None) -> np.ndarray:
         height, width, _ = self.image.shape
         if schema is None:
             return np.ones((height, width), dtype=bool)
@@ -145,31 +129,24 @@ class _Work:
             mask = np.asarray(grey.resize((width, height), Image.Resampling.NEAREST)) > 0
         return mask
 
-    def _repaint(self, masks: Masks) -> dict[Key, np.ndarray | ImageError]:
+    def _repaint(self, keys: list[Key], masks: Masks) -> list[np.ndarray | ImageError]:
         """Return the engine's whole output for each mask, at the size of the image."""
         recipe = self.recipe
         working = recipe.post_processing.to_working_size(self.image)
-        keys: list[Key] = list(masks) if recipe.engine.uses_mask else [None]
-        tasks = [self._task(name, working, masks.get(name)) for name in keys]
-        with nullcontext() if recipe.engine.parallel else recipe.lock:
-            outputs = recipe.engine.repaint_all(tasks)
+        blind = not recipe.engine.uses_mask  # one run serves all masks
+        hole = np.ones(working.shape[:2], dtype=bool)
+        tasks = []
+        for key in keys[:1] if blind else keys:
+            mask = hole if blind else _resize_hole(masks[key], hole.shape)
+            seed = recipe.seed(self.source.sha256, "" if blind else key or "")
+            prompt = recipe.prompt(self.source)
+            tasks.append(Task(working, mask, seed, prompt, self.source.path))
         size = (self.image.shape[1], self.image.shape[0])
         native = [
-            output
-            if isinstance(output, ImageError)
-            else recipe.post_processing.resize(output, size)
-            for output in outputs
+            one if isinstance(one, ImageError) else recipe.post_processing.resize(one, size)
+            for one in recipe.engine.repaint_all(tasks)
         ]
-        if recipe.engine.uses_mask:
-            return dict(zip(keys, native, strict=True))
-        return dict.fromkeys(masks, native[0])
-
-    def _task(self, name: Key, working: np.ndarray, mask: np.ndarray | None) -> Task:
-        shape = working.shape[:2]
-        hole = np.ones(shape, dtype=bool) if mask is None else _resize_hole(mask, shape)
-        prompt = self.recipe.prompt(self.source)
-        seed = self.recipe.seed(self.source.sha256, name or "")
-        return Task(working, hole, seed, prompt, self.source.path)
+        return native * len(keys) if blind else native
 
     def _write(self, fakes: list[Fake], mask: np.ndarray, output: np.ndarray) -> None:
         alpha = blend_weights(mask, self.recipe.blur if "spliced" in self.recipe.variants else 0)
@@ -189,7 +166,7 @@ class _Work:
         if fake.variant == "spliced" and self.recipe.blur:
             write_bytes(self.folder / beside(fake, "blend"), _PNG.encode(alpha))
         if fake.mask:
-            grey = np.where(core, 255, 0).astype(np.uint8)
+            grey = core.astype(np.uint8) * 255
             write_bytes(self.folder / fake.mask, _PNG.encode(grey))
         else:
             pictures.pop(1)
@@ -227,18 +204,9 @@ def blend_weights(mask: np.ndarray, blur: float) -> np.ndarray:
 
 
 def blend(original: np.ndarray, output: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Paste an output into its original.
+    """Paste an output (H, W, 3) into its original with the weights of `blend_weights`.
 
-    Parameters
-    ----------
-    original, output : ndarray of uint8, shape (H, W, 3)
-    alpha : ndarray of uint8, shape (H, W)
-        As `blend_weights` gives it.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        Bit for bit the output where alpha is 255 and the original where it is 0.
+    The result is bit for bit the output where alpha is 255 and the original where it is 0.
     """
     weight = alpha[:, :, None].astype(np.uint32)
     mixed = weight * output + (255 - weight) * original
@@ -271,9 +239,6 @@ def _is_readable(path: Path) -> bool:
 def _make_rows(
     source: Source, folder: Path, recipe: Recipe, files: dict[str, Facts], fakes: list[Fake]
 ) -> Rows:
-    def row(name: str, label: int, **values: Any) -> dict[str, Any]:
-        return make_row(folder / name, label, source.source_id, facts=files[name], **values)
-
     facts = files[recipe.original]
     resized = source.size if (facts["width"], facts["height"]) != source.size else None
     shared = {"history": str(recipe.post_processing), "record": folder.name, **source.carried}
@@ -282,7 +247,7 @@ def _make_rows(
         shared["engine_format"] = _format_of(recipe.engine.find_file(source.path))
     shared["resized_from"] = "{}x{}".format(*resized) if resized else None
     shared |= dict.fromkeys(GENERATED_COLUMNS)
-    rows = [row(recipe.original, 0, **shared)]
+    rows = [make_row(folder / recipe.original, 0, source.source_id, facts, **shared)]
     engine = recipe.engine
     if engine.prompt is not None:
         shared["prompt"] = recipe.prompt(source)
@@ -291,7 +256,9 @@ def _make_rows(
         own: dict[str, Any] = {"variant": fake.variant, "mask_schema": fake.key}
         own["mask_path"] = str(folder / fake.mask) if fake.mask else None
         own["seed"] = recipe.seed(source.sha256, fake.key or "")
-        rows.append(row(fake.name, 1, **{**shared, **own}))
+        values = {**shared, **own}
+        path = folder / fake.name
+        rows.append(make_row(path, 1, source.source_id, files[fake.name], **values))
     return rows
 
 
@@ -309,7 +276,18 @@ def draw_panel(pictures: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     ndarray of uint8, shape (H', W', 3)
     """
     font = ImageFont.load_default(_TEXT_SIZE)
-    cells = [_draw_cell(label, _to_picture(pixels), font) for label, pixels in pictures]
+    cells = []
+    for label, pixels in pictures:
+        shown = Image.fromarray(pixels).convert("RGB")
+        shown.thumbnail((MAX_SIDE, MAX_SIDE))
+        width = max(shown.width, int(np.ceil(font.getlength(label))) + 2 * _GAP)
+        # a grey ground, so that the white of a mask and of the page can be told apart
+        cell = Image.new("RGB", (width, shown.height + _STRIP), "#cccccc")
+        draw = ImageDraw.Draw(cell)
+        draw.rectangle((0, 0, width, _STRIP - 1), fill="#202020")
+        draw.text((width / 2, _STRIP / 2), label, fill="white", font=font, anchor="mm")
+        cell.paste(shown, ((width - shown.width) // 2, _STRIP))
+        cells.append(cell)
     width = sum(cell.width for cell in cells) + _GAP * (len(cells) - 1)
     panel = Image.new("RGB", (width, max(cell.height for cell in cells)), "white")
     left = 0
@@ -317,23 +295,3 @@ def draw_panel(pictures: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
         panel.paste(cell, (left, 0))
         left += cell.width + _GAP
     return np.array(panel)
-
-
-def _to_picture(pixels: np.ndarray) -> Image.Image:
-    values = np.where(pixels, 255, 0).astype(np.uint8) if pixels.dtype == np.bool_ else pixels
-    picture = Image.fromarray(values).convert("RGB")
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    return picture
-
-
-def _draw_cell(
-    label: str, picture: Image.Image, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> Image.Image:
-    # a grey ground, so that the white of a mask and of the page can be told apart
-    text_width = int(np.ceil(font.getlength(label))) + 2 * _GAP
-    cell = Image.new("RGB", (max(picture.width, text_width), picture.height + _STRIP), "#cccccc")
-    draw = ImageDraw.Draw(cell)
-    draw.rectangle((0, 0, cell.width, _STRIP - 1), fill="#202020")
-    draw.text((cell.width / 2, _STRIP / 2), label, fill="white", font=font, anchor="mm")
-    cell.paste(picture, ((cell.width - picture.width) // 2, _STRIP))
-    return cell

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnsvm.generation.engines import Engine, one_by_one
 from cnnsvm.generation.engines.decoder import decoder_engine, read_training
 from cnnsvm.generation.engines.decoder_networks import DecoderSpec
 
@@ -114,3 +115,9 @@ def test_mistakes_are_one_message(script, archive, tmp_path, capsys, arguments, 
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_mean_psnr_is_that_of_the_whole_output(script):
+    engine = Engine("one off", one_by_one(lambda image, mask, seed: image + np.uint8(1 + seed)))
+    found = script.mean_psnr(engine, [np.full((4, 5, 3), 9, np.uint8)] * 2)
+    assert found == pytest.approx(20 * np.log10(255) - 10 * np.log10(2))

@@ -7,13 +7,12 @@ import torch
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.generation import build
-from cnnsvm.generation.engines import Engine, EngineError, Task, get_engine, one_by_one
+from cnnsvm.generation.engines import EngineError, Task, get_engine
 from cnnsvm.generation.engines.decoder import (
     LEVELS,
     N_STEPS,
     decoder_engine,
     load_decoder,
-    mean_psnr,
     read_training,
     renoise,
     save_decoder,
@@ -347,12 +346,6 @@ def test_the_description_is_plain(folders):
         "width": 8,
     }
     assert json.loads((folders["denoiser"] / "config.json").read_text())["model"] == "denoiser"
-
-
-def test_mean_psnr_is_that_of_the_whole_output():
-    engine = Engine("one off", one_by_one(lambda image, mask, seed: image + np.uint8(1 + seed)))
-    found = mean_psnr(engine, [np.full((4, 5, 3), 9, np.uint8)] * 2)
-    assert found == pytest.approx(20 * np.log10(255) - 10 * np.log10(2))
 
 
 def test_records_tell_the_generator(tmp_path, photos, engines):

@@ -22,7 +22,6 @@ from cnnsvm.generation.masks import (
     Scene,
     SchemaError,
     get_schema,
-    object_networks,
     objects,
 )
 from cnnsvm.generation.masks.objects import FoundObject, load_network, pick_object
@@ -496,7 +495,7 @@ def test_names_of_torchvisions_first_files_are_understood(tmp_path):
         for k, v in state.items()
     }
     torch.save(renamed, tmp_path / "net.pth")
-    loaded = object_networks._from_file(model, str(tmp_path / "net.pth")).state_dict()
+    loaded = objects._from_file(model, str(tmp_path / "net.pth")).state_dict()
     assert len(renamed.keys() - state.keys()) == 10
     assert all(torch.equal(loaded[key], state[key]) for key in state)
 
@@ -518,4 +517,4 @@ def test_frozen_batch_norms_get_the_epsilon_that_they_were_trained_with(
     if is_frozen:
         del state["1.num_batches_tracked"]
     torch.save(state, tmp_path / "net.pth")
-    assert object_networks._from_file(model, str(tmp_path / "net.pth"))[1].eps == eps
+    assert objects._from_file(model, str(tmp_path / "net.pth"))[1].eps == eps

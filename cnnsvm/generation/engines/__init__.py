@@ -7,9 +7,12 @@ that table; its module is imported when it is first used.
 
 import importlib
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,6 +98,7 @@ class Engine:
     find_file: Callable[[str], Path] | None = None
     find_problem: Callable[[str], str | None] | None = None
     variants: tuple[str, ...] = ("regenerated", "spliced")
+    _lock: Any = field(default_factory=threading.Lock, compare=False, repr=False)
 
     def __call__(
         self, image: np.ndarray, mask: np.ndarray, seed: int = 0, prompt: str | None = None
@@ -140,7 +144,8 @@ class Engine:
 
     def _try(self, batch: Sequence[Task]) -> list[np.ndarray | ImageError]:
         try:
-            return list(self.repaint(batch))
+            with nullcontext() if self.parallel else self._lock:
+                return list(self.repaint(batch))
         except EngineError:
             raise
         except ImageError as error:
