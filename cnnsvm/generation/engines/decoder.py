@@ -28,10 +28,11 @@ from cnnsvm.generation.engines.pretrained import (
     check_number,
     choose_place,
     move,
+    option_types,
     parse_model,
     shorten,
 )
-from cnnsvm.generation.engines.vae import MAX_PIXELS, as_output, pad_to, run_in_passes
+from cnnsvm.generation.engines.vae import MAX_PIXELS, run_in_passes, run_network
 from cnnsvm.io.bundle import holds_model, read_bundle, read_config, write_bundle
 
 logger = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ STRIDE = 8
 LEVELS = (0.12, 0.4)
 N_STEPS = 6
 _CUDA_BATCH = 4
-_OPTIONS: dict[str, type] = {"device": str, "batch_size": int, "max_pixels": int}
 _HOW = (
     "Name a folder that save_decoder or experiments/train_decoders.py wrote, or train it again "
     "with that script."
@@ -73,7 +73,11 @@ def save_decoder(
     state = model.state_dict()
     arrays = {key: value.detach().cpu().float().numpy() for key, value in state.items()}
     _check_finite(arrays, f"the {model.name} to save")
-    config = {"kind": KIND, **_describe(model), "training": dict(training or {})}
+    if isinstance(model, Autoencoder):
+        described: dict[str, Any] = {"model": asdict(model.spec)}
+    else:
+        described = {"model": Denoiser.name, "width": model.width}
+    config = {"kind": KIND, **described, "training": dict(training or {})}
     try:
         if holds_model(folder) and read_config(folder).get("kind") != KIND:
             raise EngineError(f"{folder} holds another kind of model. Choose a new folder.")
@@ -101,7 +105,7 @@ def read_training(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def engine_from_text(argument: str) -> Engine:
     """Make the engine of ``FOLDER[?option=value&...]`` with the options of `decoder_engine`."""
-    folder, options = parse_model(argument, _OPTIONS)
+    folder, options = parse_model(argument, option_types(decoder_engine))
     revision = options.pop("revision")
     return decoder_engine(folder if revision is None else f"{folder}@{revision}", **options)
 
@@ -171,17 +175,15 @@ class _Runner:
         return run_in_passes(self._pass, tasks, self.max_pixels, "decoder")
 
     def _pass(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        batch = np.stack([pad_to(STRIDE, task.image) for task in tasks])
         # without these, a GPU's float32 has 10 bits of mantissa, and a caller's autocast rules
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with torch.inference_mode(), exact, autocast(self.place, torch.float32):
-            pixels = torch.from_numpy(batch).to(self.place).permute(0, 3, 1, 2).float() / 127.5 - 1
-            if isinstance(self.model, Denoiser):
-                made = renoise(self.model, pixels, [task.seed for task in tasks])
-            else:
-                made, _ = self.model(pixels)
-        values = (made / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
-        return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
+        with exact, autocast(self.place, torch.float32):
+            return run_network(self._made, tasks, self.place, STRIDE)
+
+    def _made(self, pixels: torch.Tensor, tasks: Sequence[Task]) -> torch.Tensor:
+        if isinstance(self.model, Denoiser):
+            return renoise(self.model, pixels, [task.seed for task in tasks])
+        return self.model(pixels)[0]
 
 
 def renoise(model: Denoiser, pixels: torch.Tensor, seeds: Sequence[int]) -> torch.Tensor:
@@ -227,8 +229,10 @@ def _load(folder: str | os.PathLike[str]) -> tuple[Autoencoder | Denoiser, str]:
     place = Path(folder).expanduser()
     try:
         config, arrays = read_bundle(place)
+        kind = _of_decoder(place, config)["model"]
         with torch.device("meta"):  # no weights to draw
-            model = _build(_of_decoder(place, config))
+            is_denoiser = kind == Denoiser.name
+            model = Denoiser(config["width"]) if is_denoiser else Autoencoder(DecoderSpec(**kind))
         weights = arrays[WEIGHTS]
         _check_finite(weights, str(place))
         state = {key: torch.tensor(value, dtype=torch.float32) for key, value in weights.items()}
@@ -239,18 +243,6 @@ def _load(folder: str | os.PathLike[str]) -> tuple[Autoencoder | Denoiser, str]:
         raise EngineError(f"no generator in {place}: {shorten(error, 400)} {_HOW}") from error
     revision = config["files"][f"{WEIGHTS}.safetensors"][:16]
     return model.eval().requires_grad_(False), f"sha256:{revision}"
-
-
-def _describe(model: Autoencoder | Denoiser) -> dict[str, Any]:
-    if isinstance(model, Autoencoder):
-        return {"model": asdict(model.spec)}
-    return {"model": Denoiser.name, "width": model.width}
-
-
-def _build(config: dict[str, Any]) -> Autoencoder | Denoiser:
-    if config["model"] == Denoiser.name:
-        return Denoiser(config["width"])
-    return Autoencoder(DecoderSpec(**config["model"]))
 
 
 def _of_decoder(folder: str | os.PathLike[str], config: dict[str, Any]) -> dict[str, Any]:

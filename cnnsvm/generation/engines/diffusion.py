@@ -27,6 +27,7 @@ from cnnsvm.generation.engines.pretrained import (
     hash_files,
     load_network,
     move,
+    option_types,
     parse_model,
     quiet,
     require_packages,
@@ -40,15 +41,11 @@ logger = logging.getLogger(__name__)
 #: The prompt of the DeepfakeArt challenge set.
 DEFAULT_PROMPT = "generate a painting compatible with the rest of the image"
 _CUDA_BATCH = 5  # the five masks of a source
-_OPTIONS = {
-    **dict.fromkeys(("prompt", "negative_prompt", "device", "precision"), str),
-    **dict.fromkeys(("steps", "batch_size"), int),
-    **dict.fromkeys(("guidance", "strength"), float),
-}
 #: Pipelines whose parts `AutoPipelineForInpainting` puts into an inpainting one with a U-Net.
 _CLASSES = tuple(
     f"StableDiffusion{xl}{task}Pipeline" for xl in ("", "XL") for task in ("", "Img2Img", "Inpaint")
 )
+_FILES = ("json", "safetensors", "txt")
 _REQUIRED = ("unet", "vae", "scheduler")
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
 
@@ -58,7 +55,7 @@ def engine_from_text(argument: str) -> Engine:
 
     The options are the keywords of `diffusion_engine`.
     """
-    model, options = parse_model(argument, _OPTIONS)
+    model, options = parse_model(argument, option_types(diffusion_engine))
     return diffusion_engine(model or DEFAULT_MODEL, **options)
 
 
@@ -236,9 +233,12 @@ def _training_size(pipeline: Any) -> tuple[int, int]:
 def _describe(painter: _Painter, found: Model) -> dict[str, str]:
     pipeline, settings = painter.pipeline, painter.settings
     negative = painter.negative_prompt
+    # not the checkpoints beside the parts
+    parts = [file for kind in _FILES for file in found.folder.glob(f"[!.]*/*.{kind}")]
+    files = [found.folder / "model_index.json", *parts]
     return {
         "model_id": found.name,
-        "model_revision": found.revision or hash_files(found.folder, _files(found.folder)),
+        "model_revision": found.revision or hash_files(found.folder, files),
         "pipeline": type(pipeline).__name__,
         "unet_channels": str(pipeline.unet.config.in_channels),
         "scheduler": type(pipeline.scheduler).__name__,
@@ -250,17 +250,9 @@ def _describe(painter: _Painter, found: Model) -> dict[str, str]:
     }
 
 
-def _files(folder: Path) -> list[Path]:
-    """List the files that a pipeline may be loaded from, not the checkpoints beside its parts."""
-    kinds = ("json", "safetensors", "txt")
-    parts = [file for kind in kinds for file in folder.glob(f"[!.]*/*.{kind}")]
-    return [folder / "model_index.json", *parts]
-
-
 def _part_patterns(folder: Path) -> list[str]:
     """Say which files of a snapshot, of which the index is there, make up the pipeline."""
-    kinds = ("json", "safetensors", "txt")
-    return [f"{part}/*.{kind}" for part in _read_index(folder) for kind in kinds]
+    return [f"{part}/*.{kind}" for part in _read_index(folder) for kind in _FILES]
 
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:
@@ -310,16 +302,14 @@ def _read_parts(folder: Path) -> dict[str, tuple[str, str]]:
     """Read the index and check that the parts are there."""
     parts = _read_index(folder)
     problems = [f"its index names no {name}." for name in _REQUIRED if name not in parts]
-    problems += [problem for name in parts if (problem := _part_problem(folder, name))]
+    for name in parts:
+        if not (folder / name).is_dir():
+            problems.append(f"it has no {name}. Download the folder again.")
+        elif name in _NETWORKS and (problem := weights_problem(folder / name)):
+            problems.append(problem)
     if problems:
         raise EngineError(f"diffusion model {folder} is not complete: {' '.join(problems)}")
     return parts
-
-
-def _part_problem(folder: Path, name: str) -> str:
-    if not (folder / name).is_dir():
-        return f"it has no {name}. Download the folder again."
-    return weights_problem(folder / name) if name in _NETWORKS else ""
 
 
 def _check_unet(pipeline: Any, folder: Path) -> None:

@@ -8,18 +8,19 @@ functions, so that a machine without them gets an `EngineError` that says so.
 import contextlib
 import hashlib
 import importlib
+import inspect
 import logging
 import os
 import re
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
 from cnnsvm.features.devices import DeviceError, choose_device, choose_precision
-from cnnsvm.generation.engines import EngineError
+from cnnsvm.generation.engines import Engine, EngineError
 from cnnsvm.io.hub import HubError, fetch_snapshot
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,13 @@ class Model(NamedTuple):
     revision: str = ""  # empty for a folder, see `hash_files`
 
 
+def option_types(factory: Callable[..., Engine]) -> dict[str, type]:
+    """Return the type of each keyword of a factory but ``revision``: int, float or str."""
+    parameters = inspect.signature(factory).parameters.values()
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "revision"]
+    return {p.name: (get_args(p.annotation) or (p.annotation,))[0] for p in keywords}
+
+
 def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
     """Split ``MODEL[@REVISION][?option=value&option=value]``.
 
@@ -55,7 +63,7 @@ def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, 
     ----------
     text : str
     options : mapping of str to {int, float, str}
-        The type of each option.
+        The type of each option, see `option_types`.
 
     Returns
     -------
@@ -83,7 +91,11 @@ def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, 
                 f"{text!r}: cannot read the option {part!r}. Write MODEL?option=value&option=value "
                 f"with each of these at most once: {', '.join(options)}."
             )
-        values[name] = _convert(name, urllib.parse.unquote(value), options[name])
+        try:
+            values[name] = options[name](urllib.parse.unquote(value))
+        except ValueError as error:
+            kind = _KINDS[options[name]]
+            raise EngineError(f"option {name} is {kind}, got {value!r}.") from error
     return model, values
 
 
@@ -236,19 +248,15 @@ def hash_files(root: Path, files: Iterable[Path]) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the log lines and progress bars of the libraries off the terminal."""
-    modules: list[Any] = [importlib.import_module(f"{name}.utils.logging") for name in _LOGGING]
-    before = [(m, m.get_verbosity(), m.is_progress_bar_enabled()) for m in modules]
-    for module, _, shown in before:
-        module.set_verbosity(logging.CRITICAL)  # what fails is raised too
-        if shown:
-            module.disable_progress_bar()
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in _LOGGING:
+            module: Any = importlib.import_module(f"{name}.utils.logging")
+            stack.callback(module.set_verbosity, module.get_verbosity())
+            module.set_verbosity(logging.CRITICAL)  # what fails is raised too
+            if module.is_progress_bar_enabled():
+                stack.callback(module.enable_progress_bar)
+                module.disable_progress_bar()
         yield
-    finally:
-        for module, verbosity, shown in before:
-            module.set_verbosity(verbosity)
-            if shown:
-                module.enable_progress_bar()
 
 
 def shorten(error: BaseException, length: int = 200) -> str:
@@ -262,16 +270,8 @@ def _is_folder(text: str) -> bool:
 
 
 def _split_query(text: str) -> tuple[str, str]:
-    marks = [len(text), *(i for i in range(len(text) - 1, -1, -1) if text[i] == "?")]
-    for mark in marks:
+    for mark in (len(text), *(i for i in range(len(text) - 1, -1, -1) if text[i] == "?")):
         if _is_folder(text[:mark]):
             return text[:mark], text[mark + 1 :]
     model, _, query = text.partition("?")
     return model, query
-
-
-def _convert(name: str, value: str, kind: type) -> Any:
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise EngineError(f"option {name} is {_KINDS[kind]}, got {value!r}.") from error

@@ -7,7 +7,7 @@ a mask it shows what was there before, so a detector can find the decoder's trac
 import functools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cnnsvm.generation.engines.pretrained import (
     hash_files,
     load_network,
     move,
+    option_types,
     parse_model,
     quiet,
     require_packages,
@@ -37,10 +38,6 @@ logger = logging.getLogger(__name__)
 #: Stable Diffusion's autoencoder takes 4.4 kB a pixel in float32: 18 GB at this.
 MAX_PIXELS = 2048 * 2048
 _CUDA_BATCH = 4
-_OPTIONS = {
-    **dict.fromkeys(("subfolder", "device", "precision"), str),
-    **dict.fromkeys(("batch_size", "max_pixels"), int),
-}
 #: Class of an autoencoder -> key of its config with one entry a level; each level but the first
 #: halves the sides.
 _LEVELS = {
@@ -52,7 +49,7 @@ _BLACK = 16  # a picture with a pixel this bright does not come back black throu
 
 def engine_from_text(argument: str) -> Engine:
     """Make the engine of ``MODEL[@REVISION][?option=value&...]``, see `vae_engine`."""
-    model, options = parse_model(argument, _OPTIONS)
+    model, options = parse_model(argument, option_types(vae_engine))
     return vae_engine(model, **options)
 
 
@@ -117,21 +114,25 @@ def vae_engine(
     found = find_model("vae", model, revision, configs, choose)
     folder = _find_folder(found.folder, subfolder)
     config = _read_config(folder)
-    if precision == "auto" and _needs_float32(config):
+    kind = config["_class_name"]
+    # the default of diffusers where the config is silent
+    if precision == "auto" and config.get("force_upcast", kind != "AutoencoderTiny"):
         dtype = torch.float32
     if problem := weights_problem(folder):
         raise EngineError(f"vae model {model!r}: {problem}")
     with quiet():
-        network = load_network(folder, "diffusers", config["_class_name"], dtype=dtype)
+        network = load_network(folder, "diffusers", kind, dtype=dtype)
+    files = [*folder.glob("*.json"), *folder.glob("*.safetensors")]
     details = {
         "model_id": found.name,
-        "model_revision": found.revision or hash_files(folder, _files(folder)),
-        "pipeline": config["_class_name"],
+        "model_revision": found.revision or hash_files(folder, files),
+        "pipeline": kind,
         "precision": str(dtype).removeprefix("torch."),
     }
     name = f"vae:{found.name}"
     logger.info("%s: %s on %s, %s", name, details["model_revision"], place, details["precision"])
-    coder = _Autoencoder(move(network, place), _stride(network), max_pixels)
+    stride = 2 ** (len(network.config[_LEVELS[kind]]) - 1)  # pixels a side of one latent
+    coder = _Autoencoder(move(network, place), stride, max_pixels)
     return Engine(name, coder.repaint, details, batch_size=batch_size, uses_mask=False)
 
 
@@ -228,6 +229,21 @@ def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | Imag
     return run_in_halves(run, tasks[:half]) + run_in_halves(run, tasks[half:])
 
 
+def run_network(
+    network: Callable[[torch.Tensor, Sequence[Task]], torch.Tensor],
+    tasks: Sequence[Task],
+    device: torch.device,
+    stride: int,
+) -> list[np.ndarray | ImageError]:
+    """Run a network that maps pixels (N, 3, H, W) in [-1, 1] to such pixels."""
+    batch = np.stack([pad_to(stride, task.image) for task in tasks])
+    pixels = torch.from_numpy(batch).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.inference_mode():
+        made = network(pixels, tasks).float()
+    values = (made / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
+    return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     # the CPU's allocator has no exception of its own
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
@@ -244,16 +260,13 @@ class _Autoencoder:
         return run_in_passes(self._pass, tasks, self.max_pixels, "autoencoder")
 
     def _pass(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        batch = np.stack([pad_to(self.stride, task.image) for task in tasks])
-        pixels = torch.from_numpy(batch).to(self.network.device).permute(0, 3, 1, 2)
-        with torch.inference_mode():
-            encoded = self.network.encode((pixels.float() / 127.5 - 1).to(self.network.dtype))
-            # the mode, not a sample; the tiny autoencoder has no distribution over its latents
-            exact = hasattr(encoded, "latents")
-            latents = encoded.latents if exact else encoded.latent_dist.mode()
-            decoded = self.network.decode(latents).sample
-        values = (decoded.float() / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
-        return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
+        return run_network(self._round_trip, tasks, self.network.device, self.stride)
+
+    def _round_trip(self, pixels: torch.Tensor, tasks: Sequence[Task]) -> torch.Tensor:
+        encoded = self.network.encode(pixels.to(self.network.dtype))
+        # the mode, not a sample; the tiny autoencoder has no distribution over its latents
+        exact = hasattr(encoded, "latents")
+        return self.network.decode(encoded.latents if exact else encoded.latent_dist.mode()).sample
 
 
 def _weights_patterns(folder: Path, subfolder: str | None) -> list[str]:
@@ -296,17 +309,3 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "Name another model."
         )
     return config
-
-
-def _needs_float32(config: dict[str, Any]) -> bool:
-    # the default of diffusers where the config is silent
-    return bool(config.get("force_upcast", config["_class_name"] != "AutoencoderTiny"))
-
-
-def _stride(network: Any) -> int:
-    """Pixels a side that one latent stands for."""
-    return 2 ** (len(network.config[_LEVELS[type(network).__name__]]) - 1)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [*folder.glob("*.json"), *folder.glob("*.safetensors")]
