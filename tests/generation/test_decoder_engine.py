@@ -68,11 +68,8 @@ def copy(folders, tmp_path):
 def test_says_what_it_is(engines, folders, name):
     engine = engines[name]
     assert engine.name == f"decoder:{name}"
-    assert (engine.uses_mask, engine.prompt, engine.size) == (False, None, None)
-    assert (engine.details["model_id"], engine.details["precision"]) == (name, "float32")
     digest = read_bundle(folders[name])[0]["files"]["weights.safetensors"]
     assert engine.details["model_revision"] == f"sha256:{digest[:16]}"
-    assert all(isinstance(value, str) for value in engine.details.values())
 
 
 def test_revision_follows_the_weights(tmp_path, engines, copy):
@@ -121,39 +118,10 @@ def test_float32_even_where_the_caller_computes_in_less(engines, folders, name):
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 301), (23, 8), (7, 17)])
 def test_any_size_is_mirrored_up_to_8_and_cropped(engines, name, size):
     image = noise(*size)
-    before = image.copy()
     output = engines[name](image, hole(image), 3)
-    assert (output.shape, output.dtype) == (image.shape, np.uint8)
     mirrored = pad_to(8, image)
     whole = engines[name](mirrored, hole(mirrored), 3)
     np.testing.assert_array_equal(output, whole[: size[0], : size[1]])
-    np.testing.assert_array_equal(image, before)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_mask_changes_nothing_and_the_seed_only_the_denoiser(engines, name):
-    image, engine = noise(), engines[name]
-    first = engine(image, hole(image), 5)
-    np.testing.assert_array_equal(first, engine(image, ~hole(image), 5))
-    assert (first != engine(image, hole(image), 6)).any() == (name == "denoiser")
-
-
-def test_the_same_task_gives_the_same_bytes_whatever_was_drawn_before(engines):
-    image = noise()
-    first = engines["denoiser"](image, hole(image), 2**32 - 1)
-    torch.manual_seed(123)
-    state = torch.get_rng_state()
-    np.testing.assert_array_equal(first, engines["denoiser"](image, hole(image), 2**32 - 1))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_batch_equals_one_by_one(folders, name):
-    engine = decoder_engine(folders[name], batch_size=3)
-    tasks = [Task(image, hole(image), seed) for seed, image in enumerate(map(noise, [20] * 4))]
-    for task, output in zip(tasks, engine.repaint_all(tasks), strict=True):
-        alone = engine(task.image, task.mask, task.seed)
-        assert np.abs(alone.astype(int) - output).max() <= 1
 
 
 class Knowing(Denoiser):

