@@ -49,7 +49,7 @@ def audit_report(result: Mapping[str, Any]) -> Report:
     ----------
     result : mapping
         As `cnnsvm.audit.audit.audit` returns it; ``data`` (a name) and ``left_out`` (a list of
-        ``path`` and ``reason``) are told too.
+        ``path`` and ``reason``) are reported too.
 
     Returns
     -------

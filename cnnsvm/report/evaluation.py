@@ -142,7 +142,7 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
 
 
 def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """List reals called fake and fakes called real, those that the detector was surest of first.
+    """List reals called fake and fakes called real, the most confident first.
 
     Parameters
     ----------
@@ -242,12 +242,14 @@ def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
 
 
 def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
-    """Show the surest mistakes of both kinds, and images drawn at random."""
+    """Show the most confident mistakes of both kinds, and images drawn at random."""
     folder = common_folder(predictions["path"])
     galleries = []
     for title, rows in worst_mistakes(predictions).items():
         shown, total = rows.head(_SHOWN), len(rows)
-        counted = f"The {len(shown)} surest of {total}." if total > _SHOWN else f"All {total}."
+        counted = (
+            f"The {len(shown)} most confident of {total}." if total > _SHOWN else f"All {total}."
+        )
         cards = [_exhibit(row, loader, folder) for row in shown.to_dict("records")]
         galleries.append(Gallery(cards, title, counted if total else "None."))
     yield Section("Most confident mistakes", galleries)

@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import (
-    FixedLocator,
     FuncFormatter,
     LogLocator,
     MaxNLocator,
@@ -62,19 +61,16 @@ def balance_plot(balance: pd.DataFrame) -> Figure:
 
 
 def sizes_plot(files: pd.DataFrame) -> Figure:
-    """Draw width against height on logarithmic scales, a mark a size.
+    """Draw width against height of ``files`` on logarithmic scales, a mark a size.
 
     A mark's area grows with the share of the class that has its size; the dotted lines are
     squares and whole powers of ten of megapixels.
-
-    Parameters
-    ----------
-    files : DataFrame
-        With ``width``, ``height`` and ``label``.
     """
     figure, (axes,) = new_figure(height=4.8)
     low, high = _limits(files[["width", "height"]].to_numpy())
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     _draw_guides(axes, low, high)
     for label, name, colour, _ in CLASSES:
         sizes = files.loc[files["label"] == label, ["width", "height"]].value_counts()
@@ -82,17 +78,12 @@ def sizes_plot(files: pd.DataFrame) -> Figure:
             continue
         area = 10 + 300 * sizes.to_numpy() / sizes.sum()
         width, height = (sizes.index.get_level_values(i) for i in (0, 1))
-        look: dict[str, Any] = {
-            "edgecolors": colour,
-            "facecolors": ("none", (*to_rgb(FAKE), 0.45))[label],
-        }
+        fill = ("none", (*to_rgb(FAKE), 0.45))[label]
+        look: dict[str, Any] = {"edgecolors": colour, "facecolors": fill}
         axes.scatter(width, height, area, marker="oD"[label], zorder=3, **look)
         axes.scatter([], [], 40, marker="oD"[label], label=name, **look)  # one size in the legend
-    ticks = 2.0 ** np.arange(np.ceil(np.log2(low)), np.log2(high))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(FixedLocator(list(ticks[:: 1 if len(ticks) <= 7 else 2])))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_locator(NullLocator())
     axes.set(xlabel="width (pixels)", ylabel="height (pixels)")
     _name(axes, "Sizes")
     return figure
@@ -113,10 +104,7 @@ def histograms_plot(table: pd.DataFrame, columns: Sequence[str], title: str) -> 
 def coverage_plot(masks: pd.DataFrame) -> Figure:
     """Draw the share of white of the masks: a dot a mask, at most 200 a schema, and quartiles.
 
-    Parameters
-    ----------
-    masks : DataFrame
-        With ``mask_schema`` and ``coverage`` in [0, 1]; the ``MOST_SCHEMAS`` largest are drawn.
+    ``masks`` have ``mask_schema`` and ``coverage``; the ``MOST_SCHEMAS`` largest are drawn.
     """
     names = list(masks["mask_schema"].value_counts().index[:MOST_SCHEMAS])
     figure, (axes,) = new_figure(height=1.4 + 0.6 * len(names))
@@ -141,12 +129,7 @@ def coverage_plot(masks: pd.DataFrame) -> Figure:
 def mean_masks_plot(means: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Figure:
     """Draw where the masks of each schema lie, of the ``MOST_SCHEMAS`` largest.
 
-    Parameters
-    ----------
-    means : mapping of str to ndarray of float, shape (h, w), in [0, 1]
-        Schema -> share of its masks that cover a place.
-    counts : mapping of str to int
-        Schema -> number of masks.
+    ``means`` are shares of masks that cover a place, float (h, w), ``counts`` numbers of masks.
     """
     names = sorted(means, key=lambda name: (-counts[name], name))[:MOST_SCHEMAS]
     if not names:

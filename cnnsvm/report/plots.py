@@ -1,5 +1,8 @@
 """The plots of a report: each function returns a figure of its own; pyplot is not involved.
 
+``predictions`` are rows with ``label`` and ``prediction`` (0 real, 1 fake), ``probability`` of
+fake and ``fold``.
+
 Colours are those of Okabe and Ito, "Color universal design" (2008), safe for colour-blind
 readers, and never the only difference: hatching, line style or a label says the same.
 """
@@ -35,20 +38,10 @@ _Curve = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, float]
 
 
 def new_figure(rows: int = 1, height: float = 4.4, **grid: Any) -> tuple[Figure, list[Axes]]:
-    """Make a figure with one column of axes, drawn by Agg whatever the session's backend is.
+    """Make a figure of axes below each other, drawn by Agg whatever the session's backend is.
 
-    Parameters
-    ----------
-    rows : int
-    height : float
-        In inches.
-    **grid
-        Options of ``Figure.subplots``, such as ``height_ratios`` or ``ncols``.
-
-    Returns
-    -------
-    Figure, list of Axes
-        Row by row.
+    ``height`` is in inches, ``grid`` are options of ``Figure.subplots``, such as
+    ``height_ratios`` or ``ncols``; the axes come row by row.
     """
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
@@ -94,13 +87,7 @@ def wrap_name(name: str, width: int = 20) -> str:
 
 
 def confusion_matrix_plot(predictions: pd.DataFrame) -> Figure:
-    """Show how many reals and fakes were called what, and the shares of each row.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``label`` and ``prediction`` (0 or 1).
-    """
+    """Show how many reals and fakes were called what, and the shares of each row."""
     figure, (axes,) = new_figure()
     cells = np.zeros((2, 2), dtype=int)
     np.add.at(cells, (predictions["label"].to_numpy(), predictions["prediction"].to_numpy()), 1)
@@ -121,11 +108,7 @@ def confusion_matrix_plot(predictions: pd.DataFrame) -> Figure:
 def roc_plot(predictions: pd.DataFrame) -> Figure:
     """Draw the ROC curve of all outer test rows together and of each fold.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``label``, ``probability``, ``prediction`` and ``fold``; unless both classes occur
-        there is a message instead.
+    Unless both classes occur, a message says so.
     """
     figure, (axes,) = new_figure()
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, label="guessing (0.500)")
@@ -149,14 +132,8 @@ def precision_recall_plot(predictions: pd.DataFrame) -> Figure:
 def reliability_plot(predictions: pd.DataFrame, n_bins: int = 10) -> Figure:
     """Set stated probabilities against observed shares, above their histogram.
 
-    A point's area grows with the number of images in its bin.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``label`` and ``probability``.
-    n_bins : int
-        As of `cnnsvm.evaluation.metrics.expected_calibration_error`.
+    A point's area grows with the number of images in its bin, see
+    `cnnsvm.evaluation.metrics.reliability_bins`.
     """
     figure, (upper, lower) = new_figure(rows=2, height_ratios=(2.4, 1), sharex=True)
     label, probability = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
@@ -178,11 +155,7 @@ def reliability_plot(predictions: pd.DataFrame, n_bins: int = 10) -> Figure:
 def group_plot(groups: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
     """Draw recall and ROC AUC of each kind of fake, with their intervals.
 
-    Parameters
-    ----------
-    groups : mapping of str to mapping
-        As `cnnsvm.evaluation.bootstrap.metrics_by` returns it.
-    title : str
+    ``groups`` are as `cnnsvm.evaluation.bootstrap.metrics_by` returns them.
     """
     figure, (axes,) = new_figure(height=1.5 + 0.62 * len(groups))
     names = [f"{wrap_name(name)}\n({entry['n_fakes']} fakes)" for name, entry in groups.items()]

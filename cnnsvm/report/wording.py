@@ -101,7 +101,7 @@ def format_value(value: Any) -> str:
 
 
 def percent(value: float) -> str:
-    """Write a share as a whole percentage, kept off 0 and 100 unless it is exactly that."""
+    """Write a share as a whole percentage; 0 and 100 only where it is exactly that."""
     if 0 < value < 0.01:
         return "under 1 %"
     if 0.99 < value < 1:
@@ -228,7 +228,7 @@ def leaking(controls: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _decision_sentence(value: Mapping[str, Any]) -> str:
     found = f"The detector finds {percent(value['recall'])} of the fakes"
     if not is_number(value["balanced_accuracy"]):
-        return f"{found}; without real images there is no telling how many it would call fake."
+        return f"{found}; without real images its false alarms are not known."
     false_alarms = min(max(1 - 2 * value["balanced_accuracy"] + value["recall"], 0.0), 1.0)
     return f"{found} and calls {percent(false_alarms)} of the real images fake (false alarms)."
 

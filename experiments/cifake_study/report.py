@@ -20,7 +20,7 @@ PROTOCOL = (
     "They were judged on the same images; none of these, nor a near-duplicate of one, was trained "
     "on.",
     "Own layer: what fine-tuning trained on top; SVM: tuned on the same embeddings.",
-    "With auxiliary labels the training loss is that of telling these too.",
+    "With auxiliary labels, the training loss includes theirs.",
     "95 % intervals come from resampling groups of near-duplicates, and say nothing about "
     "retraining.",
 )
