@@ -2,36 +2,17 @@ import json
 
 import pandas as pd
 import pytest
-import torch
-from cifake_scripts import load_script, pack_cifake
-from safetensors.torch import save_file
-
-from cnnsvm import InpaintDetector
-from cnnsvm.features.backbones.plain_cnn import PlainCNN
-
-N = 40
 
 
 @pytest.fixture(scope="module")
-def script():
-    module = load_script("backbones")
-    module.EMBEDDER = module.EMBEDDER | {"batch_size": 16}
-    module.ABLATED = "plain_cnn"
-    return module
+def run(finished):
+    found = finished("backbones")
+    return found.arguments, found.out
 
 
 @pytest.fixture(scope="module")
-def run(script, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("backbones")
-    train = pack_cifake(folder / "train.tar.xz", "train", range(N))
-    torch.manual_seed(0)
-    save_file(PlainCNN().state_dict(), folder / "plain.safetensors")
-    arguments = ["--train", str(train), "--out", str(folder / "out"), "--held-out", "20"]
-    arguments += ["--epochs", "2", "--backbones", "plain_cnn", "--landmarks", "20"]
-    arguments += ["--weights", f"plain_cnn={folder / 'plain.safetensors'}", "--device", "cpu"]
-    arguments += ["--objects", "plain_cnn"]
-    assert script.main(arguments) == 0
-    return arguments, folder / "out"
+def script(finished):
+    return finished("backbones").script
 
 
 def test_each_variant_has_a_row_with_both_heads(run):
@@ -53,22 +34,6 @@ def test_variants_differ_in_what_they_are_named_for(run):
     report = json.loads((run[1] / "backbones.json").read_text())
     losses = [row["history"][0]["train_loss"] for row in report["backbones"]]
     assert len(set(losses)) == 4
-
-
-def test_run_again_it_fits_nothing_and_remembers_the_time(run, script, monkeypatch):
-    monkeypatch.setattr(InpaintDetector, "fit", lambda *_: pytest.fail("fitted again"))
-    before = pd.read_csv(run[1] / "backbones.csv")
-    assert script.main(run[0]) == 0
-    again = pd.read_csv(run[1] / "backbones.csv")
-    rate = ["images_a_second"]  # measured again
-    pd.testing.assert_frame_equal(again.drop(columns=rate), before.drop(columns=rate))
-
-
-@pytest.mark.parametrize("given", ["resnet18", "resnet18=no.pth", "resnet18=no.pth,caffe"])
-def test_weights_that_are_no_file_are_refused(script, given, capsys):
-    assert script.main(["--train", "x", "--weights", given]) != 0
-    message = f"NAME=FILE[,PREPROCESSING] with a file that exists, got '{given}'"
-    assert message in capsys.readouterr().err
 
 
 def test_weights_may_say_what_they_expect_to_see(script, tmp_path):

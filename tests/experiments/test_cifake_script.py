@@ -6,35 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cifake_scripts import grainy_jpeg, load_script, pack_cifake
 from PIL import Image
+from script_runs import N_CIFAKE, cifake_jpeg, pack_cifake
 
 from cnnsvm import InpaintDetector
 from cnnsvm.detection.pretrained import find_oversized
 from cnnsvm.detection.training_overlap import find_training_images
 
-N = 48  # images of each class
+
+@pytest.fixture(scope="module")
+def run(finished):
+    found = finished("cifake")
+    return found.arguments, found.out
 
 
 @pytest.fixture(scope="module")
-def script():
-    return load_script("cifake")
-
-
-@pytest.fixture(scope="module")
-def train(tmp_path_factory):
-    return pack_cifake(tmp_path_factory.mktemp("data") / "train.tar.xz", "train", range(N))
-
-
-@pytest.fixture(scope="module")
-def run(script, train, tmp_path_factory):
-    """The whole way: archive -> split -> network -> SVM -> report and bundle."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    arguments = ["--train", str(train), "--out", str(out), "--held-out", "32", "--epochs", "4"]
-    arguments += ["--landmarks", "20", "--exact", "--bundle", str(out / "bundle")]
-    arguments += ["--device", "cpu", "--learning-rate", "1e-2", "--backbone", "plain_cnn"]
-    assert script.main(arguments) == 0
-    return arguments, out
+def script(finished):
+    return finished("cifake").script
 
 
 def changed(arguments, **values):
@@ -134,11 +122,11 @@ def test_the_held_out_part_is_judged_and_well(run):
     table = pd.read_csv(run[1] / "predictions.csv")
     report = json.loads((run[1] / "report.json").read_text())
     assert len(table) == pytest.approx(32, abs=3)
-    assert report["n_images"] == 2 * N
+    assert report["n_images"] == 2 * N_CIFAKE
     right = (table["label"] == table["prediction"]).mean()
     assert report["metrics"]["accuracy"]["value"] == pytest.approx(right)
     assert report["metrics"]["roc_auc"]["value"] > 0.9
-    assert report["folds"][0]["n_train"] + len(table) == 2 * N
+    assert report["folds"][0]["n_train"] + len(table) == 2 * N_CIFAKE
 
 
 def test_heads_controls_and_duplicates_are_reported(run):
@@ -159,7 +147,7 @@ def test_heads_controls_and_duplicates_are_reported(run):
 def test_the_bundle_judges_as_the_report_says(run):
     detector = InpaintDetector.from_pretrained(run[1] / "bundle")
     table = pd.read_csv(run[1] / "predictions.csv")
-    pictures = [grainy_jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
+    pictures = [cifake_jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
     said = detector.predict_proba(pictures)[:, 1]
     assert np.abs(said - table["probability"]).max() < 0.05  # half precision
     larger = np.zeros((48, 48, 3), np.uint8)
@@ -174,36 +162,31 @@ def test_the_bundle_knows_what_it_was_trained_on(run):
     detector = InpaintDetector.from_pretrained(run[1] / "bundle")
     judged = set(pd.read_csv(run[1] / "predictions.csv")["path"])
     judged = {(int(Path(path).stem[:4]), "FAKE" in path) for path in judged}
-    everything = [(seed, fake) for seed in range(N) for fake in (False, True)]
-    trained = [grainy_jpeg(*image) for image in everything if image not in judged]
+    everything = [(seed, fake) for seed in range(N_CIFAKE) for fake in (False, True)]
+    trained = [cifake_jpeg(*image) for image in everything if image not in judged]
     assert [distance for _, distance in find_training_images(detector, trained)] == [0] * len(
         trained
     )
 
 
-def test_run_again_it_fits_nothing(run, script, monkeypatch):
-    monkeypatch.setattr(InpaintDetector, "fit", lambda *_: pytest.fail("fitted again"))
-    before = (run[1] / "predictions.csv").read_bytes()
-    assert script.main(run[0]) == 0
-    assert (run[1] / "predictions.csv").read_bytes() == before
-
-
-def test_test_images_are_judged_and_their_copies_not_trained_on(script, train, tmp_path, capsys):
+def test_test_images_are_judged_and_their_copies_not_trained_on(run, script, tmp_path, capsys):
+    train = run[0][1]
     test = pack_cifake(tmp_path / "test.tar.xz", "test", [0, *range(100, 112)])  # 0 is in both
-    arguments = ["--train", str(train), "--test", str(test), "--out", str(tmp_path / "out")]
+    arguments = ["--train", train, "--test", str(test), "--out", str(tmp_path / "out")]
     arguments += ["--epochs", "1", "--landmarks", "20", "--no-shuffled", "--device", "cpu"]
     arguments += ["--backbone", "plain_cnn"]
     assert script.main(arguments) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["folds"][0]["n_test"], report["folds"][0]["n_train"]) == (26, 2 * N - 2)
+    assert (report["folds"][0]["n_test"], report["folds"][0]["n_train"]) == (26, 2 * N_CIFAKE - 2)
     assert "Left out of training for it: 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["cut", "no class", "33x32", "text"])
-def test_bad_data_is_named(script, train, tmp_path, damage, capsys):
+def test_bad_data_is_named(run, script, tmp_path, damage, capsys):
     path = tmp_path / "train.tar.xz"
+    train = run[0][1]
     if damage == "cut":
-        path.write_bytes(train.read_bytes()[:-3000])
+        path.write_bytes(Path(train).read_bytes()[:-3000])
     else:
         buffer = io.BytesIO()
         Image.new("RGB", (33, 32)).save(buffer, "JPEG")
@@ -211,7 +194,7 @@ def test_bad_data_is_named(script, train, tmp_path, damage, capsys):
         with tarfile.open(path, "w:xz") as opened:
             for kind in ("REAL",) if odd is None else ("REAL", "FAKE"):
                 for seed in range(4):
-                    data = odd if odd and seed == 2 and kind == "FAKE" else grainy_jpeg(seed, 0)
+                    data = odd if odd and seed == 2 and kind == "FAKE" else cifake_jpeg(seed, 0)
                     info = tarfile.TarInfo(f"train/{kind}/{seed:04}.jpg")
                     info.size = len(data)
                     opened.addfile(info, io.BytesIO(data))

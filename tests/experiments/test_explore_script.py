@@ -1,20 +1,14 @@
-import importlib.util
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).parents[2]
+from script_runs import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("explore", ROOT / "experiments" / "explore.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("explore")
 
 
 @pytest.fixture(scope="module")

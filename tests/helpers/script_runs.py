@@ -3,13 +3,13 @@
 import importlib.util
 import io
 import json
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from dataset_files import pack
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -143,15 +143,12 @@ def cifake_jpeg(seed: int, fake: bool) -> bytes:
 
 def pack_cifake(path: Path, split: str, seeds: Any) -> Path:
     """Write a split of CIFAKE as an archive; every other image is an airplane, else a cat."""
-    with tarfile.open(path, "w:xz") as opened:
-        for kind in ("REAL", "FAKE"):
-            for seed in seeds:
-                number = "" if seed % 2 else " (4)"
-                info = tarfile.TarInfo(f"{split}/{kind}/{seed:04}{number}.jpg")
-                data = cifake_jpeg(seed, kind == "FAKE")
-                info.size = len(data)
-                opened.addfile(info, io.BytesIO(data))
-    return path
+    files = {
+        f"{split}/{kind}/{seed:04}{'' if seed % 2 else ' (4)'}.jpg": cifake_jpeg(seed, fake)
+        for fake, kind in enumerate(("REAL", "FAKE"))
+        for seed in seeds
+    }
+    return pack(files, path)
 
 
 def load_cifake() -> Any:
