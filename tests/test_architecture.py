@@ -59,6 +59,31 @@ def test_imports_point_up(path):
         assert layer_of(name) <= own, f"{path.name} in {home(path)} imports from {name}"
 
 
+def module_name(path):
+    return ".".join(("cnnsvm", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def imported_on_loading(path, known):
+    """Yield the modules that a module needs before it is loaded itself."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cnnsvm"):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in known else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+
+
+def test_no_circle_of_imports():
+    known = {module_name(path): path for path in MODULES}
+    needs = {name: set(imported_on_loading(path, known)) - {name} for name, path in known.items()}
+    while free := [name for name, needed in needs.items() if not needed]:
+        needs = {name: needed - set(free) for name, needed in needs.items() if name not in free}
+    assert not needs, f"these modules import each other in a circle: {sorted(needs)}"
+
+
 def test_every_folder_has_a_layer():
     assert {home(path) for path in MODULES} == {name for names in LAYERS for name in names}
 
