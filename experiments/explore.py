@@ -39,11 +39,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
-    from cnnsvm.audit.explore import explore
     from cnnsvm.data.readers import open_dataset, write_samples
     from cnnsvm.io.files import write_text
     from cnnsvm.report import render_html, render_text
-    from cnnsvm.report.exploration import exploration_report
+    from exploration.explore import explore
+    from exploration.report import exploration_report
 
     started = time.perf_counter()
     name, out = data_and_out(args, "explore.html")

@@ -1,1 +1,1 @@
-"""Whether a classifier could cheat on a data set, and what the data set holds."""
+"""Whether a classifier could cheat on a data set."""

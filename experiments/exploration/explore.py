@@ -15,7 +15,11 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
 
-from cnnsvm.audit.anomalies import (
+from cnnsvm.audit.check import on_threads
+from cnnsvm.audit.headers import describe_header
+from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.io.progress import show_progress
+from exploration.anomalies import (
     CHECKS,
     UNSTATED,
     Anomaly,
@@ -25,10 +29,6 @@ from cnnsvm.audit.anomalies import (
     readable,
     source_anomalies,
 )
-from cnnsvm.audit.check import on_threads
-from cnnsvm.audit.headers import describe_header
-from cnnsvm.data.images import ImageError, load_image
-from cnnsvm.io.progress import show_progress
 
 #: Compared between the classes: column -> what it is.
 FILE_FEATURES = {

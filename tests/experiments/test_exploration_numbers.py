@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.audit.anomalies import CHECKS
-from cnnsvm.audit.explore import (
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import make_manifest, make_row
+from exploration.anomalies import CHECKS
+from exploration.explore import (
     FILE_FEATURES,
     PIXEL_FEATURES,
     choose_sample,
@@ -14,8 +16,6 @@ from cnnsvm.audit.explore import (
     describe_pixels,
     explore,
 )
-from cnnsvm.data.images import ImageError
-from cnnsvm.data.manifest import make_manifest, make_row
 
 
 def noise(seed, width=40, height=30):
