@@ -91,13 +91,9 @@ def make_designs(args: argparse.Namespace, names: Sequence[str]) -> dict[str, An
 
 def read(args: argparse.Namespace, out: Path) -> Any:
     """Read every data set, join them, and list the pictures with their truth."""
-    from cnnsvm.evaluation.localization_records import (
-        limit_sources,
-        rename_engines,
-        with_truth,
-        without_bad_pairs,
-    )
+    from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
     from cnnsvm.evaluation.preparation import prepare
+    from localization_study.records import limit_sources, rename_engines
     from transfer_study.joining import join_manifests
 
     options = {"codec": args.codec, "groups": args.groups, "skip_bad": args.skip_bad}
@@ -120,9 +116,10 @@ def read(args: argparse.Namespace, out: Path) -> Any:
 
 def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: Path) -> Any:
     """Plan, train and judge, and time the networks that a table of costs names."""
-    from cnnsvm.evaluation.localization_records import has_greys, kinds_of
+    from cnnsvm.evaluation.localization_records import kinds_of
     from localization_study.cost import kept_cost
     from localization_study.plan import Wanted, plan_study
+    from localization_study.records import has_greys
     from localization_study.study import measure_localization
 
     kinds = tuple(kinds_of(table))

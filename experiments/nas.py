@@ -62,8 +62,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def read(args: argparse.Namespace, out: Path) -> Any:
     """Return the spliced and untouched pictures."""
-    from cnnsvm.evaluation.localization_records import limit_sources, with_truth, without_bad_pairs
+    from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
     from cnnsvm.evaluation.preparation import prepare
+    from localization_study.records import limit_sources
 
     prepared = prepare(
         args.data,

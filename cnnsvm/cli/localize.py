@@ -52,7 +52,7 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Localise in what is not done yet, write the table; status 1 if an image failed."""
+    """Process the images that are not done yet, write the table; status 1 if an image failed."""
     from cnnsvm.evaluation.runs import RunDirectory
     from cnnsvm.io.files import write_text
     from cnnsvm.io.progress import show_progress
@@ -83,7 +83,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Give each image with its name below the input; what is in the output is no input.
+    """List each image with its name relative to the input, without those in the output.
 
     Raises
     ------
@@ -97,8 +97,8 @@ def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
     target = output.resolve()
     if place.resolve().is_relative_to(target):
         raise ValueError(
-            f"{place} is to be looked at and lies in the output {output}; masks and maps are not "
-            "images to look at. Choose another output folder."
+            f"the input {place} lies in the output {output}, which holds masks and maps. Choose "
+            "another output folder."
         )
     if place.is_file():
         return [(place, Path(place.name))]
@@ -109,7 +109,7 @@ def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
 
 
 def load_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
-    """Read the model, set it up for this machine, and change what flags ask for."""
+    """Read the model and set the parameters that the flags name."""
     from cnnsvm import InpaintLocalizer
 
     localizer = InpaintLocalizer.from_pretrained(args.model)
@@ -123,7 +123,7 @@ def load_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
 
 
 def read_finished(table: Path) -> dict[str, dict[str, Any]]:
-    """Return the rows of an earlier call by path, those of images that were done alone."""
+    """Return the rows of images that an earlier call finished, by path."""
     if not table.is_file():
         return {}
     text = table.read_text(encoding="utf-8", errors="replace")
@@ -133,29 +133,14 @@ def read_finished(table: Path) -> dict[str, dict[str, Any]]:
     return {str(row["path"]): row for row in whole}
 
 
-def write_pictures(
+def write_images(
     path: Path, pixels: "np.ndarray", probability: "np.ndarray", threshold: float, target: Path
 ) -> None:
-    """Write what was found in one image.
+    """Write mask, map and overlay of one image; pixels (H, W, 3) and probability are upright.
 
-    Parameters
-    ----------
-    path : Path
-        The image.
-    pixels : ndarray of uint8, shape (H, W, 3)
-        Upright.
-    probability : ndarray of float32 in [0, 1], shape (H, W)
-        Upright.
-    threshold : float
-    target : Path
-        Without suffix; its folder is made. ``TARGET.mask.png`` (8-bit grey, 0 or 255) and
-        ``TARGET.map.png`` (16-bit grey, 0-65535 for 0-1) are pixel for pixel as the image is
-        stored, with its EXIF orientation; ``TARGET.overlay.jpg`` is upright.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written.
+    ``TARGET.mask.png`` (8-bit grey, 0 or 255) and ``TARGET.map.png`` (16-bit grey, 0-65535 for 0-1)
+    are pixel for pixel as the image is stored, with its EXIF orientation; ``TARGET.overlay.jpg`` is
+    upright.
     """
     import numpy as np
     from PIL import Image
@@ -170,12 +155,12 @@ def write_pictures(
     stored = np.asarray(as_stored(probability, path))
     mask = probability >= np.float32(threshold)
     called = stored >= np.float32(threshold)
-    pictures: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
+    images: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         "map": (np.rint(stored * _DEEPEST).astype(np.uint16), {"format": "PNG", "exif": exif}),
         "overlay": (draw_overlay(pixels, probability, mask), {"format": "JPEG", "quality": 90}),
         "mask": (np.where(called, 255, 0).astype(np.uint8), {"format": "PNG", "exif": exif}),
     }
-    for role, (values, options) in pictures.items():
+    for role, (values, options) in images.items():
         buffer = io.BytesIO()
         Image.fromarray(values).save(buffer, **options)
         write_bytes(Path(f"{target}{SUFFIXES[role]}"), buffer.getvalue())
@@ -188,7 +173,7 @@ def _row(
     output: Path,
     known: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Localise in one image, unless that was done and neither it nor the result has changed."""
+    """Process one image, unless that was done and neither it nor the result has changed."""
     from cnnsvm.data.images import ImageError, image_hash, load_image
 
     target = output / name
@@ -200,7 +185,7 @@ def _row(
             return known
         pixels = load_image(path)
         probability = localizer.predict_proba([pixels])[0]
-        write_pictures(path, pixels, probability, localizer.threshold_, target)
+        write_images(path, pixels, probability, localizer.threshold_, target)
     except (ImageError, OSError) as error:
         return row | {"reason": " ".join(str(error).split())}
     share = float((probability >= probability.dtype.type(localizer.threshold_)).mean())
@@ -209,7 +194,7 @@ def _row(
 
 
 def _fingerprint(localizer: "InpaintLocalizer", model: Path) -> str:
-    """Hash the model and what its masks depend on besides."""
+    """Hash the model and the parameters that its masks depend on."""
     from cnnsvm.io.bundle import CONFIG
 
     digest = hashlib.sha256((model / CONFIG).read_bytes())  # has the hash of the weights

@@ -153,8 +153,8 @@ def main(args: argparse.Namespace) -> int:
     work = args.work or args.model.with_name(args.model.name + ".work")
     with first_alone(localizer) as is_first:
         table, warnings = read_images(args, work / "data", READINGS[args.regenerated])
-    if not is_first:
-        logging.getLogger("cnnsvm").setLevel(logging.ERROR)  # the first one logs for all
+    if not is_first:  # the first one logs for all
+        logging.getLogger("cnnsvm").setLevel(logging.ERROR)
     for text in warnings:
         logger.warning("%s", text)
     localizer.set_params(cache_dir=work / "cache")

@@ -1,4 +1,4 @@
-"""Maps of a fitted localiser against what is true, kind by kind of picture."""
+"""Maps of a fitted localiser against the truth, by kinds of images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -19,35 +19,35 @@ from cnnsvm.evaluation.localization_metrics import (
 from cnnsvm.evaluation.localization_records import ORIGINAL, kinds_of, load_truth
 from cnnsvm.evaluation.runs import CARRIED
 from cnnsvm.generation.post_processing import PostProcessing
+from cnnsvm.localization.localizer import InpaintLocalizer
 
 _PARTS = {"per_image": PER_IMAGE, "pooled": POOLED, "untouched": UNTOUCHED}
 _COUNTED = ("n_images", "n_untouched", "n_sources", "threshold")
-_AT_ONCE = 16  # pictures whose maps are held
+_AT_ONCE = 16  # images whose maps are held
 #: Called with the position of a row and its map.
 Watcher = Callable[[int, np.ndarray], None]
 
 
 def judge(
-    localizer: Any,
+    localizer: InpaintLocalizer,
     table: pd.DataFrame,
     *,
     policy: str | None = None,
     quality: int | None = None,
     watch: Watcher | None = None,
 ) -> PixelCounts:
-    """Let a localiser judge pictures, and compare its maps with the truth.
+    """Compare the maps of a localiser with the truth.
 
     Parameters
     ----------
     localizer : InpaintLocalizer
         Fitted; its threshold is frozen.
     table : DataFrame
-        Of `cnnsvm.evaluation.localization_records.with_truth`; none of its sources was trained
-        on.
+        Of `cnnsvm.evaluation.localization_records.with_truth`, of sources not trained on.
     policy : str or None
         Which greys of a mask count; None takes the localiser's.
     quality : int or None
-        Of a JPEG (4:2:0) that the pictures go through in memory; None leaves them as they are.
+        Of a JPEG (4:2:0) that the images go through in memory; None leaves them as they are.
     watch : callable or None
         Called with the position of each row and its map.
 
@@ -60,9 +60,8 @@ def judge(
     Raises
     ------
     ValueError
-        If the table is empty or a mask has another size than its picture (`MaskError`).
-    ImageError
-        If a picture cannot be read.
+        If the table is empty, an image cannot be read (`ImageError`) or a mask has another size
+        than its image (`MaskError`).
     """
     truths = (load_truth(row, policy or localizer.mask_policy) for row in table.to_dict("records"))
     maps = _maps(localizer, list(table["path"]), quality, watch)
@@ -73,16 +72,12 @@ def judge(
 
 
 def judge_kinds(
-    localizer: Any, table: pd.DataFrame, n_resamples: int = 1000, random_state: int | None = 0
+    localizer: InpaintLocalizer,
+    table: pd.DataFrame,
+    n_resamples: int = 1000,
+    random_state: int | None = 0,
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
-    """Judge each kind of picture apart, and the untouched ones.
-
-    Parameters
-    ----------
-    localizer, table
-        As for `judge`.
-    n_resamples, random_state
-        Of the intervals, see `cnnsvm.evaluation.localization_metrics.summarise`.
+    """Judge each kind of image apart, and the untouched ones, with intervals (see `summarise`).
 
     Returns
     -------
@@ -103,12 +98,7 @@ def judge_kinds(
 
 
 def flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Spread a summary over the columns of a table.
-
-    Parameters
-    ----------
-    summary : mapping
-        Of `cnnsvm.evaluation.localization_metrics.summarise`.
+    """Spread what `summarise` returns over the columns of a table.
 
     Returns
     -------
@@ -131,13 +121,13 @@ def compress(pixels: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _maps(
-    localizer: Any, paths: list[Any], quality: int | None, watch: Watcher | None
+    localizer: InpaintLocalizer, paths: list[Any], quality: int | None, watch: Watcher | None
 ) -> Iterator[np.ndarray]:
     for start in range(0, len(paths), _AT_ONCE):
-        pictures = [load_image(path) for path in paths[start : start + _AT_ONCE]]
+        images = [load_image(path) for path in paths[start : start + _AT_ONCE]]
         if quality is not None:
-            pictures = [compress(picture, quality) for picture in pictures]
-        for offset, found in enumerate(localizer.predict_proba(pictures)):
+            images = [compress(image, quality) for image in images]
+        for offset, found in enumerate(localizer.predict_proba(images)):
             if watch is not None:
                 watch(start + offset, found)
             yield found

@@ -1,20 +1,18 @@
 """How well a localiser marks repainted pixels: image by image and pooled, with intervals.
 
-Maps may come one at a time, as from a generator: of each image a row of metrics is kept, and of
-each source two histograms (`cnnsvm.localization.pixel_scores`), so that a thousand megapixels
-take no more memory than one. What depends on the ranking of pixels (AUC, the best threshold) is
-as fine as these histograms: 2,049 thresholds at most .0039 apart, and ever closer to 0 and 1.
-Pixels of one bin count as ties. What depends on the fixed threshold is exact.
+Maps may come one at a time: of each image a row of metrics is stored, and of each source two
+histograms (`cnnsvm.localization.pixel_scores`), so that memory does not grow with the pixels. AUC
+and the best threshold are as fine as these histograms: 2,049 thresholds at most .0039 apart, and
+ever closer to 0 and 1. What depends on the fixed threshold is exact.
 
 An image without a repainted pixel has no recall, and one false alarm turns its IoU from 1 to 0:
 such images are left out of the means over images and reported apart, by the share of their pixels
 that is called. Pooled over pixels they take part.
 
-The intervals are those of `cnnsvm.evaluation.bootstrap`: sources are drawn with replacement, with
-all that was made from them.
+The intervals are those of `cnnsvm.evaluation.bootstrap`: whole sources are resampled.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +40,7 @@ _BATCH = 64  # resamples held at once, 33 kB each times a dozen
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """What is kept of maps and masks.
+    """Counts of the pixels of maps and masks.
 
     Parameters
     ----------
@@ -94,11 +92,13 @@ def count_pixels(
     edges = edges_with(threshold)
     kept: dict[str, np.ndarray] = {}
     rows = []
-    named = zip(masks, probabilities, strict=True)
-    for number, ((mask, probability), source) in enumerate(_with_sources(named, source_ids)):
+    given: list[Iterable[Any]] = [masks, probabilities]
+    if source_ids is not None:
+        given.append(source_ids)
+    for number, (mask, probability, *source) in enumerate(zip(*given, strict=True)):
         histogram = pixel_histogram(mask, probability, edges)
         scores = histogram_scores(histogram, edges, threshold)
-        name = f"{number:09d}" if source is None else str(source)
+        name = str(source[0]) if source else f"{number:09d}"
         kept[name] = kept[name] + histogram if name in kept else histogram
         sizes = {"n_pixels": int(histogram.sum()), "n_repainted": int(histogram[1].sum())}
         rows.append({"source_id": name, **sizes, **{key: float(scores[key]) for key in SCORES}})
@@ -118,12 +118,8 @@ def summarise(
     Parameters
     ----------
     counts : PixelCounts
-    n_resamples : int
-        Number of bootstrap resamples, at least 1.
-    confidence : float in (0, 1)
-        Share of the resamples that an interval spans.
-    random_state : int or None
-        Seed of the resampling.
+    n_resamples, confidence, random_state
+        As for `cnnsvm.evaluation.bootstrap.bootstrap_metrics`.
 
     Returns
     -------
@@ -133,8 +129,7 @@ def summarise(
         `cnnsvm.evaluation.bootstrap.bootstrap_metrics`): ``per_image`` with the names in
         `PER_IMAGE`, ``pooled`` with those in `POOLED`, ``untouched`` with those in `UNTOUCHED`.
         A mean leaves out the images where a metric is undefined. The best threshold is chosen
-        anew in each resample. Values are nan where nothing defines them, and so are intervals of
-        a single source.
+        anew in each resample. Undefined values and intervals of a single source are nan.
 
     Raises
     ------
@@ -201,12 +196,3 @@ def _stacked(batches: Iterable[Scores]) -> Scores:
         part: {name: np.concatenate([batch[part][name] for batch in parts]) for name in found}
         for part, found in parts[0].items()
     }
-
-
-def _with_sources(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], source_ids: Iterable[Any] | None
-) -> Iterator[tuple[tuple[np.ndarray, np.ndarray], Any]]:
-    if source_ids is None:
-        yield from ((pair, None) for pair in pairs)
-    else:
-        yield from zip(pairs, source_ids, strict=True)

@@ -1,15 +1,12 @@
-"""What a localiser is trained on and judged by: the pictures of a manifest with their truth.
+"""What a localiser is trained on and judged by: the images of a manifest with their truth.
 
-A spliced picture is repainted inside its mask. A regenerated one went through the engine whole:
-its mask says what the engine was asked to repaint, but every pixel is the engine's. So there are
-two readings of it, and neither is right alone: against its **mask**, as the earlier study of
-*inpainted* pictures was scored, or as repainted **whole**. They are kept apart. A reading is
-left out where it does not apply: pictures of an engine that takes no mask have the second alone.
+A spliced image is repainted inside its mask. A regenerated one went through the engine whole: its
+mask says what the engine was asked to repaint, but every pixel is the engine's. So it has two
+readings that are reported apart: against its **mask**, or as repainted **whole**. Images of an
+engine that takes no mask have the second alone.
 """
 
-import hashlib
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from cnnsvm.data.images import ImageError, image_hash, load_image
+from cnnsvm.data.images import ImageError
 from cnnsvm.evaluation.preparation import Prepared
 from cnnsvm.localization.masks import load_mask, load_pair
 
@@ -26,38 +23,37 @@ READINGS = (MASK, WHOLE)
 ORIGINAL = "original"
 UNKNOWN = "unknown"
 SAME = (
-    "{} regenerated picture(s) are file for file their spliced ones, as of an engine that changes "
+    "{} regenerated image(s) are file for file their spliced ones, as of an engine that changes "
     "nothing outside the mask; they were left out."
 )
-NO_MASK = "{} spliced picture(s) have no mask file; they were left out."
+NO_MASK = "{} spliced image(s) have no mask file; they were left out."
 
 
 def with_truth(
     manifest: pd.DataFrame, readings: Sequence[str] = READINGS
 ) -> tuple[pd.DataFrame, list[str]]:
-    """List pictures by what is true of them, one row a picture and reading.
+    """List images with their truth, one row an image and reading.
 
     Parameters
     ----------
     manifest : DataFrame
         See `cnnsvm.data.manifest`.
     readings : sequence of {"mask", "whole"}
-        Of regenerated pictures; others have one alone.
+        Of regenerated images.
 
     Returns
     -------
     table : DataFrame
-        The manifest's columns, ``reading`` ("mask", "whole" or "untouched") and ``kind``: what
-        tables call a set of pictures, such as "opencv-telea spliced". Where `build` blurred an
-        edge, ``mask_path`` names the grey weights of the blend rather than the mask of what is
-        fully repainted, so that the mask policy decides about the edge.
+        The manifest's columns, ``reading`` ("mask", "whole" or "untouched") and ``kind``, such as
+        "opencv-telea spliced". Where `build` blurred an edge, ``mask_path`` names the grey weights
+        of the blend, so that the mask policy decides about the edge.
     warnings : list of str
         What was left out.
 
     Raises
     ------
     ValueError
-        If a reading is unknown or no repainted picture is left.
+        If a reading is unknown or no repainted image is left.
     """
     for reading in readings:
         if reading not in READINGS:
@@ -79,7 +75,7 @@ def with_truth(
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
     if not len(table) or (table["variant"] == "original").all():
         raise ValueError(
-            f"no repainted picture with a truth is left of {len(manifest)} image(s): a spliced one "
+            f"no repainted image with a truth is left of {len(manifest)} image(s): a spliced one "
             "needs a mask_path, and so does a regenerated one unless it is read as repainted "
             "whole. Make records with cnnsvm build, or take the reading 'whole'."
         )
@@ -90,105 +86,39 @@ def with_truth(
     return table, warnings
 
 
-def limit_sources(manifest: pd.DataFrame, n_sources: int, random_state: int = 0) -> pd.DataFrame:
-    """Draw sources with all that was made from them; all if there are no more.
-
-    Raises
-    ------
-    ValueError
-        If ``n_sources`` is below 1.
-    """
-    if n_sources < 1:
-        raise ValueError(f"the number of sources must be at least 1, got {n_sources!r}.")
-    sources = np.sort(manifest["source_id"].astype(str).unique())
-    drawn = np.random.default_rng(random_state).permutation(sources)[:n_sources]
-    return manifest[manifest["source_id"].astype(str).isin(drawn)].reset_index(drop=True)
-
-
-def rename_engines(manifest: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Call engines something else, so that tables are readable and several can count as one.
-
-    Parameters
-    ----------
-    manifest : DataFrame
-        See `cnnsvm.data.manifest`.
-    names : sequence of str
-        Each ``PATTERN=NAME``, as in ``file:inpainting_*.webp=RePaint``, with ``*``, ``?`` and
-        ``[...]`` as in a shell. The first that matches counts. An engine that is not known is
-        called "unknown".
-
-    Raises
-    ------
-    ValueError
-        If an entry is no such pair, or matches no engine.
-    """
-    repainted = manifest["variant"] != ORIGINAL
-    found = manifest["engine"].where(manifest["engine"].notna(), UNKNOWN)
-    known = sorted(found[repainted].unique())
-    renamed = manifest["engine"].copy()
-    for entry in reversed(names):
-        pattern, _, name = entry.rpartition("=")
-        if not pattern or not name:
-            raise ValueError(
-                f"an engine's name is given as PATTERN=NAME, got {entry!r}. Write for example "
-                "'file:inpainting_*.webp=RePaint'."
-            )
-        engines = [engine for engine in known if fnmatchcase(engine, pattern)]
-        if not engines:
-            listed = ", ".join(known)
-            raise ValueError(f"no engine matches {pattern!r} of {entry!r}. There are: {listed}.")
-        renamed[repainted & found.isin(engines)] = name
-    return manifest.assign(engine=renamed)
-
-
 def masks_of(table: pd.DataFrame) -> list[Any]:
-    """Return what `InpaintLocalizer.fit` takes as the masks of a table's pictures.
+    """Return the masks of a table's images, as `InpaintLocalizer.fit` takes them.
 
-    Returns
-    -------
-    list
-        Paths; None where a picture is untouched; an ndarray of bool, all True, that takes no
-        memory where it is repainted whole.
+    They are paths; None where an image is untouched; an ndarray of bool, all True, that takes no
+    memory where it is repainted whole.
     """
     return [_mask_of(row) for row in table.to_dict("records")]
 
 
 def load_truth(row: Any, policy: str = "half") -> np.ndarray:
-    """Load which pixels of one row's picture are repainted.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-    """
+    """Load which pixels of one row's image are repainted, bool (H, W)."""
     mask = _mask_of(row)
-    return np.zeros(_shape(row), dtype=bool) if mask is None else load_mask(mask, policy)
+    return (
+        np.zeros((int(row["height"]), int(row["width"])), dtype=bool)
+        if mask is None
+        else load_mask(mask, policy)
+    )
 
 
 def without_bad_pairs(
     table: pd.DataFrame, policy: str = "half", *, skip_bad: bool = False, n_jobs: int | None = None
 ) -> Prepared:
-    """Read every picture and its mask once, before anything long starts.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Of `with_truth`.
-    policy : {"any", "half", "full"}
-        Greys of a mask that count.
-    skip_bad : bool
-        Leave out and list what cannot be used, rather than stop.
-    n_jobs : int or None
-        Threads; None takes one a core.
+    """Read every image of a table and its mask once, before anything long starts.
 
     Returns
     -------
     Prepared
-        The table is its ``manifest``.
+        The table is its ``manifest``; with ``skip_bad``, what cannot be used is in ``skipped``.
 
     Raises
     ------
     ImageError
-        If a picture or mask cannot be used, and they are not skipped.
+        If an image or mask cannot be used, and they are not skipped.
     """
     pairs = zip(table["path"], masks_of(table), strict=True)
     found = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
@@ -198,31 +128,15 @@ def without_bad_pairs(
     if bad and not skip_bad:
         listed = "\n".join(f"  {reason}" for reason in list(bad.values())[:10])
         raise ImageError(
-            f"{len(bad)} of {len(table)} pictures cannot be used with their masks:\n{listed}\n"
+            f"{len(bad)} of {len(table)} images cannot be used with their masks:\n{listed}\n"
             "Repair or remove them, or leave them out with --skip-bad (skip_bad=True)."
         )
     skipped = [{"path": table["path"].iloc[i], "reason": reason} for i, reason in bad.items()]
     return Prepared(table.drop(table.index[list(bad)]).reset_index(drop=True), skipped)
 
 
-def hash_masks(table: pd.DataFrame) -> str:
-    """Hash the content of all mask files and the readings, which a run depends on."""
-    digest = hashlib.sha256()
-    for reading, path in zip(table["reading"], table["mask_path"], strict=True):
-        digest.update(str(reading).encode())
-        if isinstance(path, str) and reading == MASK:
-            digest.update(image_hash(path).encode())
-    return digest.hexdigest()
-
-
-def has_greys(table: pd.DataFrame) -> bool:
-    """Tell whether any mask has pixels between black and white, which mask policies are about."""
-    paths = table.loc[table["reading"] == MASK, "mask_path"].unique()
-    return any(bool(((grey > 0) & (grey < 255)).any()) for grey in map(load_image, paths))
-
-
 def kinds_of(table: pd.DataFrame) -> list[str]:
-    """List the kinds of repainted pictures: spliced first, then by engine."""
+    """List the kinds of repainted images: spliced first, then by engine."""
     fakes = table[table["variant"] != ORIGINAL]
     keys = fakes[["variant", "engine", "reading", "kind"]].fillna("").drop_duplicates()
     keys["rank"] = (keys["variant"] != "spliced").astype(int)

@@ -21,7 +21,7 @@ from sklearn.base import clone
 from cnnsvm.data.splits import Fold, grouped_folds
 from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
-from cnnsvm.evaluation.localization_records import ORIGINAL, hash_masks, masks_of
+from cnnsvm.evaluation.localization_records import ORIGINAL, masks_of
 from cnnsvm.evaluation.runs import RunDirectory, fingerprint_of, settings_of, store
 from cnnsvm.features.processes import writes
 from cnnsvm.generation.store import safe_name
@@ -29,6 +29,7 @@ from cnnsvm.io.bundle import CONFIG
 from cnnsvm.io.files import read_json, text_hash, write_json
 from localization_study.controls import judge_controls
 from localization_study.plan import Condition, Fit, Plan
+from localization_study.records import hash_masks
 
 logger = logging.getLogger(__name__)
 

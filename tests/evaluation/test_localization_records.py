@@ -6,13 +6,9 @@ from spliced_records import SIDE, save, write_records
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.evaluation.localization_records import (
-    has_greys,
-    hash_masks,
     kinds_of,
-    limit_sources,
     load_truth,
     masks_of,
-    rename_engines,
     with_truth,
     without_bad_pairs,
 )
@@ -45,30 +41,12 @@ def test_a_reading_can_be_left_out(manifest):
         with_truth(manifest, ["half"])
 
 
-def test_engines_can_be_renamed_and_several_made_one(manifest):
-    assert kinds_of(with_truth(rename_engines(manifest, ["?=VAE"]))[0])[:1] == ["VAE spliced"]
-    first_counts = rename_engines(manifest, ["b=second", "*=other"])
-    fakes = first_counts[first_counts["variant"] != "original"]
-    assert set(fakes["engine"]) == {"second", "other"}
-    originals = manifest["variant"] == "original"
-    assert first_counts.loc[originals, "engine"].equals(manifest.loc[originals, "engine"])
-    unknown = manifest.assign(engine=None)
-    assert "known spliced" in kinds_of(with_truth(rename_engines(unknown, ["unk*=known"]))[0])
-
-
-def test_a_rename_that_cannot_be_is_told(manifest):
-    with pytest.raises(ValueError, match="PATTERN=NAME, got 'VAE'"):
-        rename_engines(manifest, ["VAE"])
-    with pytest.raises(ValueError, match=r"no engine matches 'c' of 'c=VAE'\. There are: a, b"):
-        rename_engines(manifest, ["c=VAE"])
-
-
 def test_what_has_no_mask_is_read_as_whole_or_left_out(manifest):
     bare = manifest.assign(mask_path=None)
     table, warnings = with_truth(bare)
     assert kinds_of(table) == ["b regenerated (whole)"]
-    assert warnings == ["6 spliced picture(s) have no mask file; they were left out."]
-    with pytest.raises(ValueError, match="no repainted picture with a truth is left"):
+    assert warnings == ["6 spliced image(s) have no mask file; they were left out."]
+    with pytest.raises(ValueError, match="no repainted image with a truth is left"):
         with_truth(bare, ["mask"])
 
 
@@ -78,7 +56,7 @@ def test_regenerated_pictures_that_are_the_spliced_ones_are_left_out(manifest):
     table, warnings = with_truth(manifest)
     left = table[table["variant"] == "regenerated"]
     assert set(left["source_id"]) == {"1", "2"}  # the same content under another source is kept
-    assert "1 regenerated picture(s) are file for file" in warnings[0]
+    assert "1 regenerated image(s) are file for file" in warnings[0]
 
 
 def test_an_original_of_two_joined_data_sets_counts_once(manifest):
@@ -102,11 +80,9 @@ def test_what_a_localiser_is_given(manifest):
 
 def test_the_weights_of_a_blurred_edge_stand_for_its_mask(manifest, tmp_path):
     table, _ = with_truth(manifest)
-    assert not has_greys(table)
     soft = np.linspace(0, 255, SIDE * SIDE).reshape(SIDE, SIDE).astype(np.uint8)
     save(tmp_path / "1" / "blend.png", soft)
     table, _ = with_truth(manifest)
-    assert has_greys(table)
     rows = table[(table["source_id"] == "1") & (table["kind"] == "a spliced")]
     shares = [load_truth(rows.iloc[0], policy).mean() for policy in ("any", "half", "full")]
     assert shares[0] > 0.9
@@ -118,28 +94,10 @@ def test_bad_pairs_stop_or_are_listed(manifest, tmp_path):
     table, _ = with_truth(manifest)
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "1" / "mask.png")
     (tmp_path / "2" / "original.png").write_bytes(b"nothing")
-    with pytest.raises(ImageError, match=r"4 of 15 pictures cannot be used(.|\n)*--skip-bad"):
+    with pytest.raises(ImageError, match=r"4 of 15 images cannot be used(.|\n)*--skip-bad"):
         without_bad_pairs(table)
     checked = without_bad_pairs(table, skip_bad=True)
     assert len(checked.manifest) == 11
     assert len(checked.skipped) == 4
     assert "3x3 pixels" in checked.skipped[0]["reason"] + checked.skipped[1]["reason"]
     assert list(checked.manifest.index) == list(range(11))
-
-
-def test_the_hash_is_that_of_the_masks(manifest, tmp_path):
-    table, _ = with_truth(manifest)
-    before = hash_masks(table)
-    assert hash_masks(table) == before
-    assert hash_masks(with_truth(manifest, ["mask"])[0]) != before
-    save(tmp_path / "0" / "mask.png", np.full((SIDE, SIDE), 255, np.uint8))
-    assert hash_masks(table) != before
-
-
-def test_sources_are_drawn_whole(manifest):
-    few = limit_sources(manifest, 2, random_state=1)
-    assert few["source_id"].nunique() == 2
-    assert (few.groupby("source_id").size() == 4).all()
-    assert len(limit_sources(manifest, 9)) == len(manifest)
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        limit_sources(manifest, 0)
