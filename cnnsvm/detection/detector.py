@@ -488,11 +488,9 @@ class InpaintDetector(
         if not isinstance(classifier, TunedSVC):
             classifier = CalibratedClassifier(classifier, cv=self.cv, random_state=seed)
         elif cache is not None and classifier.storage is None:
-            landmarks = classifier.n_landmarks
-            name = (
-                f"studies-{classifier.cv}-{landmarks}" if landmarks else f"studies-{classifier.cv}"
-            )
-            classifier.set_params(storage=cache / f"{name}.journal")
+            name = f"studies-{classifier.cv}-{classifier.n_landmarks}.journal"
+            classifier.set_params(storage=cache / name).fit(embeddings, y, groups, calibrating)
+            return classifier.set_params(storage=None)  # a place of this machine
         return classifier.fit(embeddings, y, groups, calibrating)
 
     @property

@@ -156,8 +156,8 @@ def render_card(detector: "InpaintDetector", card: CardFacts | None = None) -> s
 def _how(detector: "InpaintDetector") -> str:
     """Say in words what looks at the crops."""
     names = {
-        True: "a convolutional network turns crops at native resolution into embeddings",
-        False: "a small network turns the residual statistics of crops into embeddings",
+        True: "a network turns crops at native resolution into embeddings",
+        False: "the residual statistics of crops are their embeddings",
     }
     kinds = dict.fromkeys(isinstance(e, CNNEmbedder) for e in detector.embedder_)
     return " and ".join(names[kind] for kind in kinds)
