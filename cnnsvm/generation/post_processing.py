@@ -31,7 +31,7 @@ class PostProcessingError(ValueError):
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """What happens to the file of an image besides inpainting.
+    """What happens to the file of an image besides inpainting (`PostProcessingError` if invalid).
 
     Parameters
     ----------
@@ -45,11 +45,6 @@ class PostProcessing:
         JPEG uses 4:2:0 chroma subsampling. WebP is lossless unless a quality is given.
     quality : int in 1-100, or None
         Needed for JPEG, optional for WebP, none for PNG.
-
-    Raises
-    ------
-    PostProcessingError
-        If a value is none of these.
     """
 
     size: int | tuple[int, int] | None = None
@@ -79,12 +74,7 @@ class PostProcessing:
         """Parse text such as ``png``, ``jpeg:90`` or ``512x512,bicubic,webp:80``.
 
         The working size (``512`` or ``640x480``, width first), the kernel and the codec with its
-        quality are separated by commas, each optional.
-
-        Raises
-        ------
-        PostProcessingError
-            If a part is none of these, or one is given twice.
+        quality are separated by commas, each optional. A `PostProcessingError` names a wrong part.
         """
         values: dict[str, Any] = {}
         for part in text.lower().split(","):
@@ -127,10 +117,7 @@ class PostProcessing:
     def encode(self, image: np.ndarray) -> bytes:
         """Turn uint8 pixels (H, W, 3) into the content of a file.
 
-        Raises
-        ------
-        ImageError
-            If the codec cannot hold the image, such as one of more than 16,383 pixels in WebP.
+        An `ImageError` if the codec cannot hold them, such as 16,384 pixels a side in WebP.
         """
         buffer = io.BytesIO()
         try:

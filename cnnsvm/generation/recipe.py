@@ -160,7 +160,12 @@ def make_recipe(
     parsed = PostProcessing.of(post_processing)
     masks = _check_schemas(schemas)
     made = _with_prompt(get_engine(engine), prompt)
-    _check_engine_variants(made, chosen)
+    if unfit := [variant for variant in chosen if variant not in made.variants]:
+        raise GenerationError(
+            f"engine {made.name!r} makes {', '.join(made.variants)} fakes only, got variants "
+            f"{', '.join(chosen)}: {unfit[0]} ones of it would be no fakes. Choose "
+            f"variants={made.variants[0]!r} or another engine."
+        )
     if parsed.size is None and made.size is not None:
         parsed = dataclasses.replace(parsed, size=made.size)
     return Recipe(made, masks, chosen, blur, parsed, int(random_state), bool(panels))
@@ -192,16 +197,6 @@ def _check_variants(variants: Sequence[str] | str) -> tuple[str, ...]:
             f"variants must be {', '.join(VARIANTS[1:])}, or {BOTH}, got {variants!r}."
         )
     return tuple(sorted(chosen, reverse=True))  # spliced first: its files are made with the masks
-
-
-def _check_engine_variants(engine: Engine, variants: tuple[str, ...]) -> None:
-    senseless = [variant for variant in variants if variant not in engine.variants]
-    if senseless:
-        raise GenerationError(
-            f"engine {engine.name!r} makes {', '.join(engine.variants)} fakes only, got variants "
-            f"{', '.join(variants)}: {senseless[0]} ones of it would be no fakes. Choose "
-            f"variants={engine.variants[0]!r} or another engine."
-        )
 
 
 def _check_edge(edge: str, variants: tuple[str, ...]) -> float:

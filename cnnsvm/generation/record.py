@@ -185,17 +185,9 @@ def at_file_size(image: np.ndarray, source: Source, recipe: Recipe) -> np.ndarra
 def blend_weights(mask: np.ndarray, blur: float) -> np.ndarray:
     """Return the weight of the engine's output at each pixel when it is pasted in.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-    blur : float
-        Standard deviation in pixels of the Gaussian that softens the edge; 0 keeps it hard.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W)
-        255 where a pixel is fully repainted, 0 where it is untouched. The ramp lies on both sides
-        of the edge, as diffusion pipelines blur their masks.
+    ``blur`` is the standard deviation in pixels of the Gaussian that softens the edge; 0 keeps it
+    hard. The result is uint8 (H, W): 255 where a pixel is fully repainted, 0 where it is untouched,
+    with a ramp on both sides of the edge, as diffusion pipelines blur their masks.
     """
     weights: np.ndarray = np.where(mask, 255, 0).astype(np.float32)
     if blur:
@@ -263,17 +255,10 @@ def _make_rows(
 
 
 def draw_panel(pictures: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Draw images side by side, each under its label.
+    """Draw images side by side, each under its label, as uint8 (H', W', 3).
 
-    Parameters
-    ----------
-    pictures : sequence of (label, pixels)
-        Pixels are uint8 (H, W, 3) or a bool mask (H, W), drawn white where True. Sides of more
-        than 768 pixels are reduced.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H', W', 3)
+    Pixels are uint8 (H, W, 3) or a bool mask, drawn white where True. Sides of more than 768 pixels
+    are reduced.
     """
     font = ImageFont.load_default(_TEXT_SIZE)
     cells = []

@@ -88,8 +88,12 @@ def find_sources(
         If a file is bad and ``skip_bad`` is False.
     """
     found: dict[str, Source] = {}
-    folders = _known_folders(outside)
-    skipped: list[dict[str, str]] = _skipped_before(sources, skip_bad)
+    # records that are there, by the digest that their names end in
+    places = [place for place in outside.glob("*") if place.is_dir()]
+    folders = {place.name[-12:]: place.name for place in places}
+    skipped = list(sources.attrs.get("skipped", [])) if isinstance(sources, pd.DataFrame) else []
+    if skipped and not skip_bad:
+        raise ImageError(skipped[0]["reason"])
     candidates = _candidates(sources, outside, skipped)
     beside = _companions((path for path, _, _ in candidates), companions)
     for path, source_id, carried in candidates:
@@ -142,19 +146,6 @@ def skip(skipped: list[dict[str, str]], path: str, reason: Exception, skip_bad: 
         raise reason
     logger.warning("skipped %s: %s", path, reason)
     skipped.append({"path": path, "reason": str(reason)})
-
-
-def _known_folders(root: Path) -> dict[str, str]:
-    """Return the records in a folder by the digest that their names end in."""
-    places = root.iterdir() if root.is_dir() else ()
-    return {place.name[-12:]: place.name for place in places if place.is_dir()}
-
-
-def _skipped_before(sources: SourceInput, skip_bad: bool) -> list[dict[str, str]]:
-    skipped = list(sources.attrs.get("skipped", [])) if isinstance(sources, pd.DataFrame) else []
-    if skipped and not skip_bad:
-        raise ImageError(skipped[0]["reason"])
-    return skipped
 
 
 def _companions(paths: Iterable[str], finders: Sequence[Callable[[str], Path]]) -> set[str]:

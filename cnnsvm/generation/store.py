@@ -111,13 +111,7 @@ def _is_unchanged(path: Path, facts: Facts) -> bool:
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make a folder that holds records of these settings alone.
-
-    Raises
-    ------
-    GenerationError
-        If the folder holds records of other settings, or a manifest of unknown settings.
-    """
+    """Note the settings of a folder; a `GenerationError` if it holds records of others."""
     kept = read_json(folder / SETTINGS)
     if kept and kept != dict(settings) and _holds_records(folder):
         names = sorted(k for k in kept.keys() | settings.keys() if kept.get(k) != settings.get(k))
@@ -185,19 +179,9 @@ def map_in_threads(
 
 
 def check_owners(rows: Iterable[Mapping[str, Any]], owners: dict[str, str]) -> None:
-    """Refuse the rows of a record if another source already gave one of its images.
+    """Refuse (`ImageError`) the rows of a source if another one already gave one of its images.
 
-    Parameters
-    ----------
-    rows : iterable of manifest rows
-        All with one ``source_id``.
-    owners : dict of sha256 to source_id
-        The images so far; those of the record are added to it.
-
-    Raises
-    ------
-    ImageError
-        If an image belongs to another source.
+    ``owners`` maps the sha256 of each image so far to its ``source_id``; the rows' are added.
     """
     rows = list(rows)
     for row in rows:

@@ -340,8 +340,7 @@ def test_network_is_the_one_in_the_file(detector_file, tmp_path):
     state = torch.load(detector_file, weights_only=True)
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "net.safetensors")
     for file in (detector_file, tmp_path / "net.safetensors"):
-        options = objects._parse(f"{SMALL_DETECTOR},weights={file}")
-        network = load_network(options.model, options.weights)
+        network = load_network(SMALL_DETECTOR, str(file))
         assert not network.training
         loaded = network.state_dict()
         assert loaded.keys() == state.keys()
@@ -481,8 +480,7 @@ def test_auxiliary_classifier_and_counters_of_batches_do_not_matter(segmenter_fi
     state = {key: value for key, value in state.items() if "num_batches" not in key}
     state["aux_classifier.0.weight"] = torch.zeros(3)
     torch.save({"model": state, "epoch": 3}, tmp_path / "net.pth")
-    options = objects._parse(f"{SMALL_SEGMENTER},weights={tmp_path / 'net.pth'}")
-    loaded = load_network(options.model, options.weights).state_dict()
+    loaded = load_network(SMALL_SEGMENTER, str(tmp_path / "net.pth")).state_dict()
     assert all(torch.equal(loaded[key].cpu(), state[key]) for key in state if "aux" not in key)
 
 

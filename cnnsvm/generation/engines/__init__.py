@@ -27,7 +27,7 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """One picture to repaint.
+    """One image to repaint.
 
     Parameters
     ----------
@@ -37,10 +37,8 @@ class Task:
         True where to repaint.
     seed : int in [0, 2**32)
         The same task must give the same output.
-    prompt : str or None
-        What to paint; None leaves it to the engine.
-    path : str or None
-        The file that the image came from, for an engine that looks beside it.
+    prompt, path : str or None
+        What to paint, and the file of the image, for engines that use them.
     """
 
     image: np.ndarray
@@ -120,7 +118,6 @@ class Engine:
         Returns
         -------
         list of ndarray of uint8, shape (H, W, 3), or ImageError
-            In the order of the tasks.
 
         Raises
         ------
@@ -165,17 +162,9 @@ class Engine:
 
 
 def get_engine(name: str | Engine) -> Engine:
-    """Make the engine of a name.
+    """Make the engine ``kind`` or ``kind:argument``; an `Engine` is returned as is.
 
-    Parameters
-    ----------
-    name : str or Engine
-        ``kind`` or ``kind:argument`` with a kind out of `ENGINES`; an `Engine` is returned as is.
-
-    Raises
-    ------
-    EngineError
-        If there is no such kind, or its factory refuses the argument.
+    An `EngineError` is raised if `ENGINES` has no such kind or the factory refuses the argument.
     """
     if isinstance(name, Engine):
         return name

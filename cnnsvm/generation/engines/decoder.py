@@ -1,8 +1,7 @@
 """The ``decoder`` engine: images through the generators of `decoder_networks`.
 
-A saved generator is a folder of safetensors and JSON (`cnnsvm.io.bundle`), so nothing in it can
-run code. It always computes in float32: in bfloat16 its grey levels would come in steps, which is
-a fingerprint of the arithmetic and not of the decoder.
+A saved generator is a bundle (`cnnsvm.io.bundle`). It always computes in float32: the coarser grey
+levels of bfloat16 would be a fingerprint of the arithmetic, not of the decoder.
 """
 
 import logging
@@ -57,18 +56,9 @@ def save_decoder(
 ) -> Path:
     """Save a generator, all or nothing, and return the folder.
 
-    Parameters
-    ----------
-    model : Autoencoder or Denoiser
-    folder : path
-        A generator that is there already is replaced, anything else is refused.
-    training : mapping of plain JSON values, optional
-        How it was trained, see `read_training`.
-
-    Raises
-    ------
-    EngineError
-        If the folder holds something else, or a weight is not finite.
+    A generator that is there already is replaced. ``training`` holds plain JSON values, see
+    `read_training`. An `EngineError` is raised if the folder holds something else, or a weight is
+    not finite.
     """
     state = model.state_dict()
     arrays = {key: value.detach().cpu().float().numpy() for key, value in state.items()}
@@ -191,18 +181,8 @@ def renoise(model: Denoiser, pixels: torch.Tensor, seeds: Sequence[int]) -> torc
 
     Each step predicts the noise and from it the image, and goes on to the next level with half of
     the noise's variance predicted and half fresh, between DDIM and DDPM (Song et al., ICLR 2021,
-    eq. 12). What is drawn for an image depends on its seed alone.
-
-    Parameters
-    ----------
-    model : Denoiser
-    pixels : tensor of float32, shape (N, 3, H, W), in [-1, 1]
-        Sides are multiples of 4.
-    seeds : sequence of int
-
-    Returns
-    -------
-    tensor of float32, shape (N, 3, H, W), in [-1, 1]
+    eq. 12). What is drawn for an image depends on its seed alone. ``pixels`` are float32
+    (N, 3, H, W) in [-1, 1], their sides multiples of 4; the result is alike.
     """
     draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     low, high = LEVELS

@@ -1,9 +1,8 @@
-"""Small generators of our own: autoencoders and a denoiser whose pixels carry their making.
+"""Small generators: autoencoders and a denoiser with different fingerprints.
 
-What gives a generated picture away is left by the last layers of its decoder. One decoder has one
-fingerprint, and a detector that has seen one fingerprint knows one. This family varies what makes
-the fingerprint (how the decoder enlarges, by how much, what bottleneck and loss it was trained
-with), so that a detector can be trained on many and tested on one it has not seen.
+The last layers of a decoder leave a fingerprint in its images. This family varies upsampling,
+factor, bottleneck and loss, so that a detector can be trained on many fingerprints and tested on
+an unseen one.
 """
 
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ _HEIGHT_OF_A_LOG = 30.0
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """What a small generator is made of.
+    """Architecture of an autoencoder; a `ValueError` if a value is not allowed.
 
     Parameters
     ----------
@@ -43,11 +42,6 @@ class DecoderSpec:
         patch discriminator (Isola et al., CVPR 2017).
     width : int
         Channels at the finest level, a multiple of 8 from 8 to 512.
-
-    Raises
-    ------
-    ValueError
-        If a value is none of these.
     """
 
     upsampling: str
@@ -57,13 +51,8 @@ class DecoderSpec:
     width: int = 24
 
     def __post_init__(self) -> None:
-        choices = {
-            "upsampling": UPSAMPLINGS,
-            "factor": FACTORS,
-            "bottleneck": BOTTLENECKS,
-            "loss": LOSSES,
-        }
-        for name, allowed in choices.items():
+        choices = {"upsampling": UPSAMPLINGS, "factor": FACTORS}
+        for name, allowed in (choices | {"bottleneck": BOTTLENECKS, "loss": LOSSES}).items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
         check_width(self.width)

@@ -54,28 +54,13 @@ def option_types(factory: Callable[..., Engine]) -> dict[str, type]:
 
 
 def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, Any]]:
-    """Split ``MODEL[@REVISION][?option=value&option=value]``.
+    """Split ``MODEL[@REVISION][?option=value&option=value]`` into the model and its options.
 
     The longest start of the text that is an existing folder is taken as the model, so the name of
     a folder may contain ``@`` and ``?``. Values may be percent-encoded, as ``%26`` for ``&``.
-
-    Parameters
-    ----------
-    text : str
-    options : mapping of str to {int, float, str}
-        The type of each option, see `option_types`.
-
-    Returns
-    -------
-    model : str
-        Possibly empty.
-    values : dict
-        The given options, and ``revision`` (None if there is none).
-
-    Raises
-    ------
-    EngineError
-        If an option is unknown, given twice or of another type, or the revision is empty.
+    ``options`` maps each name to int, float or str, see `option_types`; what is returned also holds
+    ``revision``, None if there is none. An `EngineError` is raised if an option is unknown, given
+    twice or of another type, or the revision is empty.
     """
     model, query = _split_query(text)
     revision: str | None = None
@@ -149,21 +134,8 @@ def find_model(
 ) -> Model:
     """Find the files of a model, on the hub if there is no such folder.
 
-    Parameters
-    ----------
-    kind : str
-        Of the engine, for messages.
-    model : str
-        Folder or id; a folder outranks an id of the same name.
-    revision : str or None
-        Branch, tag or commit on the hub; None is its main branch.
-    first, choose
-        See `cnnsvm.io.hub.fetch_snapshot`.
-
-    Raises
-    ------
-    EngineError
-        If the model cannot be found or fetched.
+    ``kind`` is that of the engine, for messages; ``first`` and ``choose`` are those of
+    `cnnsvm.io.hub.fetch_snapshot`. An `EngineError` is raised if there is no such model.
     """
     folder = Path(os.path.abspath(os.path.expanduser(model)))
     if _is_folder(model):

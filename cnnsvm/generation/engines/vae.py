@@ -149,17 +149,9 @@ def pad_to(stride: int, pixels: np.ndarray) -> np.ndarray:
 def as_output(values: np.ndarray, image: np.ndarray) -> np.ndarray | ImageError:
     """Round a decoder's output to grey levels and crop off what `pad_to` added.
 
-    Parameters
-    ----------
-    values : ndarray of float, shape (H', W', 3), nominally in [0, 1]
-    image : ndarray of uint8, shape (H, W, 3)
-        What was put in, before it was padded.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3), or ImageError
-        The latter if a value is not finite, or all is black though the image is not, as when
-        half precision overflows.
+    ``values`` are float (H', W', 3), nominally in [0, 1], ``image`` the input before it was padded.
+    The output is an `ImageError` if a value is not finite, or all is black though the image is not,
+    as when half precision overflows.
     """
     height, width = image.shape[:2]
     if not np.isfinite(values).all():

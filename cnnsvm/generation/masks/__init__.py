@@ -42,15 +42,7 @@ class MaskError(ImageError):
 
 @dataclass(frozen=True)
 class Scene:
-    """What a mask is drawn for.
-
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3), RGB
-        Upright, at the native size; not to be changed.
-    path : str or None
-        The file that the image came from.
-    """
+    """What a mask is drawn for: an upright RGB image, uint8 (H, W, 3), and its file, if any."""
 
     image: np.ndarray
     path: str | None = None
@@ -93,17 +85,9 @@ class MaskSchema:
     find_file: Callable[[str], Path] | None = None
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-        """Draw until a mask is within the limits.
+        """Draw a bool mask (H, W) within the limits; a `MaskError` if ``n_draws`` are not.
 
-        Returns
-        -------
-        ndarray of bool, shape (H, W)
-            Neither empty nor, unless the image is a single pixel, all of it.
-
-        Raises
-        ------
-        MaskError
-            If none of ``n_draws`` masks is.
+        It is neither empty nor, unless the image is a single pixel, all of it.
         """
         for _ in range(self.n_draws):
             mask = self.draw(scene, rng)
@@ -124,13 +108,7 @@ class MaskSchema:
 
 
 def get_schema(name: str | MaskSchema) -> MaskSchema:
-    """Make the schema of a name; a `MaskSchema` is returned as is.
-
-    Raises
-    ------
-    SchemaError
-        If `SCHEMAS` has no such kind, or its factory refuses the argument.
-    """
+    """Make the schema of a name (or a `SchemaError`); a `MaskSchema` is returned as is."""
     if isinstance(name, MaskSchema):
         return name
     kind, _, argument = str(name).partition(":")
@@ -146,10 +124,7 @@ def get_schema(name: str | MaskSchema) -> MaskSchema:
 def split_argument(kind: str, argument: str, default: Limits) -> tuple[list[str], Limits]:
     """Split an argument into a schema's own options and its limits of coverage.
 
-    Raises
-    ------
-    SchemaError
-        If the limits are given twice, or are not 0 <= low < high <= 1.
+    A `SchemaError` is raised if the limits are given twice, or are not 0 <= low < high <= 1.
     """
     options, limits = [], []
     for option in filter(None, (part.strip() for part in argument.split(","))):
@@ -203,18 +178,10 @@ def shape_schema(kind: str, argument: str) -> MaskSchema:
 def file_schema(argument: str) -> MaskSchema:
     """Make the schema ``file[:PATTERN][,invert][,LOW-HIGH]``: mask files beside the images.
 
-    Parameters
-    ----------
-    argument : str
-        ``PATTERN`` is the path of a mask relative to the folder of its image. ``{stem}`` stands
-        for the image's file name without suffix, ``{name}`` for all of it. The default
-        ``{stem}_mask.png`` finds ``cat_mask.png`` beside ``cat.jpg``. A grey value of 128 or more
-        is repainted, with ``invert`` one below. Any share may be covered by default.
-
-    Raises
-    ------
-    SchemaError
-        If there are two patterns, or one that is absolute or has other placeholders.
+    ``PATTERN`` is the path of a mask relative to the folder of its image; in it ``{stem}`` stands
+    for the image's file name without suffix and ``{name}`` for all of it. The default
+    ``{stem}_mask.png`` finds ``cat_mask.png`` beside ``cat.jpg``. A grey value of 128 or more is
+    repainted, with ``invert`` one below. Any share may be covered by default.
     """
     options, coverage = split_argument("file", argument, _ANY)
     invert = "invert" in options

@@ -51,15 +51,9 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 class FoundObject:
     """An object in an image.
 
-    Parameters
-    ----------
-    box : tuple of float (left, top, right, bottom)
-        In shares of width and height.
-    region : ndarray, shape (h, w), or None
-        A map of the whole image at the size that the network looked at; None if there are boxes
-        only. Several objects may share one.
-    value : int or bool
-        What marks the object in ``region``.
+    Its ``box`` (left, top, right, bottom) is in shares of width and height. ``region`` is a map of
+    the whole image, at the size that the network looked at, in which ``value`` marks the object;
+    several objects may share one, and it is None if there are boxes only.
     """
 
     box: tuple[float, float, float, float]
@@ -79,15 +73,6 @@ class FoundObject:
 Find = Callable[[np.ndarray], list[FoundObject]]
 
 
-@dataclass(frozen=True)
-class _Options:
-    model: str = DEFAULT_MODEL
-    extent: str | None = None
-    weights: str | None = None
-    score: float = DEFAULT_SCORE
-    coverage: Limits = DEFAULT_COVERAGE
-
-
 def object_schema(argument: str) -> MaskSchema:
     """Make the schema ``object[:MODEL][,box|instance][,weights=FILE][,score=S][,LOW-HIGH]``.
 
@@ -102,34 +87,28 @@ def object_schema(argument: str) -> MaskSchema:
         it torchvision's own are downloaded. ``S`` is the least score of a detection, or the least
         probability of a pixel's class (default 0.5). The limits are 0.01-0.6 by default.
 
-    Returns
-    -------
-    MaskSchema
-        Its network is loaded, on the GPU if there is one; threads take turns at it. The name tells
-        a weights file by its name and digest.
-
-    Raises
-    ------
-    SchemaError
-        If the argument is wrong, or the weights cannot be had or do not fit.
+    The network is loaded on the GPU if there is one; threads take turns at it. A `SchemaError` is
+    raised if the argument is wrong, or the weights cannot be loaded.
     """
-    options = _parse(argument)
-    is_segmentation = _is_segmentation(options.model)
-    has_regions = is_segmentation or options.model.startswith("maskrcnn_")
-    extent = options.extent or ("instance" if has_regions else "box")
+    own, coverage = split_argument("object", argument, DEFAULT_COVERAGE)
+    options = _parse(argument, own)
+    model, weights, score = options["model"], options.get("weights"), options["score"]
+    is_segmentation = _is_segmentation(model)
+    has_regions = is_segmentation or model.startswith("maskrcnn_")
+    extent = options.get("extent", "instance" if has_regions else "box")
     if extent == "instance" and not has_regions:
         raise SchemaError(
-            f"object:{argument}: {options.model} finds boxes only. Leave out 'instance', or choose "
+            f"object:{argument}: {model} finds boxes only. Leave out 'instance', or choose "
             "a maskrcnn, fcn, deeplabv3 or lraspp network."
         )
-    network = load_network(options.model, options.weights)
-    own = [options.model] * (options.model != DEFAULT_MODEL)
+    network = load_network(model, weights)
+    own = [model] * (model != DEFAULT_MODEL)
     own += ["box"] * (has_regions and extent == "box")
-    own += [f"weights={_signature(options.weights)}"] if options.weights else []
-    own += [f"score={options.score}"] * (options.score != DEFAULT_SCORE)
-    name = schema_name("object", own, options.coverage, DEFAULT_COVERAGE)
-    find = (_segmentation if is_segmentation else _detection)(network, options.score)
-    return MaskSchema(name, pick_object(name, find, extent, options.coverage), options.coverage, 1)
+    own += [f"weights={Path(weights).name}@{file_hash(weights)[:8]}"] if weights else []
+    own += [f"score={score}"] * (score != DEFAULT_SCORE)
+    name = schema_name("object", own, coverage, DEFAULT_COVERAGE)
+    find = (_segmentation if is_segmentation else _detection)(network, score)
+    return MaskSchema(name, pick_object(name, find, extent, coverage), coverage, 1)
 
 
 def pick_object(
@@ -159,9 +138,8 @@ def pick_object(
     return draw
 
 
-def _parse(argument: str) -> _Options:
-    own, coverage = split_argument("object", argument, DEFAULT_COVERAGE)
-    found: dict[str, Any] = {"coverage": coverage}
+def _parse(argument: str, own: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for option in own:
         key, is_pair, value = option.partition("=")
         if not is_pair:
@@ -182,11 +160,7 @@ def _parse(argument: str) -> _Options:
             f"object:{argument}: the least score is a number from 0 to 1. Write for example "
             f"object:score={DEFAULT_SCORE}."
         )
-    return _Options(**found)
-
-
-def _signature(file: str) -> str:
-    return f"{Path(file).name}@{file_hash(file)[:8]}"
+    return {"model": DEFAULT_MODEL} | found
 
 
 def _is_segmentation(model: str) -> bool:

@@ -75,23 +75,12 @@ def draw_rectangles(
     n: int | None = None,
     coverage: Limits = DEFAULT_COVERAGE,
 ) -> np.ndarray:
-    """Draw upright rectangles whose sides are at least 1/8 of the image's.
+    """Draw ``n`` (None: 1 to 3) upright rectangles as bool (height, width).
 
-    They may overlap and touch the border. Number, places, proportions (1:3 to 3:1, of the image's
-    own) and relative sizes are drawn; then all are enlarged together until the share is met.
-
-    Parameters
-    ----------
-    height, width : int, at least 1
-    rng : numpy.random.Generator
-    n : int or None
-        Number of rectangles; None draws 1 to 3.
-    coverage : tuple of float (low, high)
-        What the share is drawn from. Rectangles of the least size may cover more.
-
-    Returns
-    -------
-    ndarray of bool, shape (height, width)
+    Their sides are at least 1/8 of the image's, and they may overlap and touch the border. Number,
+    places, proportions (1:3 to 3:1, of the image's own) and relative sizes are drawn; then all are
+    enlarged together until the share, drawn from ``coverage``, is met. Rectangles of the least size
+    may cover more.
     """
     share = rng.uniform(*coverage)
     n = int(rng.integers(1, _MOST_RECTANGLES + 1)) if n is None else n
@@ -117,24 +106,13 @@ def draw_strokes(
     *,
     coverage: Limits = DEFAULT_COVERAGE,
 ) -> np.ndarray:
-    """Draw a few free-hand strokes of varying width.
+    """Draw a few free-hand strokes of varying width as bool (height, width).
 
     After the Quick Draw irregular mask set (Iskakov 2018): about four pen strokes (normal, standard
     deviation two), each of a width of its own. The pen wanders with smoothly changing curvature and
-    some sharp turns, and is turned back at the border. The width follows from the share to cover;
-    strokes are added, and the last is cut short, where the share is met.
-
-    Parameters
-    ----------
-    height, width : int, at least 1
-        Lengths and widths scale with the square root of the area.
-    rng : numpy.random.Generator
-    coverage : tuple of float (low, high)
-        What the share is drawn from.
-
-    Returns
-    -------
-    ndarray of bool, shape (height, width)
+    some sharp turns, and is turned back at the border. The width follows from the share to cover,
+    drawn from ``coverage``; strokes are added, and the last is cut short, where the share is met.
+    Lengths and widths scale with the square root of the area.
     """
     side = math.sqrt(height * width)
     share = rng.uniform(*coverage)
