@@ -7,7 +7,7 @@
 Each backbone is trained in the same way on the same images and judged on the same others, by its
 own last layer and by the SVM; once more without augmentation, from the weights that --weights
 names, and with --objects taught what pictures show beside whether they are real. Run again with the
-same --out, it goes on where it was.
+same --out, it resumes.
 """
 
 import argparse

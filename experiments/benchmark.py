@@ -6,7 +6,7 @@
     python experiments/benchmark.py --data records.zip --only seed detector
 
 Each design is fitted in each training fold and judged on the held-out sources; the differences
-are tested by resampling sources. Run again with the same --out, it goes on where it was, and a
+are tested by resampling sources. Run again with the same --out, it resumes, and a
 design that both tables have is fitted once.
 """
 

@@ -11,7 +11,7 @@ A part of the training images is held out by groups of near-duplicates (or --tes
 network is fine-tuned on the others at their native size, an SVM tuned on its embeddings, and both
 judged on what they have not seen. With --ensemble no network is trained: those of --weights and
 --ensemble embed side by side, and an SVM is fitted on the images that had told each when to stop,
-which none has learnt from. Run again with the same --out, it goes on where it was.
+which none has learnt from. Run again with the same --out, it resumes.
 """
 
 import argparse

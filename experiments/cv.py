@@ -7,7 +7,7 @@
 Grouped nested cross-validation of the CNN+SVM detector, with intervals and negative controls.
 Images are embedded by the network of the detector that ships, whose training pictures are left
 out; --backbone trains a network of one's own in each fold, from random or other --weights.
-Run again with the same --out, it goes on where it was.
+Run again with the same --out, it resumes.
 """
 
 import argparse

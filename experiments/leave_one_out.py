@@ -7,7 +7,7 @@
 
 Each engine, or family of engines, is left out of training in turn, and the detector of the others
 judges its fakes on sources that no training saw. --external names data sets that are never trained
-on. Run again with the same --out, it goes on where it was.
+on. Run again with the same --out, it resumes.
 """
 
 import argparse

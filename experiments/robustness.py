@@ -6,7 +6,7 @@
 
 Each fold's detector, its threshold frozen, judges its held-out sources clean and degraded; all
 folds together make the table. With --model a saved detector judges all the data but what it was
-trained on. Run again with the same --out, it goes on where it was.
+trained on. Run again with the same --out, it resumes.
 """
 
 import argparse

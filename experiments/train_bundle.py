@@ -8,7 +8,7 @@ r"""Make the detector that ships with the package: many engines, one seed, every
 
 Each picture is repainted by every engine, whole and spliced, half of the time as it is and half
 of the time from a copy that was reduced first, whose past JPEG compression shows less. Run again
-with the same engines and --out, it goes on where it was.
+with the same engines and --out, it resumes.
 """
 
 import argparse

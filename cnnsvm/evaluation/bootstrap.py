@@ -21,7 +21,7 @@ from cnnsvm.evaluation.metrics import METRICS, binary_metrics, weighted_metrics
 Interval = dict[str, float]
 
 _SCORED = ("source_id", "label", "probability", "prediction")
-_BATCH = 1_000_000  # weights held at once; more brings memory traffic, not speed
+BATCH = 1_000_000  # weights held at once; more brings memory traffic, not speed
 
 
 def bootstrap_metrics(
@@ -173,7 +173,7 @@ def _resample(
     batches = [
         weighted_metrics(*columns, draws[:, sources])
         for draws in draw_weights(
-            n_sources, n_resamples, max(1, _BATCH // len(sources)), random_state
+            n_sources, n_resamples, max(1, BATCH // len(sources)), random_state
         )
     ]
     return {name: np.concatenate([batch[name] for batch in batches]) for name in METRICS}

@@ -119,10 +119,10 @@ def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFra
     -------
     DataFrame
         One row an image: score (log-odds of fake above the threshold's), probability (of fake: of
-        two classes the second, of more all but the first),
-        prediction (1 where the score is positive), and with more than two classes ``named`` (the
-        most probable class) and ``confidence`` (its probability). Of a detector with
-        ``max_error`` also ``verdict``: "original", "fake" (of any kind) or "unsure".
+        two classes the second, of more all but the first), prediction (1 where the score is
+        positive); with more than two classes ``named`` (the most probable class) and ``confidence``
+        (its probability); with ``max_error`` ``verdict``: "original", "fake" (of any kind) or
+        "unsure".
     """
     found = detector.judge(images)
     fake = found.codes > 0
@@ -159,11 +159,6 @@ def describe_fold(
         "inner_auc": float(getattr(model.classifier_, "best_score_", np.nan)),
         "threshold": float(model.threshold_),
     }
-
-
-def training_log(model: InpaintDetector) -> list[dict[str, float]]:
-    """Return the log of the fine-tuning, one entry an epoch; empty if no network was trained."""
-    return list(model.history_)
 
 
 def learning_curve(fold: int, history: list[dict[str, float]]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from cnnsvm.evaluation.detectors import (
     embed_frozen,
     judge_images,
     learning_curve,
-    training_log,
 )
 from cnnsvm.evaluation.negative_controls import SHUFFLED, run_controls, summarise_control
 from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
@@ -161,7 +160,7 @@ def cross_validate_detector(
     if labels is not None:
         frame["label"] = np.asarray(labels)
     splits = outer_folds(frame, n_splits, random_state)
-    for train, _ in splits:  # better now than after the first fine-tuning
+    for train, _ in splits:  # before the first fine-tuning
         check_inner_folds(detector, frame.iloc[train])
     judged = manifest.assign(label=frame["label"].to_numpy())
     fingerprint = fingerprint_of(detector_settings(detector), (n_splits, random_state), judged)
@@ -210,7 +209,7 @@ def describe_environment(device: str) -> dict[str, Any]:
     Raises
     ------
     DeviceError
-        If the device is not there; better now than after an hour.
+        If the device is not there; found out before the work starts.
     """
     import torch
 
@@ -245,7 +244,7 @@ def _run_fold(
         scores = judge_images(model, frame["path"].iloc[test].tolist())
         told = pd.concat([frame.iloc[test].reset_index(drop=True), scores], axis=1)
         summary = describe_fold(model, seen, told) | {"seconds": time.perf_counter() - started}
-        history = training_log(model)
+        history = list(model.history_)
         return {"scores": scores.to_dict("list"), "summary": summary, "history": history}
 
     return run.part(part, compute)

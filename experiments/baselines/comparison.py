@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.evaluation.bootstrap import (
-    Interval,
+    as_columns,
     bootstrap_metrics,
     metrics_by,
     paired_difference,
@@ -53,7 +54,7 @@ class Comparison:
 
 
 def compare_designs(
-    designs: Mapping[str, Any],
+    designs: Mapping[str, InpaintDetector],
     manifest: pd.DataFrame,
     *,
     n_splits: int = 5,
@@ -74,7 +75,7 @@ def compare_designs(
     n_splits, random_state : int
         Number of outer folds and the seed of their shuffle (and of the bootstrap).
     folder : path or None
-        Keeps finished folds, in a subfolder for each design; a second call goes on there.
+        Run directories, one a design; a second call resumes there.
     reference : str or None
         The design that the others are tested against; None tests every pair.
     n_resamples : int
@@ -149,7 +150,7 @@ def summarise_designs(
             counts = {"n_originals": len(reals), "n_fakes": entry["n_fakes"]}
             counts["n_sources"] = int(pd.concat([reals, shown])["source_id"].nunique())
             scores = entry["metrics"] | {FALSE_ALARMS: alarms}
-            rows.append({"design": name, "variant": variant, **counts, **_spread(scores)})
+            rows.append({"design": name, "variant": variant, **counts, **as_columns(scores)})
     return pd.DataFrame(rows)
 
 
@@ -195,7 +196,7 @@ def paired_differences(
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p-values for their number: the chance of any false alarm among them is kept.
+    """Adjust p-values for their number: the chance of any false alarm stays.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _check_designs(designs: Mapping[str, Any], reference: str | None) -> None:
+def _check_designs(designs: Mapping[str, InpaintDetector], reference: str | None) -> None:
     if not designs:
         raise ValueError("there are no designs to compare. Name at least one.")
     for name, design in designs.items():
@@ -240,8 +241,3 @@ def _with_design(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.copy()
     table.insert(0, "design", name)
     return table
-
-
-def _spread(scores: Mapping[str, Interval]) -> dict[str, float]:
-    ends = {"value": "", "low": "_low", "high": "_high"}
-    return {f"{k}{end}": score[key] for k, score in scores.items() for key, end in ends.items()}

@@ -10,12 +10,13 @@ import pandas as pd
 
 from cifake_study.heads import Head, compare_heads, network_head, svm_head
 from cifake_study.holdout import evaluate_held_out
+from cnnsvm.detection.detector import InpaintDetector
 
 logger = logging.getLogger(__name__)
 
 
 def judge_variants(
-    detectors: Mapping[str, Any],
+    detectors: Mapping[str, InpaintDetector],
     manifest: pd.DataFrame,
     train: np.ndarray,
     test: np.ndarray,
@@ -33,7 +34,7 @@ def judge_variants(
     manifest, train, test, images
         As for `cifake_study.holdout.evaluate_held_out`.
     folder : Path
-        Keeps what is fitted; a second call goes on there.
+        Run directories, one a detector; a second call resumes there.
     auxiliary_labels : mapping of str to ndarray of shape (len(train),), optional
         What the network of a detector is taught, for those that are taught more than the classes.
 
@@ -69,6 +70,6 @@ def judge_variants(
     return rows
 
 
-def _heads(model: Any, images: Sequence[Any], frame: pd.DataFrame) -> list[Head]:
+def _heads(model: InpaintDetector, images: Sequence[Any], frame: pd.DataFrame) -> list[Head]:
     embeddings = model.transform(images)
     return [network_head(model, embeddings, frame), svm_head(model, embeddings, frame)]

@@ -1,4 +1,4 @@
-"""Which images of CIFAKE show the same: found once, kept beside the results, counted."""
+"""Which images of CIFAKE show the same: found once, stored beside the results, counted."""
 
 import hashlib
 import logging
@@ -22,7 +22,7 @@ def with_near_duplicates(cifake: Cifake, folder: Path | None = None) -> Cifake:
     ----------
     cifake : Cifake
     folder : Path or None
-        Keeps the groups under a name made of the images, as 100,000 take a minute or two.
+        Stores the groups, named by the images: 100,000 take a minute or two.
     """
     content = hashlib.sha256("".join(cifake.sha256).encode() + "".join(cifake.names).encode())
     file = None if folder is None else folder / f"groups-{content.hexdigest()[:16]}.parquet"

@@ -16,7 +16,6 @@ from cnnsvm.evaluation.detectors import (
     fit_resumable,
     judge_images,
     learning_curve,
-    training_log,
 )
 from cnnsvm.evaluation.protocol import CrossValidation
 from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
@@ -100,13 +99,13 @@ def evaluate_held_out(
     auxiliary_labels : ndarray of shape (len(train),), optional
         What the network is taught, see `InpaintDetector.fit`.
     folder : Path or None
-        Keeps the state of a running fit, and then the detector; a second call goes on there.
+        Run directory: a second call resumes there.
 
     Returns
     -------
     found : CrossValidation
-        With one fold, the judged rows only. Its ``seconds`` are those of the fit, of a fit that
-        was interrupted since it was last taken up; ``images_a_second`` is how fast it judges.
+        With one fold, the judged rows only. Its ``seconds`` are those of the fit since it was
+        last resumed (nan if unknown), ``images_a_second`` is how fast it judges.
     fitted : InpaintDetector
 
     Raises
@@ -137,5 +136,5 @@ def evaluate_held_out(
     predictions = pd.concat([unseen[list(CARRIED)], scores], axis=1).assign(fold=0)
     summary = {"fold": 0} | describe_fold(model, seen, predictions)
     summary |= {"seconds": run.seconds.get("model", np.nan), "images_a_second": rate}
-    curve = learning_curve(0, training_log(model))
+    curve = learning_curve(0, list(model.history_))
     return CrossValidation(predictions, [summary], [curve]), model

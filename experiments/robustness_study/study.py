@@ -72,8 +72,7 @@ def measure_robustness(
     degradations : sequence of str or None
         Keys of `cnnsvm.evaluation.corruptions.DEGRADATIONS`; None takes all.
     folder : path or None
-        Keeps each finished degradation; a second call with the same detector and data goes on
-        there.
+        Run directory: a second call with the same detector and data resumes there.
     random_state : int
         Seed of the degradations, together with the source.
 
@@ -140,8 +139,7 @@ def measure_by_folds(
     target : str
         Column that the detectors are fitted on; "variant" makes a class of each kind of fake.
     folder : path or None
-        Keeps the detector of each fold and what it judged; a second call with the same data and
-        settings goes on there.
+        Run directory: a second call with the same data and settings resumes there.
 
     Returns
     -------
@@ -161,7 +159,7 @@ def measure_by_folds(
     check_calibrates(detector)
     check_target(manifest, target)
     splits = outer_folds(manifest, n_splits, random_state)
-    for train, _ in splits:  # better now than after the first fine-tuning
+    for train, _ in splits:  # before the first fine-tuning
         check_inner_folds(detector, manifest.iloc[train], target)
     settings = (n_splits, random_state, target)
     fingerprint = fingerprint_of(detector_settings(detector), settings, manifest)

@@ -95,8 +95,8 @@ def measure_transfer(
     growth : bool
         Also fit on the first 1, 2, 4, 8, ... families of a shuffled order, and judge the others.
     folder : path or None
-        Keeps fitted detectors and what they judged; a second call with the same data and
-        settings goes on there, also with more rounds, with growth, or with other externals.
+        Run directory: a second call with the same data and settings resumes there, also
+        with more rounds, with growth, or with other externals.
     random_state : int
         Seed of the folds and of the order of growth.
 
@@ -124,7 +124,7 @@ def measure_transfer(
     if not 1 <= rounds <= n_splits:
         raise ValueError(f"rounds must lie between 1 and the {n_splits} folds, got {rounds!r}.")
     fits = plan_fits(frame["family"].dropna().unique().tolist(), growth, random_state)
-    for train, _ in splits[:rounds]:  # better now than after the first fine-tuning
+    for train, _ in splits[:rounds]:  # before the first fine-tuning
         for fit in fits:
             check_inner_folds(detector, _seen(frame.iloc[train], fit), target)
     run = _open_run(folder, detector, frame, (n_splits, random_state, target))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import recall_score, roc_auc_score
 
+from cnnsvm.evaluation import bootstrap
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics, metrics_by, paired_difference
 from cnnsvm.evaluation.metrics import METRICS
 
@@ -84,7 +85,7 @@ def test_a_seed_repeats_and_more_confidence_widens():
 def test_batches_do_not_change_the_draws(monkeypatch):
     table = make_predictions()
     whole = bootstrap_metrics(table, 50)
-    monkeypatch.setattr("cnnsvm.evaluation.bootstrap._BATCH", 7 * len(table))
+    monkeypatch.setattr(bootstrap, "BATCH", 7 * len(table))
     batched = bootstrap_metrics(table, 50)
     for name in METRICS:
         assert batched[name] == pytest.approx(whole[name])
