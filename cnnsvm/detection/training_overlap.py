@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,7 +149,19 @@ def _nearest(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _hash(images: Any, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
     found = Parallel(n_jobs=n_jobs, prefer="threads")(
-        delayed(perceptual_hash)(image) for image in as_image_list(images)
+        delayed(_hash_one)(image) for image in as_image_list(images)
     )
     hashes = np.array([value for value, _ in found], dtype=np.uint64)
     return hashes, np.array([usable for _, usable in found], dtype=bool)
+
+
+def _hash_one(image: Any) -> tuple[int, bool]:
+    if isinstance(image, str | os.PathLike) and os.path.isfile(image):
+        status = os.stat(image)
+        return _hash_file(os.fspath(image), status.st_size, status.st_mtime_ns)
+    return perceptual_hash(image)
+
+
+@lru_cache(maxsize=2**17)  # the folds of a cross-validation share their images
+def _hash_file(path: str, size: int, mtime_ns: int) -> tuple[int, bool]:
+    return perceptual_hash(path)
