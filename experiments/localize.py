@@ -7,9 +7,9 @@
     python experiments/localize.py --data vae opencv --train-on "opencv-telea spliced"
     torchrun --nproc-per-node=8 experiments/localize.py --data vae --distributed
 
-Each architecture is trained on each kind of picture (engine and variant) and judged on all, on
+Each architecture is trained on each kind of image (engine and variant) and judged on all, on
 sources that no training saw. Masks of blurred edges (cnnsvm build --edge blur:R) are what the table
-of mask policies is about. Run again with the same --out, it goes on where it was.
+of mask policies is about. Run again with the same --out, it resumes.
 """
 
 import argparse
@@ -53,13 +53,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help=f"with a size if wanted, as in nixnet:2m [{' '.join(ARCHITECTURES)}]",
     )
     add("--sizes", **several, default=SIZES, help=f"of the table of sizes [{' '.join(SIZES)}]")
-    add("--main", metavar="KIND", help="pictures of the tables about one kind [the first spliced]")
+    add("--main", metavar="KIND", help="images of the tables about one kind [the first spliced]")
     add(
         "--train-on",
         nargs="+",
         default=[],
         metavar="KIND",
-        help="pictures that the tables matrix and cross train on [every kind there is]",
+        help="images that the tables matrix and cross train on [every kind there is]",
     )
     add(
         "--rename",
@@ -90,7 +90,7 @@ def make_designs(args: argparse.Namespace, names: Sequence[str]) -> dict[str, An
 
 
 def read(args: argparse.Namespace, out: Path) -> Any:
-    """Read every data set, join them, and list the pictures with their truth."""
+    """Read every data set, join them, and list the images with their truth."""
     from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
     from cnnsvm.evaluation.preparation import prepare
     from localization_study.records import limit_sources, rename_engines
@@ -117,7 +117,7 @@ def read(args: argparse.Namespace, out: Path) -> Any:
 def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: Path) -> Any:
     """Plan, train and judge, and time the networks that a table of costs names."""
     from cnnsvm.evaluation.localization_records import kinds_of
-    from localization_study.cost import kept_cost
+    from localization_study.cost import stored_cost
     from localization_study.plan import Wanted, plan_study
     from localization_study.records import has_greys
     from localization_study.study import measure_localization
@@ -138,7 +138,11 @@ def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: 
     timed = [*args.sizes, *(args.architectures if "cost" in args.tables else ())]
     if found is None:
         return wanted, None, {}
-    return wanted, found, {name: kept_cost(designs[name], out / "costs", N_STEPS) for name in timed}
+    return (
+        wanted,
+        found,
+        {name: stored_cost(designs[name], out / "costs", N_STEPS) for name in timed},
+    )
 
 
 def run(args: argparse.Namespace) -> int:

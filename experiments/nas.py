@@ -3,10 +3,10 @@
     python experiments/nas.py --data records
     python experiments/nas.py --data records --size published --trials 200 --limit 100 --epochs 10
 
-Candidates are trained for a few epochs on small patches of the spliced pictures. The best one and
+Candidates are trained for a few epochs on small patches of the spliced images. The best one and
 the published one are then trained alike, several times, and judged on sources that the search never
 saw. genotype.json is what `cnnsvm localize-train --genotype` takes. Run again with the same --out,
-it goes on where it was.
+it resumes.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read(args: argparse.Namespace, out: Path) -> Any:
-    """Return the spliced and untouched pictures."""
+    """Return the spliced and untouched images."""
     from cnnsvm.evaluation.localization_records import with_truth, without_bad_pairs
     from cnnsvm.evaluation.preparation import prepare
     from localization_study.records import limit_sources

@@ -1,1 +1,1 @@
-"""Where a picture was repainted."""
+"""Where an image was repainted."""

@@ -20,6 +20,7 @@ import cnnsvm
 from cnnsvm.data.near_duplicates import perceptual_hash
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
+from cnnsvm.features.cache import network_arrays
 from cnnsvm.features.devices import choose_precision
 from cnnsvm.features.loading import MEMORY
 from cnnsvm.features.processes import Processes, join
@@ -28,7 +29,7 @@ from cnnsvm.io.files import replacing, write_text
 from cnnsvm.localization.collapse import best_epoch
 from cnnsvm.localization.masks import MaskError
 from cnnsvm.localization.patches import Pairs
-from cnnsvm.localization.pretrained import load_arrays, network_arrays
+from cnnsvm.localization.pretrained import load_arrays
 from cnnsvm.localization.trainer import LocalizerTrainer, warn_of_collapse
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def fit_localizer(
     groups: np.ndarray | None,
 ) -> dict[str, Any]:
     """Read every pair once, split them by groups, train, and return what was learnt."""
-    settings, seed = localizer.settings, seed_of(localizer.random_state)
+    settings = localizer.settings
+    seed = int(check_random_state(localizer.random_state).randint(np.iinfo(np.int32).max))
     device, together = join(localizer.device, localizer.gpu_memory_fraction, localizer.distributed)
     options = training_options(localizer, device, seed, together)
     network = localizer.build_network(seed)
@@ -70,11 +72,6 @@ def fit_localizer(
         "threshold_": _threshold(history, localizer.threshold),
         "trained_on_": _hash_sources(pairs, sources, shares),
     }
-
-
-def seed_of(random_state: int | np.random.RandomState | None) -> int:
-    """Draw the seed of a fit."""
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def training_options(

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.processes import writes
@@ -232,8 +233,8 @@ class InpaintLocalizer(BaseEstimator):
             that never had a finite loss (`DivergedError`).
         """
         self.check_params()
-        learnt = fit_localizer(self, *check_training_pairs(images, masks, groups))
-        self.__dict__.update(learnt)
+        pairs = check_training_pairs(images, masks, groups)
+        install(self, **fit_localizer(self, *pairs))
         return self
 
     def predict_proba(self, images: Any) -> list[np.ndarray]:
@@ -267,11 +268,8 @@ class InpaintLocalizer(BaseEstimator):
         list of ndarray of bool, shape (H, W)
         """
         with self._placed() as tiling:
-            limit = np.float32(self.threshold_)
-            return [
-                predict_map(self.network_, load_image(image), tiling) >= limit
-                for image in as_image_list(images)
-            ]
+            limit, listed = np.float32(self.threshold_), as_image_list(images)
+            return [predict_map(self.network_, load_image(x), tiling) >= limit for x in listed]
 
     def score(self, images: Any, masks: Any = None) -> float:
         """Return the mean IoU over the images.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cnnsvm.features.cache import network_arrays
 from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
 from cnnsvm.localization.training import LocalizerTraining
 
@@ -62,14 +63,6 @@ def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer"
             f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."
         ) from error
     return localizer
-
-
-def network_arrays(network: nn.Module) -> dict[str, np.ndarray]:
-    """Return a network's parameters and statistics as arrays, fit for safetensors."""
-    return {
-        name: value.detach().cpu().contiguous().numpy().copy()
-        for name, value in network.state_dict().items()
-    }
 
 
 def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:

@@ -113,7 +113,7 @@ def make_proxy(
     if not len(valid) or not shares[test].any():
         raise ValueError(
             f"{len(np.unique(sources))} sources are too few to train, score and compare on "
-            "different ones. Give at least 5 that have repainted pictures."
+            "different ones. Give at least 5 that have repainted images."
         )
     digest = hashlib.sha256(b"".join(digests) + sources.tobytes()).hexdigest()
     return Proxy(localizer, pairs, known[fit], known[valid], test, options, digest)

@@ -1,6 +1,6 @@
-"""What is reached without looking at a picture: the least that a localiser has to beat.
+"""What is reached without looking at an image: the least that a localiser has to beat.
 
-Where masks cover half of a picture, calling every pixel repainted has an F1 of two thirds; where
+Where masks cover half of an image, calling every pixel repainted has an F1 of two thirds; where
 they tend to lie in the same places, knowing those places does better still.
 """
 
@@ -29,10 +29,10 @@ def judge_controls(
     n_resamples: int = 1000,
     random_state: int | None = 0,
 ) -> pd.DataFrame:
-    """Judge two answers that are the same for all pictures of a kind.
+    """Judge two answers that are the same for all images of a kind.
 
     "every pixel" calls all repainted. "where masks lie" is the mean of the training masks of the
-    kind, brought to the size of each picture, with the threshold of the best IoU on those masks.
+    kind, brought to the size of each image, with the threshold of the best IoU on those masks.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def judge_controls(
         Training part and judged part of
         `cnnsvm.evaluation.localization_records.with_truth`.
     kinds : sequence of str
-        Of repainted pictures; each is in both parts.
+        Of repainted images; each is in both parts.
     policy : str
         Greys of a mask that count.
     n_resamples, random_state

@@ -88,7 +88,7 @@ def measure_cost(design: InpaintLocalizer, n_steps: int = 5) -> dict[str, Any]:
     return facts
 
 
-def kept_cost(design: InpaintLocalizer, folder: Path, n_steps: int = 5) -> dict[str, Any]:
+def stored_cost(design: InpaintLocalizer, folder: Path, n_steps: int = 5) -> dict[str, Any]:
     """Measure the cost of a design, or read what an earlier call measured on the same terms.
 
     Parameters

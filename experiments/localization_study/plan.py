@@ -1,7 +1,7 @@
-"""Which localisers a study trains, and on which pictures each of them is judged.
+"""Which localisers a study trains, and on which images each of them is judged.
 
 The tables are those of an earlier study of FCN and NIX-Net on DeepfakeArt: what was trained on
-each kind of picture is judged on every kind (``matrix``, its tables 3 to 6), on other engines
+each kind of image is judged on every kind (``matrix``, its tables 3 to 6), on other engines
 (``cross``, table 7), in several sizes (``sizes``, table 2), under several readings of a mask's
 greys (``masks``) and on JPEGs (``jpeg``). ``cost`` sets the architectures side by side.
 """
@@ -25,7 +25,7 @@ class Fit:
     design : str
         Name of an unfitted localiser.
     kind : str
-        The pictures that it is trained on, beside untouched ones.
+        The images that it is trained on, beside untouched ones.
     policy : str
         Greys of a mask that count as repainted.
     """
@@ -45,7 +45,7 @@ class Condition:
     Parameters
     ----------
     kind : str
-        Of the pictures.
+        Of the images.
     policy : str
         Greys of their masks that count.
     quality : int or None
@@ -69,7 +69,7 @@ class Wanted:
     tables : tuple of str
         Of `TABLES`.
     kinds : tuple of str
-        Of the repainted pictures, see `cnnsvm.evaluation.localization_records.kinds_of`.
+        Of the repainted images, see `cnnsvm.evaluation.localization_records.kinds_of`.
     main : str
         The kind that tables with one kind are about.
     designs : tuple of str
@@ -103,7 +103,7 @@ class Wanted:
         return tuple(kind for kind in kinds if kind in (self.trained_on or self.kinds))
 
     def on(self, *kinds: str) -> list[Condition]:
-        """Judge on kinds of pictures and on untouched ones, as they are."""
+        """Judge on kinds of images and on untouched ones, as they are."""
         return [Condition(kind, self.policy) for kind in (*kinds, ORIGINAL)]
 
 
@@ -180,9 +180,9 @@ def _check(wanted: Wanted) -> None:
     for kind in (wanted.main, *wanted.trained_on):
         if kind not in wanted.kinds:
             listed = ", ".join(wanted.kinds)
-            raise ValueError(f"there are no pictures {kind!r}. There are: {listed}.")
+            raise ValueError(f"there are no images {kind!r}. There are: {listed}.")
     if wanted.tables == ("cross",) and len(wanted.spliced) < 2:
         raise ValueError(
-            f"the table 'cross' needs spliced pictures of two engines, got {len(wanted.spliced)}. "
+            f"the table 'cross' needs spliced images of two engines, got {len(wanted.spliced)}. "
             "Add records of another engine."
         )

@@ -1,8 +1,8 @@
-"""Train localisers on kinds of pictures and judge them on others, sources held out.
+"""Train localisers on kinds of images and judge them on others, sources held out.
 
-Everything is kept in a folder and taken up again: the running training after its last epoch, and
-each finished localiser and judgement. In several processes all of them train, and the first one
-judges and writes.
+Everything is stored in a folder, and an interrupted study resumes: the running training after its
+last epoch, each finished localiser and judgement at once. In several processes all of them train,
+and the first one judges and writes.
 """
 
 import logging
@@ -33,7 +33,7 @@ from localization_study.records import hash_masks
 
 logger = logging.getLogger(__name__)
 
-N_EXAMPLES = 4  # maps of a localiser's own kind that are kept to be shown
+N_EXAMPLES = 4  # maps of a localiser's own kind that are stored for the report
 _MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs", "distributed")
 
 
@@ -53,10 +53,10 @@ class Study:
         One a localiser: ``design``, ``trained_on``, ``policy``, ``n_images``, ``seconds`` (of the
         last uninterrupted part of the training), ``history``.
     examples : list of dict
-        Pictures with maps: ``design``, ``kind``, ``policy``, ``row`` (of the table), ``map`` (a
+        Images with maps: ``design``, ``kind``, ``policy``, ``row`` (of the table), ``map`` (a
         PNG, 8-bit grey), ``iou``, ``threshold``.
     controls : DataFrame
-        What is reached without looking at a picture, see
+        What is reached without looking at an image, see
         `localization_study.controls.judge_controls`, and ``judged_policy``.
     """
 
@@ -102,7 +102,7 @@ def measure_localization(
     Raises
     ------
     ValueError
-        If a kind of picture has fewer sources than parts are asked for.
+        If a kind of image has fewer sources than parts are asked for.
     RunMismatchError
         If the folder holds a localiser of other data or settings.
     """
@@ -129,7 +129,7 @@ def measure_localization(
 
 
 def hold_out_sources(table: pd.DataFrame, n_splits: int, random_state: int = 0) -> Fold:
-    """Split pictures by sources, each kind in about the same proportion.
+    """Split images by sources, each kind in about the same proportion.
 
     Returns
     -------
@@ -140,12 +140,12 @@ def hold_out_sources(table: pd.DataFrame, n_splits: int, random_state: int = 0) 
 
 
 def fitted(design: Any, fit: Fit, seen: pd.DataFrame, place: Path) -> Any:
-    """Train a localiser on one kind of picture and the untouched ones, or take up a saved one.
+    """Train a localiser on one kind of image and the untouched ones, or load a saved one.
 
     Parameters
     ----------
     design : InpaintLocalizer
-        Unfitted; its settings for this machine hold for one that is taken up too.
+        Unfitted; its settings for this machine also hold for one that is loaded.
     fit : Fit
     seen : DataFrame
         The training part.
@@ -245,7 +245,7 @@ def _examples(
 def _controls(
     plan: Plan, seen: pd.DataFrame, unseen: pd.DataFrame, n_resamples: int, random_state: int
 ) -> pd.DataFrame:
-    """Judge the controls on each kind of repainted pictures, under each policy asked for."""
+    """Judge the controls on each kind of repainted images, under each policy asked for."""
     asked = {(c.policy, c.kind): None for listed in plan.values() for c in listed}
     found = []
     for policy in dict.fromkeys(policy for policy, _ in asked):

@@ -41,7 +41,7 @@ def test_what_is_trained_on_can_be_chosen():
         designs = {(fit.design, fit.kind) for fit in plan}
         assert designs == {("fcn", "b spliced"), ("iid", "b spliced")}
         assert judged(plan, "fcn", "b spliced") == [*judged_on, "original"]
-    with pytest.raises(ValueError, match=r"there are no pictures 'c'\. There are: a spliced"):
+    with pytest.raises(ValueError, match=r"there are no images 'c'\. There are: a spliced"):
         plan_study(wanted("matrix", trained_on=("c",)))
 
 
@@ -73,8 +73,8 @@ def test_tables_share_their_localisers():
     ("tables", "changes", "message"),
     [
         (("table3",), {}, "there is no table 'table3'. Choose of matrix"),
-        (("matrix",), {"main": "c spliced"}, "no pictures 'c spliced'. There are: a spliced"),
-        (("cross",), {"kinds": KINDS[:1]}, "needs spliced pictures of two engines, got 1"),
+        (("matrix",), {"main": "c spliced"}, "no images 'c spliced'. There are: a spliced"),
+        (("cross",), {"kinds": KINDS[:1]}, "needs spliced images of two engines, got 1"),
     ],
 )
 def test_what_cannot_be_is_refused(tables, changes, message):

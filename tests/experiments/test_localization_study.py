@@ -15,8 +15,8 @@ from localization_study import study as localization_study
 from localization_study.cost import (
     count_multiply_adds,
     count_parameters,
-    kept_cost,
     measure_cost,
+    stored_cost,
 )
 from localization_study.plan import Condition, Fit
 from localization_study.study import hold_out_sources, measure_localization
@@ -173,14 +173,14 @@ def test_pictures_go_through_a_jpeg_before_they_are_judged(table):
 
 def test_costs_are_measured_once(tmp_path, monkeypatch):
     made = design(batch_size=2)
-    cost = kept_cost(made, tmp_path, n_steps=1)
+    cost = stored_cost(made, tmp_path, n_steps=1)
     assert cost["crop_size"] == 32
     assert cost["multiply_adds"] > 1e6
     for name in ("train_images_per_second", "inference_images_per_second"):
         assert cost[name] > 0
     assert cost["parameters"] == measure_cost(design(size="small"), 1)["parameters"]
     monkeypatch.setattr("localization_study.cost.measure_cost", None)
-    assert kept_cost(made, tmp_path) == cost
+    assert stored_cost(made, tmp_path) == cost
 
 
 class Known(nn.Module):
