@@ -4,6 +4,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from generation_helpers import noise as plain_noise
+from generation_helpers import right_half as hole
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.generation import build
@@ -30,13 +32,7 @@ NAMES = ["nearest-8-kl-pyramid", "transposed-4-vq-l1", "denoiser"]
 
 
 def noise(height=24, width=40, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def hole(image):
-    mask = np.zeros(image.shape[:2], bool)
-    mask[:, mask.shape[1] // 2 :] = True
-    return mask
+    return plain_noise(height, width, seed)
 
 
 def make(spec, seed=0):

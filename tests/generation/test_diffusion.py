@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from generation_helpers import noise as plain_noise
+from generation_helpers import right_half as hole
 from hub_server import COMMIT, hide_hub, hub_server
 from PIL import Image
 from tiny_models import make_tiny_pipeline, make_tiny_xl_pipeline
@@ -18,14 +20,7 @@ from cnnsvm.generation.engines.pretrained import DEFAULT_MODEL, parse_model
 
 
 def noise(height=50, width=61, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def hole(image):
-    """Mark the right half."""
-    mask = np.zeros(image.shape[:2], bool)
-    mask[:, mask.shape[1] // 2 :] = True
-    return mask
+    return plain_noise(height, width, seed)
 
 
 def distance(first, second):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from generation_helpers import noise, right_half
 from tiny_models import make_tiny_pipeline, make_tiny_vae
 
 from cnnsvm.data.images import ImageError
@@ -26,16 +27,6 @@ CONTRACT = {
     "decoder:{}/denoiser": "seed",
 }
 SIZES = [(1, 40), (7, 17), (48, 64), (50, 61)]
-
-
-def noise(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def right_half(image):
-    mask = np.zeros(image.shape[:2], bool)
-    mask[:, mask.shape[1] // 2 :] = True
-    return mask
 
 
 @pytest.fixture(scope="module")

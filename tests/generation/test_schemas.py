@@ -31,6 +31,23 @@ CANONICAL = {
     "file:invert,0.1-0.5,m/{name}": "file:m/{name},invert,0.1-0.5",
 }
 
+DRAWN = [*MASK_SCHEMAS, "strokes", "strokes:0.3-0.33", "strokes:0.7-0.95", "strokes:0-1"]
+DRAWN += ["rectangles", "rectangles:2", "rectangles:0.02-0.1", "rectangles:9,0.1-0.9"]
+DRAWN += ["rectangles:0-1"]
+SIZES = [(16, 16), (17, 200), (200, 17), (333, 100), (600, 1000)]
+TINY = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (3, 5), (1, 300), (300, 1), (7, 7)]
+REFUSED = {
+    **dict.fromkeys(
+        (f"rectangles:{n}" for n in ("0", "-2", "1.5", "a", "1,2")), "at least 1, once"
+    ),
+    "strokes:thick": "got 'thick'",
+    "top:thick": "got 'thick'",
+    **dict.fromkeys(
+        (f"file:{p}" for p in ("{id}.png", "{}.png", "a.png,b.png", "/masks/{stem}.png")),
+        "one path relative to",
+    ),
+}
+
 
 def scene(height=24, width=36, path=None):
     return Scene(np.zeros((height, width, 3), dtype=np.uint8), path)
@@ -45,6 +62,41 @@ def rows(n):
         return mask
 
     return draw
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("size", [*SIZES, *TINY])
+def test_mask_keeps_the_contract_or_there_is_a_reason(name, size):
+    schema = get_schema(name)
+    low, high = schema.coverage
+    for seed in range(5):
+        try:
+            mask = schema(scene(*size), np.random.default_rng(seed))
+        except MaskError:
+            assert size in TINY
+            assert schema.coverage != (0, 1)
+            continue
+        assert mask.dtype == np.bool_
+        assert mask.shape == size
+        assert low <= mask.mean() <= high
+        assert mask.any()
+        assert mask.size == 1 or not mask.all()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_generator_alone_decides(name):
+    def draw(seed):
+        return get_schema(name)(scene(90, 120), np.random.default_rng(seed)).tobytes()
+
+    assert draw(5) == draw(5)
+    n_different = 1 if get_schema(name).n_draws == 1 else 20
+    assert len({draw(seed) for seed in range(20)}) == n_different
+
+
+@pytest.mark.parametrize(("name", "message"), REFUSED.items())
+def test_wrong_argument_is_refused_with_an_example(name, message):
+    with pytest.raises(SchemaError, match=f"{message}.*Write "):
+        get_schema(name)
 
 
 @pytest.mark.parametrize("kind", MASK_SCHEMAS)

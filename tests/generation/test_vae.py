@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
+from generation_helpers import noise as plain_noise
+from generation_helpers import right_half as hole
 from tiny_models import make_tiny_pipeline, make_tiny_vae
 
 from cnnsvm.data.images import ImageError
@@ -15,13 +17,7 @@ from cnnsvm.generation.engines.vae import as_output, pad_to, vae_engine
 
 
 def noise(height=48, width=64, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def hole(image):
-    mask = np.zeros(image.shape[:2], bool)
-    mask[:, mask.shape[1] // 2 :] = True
-    return mask
+    return plain_noise(height, width, seed)
 
 
 def tasks_of(*images):

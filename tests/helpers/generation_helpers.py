@@ -12,6 +12,17 @@ def picture(seed, height=24, width=36):
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
+def noise(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def right_half(image):
+    """Mark the right half of an image."""
+    mask = np.zeros(image.shape[:2], bool)
+    mask[:, mask.shape[1] // 2 :] = True
+    return mask
+
+
 def tree(folder):
     """Return the files below a folder with a digest of their content, but for times of change."""
     return {
