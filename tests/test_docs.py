@@ -13,7 +13,7 @@ import pytest
 from cnnsvm.cli import SUBCOMMANDS, main
 
 ROOT = Path(__file__).parents[1]
-TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "data/README.md")]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md")]
 PAGES = [*TOP, *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(
     r"(?:^|[\s/`])(?:cnnsvm (?P<sub>[a-z-]+)|experiments/(?P<script>\w+)\.py)(?=\s|$|`)"
@@ -85,5 +85,6 @@ def test_the_documentation_has_commands_to_check():
     assert any(options for _, _, options in found)
 
 
-def test_the_image_of_the_readme_is_small():
+def test_the_readme_is_short_and_its_image_small():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
     assert (ROOT / "docs/images/heatmap.jpg").stat().st_size < 300_000
