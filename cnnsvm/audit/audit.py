@@ -1,16 +1,14 @@
 """Can a classifier cheat on this data set? Look at everything but the inpainting.
 
-The checks need no detector and know nothing of engines. Each ends in a verdict:
-
-- ``leak``: the classes differ in something that no engine explains, or a split separates copies.
-- ``warning``: a difference that may be a leak or the engine's honest trace.
-- ``pass``: nothing found; what the check cannot see, its summary says.
-- ``not checked``: with the reason.
+Each check ends in a verdict: ``leak`` (the classes differ in something that no engine explains, or
+a split separates copies), ``warning`` (a leak or the engine's honest trace), ``pass`` or ``not
+checked``.
 """
 
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.audit.check import NOT_CHECKED, VERDICTS, Check, DataSet, Sample, on_threads
+from cnnsvm.audit.check import Check, DataSet, Sample, Verdict, on_threads
 from cnnsvm.audit.headers import check_histories, read_headers
 from cnnsvm.audit.outside import probe_outside
 from cnnsvm.audit.probes import (
@@ -66,30 +64,28 @@ def audit(
 ) -> dict[str, Any]:
     """Say whether a classifier could cheat on a data set.
 
-    Files are looked at as they are: match their post-processing afterwards, not before.
+    Files are read as they are: match their post-processing afterwards.
 
     Parameters
     ----------
     manifest : DataFrame with absolute paths
-        Not changed. Originals and fakes of one record share the column ``record``, or
-        ``source_id`` where there is none.
+        Originals and fakes of one record share ``record``, or ``source_id`` where there is none.
     n_splits : int, at least 2
         Folds of the probes, grouped by ``source_id``.
     random_state : int
         Seed of the sample, the folds and the forests.
     max_images : int, at least 2
-        Most images that the probes look at, drawn by source. Tables and headers are read whole,
-        and one image of every source is looked at for copies.
+        Most images of the probes, drawn by source. All headers and a copy check of every source
+        are made.
     n_jobs : int or None
         Threads; None means 1, -1 one a core.
     progress : bool
-        Show progress on standard error if that is a terminal.
+        Show progress on standard error.
 
     Returns
     -------
     dict
-        As JSON can hold it: ``verdict`` (the worst), ``n_images``, ``n_sources``,
-        ``n_probed_images``, ``n_probed_sources``, ``n_splits``, ``random_state``, ``seconds`` and
+        Can be written as JSON: ``verdict`` (the worst), counts, settings, ``seconds`` and
         ``checks``, a list with the fields of `cnnsvm.audit.check.Check`.
 
     Raises
@@ -111,7 +107,7 @@ def audit(
     checks = [check(data) for check in TABLE_CHECKS.values()]
     reason = _too_small(rows, n_splits)
     if reason:
-        checks += [Check(name, NOT_CHECKED, reason) for name in PROBES]
+        checks += [Check(name, Verdict.NOT_CHECKED, reason) for name in PROBES]
     else:
         labels, sources = (rows[name].to_numpy() for name in ("label", "source_id"))
         folds = grouped_folds(labels, sources, n_splits, random_state)
@@ -120,7 +116,7 @@ def audit(
         sample = Sample(rows, headers, pixels, folds, random_state, n_jobs, progress)
         checks += [probe(sample) for probe in PROBES.values()]
     return {
-        "verdict": max((check.verdict for check in checks), key=VERDICTS.index),
+        "verdict": max((check.verdict for check in checks), key=list(Verdict).index),
         "n_images": len(table),
         "n_sources": int(table["source_id"].nunique()),
         "n_probed_images": len(rows),
@@ -128,7 +124,7 @@ def audit(
         "n_splits": n_splits,
         "random_state": random_state,
         "seconds": time.monotonic() - start,
-        "checks": [check.as_dict() for check in checks],
+        "checks": [asdict(check) for check in checks],
     }
 
 
@@ -140,16 +136,14 @@ def read_for_audit(
     skip_bad: bool = False,
     n_jobs: int | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Read a data set without changing, matching or merging anything.
-
-    One file under two sources, which everything else here refuses, is a finding of the audit.
+    """Read a data set as it is; one file under two sources is a finding, not an error.
 
     Parameters
     ----------
     path, workdir, groups
         As in `cnnsvm.data.readers.open_dataset`, which raises the errors.
     skip_bad : bool
-        Decode every image once and leave bad rows out, rather than stop at the first.
+        Decode every image once and leave bad rows out, rather than refuse them.
 
     Returns
     -------
@@ -170,7 +164,7 @@ def read_for_audit(
     left_out = list(manifest.attrs.get("skipped", []))
     bad = _bad_rows(manifest)
     if bad and not skip_bad:
-        raise ManifestError(_bad_rows_text(path, len(manifest), list(bad.values())))
+        raise _refusal(path, len(manifest), list(bad.values()))
     if skip_bad:
         good = [i for i in range(len(manifest)) if i not in bad]
         failed = find_bad_images(manifest["path"].iloc[good].tolist(), n_jobs=n_jobs)
@@ -179,29 +173,23 @@ def read_for_audit(
     left_out += [{"path": str(manifest["path"].iloc[i]), "reason": bad[i]} for i in sorted(bad)]
     usable = manifest.drop(index=manifest.index[sorted(bad)]).reset_index(drop=True)
     if usable.empty:
-        reasons = [item["reason"] for item in left_out]
-        raise ManifestError(_bad_rows_text(path, len(manifest), reasons))
+        raise _refusal(path, len(manifest), [item["reason"] for item in left_out])
     return usable, left_out
 
 
 def draw_sample(table: pd.DataFrame, max_images: int, random_state: int = 0) -> pd.DataFrame:
-    """Draw images for the probes.
+    """Draw rows for the probes from a table with ``unit`` (the record), and keep their order.
 
-    Of a record with both classes as many images of each are drawn, so that how many fakes each
-    original has is no clue; of other records all. Sources are taken whole, in random order, until
-    the next would not fit; of a first source that is too large a part.
-
-    Returns rows of the table, which has ``unit`` (the record), in their order and under their
-    index.
+    Of a record with both classes as many images of each are drawn. Sources are taken whole, in
+    random order, until the next would not fit; of a first source that is too large a part.
     """
     if max_images < 2:
         raise ValueError(f"max_images must be at least 2, got {max_images!r}; 2000 is usual.")
     rng = np.random.default_rng(random_state)
     shuffled = table.iloc[rng.permutation(len(table))]
     number = shuffled.groupby(["source_id", "unit", "label"]).cumcount()
-    sizes = table.groupby(["source_id", "unit"])["label"].agg(
-        lambda labels: labels.value_counts().min()
-    )
+    counted = table.groupby(["source_id", "unit"])["label"].value_counts()
+    sizes = counted.groupby(["source_id", "unit"]).min()
     units = pd.MultiIndex.from_frame(shuffled[["source_id", "unit"]])
     matched = shuffled[number.to_numpy() < sizes.loc[units].to_numpy()]
     counts = matched.groupby("source_id", sort=False).size()
@@ -277,8 +265,8 @@ def _bad_rows(manifest: pd.DataFrame) -> dict[int, str]:
     return dict(reversed(find_bad_rows(alone)))
 
 
-def _bad_rows_text(path: str | os.PathLike[str], n_rows: int, reasons: list[str]) -> str:
-    more = [f"  and {len(reasons) - _SHOWN} more."] if len(reasons) > _SHOWN else []
-    lines = [f"  {reason}" for reason in reasons[:_SHOWN]]
+def _refusal(path: str | os.PathLike[str], n_rows: int, reasons: list[str]) -> ManifestError:
+    lines = [f"{path}: {len(reasons)} of {n_rows} rows are bad, the first:"]
+    lines += [f"  {reason}" for reason in reasons[:_SHOWN]]
     remedy = "Correct them, or leave them out with --skip-bad (skip_bad=True)."
-    return "\n".join([f"{path}: {len(reasons)} of {n_rows} rows are bad.", *lines, *more, remedy])
+    return ManifestError("\n".join([*lines, remedy]))

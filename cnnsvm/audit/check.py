@@ -1,7 +1,8 @@
 """What a check of an audit is given and returns, and how an AUC becomes a verdict."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -10,32 +11,34 @@ from joblib import Parallel, delayed
 
 from cnnsvm.data.near_duplicates import DuplicatePair
 from cnnsvm.data.splits import Fold
-from cnnsvm.evaluation.bootstrap import Interval, bootstrap_metrics
+from cnnsvm.evaluation.bootstrap import bootstrap_metrics
 from cnnsvm.evaluation.negative_controls import WELL_ABOVE
 
-PASS = "pass"
-WARNING = "warning"
-LEAK = "leak"
-NOT_CHECKED = "not checked"
-SURE = 0.99
-#: Best first.
-VERDICTS = (PASS, NOT_CHECKED, WARNING, LEAK)
 SAME_PATH = (
     "Write both classes through one code path: cnnsvm.generation.match_post_processing, or --codec "
     "jpeg:90 (png, webp:80) of the commands that train."
 )
 
 
+class Verdict(StrEnum):
+    """What a check comes to, the best first."""
+
+    PASS = "pass"
+    NOT_CHECKED = "not checked"
+    WARNING = "warning"
+    LEAK = "leak"
+
+
 @dataclass
 class Check:
     """What one check found: a verdict, numbers in words, and what to do about it.
 
-    ``auc``, ``low`` and ``high`` are the ROC AUC of a probe with its 95 % interval, None where the
-    check is no probe; ``details`` are more about it, as JSON can hold it.
+    ``auc``, ``low`` and ``high`` are the ROC AUC of a probe with its 95 % interval, else None.
+    ``details`` can be written as JSON.
     """
 
     name: str
-    verdict: str
+    verdict: Verdict
     summary: str
     remedy: str = ""
     auc: float | None = None
@@ -43,18 +46,13 @@ class Check:
     high: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can hold them."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class DataSet:
     """What checks of the whole table look at.
 
-    ``table`` is the manifest with ``unit`` (the record), ``width`` and ``height``; ``headers`` and
-    ``copies`` are results of `cnnsvm.audit.headers.read_headers`, row by row, and of
-    `cnnsvm.audit.tables.find_copies`.
+    ``table`` is the manifest with ``unit`` (the record), ``width`` and ``height``; ``headers`` are
+    from `cnnsvm.audit.headers.read_headers`, ``copies`` from `cnnsvm.audit.tables.find_copies`.
     """
 
     table: pd.DataFrame
@@ -64,10 +62,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Sample:
-    """What probes look at: rows of the table, their headers and pixels, and grouped folds.
-
-    ``pixels`` are measurements of `cnnsvm.audit.probes.measure_pixels`, an image a row.
-    """
+    """What probes look at: rows, headers, results of `measure_pixels` and grouped folds."""
 
     rows: pd.DataFrame
     headers: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -83,16 +78,44 @@ class Sample:
         return self.rows["label"].to_numpy(dtype=int)
 
 
+@dataclass(frozen=True)
+class Score:
+    """ROC AUC of a probe: its value, 95 % interval and the lower end of the 99 % interval."""
+
+    value: float
+    low: float
+    high: float
+    surely: float
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether a probe that is blind to inpainting separates the classes.
+
+        An audit makes several such checks, so that the 99 % interval must be above 0.5.
+        """
+        return self.value >= WELL_ABOVE and self.surely > 0.5
+
+    @property
+    def is_above_chance(self) -> bool:
+        """Whether a probe separates the classes: AUC from 0.6 on, 95 % interval above 0.5."""
+        return self.value >= WELL_ABOVE and self.low > 0.5
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the 95 % interval is above 0.5 without a leak."""
+        return self.low > 0.5 and not self.is_leak
+
+
 def judge(
     name: str,
-    auc: Interval,
-    outcomes: Iterable[tuple[bool, str, str, str]],
+    auc: Score,
+    outcomes: Iterable[tuple[bool, Verdict, str, str]],
     details: dict[str, Any] | None = None,
 ) -> Check:
     """Return the first of ``outcomes`` (holds, verdict, summary, remedy) that holds."""
-    verdict, summary, remedy = next(rest for holds, *rest in outcomes if holds)
-    keys = {"auc": "value", "low": "low", "high": "high"}
-    finite = {field: float(auc[key]) for field, key in keys.items() if np.isfinite(auc[key])}
+    _, verdict, summary, remedy = next(outcome for outcome in outcomes if outcome[0])
+    numbers = {"auc": auc.value, "low": auc.low, "high": auc.high}
+    finite = {key: float(number) for key, number in numbers.items() if np.isfinite(number)}
     return Check(name, verdict, summary, remedy, **finite, details=details or {})
 
 
@@ -105,33 +128,11 @@ def on_threads(
     return mapped
 
 
-def score_probe(rows: pd.DataFrame, probability: np.ndarray) -> Interval:
-    """Score a probe by ROC AUC, bootstrapped over sources.
-
-    Returns ``value``, the 95 % interval ``low`` and ``high``, and ``surely``, the lower end of
-    the 99 % interval. ``rows`` has ``source_id`` and ``label``.
-    """
+def score_probe(rows: pd.DataFrame, probability: np.ndarray) -> Score:
+    """Score a probe by ROC AUC, bootstrapped over the ``source_id`` of the rows."""
     judged = rows[["source_id", "label"]].assign(
         probability=probability, prediction=(probability > 0.5).astype(int)
     )
     usual = bootstrap_metrics(judged)["roc_auc"]
-    return {**usual, "surely": bootstrap_metrics(judged, confidence=SURE)["roc_auc"]["low"]}
-
-
-def is_leak(auc: Interval) -> bool:
-    """Tell whether a probe that is blind to inpainting separates the classes.
-
-    AUC from 0.6 on with the 99 % interval above 0.5: an audit makes several such checks, and a
-    clean data set should not be called leaking by chance.
-    """
-    return auc["value"] >= WELL_ABOVE and auc["surely"] > 0.5
-
-
-def is_above_chance(auc: Interval) -> bool:
-    """Tell whether a probe separates the classes: AUC from 0.6 on, 95 % interval above 0.5."""
-    return auc["value"] >= WELL_ABOVE and auc["low"] > 0.5
-
-
-def is_doubtful(auc: Interval) -> bool:
-    """Tell whether a probe is above chance, by its 95 % interval, but no `is_leak`."""
-    return auc["low"] > 0.5 and not is_leak(auc)
+    surely = bootstrap_metrics(judged, confidence=0.99)["roc_auc"]["low"]
+    return Score(usual["value"], usual["low"], usual["high"], surely)

@@ -1,25 +1,13 @@
 """What the headers of files say, and whether it differs between the classes."""
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from io import BytesIO
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from scipy.stats import binomtest
 
-from cnnsvm.audit.check import (
-    LEAK,
-    NOT_CHECKED,
-    PASS,
-    SAME_PATH,
-    WARNING,
-    Check,
-    DataSet,
-    on_threads,
-)
+from cnnsvm.audit.check import SAME_PATH, Check, DataSet, Verdict, on_threads
 from cnnsvm.data.images import LOSSY, Header, read_header
 
 #: Facts that a header tells, besides the size.
@@ -53,49 +41,24 @@ def read_headers(paths: Sequence[str], n_jobs: int | None = None) -> pd.DataFram
 def describe_header(path: str) -> dict[str, Any]:
     """Describe the header of one file; an ImageError if it cannot be read.
 
-    Returns
-    -------
-    dict
-        ``width`` and ``height`` (pixels, upright), ``bytes``, ``bits_a_pixel``, ``lossy`` (bool),
-        the ``quality`` of a JPEG (`estimate_quality`; else None), and `FACTS` as texts.
+    Returns ``width`` and ``height`` (pixels, upright), ``bits_a_pixel``, ``lossy`` and `FACTS`.
     """
     header = read_header(path)
     width, height = header.upright_size
-    n_bytes, tables = header.n_bytes or 0, header.quantization
+    tables = header.quantization
     means = ", ".join(f"{np.mean(tables[key]):.1f}" for key in sorted(tables))
     names = {*header.entries} - _IN_EVERY_JPEG | ({"exif"} if header.n_exif else set())
     return {
         "width": width,
         "height": height,
-        "bytes": n_bytes,
-        "bits_a_pixel": 8 * n_bytes / (width * height),
+        "bits_a_pixel": 8 * (header.n_bytes or 0) / (width * height),
         "lossy": header.coding in LOSSY,
-        "quality": estimate_quality(tables[0]) if 0 in tables else None,
         "format": "WEBP lossy" if header.coding == "WEBP" else str(header.coding),
         "pixel_mode": header.mode,
         "quantisation": f"mean {means}" if tables else "none",
         "subsampling": _subsampling(header) if tables else "none",
         "entries": ", ".join(sorted(names)) or "none",
     }
-
-
-def estimate_quality(table: Iterable[int]) -> int:
-    """Find the quality (1-100) of libjpeg whose luma quantisation table, 64 int, is nearest.
-
-    Photoshop and many cameras have tables of their own: there it is the nearest and no more.
-    """
-    distance = np.abs(_standard_tables() - np.fromiter(table, float)).sum(axis=1)
-    return int(distance.argmin()) + 1
-
-
-@lru_cache(maxsize=1)
-def _standard_tables() -> np.ndarray:
-    tables = []
-    for quality in range(1, 101):
-        buffer = BytesIO()
-        Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
-        tables.append(read_header(buffer.getvalue()).quantization[0])
-    return np.array(tables, dtype=float)
 
 
 def _subsampling(header: Header) -> str:
@@ -107,14 +70,10 @@ def _subsampling(header: Header) -> str:
 
 
 def check_histories(data: DataSet) -> Check:
-    """Compare what headers, sizes and the column ``history`` say of the two classes.
-
-    The distributions are compared by total variation distance, with the sources as units: those
-    with both classes are permuted by swapping the two, the others among themselves.
-    """
+    """Compare headers, sizes and the column ``history`` of the two classes, by source."""
     table, headers = data.table, data.headers
     if table["label"].nunique() < 2:
-        return Check("histories", NOT_CHECKED, "there is one class only.")
+        return Check("histories", Verdict.NOT_CHECKED, "there is one class only.")
     facts = headers[list(FACTS)].assign(multiple_of_8=_multiples(table).to_numpy())
     if "history" in table and table["history"].notna().any():
         facts["history"] = table["history"].fillna("none").astype(str).to_numpy()
@@ -127,21 +86,20 @@ def check_histories(data: DataSet) -> Check:
     sizes = _compare_sizes(table)
     differ = {name: entry for name, entry in compared.items() if entry["differs"]}
     found = [f"{_NAMES[name]}: {_shares_text(entry)}" for name, entry in differ.items()]
-    if sizes["summary"]:
-        found.append(sizes["summary"])
+    found += [sizes["summary"]] if sizes["summary"] else []
     details = {"facts": compared, "sizes": sizes}
     if not found:
         kinds = ", ".join(headers["format"].value_counts().index[:_SHOWN])
         what = "formats, quantisation, names of header entries and sizes"
         summary = f"{what} are alike in both classes ({kinds})."
-        return Check("histories", PASS, summary, details=details)
-    verdict = LEAK if differ or sizes["differs"] else WARNING
+        return Check("histories", Verdict.PASS, summary, details=details)
+    verdict = Verdict.LEAK if differ or sizes["differs"] else Verdict.WARNING
     return Check("histories", verdict, "; ".join(found) + ".", SAME_PATH, details=details)
 
 
 def _multiples(table: pd.DataFrame) -> pd.Series:
-    sides = [table[name].astype(float) % 8 == 0 for name in ("width", "height")]
-    return (sides[0].astype(int) + sides[1].astype(int)).map({0: "none", 1: "one", 2: "both"})
+    n_sides = (table[["width", "height"]].astype(float) % 8 == 0).sum(axis=1)
+    return n_sides.map({0: "none", 1: "one", 2: "both"})
 
 
 def _shares_text(entry: dict[str, Any]) -> str:
@@ -155,7 +113,7 @@ def _shares_text(entry: dict[str, Any]) -> str:
 def _compare(
     values: np.ndarray, units: list[np.ndarray], most_p: float, certain: bool
 ) -> dict[str, Any]:
-    """Compare the shares of values between the classes, each source counting once a class.
+    """Compare the shares of values by total variation distance, each source counting once a class.
 
     Facts that follow from how a file was written are ``certain``: where no value is in both
     classes, a few sources are enough.
@@ -180,7 +138,7 @@ def _compare(
 
 
 def _is_enough(sources: np.ndarray, labels: np.ndarray) -> bool:
-    """Tell whether there are two sources with both classes, or five a class."""
+    """Whether there are two sources with both classes, or five a class."""
     both = set(sources[labels == 0]) & set(sources[labels == 1])
     return len(both) >= 2 or min(np.sum(labels == label) for label in (0, 1)) >= _LEAST_SOURCES
 
@@ -191,6 +149,7 @@ def _distance(shares: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _p_value(shares: np.ndarray, sources: np.ndarray, labels: np.ndarray, observed: float) -> float:
+    """Swap the classes of sources that have both; permute those of the others."""
     rng = np.random.default_rng(0)
     number = np.unique(sources.astype(str), return_inverse=True)[1]
     paired = np.bincount(number)[number] == 2

@@ -11,24 +11,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from cnnsvm.audit.check import (
-    LEAK,
-    NOT_CHECKED,
-    PASS,
-    WARNING,
-    Check,
-    Sample,
-    is_above_chance,
-    is_doubtful,
-    is_leak,
-    judge,
-    on_threads,
-    score_probe,
-)
+from cnnsvm.audit.check import Check, Sample, Score, Verdict, judge, on_threads, score_probe
 from cnnsvm.audit.traces import judge_lines, line_heights, predict_lines, sixth_difference
 from cnnsvm.data.images import load_image
 from cnnsvm.data.splits import grouped_folds
-from cnnsvm.evaluation.bootstrap import Interval
 from cnnsvm.evaluation.negative_controls import run_probe
 from cnnsvm.io.progress import show_progress
 
@@ -46,28 +32,22 @@ _PASTE = (
 
 @dataclass(frozen=True)
 class Outside:
-    """What lies outside the mask of a pair: its original (0) and its fake (1).
-
-    ``changed`` is the share of the pixels that differ, ``difference`` the mean absolute difference
-    in grey levels; ``features`` (2, n_features) are those of `outside_features`, ``spectra``
-    (2, 2, n_frequencies) as `cnnsvm.audit.traces.resampling_spectrum` returns them; ``size`` is
-    width and height.
-    """
+    """What lies outside the mask of a pair: its original (0) and its fake (1)."""
 
     source_id: str
     lossy: bool
-    changed: float
-    difference: float
-    features: np.ndarray
-    spectra: np.ndarray
-    size: tuple[int, int]
+    changed: float  # share of the pixels that differ
+    difference: float  # mean absolute, in grey levels
+    features: np.ndarray  # (2, n_features), of `outside_features`
+    spectra: np.ndarray  # (2, 2, n_frequencies), as of `cnnsvm.audit.traces.resampling_spectrum`
+    size: tuple[int, int]  # width and height
 
 
 def probe_outside(sample: Sample) -> Check:
-    """Look for anything that tells fakes from originals outside their masks.
+    """Look for anything that tells spliced fakes from originals outside their masks.
 
-    Spliced fakes are looked at if there are any, regenerated ones else: their engine may have
-    changed every pixel, so that for them the worst verdict is ``warning``.
+    Without any, regenerated fakes are looked at. Their engine may have changed every pixel, so
+    that for them the worst verdict is ``warning``.
     """
     for variant in ("spliced", "regenerated"):
         pairs = find_pairs(sample.rows, variant)
@@ -77,14 +57,13 @@ def probe_outside(sample: Sample) -> Check:
         if found:
             return _judge(found, variant, len(sample.folds), sample.random_state)
     reason = "no fake has a mask, an original of its size, and enough left outside the mask."
-    return Check("outside_mask", NOT_CHECKED, reason)
+    return Check("outside_mask", Verdict.NOT_CHECKED, reason)
 
 
 def find_pairs(rows: pd.DataFrame, variant: str) -> pd.DataFrame:
-    """Pair the fakes of a variant that have a mask with the original of their record and size.
+    """Pair fakes that have a mask with the only original of their record and size.
 
-    Where a record has several originals of that size, which one a fake was made from is not
-    known, and it has no pair. The columns of the two end in ``_fake`` and ``_real``.
+    The columns of the two end in ``_fake`` and ``_real``.
     """
     same = ["unit", "width", "height"]
     originals = rows[rows["label"] == 0].drop_duplicates(same, keep=False)
@@ -117,10 +96,7 @@ def compare_outside(pair: dict[str, Any]) -> Outside | None:
 
 
 def outside_features(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Describe the colours, the noise and the 8x8 grid of a part of an image, 30 numbers.
-
-    ``pixels`` are uint8 (H, W, 3), ``outside`` is bool (H, W).
-    """
+    """Describe the colours, the noise and the 8x8 grid of uint8 pixels where a mask is True."""
     red, green, blue = (pixels[:, :, channel].astype(np.int16) for channel in range(3))
     inner = outside[1:-1, 1:-1]
     texture = np.abs(_laplacian(green))[inner]
@@ -180,7 +156,7 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
     subject = f"{len(found)} {variant} fakes"
     if not n_changed:
         summary = f"outside their masks all {subject} equal their originals."
-        return Check("outside_mask", PASS, summary, details=details)
+        return Check("outside_mask", Verdict.PASS, summary, details=details)
     text = (
         f"outside their masks {n_changed} of {subject} differ from their originals, by "
         f"{difference:.2f} grey levels on average"
@@ -188,7 +164,7 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
     n_sources = len({outside.source_id for outside in found})
     if n_sources < n_splits:
         summary = f"{text}; {n_sources} source(s) are too few for {n_splits} folds."
-        return Check("outside_mask", WARNING, summary, _PASTE, details=details)
+        return Check("outside_mask", Verdict.WARNING, summary, _PASTE, details=details)
     auc = _probe(found, n_splits, random_state)
     engine = f"{text}; an engine that returns the whole image may do that."
     alike = f"{text}, as lossy files may; the classes cannot be told apart there."
@@ -197,17 +173,17 @@ def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int)
     remedy = "If they are meant as spliced, this is a leak. " + _PASTE
     whole, lossy = variant == "regenerated", any(outside.lossy for outside in found)
     outcomes = [
-        (whole and is_above_chance(auc), WARNING, engine, remedy),
-        (whole, PASS, engine, ""),
-        (is_leak(auc), LEAK, apart, _PASTE),
-        (lossy and not is_doubtful(auc), PASS, alike, ""),
-        (True, WARNING, unsure, _PASTE),
+        (whole and auc.is_above_chance, Verdict.WARNING, engine, remedy),
+        (whole, Verdict.PASS, engine, ""),
+        (auc.is_leak, Verdict.LEAK, apart, _PASTE),
+        (lossy and not auc.is_doubtful, Verdict.PASS, alike, ""),
+        (True, Verdict.WARNING, unsure, _PASTE),
     ]
     return judge("outside_mask", auc, outcomes, details)
 
 
-def _probe(found: list[Outside], n_splits: int, random_state: int) -> Interval:
-    """Return the AUC of the better of two probes: of features, and of lines of a resize."""
+def _probe(found: list[Outside], n_splits: int, random_state: int) -> Score:
+    """Score the better of two probes: of features, and of lines of a resize."""
     table = pd.DataFrame(
         {"source_id": np.repeat([o.source_id for o in found], 2), "label": [0, 1] * len(found)}
     )
@@ -217,6 +193,5 @@ def _probe(found: list[Outside], n_splits: int, random_state: int) -> Interval:
     spectra = np.concatenate([outside.spectra for outside in found])
     sizes = np.repeat([outside.size for outside in found], 2, axis=0)
     lines, _ = judge_lines(predict_lines(spectra, sizes), labels, folds)
-    aucs = [score_probe(table, run_probe(features, labels, folds, random_state))]
-    aucs.append(score_probe(table, lines))
-    return max(aucs, key=lambda auc: auc["value"])
+    probes = (run_probe(features, labels, folds, random_state), lines)
+    return max((score_probe(table, probe) for probe in probes), key=lambda auc: auc.value)

@@ -12,20 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnnsvm.audit.check import (
-    LEAK,
-    NOT_CHECKED,
-    PASS,
-    SAME_PATH,
-    WARNING,
-    Check,
-    Sample,
-    is_above_chance,
-    is_doubtful,
-    is_leak,
-    judge,
-    score_probe,
-)
+from cnnsvm.audit.check import SAME_PATH, Check, Sample, Score, Verdict, judge, score_probe
 from cnnsvm.audit.headers import FACTS
 from cnnsvm.audit.traces import (
     ANYWHERE,
@@ -40,20 +27,19 @@ from cnnsvm.audit.traces import (
     simplest,
 )
 from cnnsvm.data.images import load_image
-from cnnsvm.evaluation.bootstrap import Interval
 from cnnsvm.evaluation.negative_controls import colour_histogram, metadata_features, run_probe
 
 #: `double_compression` of an image that was a JPEG: in the wide gap to those that were not.
 WAS_JPEG = 0.4
 #: Share of both classes with the line of one resize from which both were resized alike.
 ALIKE = 0.5
-#: ROC AUC that lines must reach then, since an engine that works between the two resizes changes
-#: how strong the lines are: up to 0.67 was measured on matched post-processing. Next to multiples
-#: of 1/8 it must be reached too: 0.70 was measured for originals that were enlarged 4 times.
+#: ROC AUC that lines must reach then, since an engine between the two resizes changes their
+#: strength (up to 0.67 measured), and next to multiples of 1/8 (0.70, originals enlarged 4 times).
 WELL_ABOVE_HONEST = 0.75
 _MOST_VALUES = 30
 _MOST_MISSING = 0.2  # of the originals' traces; as much as an AUC of 0.6 in the other direction
 
+_TOO_SMALL = f"images are smaller than {MIN_SIDE} pixels."
 _RESIZE = (
     "Bring the originals through the same resizes: make the records anew with "
     "cnnsvm.generation.build and a history such as 512x512,png, or keep the fakes at the size that "
@@ -90,8 +76,7 @@ HONEST = {
         "an engine shifts and flattens colours, so this may be the engine itself",
     ),
     "file_size": Honest(
-        "bits a pixel",
-        "files of smoother images are smaller, so this may be the engine itself",
+        "bits a pixel", "files of smoother images are smaller, so this may be the engine itself"
     ),
 }
 
@@ -115,15 +100,11 @@ def probe_metadata(sample: Sample) -> Check:
     sides = headers[["width", "height"]].to_numpy() % 8
     features = np.column_stack([numbers, sides, *(_one_hot(headers[name]) for name in FACTS)])
     auc = _run_forest(sample, features)
+    a_little = "headers tell the classes apart a little, perhaps by chance."
     outcomes = [
-        (is_leak(auc), LEAK, "headers alone tell the classes apart.", SAME_PATH),
-        (
-            is_doubtful(auc),
-            WARNING,
-            "headers tell the classes apart a little, perhaps by chance.",
-            "See histories. " + SAME_PATH,
-        ),
-        (True, PASS, "headers do not tell the classes apart.", ""),
+        (auc.is_leak, Verdict.LEAK, "headers alone tell the classes apart.", SAME_PATH),
+        (auc.is_doubtful, Verdict.WARNING, a_little, "See histories. " + SAME_PATH),
+        (True, Verdict.PASS, "headers do not tell the classes apart.", ""),
     ]
     return judge("metadata", auc, outcomes)
 
@@ -132,14 +113,14 @@ def probe_resampling(sample: Sample) -> Check:
     """Look for the lines of a resize that the fakes have and the originals lack."""
     sizes = sample.pixels["size"]
     if (sizes.max(axis=1) < MIN_SIDE).all():
-        return Check("resampling", NOT_CHECKED, f"images are smaller than {MIN_SIDE} pixels.")
+        return Check("resampling", Verdict.NOT_CHECKED, _TOO_SMALL)
     hypotheses = predict_lines(sample.pixels["spectrum"], sizes)
     score, chosen = judge_lines(hypotheses, sample.labels, sample.folds)
     return _judge_resampling(score_probe(sample.rows, score), hypotheses, sample.labels, chosen)
 
 
 def _judge_resampling(
-    auc: Interval, hypotheses: Hypotheses, labels: np.ndarray, chosen: list[int]
+    auc: Score, hypotheses: Hypotheses, labels: np.ndarray, chosen: list[int]
 ) -> Check:
     real, fake = ((hypotheses.heights[labels == label] > 0).mean(axis=0) for label in (0, 1))
     shared = simplest(np.minimum(real, fake)[:-1])  # the last is a line anywhere
@@ -148,56 +129,47 @@ def _judge_resampling(
     details: dict[str, Any] = {"both_classes_resized_alike": alike}
     details |= {"shared": shared_name} if alike else {}
     found = Counter(k for k in chosen if k >= 0).most_common(1)
-    if not found or not is_above_chance(auc):
+    if not found or not auc.is_above_chance:
         summary = "no resize was found that the fakes went through and the originals did not"
         summary += f"; both show one {shared_name}." if alike else "."
-        return judge("resampling", auc, [(True, PASS, summary, "")], details)
+        return judge("resampling", auc, [(True, Verdict.PASS, summary, "")], details)
     best = found[0][0]
-    name, weak = hypotheses.names[best], auc["value"] < WELL_ABOVE_HONEST
+    name, weak = hypotheses.names[best], auc.value < WELL_ABOVE_HONEST
     details["explanation"] = name
     details |= {"share_real": float(real[best]), "share_fake": float(fake[best])}
     what = "some resize" if name == ANYWHERE else f"a resize {name}"
     summary = f"{fake[best]:.0%} of the fakes, {real[best]:.0%} of the originals show {what}."
+    near = "Its lines lie next to multiples of 1/8, where an engine may have some too."
+    by_factor = "No size confirms it, so that it may be the engine's own trace."
     cautions = [
         (alike and weak, f"Both show one {shared_name}; an engine in between may do this."),
-        (
-            not hypotheses.clear[best] and weak,
-            "Its lines lie next to multiples of 1/8, where an engine may have some too.",
-        ),
-        (
-            name.startswith(BY_ONE_FACTOR) and weak,
-            "No size confirms it, so that it may be the engine's own trace.",
-        ),
+        (not hypotheses.clear[best] and weak, near),
+        (name.startswith(BY_ONE_FACTOR) and weak, by_factor),
         (name == ANYWHERE, "No common size explains it; an engine with a period of its own would."),
-        (not is_leak(auc), "With this few sources that may be chance."),
+        (not auc.is_leak, "With this few sources that may be chance."),
     ]
     outcomes = [
-        (holds, WARNING, f"{summary} {caution}", _RESIZE_ALIKE if k == 0 else _RESIZE)
+        (holds, Verdict.WARNING, f"{summary} {caution}", _RESIZE_ALIKE if k == 0 else _RESIZE)
         for k, (holds, caution) in enumerate(cautions)
     ]
-    return judge("resampling", auc, [*outcomes, (True, LEAK, summary, _RESIZE)], details)
+    return judge("resampling", auc, [*outcomes, (True, Verdict.LEAK, summary, _RESIZE)], details)
 
 
 def probe_double_compression(sample: Sample) -> Check:
     """Look for DCT coefficients that kept to the multiples of a JPEG quantiser."""
     if (sample.pixels["size"].min(axis=1) < MIN_SIDE).all():
-        reason = f"images are smaller than {MIN_SIDE} pixels."
-        return Check("double_compression", NOT_CHECKED, reason)
+        return Check("double_compression", Verdict.NOT_CHECKED, _TOO_SMALL)
     was = (sample.pixels["double_compression"] >= WAS_JPEG).astype(float)
     auc = score_probe(sample.rows, was)
     real, fake = (float(was[sample.labels == label].mean()) for label in (0, 1))
     shares = f"{real:.0%} of the originals and {fake:.0%} of the fakes were a JPEG once"
-    missing = auc["high"] < 0.5 and real - fake > _MOST_MISSING
+    missing = auc.high < 0.5 and real - fake > _MOST_MISSING
+    wiped_out = f"{shares}: the engine wiped it out, or the fakes were never saved as one."
     outcomes = [
-        (is_leak(auc), LEAK, f"{shares}; no engine causes that.", SAME_PATH),
-        (is_doubtful(auc), WARNING, f"{shares}, perhaps by chance.", SAME_PATH),
-        (
-            missing,
-            WARNING,
-            f"{shares}: the engine wiped it out, or the fakes were never saved as one.",
-            _RECOMPRESS,
-        ),
-        (True, PASS, f"{shares}.", ""),
+        (auc.is_leak, Verdict.LEAK, f"{shares}; no engine causes that.", SAME_PATH),
+        (auc.is_doubtful, Verdict.WARNING, f"{shares}, perhaps by chance.", SAME_PATH),
+        (missing, Verdict.WARNING, wiped_out, _RECOMPRESS),
+        (True, Verdict.PASS, f"{shares}.", ""),
     ]
     details = {"share_real": real, "share_fake": fake}
     return judge("double_compression", auc, outcomes, details)
@@ -208,13 +180,13 @@ def probe_honest(name: str, sample: Sample) -> Check:
     auc, honest = _run_forest(sample, sample.pixels[name]), HONEST[name]
     told_apart = f"{honest.sees} tell the classes apart; {honest.reason}."
     outcomes = [
-        (is_above_chance(auc), WARNING, told_apart, honest.remedy),
-        (True, PASS, f"{honest.sees} do not tell the classes apart.", ""),
+        (auc.is_above_chance, Verdict.WARNING, told_apart, honest.remedy),
+        (True, Verdict.PASS, f"{honest.sees} do not tell the classes apart.", ""),
     ]
     return judge(name, auc, outcomes)
 
 
-def _run_forest(sample: Sample, features: np.ndarray) -> Interval:
+def _run_forest(sample: Sample, features: np.ndarray) -> Score:
     probability = run_probe(features, sample.labels, sample.folds, sample.random_state)
     return score_probe(sample.rows, probability)
 

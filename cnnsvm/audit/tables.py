@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING, Check, DataSet, on_threads
+from cnnsvm.audit.check import Check, DataSet, Verdict, on_threads
 from cnnsvm.data.images import load_image
 from cnnsvm.data.near_duplicates import DuplicatePair, find_near_duplicates, pick_paths
 
 #: Share of the rarer class below which accuracy says little.
 RARE = 0.1
-#: Correlation of thumbnails from which two images are one. Copies that were halved, made square
-#: or saved as JPEG 50 reach 0.98; of 192 pairs of CIFAR-10 images whose hashes are within 6 bits,
-#: those above 0.95 are copies by eye, those below 0.9 merely have one composition.
+#: Correlation of thumbnails from which two images are one. Halved, squared or JPEG 50 copies reach
+#: 0.98; of 192 pairs of CIFAR-10 images with near hashes those above 0.95 are copies by eye.
 COPY = 0.95
 #: Share of the sources that have a copy from which results change.
 MANY = 0.01
@@ -33,10 +32,7 @@ Copies = Mapping[str, list[DuplicatePair]]
 
 
 def find_copies(manifest: pd.DataFrame, n_jobs: int | None = None) -> Copies:
-    """Find sources that show one image under several names, by kind (`KINDS`).
-
-    Of pairs whose hashes are near, thumbnails are compared.
-    """
+    """Find sources that show one image, by kind (`KINDS`), by hashes and then thumbnails."""
     pairs = find_near_duplicates(manifest, n_jobs=n_jobs)
     paths = dict(zip(dict.fromkeys(manifest["source_id"]), pick_paths(manifest), strict=True))
     near = [pair for pair in pairs if not pair.identical][:_MOST_COMPARED]
@@ -79,7 +75,7 @@ def check_balance(data: DataSet) -> Check:
     }
     counts = f"{n_real} real and {n_fake} fake images of {n_sources} sources"
     summary = "; ".join([counts, *problems]) + "."
-    verdict = WARNING if problems else PASS
+    verdict = Verdict.WARNING if problems else Verdict.PASS
     return Check("balance", verdict, summary, " ".join(problems.values()), details=details)
 
 
@@ -89,29 +85,26 @@ def check_splits(data: DataSet) -> Check:
     n_splits = named["split"].nunique()
     if n_splits < 2:
         reason = "the manifest names no two splits; folds are made by source_id."
-        return Check("splits", NOT_CHECKED, reason)
+        return Check("splits", Verdict.NOT_CHECKED, reason)
     places = named.groupby("source_id")["split"].agg(lambda values: sorted(set(values)))
     straddling = [str(source) for source, names in places.items() if len(names) > 1]
-    across = {
-        kind: [pair for pair in data.copies.get(kind, []) if _apart(pair, places)] for kind in KINDS
+    copies = {kind: data.copies.get(kind, []) for kind in KINDS}
+    across = {kind: [p for p in pairs if _apart(p, places)] for kind, pairs in copies.items()}
+    lacking = [name for name, n in _by_split(named).items() if not n["real"] * n["fake"]]
+    texts: dict[str, list[Any]] = {
+        f"{len(straddling)} of {len(places)} sources lie in several splits": straddling
     }
-    lacking = [
-        name for name, counts in _by_split(named).items() if not counts["real"] * counts["fake"]
-    ]
-    found = []
-    if straddling:
-        found.append(f"{len(straddling)} of {len(places)} sources lie in several splits")
-    found += [
-        f"{len(pairs)} {KINDS[kind]} across splits" for kind, pairs in across.items() if pairs
-    ]
-    if lacking:
-        found.append(f"split {', '.join(lacking)} lacks a class")
+    texts |= {f"{len(pairs)} {KINDS[kind]} across splits": pairs for kind, pairs in across.items()}
+    texts |= {f"split {', '.join(lacking)} lacks a class": lacking}
+    found = [text for text, reasons in texts.items() if reasons]
     details = {"straddling": straddling[:_LISTED], "n_straddling": len(straddling)}
     details |= {kind: _listed(pairs) for kind, pairs in across.items()}
     if not found:
         summary = f"no source and no copy lies in two of {n_splits} splits."
-        return Check("splits", PASS, summary, details=details)
-    verdict = LEAK if straddling or across["identical"] or across["copy"] else WARNING
+        return Check("splits", Verdict.PASS, summary, details=details)
+    verdict = (
+        Verdict.LEAK if straddling or across["identical"] or across["copy"] else Verdict.WARNING
+    )
     example = f" (the first source: {straddling[0]})" if straddling else ""
     remedy = "Put a source, all that was made from it and its copies into one split."
     return Check("splits", verdict, "; ".join(found) + example + ".", remedy, details=details)
@@ -127,7 +120,7 @@ def check_duplicates(data: DataSet) -> Check:
     found = [f"{len(pairs)} {KINDS[kind]}" for kind, pairs in copies.items() if pairs]
     if not found:
         summary = f"no two of {n_sources} sources look alike."
-        return Check("duplicates", PASS, summary, details=details)
+        return Check("duplicates", Verdict.PASS, summary, details=details)
     leaks = bool(copies["identical"]) or (bool(certain) and n_involved >= MANY * n_sources)
     first = (certain or copies["alike"])[0]
     summary = (
@@ -140,7 +133,9 @@ def check_duplicates(data: DataSet) -> Check:
     )
     if not certain:
         remedy = "Look at the pairs. " + remedy
-    return Check("duplicates", LEAK if leaks else WARNING, summary, remedy, details=details)
+    return Check(
+        "duplicates", Verdict.LEAK if leaks else Verdict.WARNING, summary, remedy, details=details
+    )
 
 
 def _kind(pair: DuplicatePair, thumbnails: Mapping[Hashable, np.ndarray]) -> str:

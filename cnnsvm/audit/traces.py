@@ -2,14 +2,11 @@
 
 No engine imitates either, so that finding them in the fakes alone means other post-processing:
 
-- A resize interpolates at positions that repeat with a period set by the old and the new size, so
-  the mean magnitude of a high-pass filter along an axis has a spectral line at (old size / new
-  size) cycles a pixel (Gallagher, "Detection of linear and cubic interpolation in JPEG compressed
-  images", CRV 2005; Mahdian and Saic, IEEE TIFS 3(3), 2008; Kirchner, MM&Sec 2008). Lines at
-  multiples of 1/8 (the JPEG grid, decoders that enlarge 8 times, doubled pixels) and of 1/16 are
-  left out, since an engine may leave those itself. Photographs are resized before they are
-  published, so a line alone says little: hypotheses such as "resized to 512x512 on the way" are
-  tried on the training folds, and the best is judged on the test fold.
+- A resize gives the mean magnitude of a high-pass filter along an axis a spectral line at (old
+  size / new size) cycles a pixel (Gallagher, CRV 2005; Mahdian and Saic, IEEE TIFS 3(3), 2008;
+  Kirchner, MM&Sec 2008). Lines at multiples of 1/8 and 1/16 are left out: the JPEG grid and
+  engines leave those too. Photographs are resized before they are published, so hypotheses such
+  as "resized to 512x512" are chosen on the training folds and judged on the test fold.
 - A JPEG rounds the DCT coefficients of 8x8 blocks to multiples of the quantiser, which survives
   decoding to a lossless file (Fan and de Queiroz, IEEE TIP 12(2), 2003).
 """
@@ -39,8 +36,7 @@ _QUANTISERS = np.arange(3, 33)
 _MIN_COEFFICIENTS = 40
 _BEST = 16
 
-#: Height from which a line counts, and how much more than that counts: what matters is whether
-#: there is one, since a matched resize leaves a weaker line where an engine smooths.
+#: Height from which a line counts, and how much more than that counts, since engines weaken lines.
 PRESENT, _MOST = 3.0, 2.0
 #: For a line anywhere; among some hundred frequencies chance reaches 4.
 PRESENT_ANYWHERE = 5.0
@@ -61,18 +57,15 @@ BY_ONE_FACTOR = "by one factor"
 def resampling_spectrum(pixels: np.ndarray) -> np.ndarray:
     """Measure periodic interpolation along both axes of uint8 pixels (H, W, 3).
 
-    The magnitude of the sixth difference (Gallagher's second difference, three times: it sees
-    Lanczos too, which the second hardly does) of the green channel in the middle 1024 x 1024
-    pixels is averaged across the axis; its spectrum is divided by that of the surroundings, the
-    higher of the two sides.
+    The magnitude of the sixth difference (Gallagher's second difference, three times, which sees
+    Lanczos too) of the green channel's middle is averaged across the axis; its spectrum is divided
+    by that of the surroundings.
 
     Returns
     -------
     ndarray of float16, shape (2, 2049)
-        Height of the spectral line at each of `FREQUENCIES` along the width and the height. Without
-        a line it is about Rayleigh distributed with scale 1: above 3 in 1 of 100. 0 next to
-        multiples of 1/8, below 0.06 cycles a pixel, where the line at a multiple of 1/16 is higher,
-        and throughout for a side under 64 pixels.
+        Height of the line at each of `FREQUENCIES` along the width and the height. Without a line
+        about Rayleigh distributed with scale 1: above 3 in 1 of 100. 0 where no line can be told.
     """
     green = _middle(pixels[:, :, 1]).astype(np.int16)
     means = (sixth_difference(rows).mean(axis=0, dtype=np.float64) for rows in (green, green.T))
@@ -100,10 +93,10 @@ def line_heights(profile: np.ndarray) -> np.ndarray:
 
 
 def grid_features(pixels: np.ndarray) -> np.ndarray:
-    """Describe what repeats every 8 pixels, whatever it comes from, by 32 numbers.
+    """Describe what repeats every 8 uint8 pixels (H, W, 3) by 32 numbers.
 
-    For each axis of uint8 pixels (H, W, 3) the mean magnitudes of the first and of the second
-    difference at the 8 positions of the grid, divided by their mean over the positions.
+    For each axis the mean magnitudes of the first and of the second difference at the 8 positions
+    of the grid, divided by their mean.
     """
     green = _middle(pixels[:, :, 1], multiple=_BLOCK).astype(np.int16)
     return np.concatenate([_phases(green), _phases(green.T)])
@@ -112,15 +105,14 @@ def grid_features(pixels: np.ndarray) -> np.ndarray:
 def double_compression(pixels: np.ndarray) -> float:
     """Measure how closely the DCT coefficients keep to multiples of a JPEG quantiser.
 
-    For each of the 63 AC coefficients c of uint8 pixels (H, W, 3) and each quantiser q from 3 to
-    32, the mean of cos(2 pi c / q) over the |c| > q / 2; of each coefficient the best q counts,
-    and of the coefficients the best 16.
+    For each AC coefficient c of uint8 pixels (H, W, 3) and each quantiser q from 3 to 32, the mean
+    of cos(2 pi c / q) over the |c| > q / 2; the best q counts, and the best 16 coefficients.
 
     Returns
     -------
     float in [-1, 1]
-        Measured on 1,100 photographs, paintings and engine outputs: below 0.25 if it never was a
-        JPEG, above 0.7 if it was one of quality 50 to 98. At most 0 for an image of a few blocks.
+        Of 1,100 images below 0.25 if it never was a JPEG, above 0.7 if it was one of quality 50
+        to 98. At most 0 for an image of a few blocks.
     """
     magnitudes = np.abs(_dct_blocks(pixels)).reshape(-1, _BLOCK * _BLOCK)[:, 1:]
     best = [_comb(values[values > _QUANTISERS[0] / 2]) for values in magnitudes.T]
@@ -129,24 +121,18 @@ def double_compression(pixels: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """Resizes that images may have gone through, and the lines that each predicts.
-
-    ``heights`` (n_images, n_hypotheses) are those of the lines predicted along the two axes, less
-    the height from which a line counts, in [0, 2] each, added up. ``clear`` (n_hypotheses,) says
-    whether the lines lie away from the multiples of 1/8 for most images: next to those an engine
-    that enlarges 8 times has lines as well, where the image's own variation is strong.
-    """
+    """Resizes that images may have gone through, and the lines that each predicts."""
 
     names: list[str]
-    heights: np.ndarray
-    clear: np.ndarray
+    heights: np.ndarray  # (n_images, n_hypotheses), above `PRESENT`, in [0, 2] an axis, added up
+    clear: np.ndarray  # (n_hypotheses,), whether most lines lie away from multiples of 1/8
 
 
 def predict_lines(spectra: np.ndarray, sizes: np.ndarray) -> Hypotheses:
-    """Look up the lines that each hypothesis predicts in spectra of images.
+    """Look up the lines that each hypothesis predicts.
 
-    ``spectra`` (n_images, 2, n_frequencies) are those of `resampling_spectrum`, ``sizes``
-    (n_images, 2) widths and heights.
+    ``spectra`` (n_images, 2, n_frequencies) are of `resampling_spectrum`, ``sizes`` (n_images, 2)
+    are widths and heights.
     """
     names, ratios = _ratios(sizes.astype(np.float64))
     folded = np.abs(ratios - np.rint(ratios))  # aliasing brings every frequency to 0-0.5
@@ -164,11 +150,8 @@ def judge_lines(
 ) -> tuple[np.ndarray, list[int]]:
     """Score every image by the hypothesis that explains most on the other folds.
 
-    One-sided: only lines that the fakes have more often speak for a fake. An engine that repaints
-    the whole image wipes out the lines of its input, so their absence is no evidence.
-
-    Returns a score in [0, 1] of each image, and of each fold the position of the hypothesis that
-    was chosen, -1 for none.
+    Only lines that the fakes have more often count: an engine may wipe out those of its input.
+    Returns a score in [0, 1] an image, and the hypothesis chosen in each fold, -1 for none.
     """
     score = np.zeros(len(labels))
     chosen = []
@@ -202,10 +185,7 @@ def _detrend(profile: np.ndarray) -> np.ndarray:
 
 
 def _surroundings(power: np.ndarray, length: int) -> np.ndarray:
-    """Return the mean power on the side of each frequency where it is higher.
-
-    On the slope of a broad peak, such as JPEG's, the other side would make lines of nothing.
-    """
+    """Return the mean power on the higher side of each frequency: broad peaks make no lines."""
     counts = (_distance(8) > 3 / length) & (FREQUENCIES > 1 / 32)
     sums = np.concatenate([[0.0], np.cumsum(power * counts)])
     weights = np.concatenate([[0], np.cumsum(counts)])

@@ -11,17 +11,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status: 0 no leak, 1 a leak, 2 data that cannot be read."
     parser.add_argument("data", help="manifest, records, Real/Fake tree, images, or a zip of one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here too")
-    parser.add_argument(
-        "--folds", type=int, default=5, metavar="N", help="of the probes [%(default)s]"
-    )
+    parser.add_argument("--folds", type=int, default=5, help="of the probes [%(default)s]")
     parser.add_argument("--groups", help="what names the source: a pattern or a CSV table")
-    parser.add_argument(
-        "--max-images",
-        type=int,
-        default=2000,
-        metavar="N",
-        help="most images that the probes look at, drawn by source [%(default)s]",
-    )
+    most = "most images that the probes look at, drawn by source [%(default)s]"
+    parser.add_argument("--max-images", type=int, default=2000, metavar="N", help=most)
     parser.add_argument("--seed", type=int, default=0, help="of sample and folds [%(default)s]")
     parser.add_argument("--jobs", type=int, default=-1, metavar="N", help="threads [one a core]")
     parser.add_argument("--work", type=Path, help="where a zip is unpacked [a temporary folder]")
@@ -31,7 +24,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Read the data as they are, check, print; status 1 if there is a leak."""
     from cnnsvm.audit.audit import audit, read_for_audit
-    from cnnsvm.audit.check import LEAK
+    from cnnsvm.audit.check import Verdict
     from cnnsvm.io.files import write_json
     from cnnsvm.report import render_text
     from cnnsvm.report.audit import audit_report
@@ -52,4 +45,4 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, result)
         print(f"\nWritten to {args.json}")
-    return 1 if result["verdict"] == LEAK else 0
+    return 1 if result["verdict"] == Verdict.LEAK else 0

@@ -13,9 +13,7 @@ _NEXT = {
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm download``."""
     parser.add_argument("name", choices=sorted(_NEXT), help="the data set")
-    parser.add_argument(
-        "folder", type=Path, nargs="?", default=Path("data"), help="where it goes [%(default)s]"
-    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("data"), help="[%(default)s]")
     parser.epilog = (
         "Needs the command kaggle (pip install kaggle) and, for older versions of it, a token. "
         "An interrupted download is resumed, a finished one is not repeated."

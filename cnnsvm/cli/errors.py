@@ -1,24 +1,13 @@
-"""What a user can mend is one message, not a traceback."""
+"""Mistakes of a user become one message, not a traceback."""
 
 import sys
 from collections.abc import Callable
 
 
 def guard(name: str, action: Callable[[], int]) -> int:
-    """Run a command and return its exit status.
+    """Run a command and return its exit status: 2 for wrong input, 130 for an interruption.
 
-    Parameters
-    ----------
-    name : str
-        What the message starts with.
-    action : callable
-        Returns the exit status.
-
-    Returns
-    -------
-    int
-        That of the action; 2 after an error in what it was given, 130 after an interruption.
-        Errors of the program itself are raised.
+    Messages start with ``name``. Errors of the program itself are raised.
     """
     try:
         return action()
@@ -26,12 +15,11 @@ def guard(name: str, action: Callable[[], int]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on from here.", file=sys.stderr)
+        print(f"{name}: interrupted; the same command resumes.", file=sys.stderr)
         return 130
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and torch may not be loaded
         if "out of memory" not in str(error).lower():
             raise
-        remedy = "Lower --batch-size or --crop-size (--tile-size, where a localiser predicts); "
-        remedy += "what is finished is kept."
+        remedy = "Lower --batch-size or --crop-size (of a localiser --tile-size) and resume."
         print(f"{name}: {error}\n{remedy}", file=sys.stderr)
         return 2

@@ -9,27 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from cnnsvm import InpaintDetector
 
 _ORIENTATION = 0x0112  # EXIF
-_STRENGTH = 0.6  # of the colour where a heatmap is 1
-_COLOUR = (255, 0, 0)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm predict``."""
     parser.add_argument(
-        "images",
-        nargs="+",
-        type=Path,
-        metavar="IMAGE",
-        help="image files, or folders of them; the first may be the folder of a saved detector",
+        "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
     )
     parser.add_argument(
         "--model",
-        help="folder of a saved detector, cifake (ships too, for pictures of 32 pixels), or "
+        help="folder of a saved detector, cifake (ships too, for images of 32 pixels), or "
         "owner/name on the Hugging Face hub [the detector of inpainting that ships]",
     )
     parser.add_argument("--revision", help="commit, tag or branch of a model on the hub")
@@ -47,9 +39,10 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm import InpaintDetector
     from cnnsvm.data.images import ImageError
 
-    model, places = _split(args)
-    _check_places(places, args.heatmaps)
-    detector = InpaintDetector.from_pretrained(model, revision=args.revision, device=args.device)
+    _check_places(args.images, args.heatmaps)
+    detector = InpaintDetector.from_pretrained(
+        args.model, revision=args.revision, device=args.device
+    )
     _check_detector(detector, args.heatmaps)
     names = class_names(detector)
     fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
@@ -57,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
     writer = csv.DictWriter(sys.stdout, fields, restval="")
     writer.writeheader()
     n_bad, taken = 0, Counter[Path]()
-    for path, name in list(_list(places, args.heatmaps)):  # before anything is written
+    for path, name in list(_list(args.images, args.heatmaps)):  # before anything is written
         row: dict[str, Any] = {"path": path}
         try:
             row |= _judge(detector, path, names)
@@ -78,32 +71,17 @@ def class_names(detector: "InpaintDetector") -> list[str]:
 
 
 def write_heatmap(detector: "InpaintDetector", path: Path, target: Path) -> Path:
-    """Write where an image looks repainted, as a map and as the image with the map on it.
+    """Write where a fine-tuned detector finds an image repainted, and return the file.
 
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Fine-tuned.
-    path : Path
-        The image.
-    target : Path
-        Without suffix; its folder is made.
-
-    Returns
-    -------
-    Path
-        ``TARGET.heatmap.png``, 8-bit grey (0-255 for 0-1) and pixel for pixel as the image is
-        stored, with the same EXIF orientation. ``TARGET.overlay.jpg`` beside it is upright.
-
-    Raises
-    ------
-    ImageError
-        If the image cannot be read, or what is made of it not written.
+    ``TARGET.heatmap.png`` is 8-bit grey (0-255 for 0-1) and pixel for pixel as the image is
+    stored, with the same EXIF orientation. ``TARGET.overlay.jpg`` beside it is upright. An
+    ImageError says that the image cannot be read or a file not written.
     """
     import numpy as np
     from PIL import Image
 
     from cnnsvm.data.images import ImageError, load_image, read_header
+    from cnnsvm.localization.masks import draw_overlay
 
     stored = Image.fromarray(np.round(255 * detector.explain(path)).astype(np.uint8))
     exif = Image.Exif()
@@ -112,41 +90,20 @@ def write_heatmap(detector: "InpaintDetector", path: Path, target: Path) -> Path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         stored.save(heatmap, exif=exif)
-        upright = load_image(heatmap)[:, :, 0]
-        overlay = Image.fromarray(_blend(load_image(path), upright))
-        overlay.save(target.with_name(f"{target.name}.overlay.jpg"), quality=90)
+        heat = load_image(heatmap)[:, :, 0] / 255
+        drawn = draw_overlay(load_image(path), heat, np.zeros(heat.shape, bool))
+        Image.fromarray(drawn).save(target.with_name(f"{target.name}.overlay.jpg"), quality=90)
     except OSError as error:
         raise ImageError(f"{path}: its heatmap cannot be written ({error}).") from error
     return heatmap
 
 
-def _split(args: argparse.Namespace) -> tuple[str | Path | None, list[Path]]:
-    """Tell the model from the images: ``predict MODEL IMAGE...`` is how it used to be called."""
-    from cnnsvm.data.images import SUFFIXES
-    from cnnsvm.io.bundle import holds_model
-
-    first, *rest = args.images
-    if args.model is not None:
-        return args.model, args.images
-    if holds_model(first):
-        if not rest:
-            raise ValueError(f"{first} is a saved detector. Name the images after it.")
-        return first, rest
-    if not first.exists() and first.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"{first} is no image or folder, and it holds no saved model. Check the path; a model "
-            "on the hub is named by --model."
-        )
-    return None, args.images
-
-
 def _check_places(places: list[Path], heatmaps: Path | None) -> None:
-    inside = [place for place in places if _is_in(place, heatmaps)]
-    if inside:
-        raise ValueError(
-            f"{inside[0]} is to be judged and lies in --heatmaps {heatmaps}; heatmaps are not "
-            "images to judge. Choose another folder for them."
-        )
+    for place in places:
+        if _is_in(place, heatmaps):
+            raise ValueError(
+                f"{place} is to be judged and lies in --heatmaps {heatmaps}. Choose another folder."
+            )
 
 
 def _is_in(path: Path, folder: Path | None) -> bool:
@@ -156,15 +113,13 @@ def _is_in(path: Path, folder: Path | None) -> bool:
 def _check_detector(detector: "InpaintDetector", heatmaps: Path | None) -> None:
     if not hasattr(detector, "predict_proba"):
         raise ValueError(
-            "this detector states no probabilities (TunedSVC(calibrate=False)). Fit one with "
-            "calibrate=True."
+            "the detector's classifier has calibrate=False and states no probabilities. Fit one "
+            "with calibrate=True."
         )
-    if heatmaps is not None and not any(
-        getattr(embedder, "has_classifier", False) for embedder in detector.embedder_
-    ):
+    can_explain = any(getattr(each, "has_classifier", False) for each in detector.embedder_)
+    if heatmaps is not None and not can_explain:
         raise ValueError(
-            "--heatmaps needs the classifier that fine-tuning trains, which this detector does "
-            "not have. Leave the flag out, or fit with --finetune full or head."
+            "--heatmaps needs a fine-tuned detector. Leave it out, or fit with --finetune full."
         )
 
 
@@ -197,13 +152,3 @@ def _free_name(target: Path, taken: Counter[Path]) -> Path:
     """Number the names that images of several folders share."""
     taken[target] += 1
     return target if taken[target] == 1 else target.with_name(f"{target.name}-{taken[target]}")
-
-
-def _blend(pixels: "np.ndarray", heat: "np.ndarray") -> "np.ndarray":
-    """Colour a picture, made grey so that its own red is not taken for heat."""
-    import numpy as np
-    from PIL import Image
-
-    grey = np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
-    weight = _STRENGTH * heat[:, :, None] / 255
-    return np.round((1 - weight) * grey + weight * np.array(_COLOUR)).astype(np.uint8)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cnnsvm.audit.check import LEAK, NOT_CHECKED, PASS, WARNING
+from cnnsvm.audit.check import Verdict
 from cnnsvm.report.model import Items, Report, Section, Table
 from cnnsvm.report.wording import is_number
 
@@ -22,24 +22,29 @@ LOOKS_AT = {
     "file_size": "bits per pixel",
 }
 _CONCLUSIONS = {
-    LEAK: (
+    Verdict.LEAK: (
         "A classifier can tell real from fake here without seeing any inpainting. Results on "
         "these data mean nothing until the leaks are mended."
     ),
-    WARNING: (
+    Verdict.WARNING: (
         "No certain leak. What the warnings name may be one, or the engine's own trace: read them "
         "before you trust a result, which has to beat the numbers of the probes."
     ),
-    PASS: "None of the checks found a way to cheat, as far as they can see.",
+    Verdict.PASS: "None of the checks found a way to cheat, as far as they can see.",
 }
-_CONCLUSIONS[NOT_CHECKED] = _CONCLUSIONS[PASS] + " Some could not be made."
+_CONCLUSIONS[Verdict.NOT_CHECKED] = _CONCLUSIONS[Verdict.PASS] + " Some could not be made."
 _BLIND_SPOTS = (
     "Not seen by any check: resizes by 2, 4 or 8 and their fractions, whose traces an "
     "engine leaves too; resizes by a few per cent; a JPEG before a crop or a resize; "
     "filters on one class; what header entries say (their names are compared); "
     "and what the images show."
 )
-_TITLES = {LEAK: "Leaks", WARNING: "Warnings", NOT_CHECKED: "Not checked", PASS: "Passed"}
+_TITLES = {
+    Verdict.LEAK: "Leaks",
+    Verdict.WARNING: "Warnings",
+    Verdict.NOT_CHECKED: "Not checked",
+    Verdict.PASS: "Passed",
+}
 
 
 def audit_report(result: Mapping[str, Any]) -> Report:
@@ -70,7 +75,7 @@ def audit_report(result: Mapping[str, Any]) -> Report:
         ],
         sections=[
             Section("Checks", [Table(headers, rows, prose=("looks at", "verdict"))]),
-            *(_of_verdict(verdict, checks) for verdict in (LEAK, WARNING, NOT_CHECKED, PASS)),
+            *(_of_verdict(verdict, checks) for verdict in _TITLES),
         ],
         name="audit",
     )
@@ -82,11 +87,12 @@ def _row(check: Mapping[str, Any]) -> list[Any]:
     return [check["name"], looks_at, check["verdict"], auc if is_number(check["auc"]) else ""]
 
 
-def _of_verdict(verdict: str, checks: Sequence[Mapping[str, Any]]) -> Section:
+def _of_verdict(verdict: Verdict, checks: Sequence[Mapping[str, Any]]) -> Section:
     chosen = [check for check in checks if check["verdict"] == verdict]
     names: dict[str, list[str]] = {}
     for check in chosen:  # what holds for several is said once
-        remedy = f" What to do: {check['remedy']}" if check["remedy"] and verdict != PASS else ""
+        has_remedy = check["remedy"] and verdict != Verdict.PASS
+        remedy = f" What to do: {check['remedy']}" if has_remedy else ""
         names.setdefault(f"{check['summary']}{remedy}", []).append(check["name"])
     items = [(", ".join(found), said) for said, found in names.items()]
     return Section(f"{_TITLES[verdict]} ({len(chosen)})", [Items(items)])

@@ -6,7 +6,8 @@ Whatever cannot be read is listed and never stops the rest.
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
-from functools import partial
+from functools import lru_cache, partial
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from cnnsvm.audit.check import on_threads
 from cnnsvm.audit.headers import describe_header
-from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.images import ImageError, load_image, read_header
 from cnnsvm.io.progress import show_progress
 from exploration.anomalies import (
     CHECKS,
@@ -137,6 +138,33 @@ def choose_sample(
     return files[files["source_id"].isin(names)].head(max_images)
 
 
+def describe_file(path: str) -> dict[str, Any]:
+    """Describe a header as an audit does, with its length in ``bytes`` and a JPEG's ``quality``."""
+    header = read_header(path)
+    luma = header.quantization.get(0)
+    quality = None if luma is None else estimate_quality(luma)
+    return {**describe_header(path), "bytes": header.n_bytes or 0, "quality": quality}
+
+
+def estimate_quality(table: Iterable[int]) -> int:
+    """Find the quality (1-100) of libjpeg whose luma quantisation table, 64 int, is nearest.
+
+    Photoshop and many cameras have tables of their own: there it is the nearest and no more.
+    """
+    distance = np.abs(_standard_tables() - np.fromiter(table, float)).sum(axis=1)
+    return int(distance.argmin()) + 1
+
+
+@lru_cache(maxsize=1)
+def _standard_tables() -> np.ndarray:
+    tables = []
+    for quality in range(1, 101):
+        buffer = BytesIO()
+        Image.new("L", (8, 8)).save(buffer, "JPEG", quality=quality)
+        tables.append(read_header(buffer.getvalue()).quantization[0])
+    return np.array(tables, dtype=float)
+
+
 def describe_pixels(path: str) -> dict[str, float]:
     """Measure ``PIXEL_FEATURES`` on evenly spaced rows of an image.
 
@@ -242,7 +270,7 @@ def _read_headers(
     rows: pd.DataFrame, anomalies: list[Anomaly], measure: Measure
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the readable images, and those of them that are fakes with a readable mask."""
-    files = rows.join(measure(describe_header, rows["path"], _HEADER, "images"))
+    files = rows.join(measure(describe_file, rows["path"], _HEADER, "images"))
     files = readable("unreadable images", files, anomalies)
     if files.empty:
         reason = anomalies[-1]["reason"]
@@ -251,7 +279,7 @@ def _read_headers(
     files["megapixels"] = files["width"] * files["height"] / 1e6
     files["aspect"] = files["width"] / files["height"]
     masks = files[files["label"].eq(1) & files["mask_path"].notna()]
-    headers = measure(describe_header, masks["mask_path"], _HEADER, "masks").add_prefix("mask_")
+    headers = measure(describe_file, masks["mask_path"], _HEADER, "masks").add_prefix("mask_")
     masks = masks.join(headers.rename(columns={"mask_problem": "problem"}))
     return files, readable("unreadable masks", masks, anomalies, "mask_path")
 

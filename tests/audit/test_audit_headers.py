@@ -7,7 +7,6 @@ from cnnsvm.audit.check import DataSet
 from cnnsvm.audit.headers import (
     check_histories,
     describe_header,
-    estimate_quality,
     read_headers,
 )
 from cnnsvm.data.images import ImageError
@@ -117,15 +116,6 @@ def test_sizes_of_one_picture_a_class_are_chance(tmp_path):
     check = histories(manifest)
     assert check.details["facts"]["multiple_of_8"]["distance"] == 1
     assert check.verdict == "pass"
-
-
-@pytest.mark.parametrize("quality", [5, 50, 75, 90, 100])
-def test_quality_is_exact_for_libjpeg_and_near_for_its_neighbours(tmp_path, quality):
-    (path,) = write(tmp_path, PICTURES[:1], ending="jpg", quality=quality)
-    assert describe_header(path)["quality"] == quality
-    with Image.open(path) as image:
-        table = np.array(image.quantization[0])
-    assert abs(estimate_quality(np.maximum(table - 1, 1)) - quality) <= 3
 
 
 def test_sizes_are_upright(tmp_path):

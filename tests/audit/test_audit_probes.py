@@ -137,4 +137,4 @@ def test_the_sure_bound_is_the_lower():
     sample = sample_of(PICTURES, PICTURES).rows
     scores = np.clip(sample["label"] * 0.2 + np.random.default_rng(0).random(2 * N) * 0.8, 0, 1)
     auc = score_probe(sample, scores.to_numpy())
-    assert auc["surely"] < auc["low"] < auc["value"] < auc["high"]
+    assert auc.surely < auc.low < auc.value < auc.high

@@ -6,7 +6,7 @@ import pytest
 from audit_pictures import by_way_of, check_of, manifest_of, picture, repaint, write
 
 from cnnsvm.audit.audit import CHECKS, PROBES, audit, draw_sample
-from cnnsvm.audit.check import VERDICTS
+from cnnsvm.audit.check import Verdict
 from cnnsvm.data.manifest import ManifestError
 
 N = 20
@@ -71,7 +71,7 @@ def test_a_result_is_json_and_complete(seed_result):
     assert tuple(check["name"] for check in seed_result["checks"]) == CHECKS
     assert seed_result["n_images"] == seed_result["n_probed_images"] == 2 * N
     verdicts = [check["verdict"] for check in seed_result["checks"]]
-    assert seed_result["verdict"] == max(verdicts, key=VERDICTS.index)
+    assert seed_result["verdict"] == max(verdicts, key=list(Verdict).index)
     for check in seed_result["checks"]:
         assert check["summary"]
         assert check["remedy"] or check["verdict"] in ("pass", "not checked")

@@ -58,7 +58,7 @@ def judged(capsys):
 
 
 def test_a_fitted_detector_judges_files_and_folders(model, photos, capsys):
-    assert main(["predict", str(model), str(photos / "3.png"), str(photos)]) == 0
+    assert main(["predict", "--model", str(model), str(photos / "3.png"), str(photos)]) == 0
     rows = judged(capsys)
     assert [row["path"][-5:] for row in rows] == ["3.png", *(f"{i}.png" for i in range(5))]
     detector = InpaintDetector.from_pretrained(model)
@@ -70,18 +70,14 @@ def test_a_fitted_detector_judges_files_and_folders(model, photos, capsys):
 
 def test_an_unreadable_image_is_a_row_and_status_1(model, photos, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    status = main(["predict", str(model), str(tmp_path / "bad.png"), str(photos / "0.png")])
+    status = main(
+        ["predict", "--model", str(model), str(tmp_path / "bad.png"), str(photos / "0.png")]
+    )
     rows = judged(capsys)
     assert status == 1
     assert "not an image" in rows[0]["error"]
     assert rows[0]["prediction"] == ""
     assert rows[1]["error"] == ""
-
-
-@pytest.mark.parametrize("flag", [[], ["--model"]])
-def test_a_model_is_named_first_or_by_a_flag(model, photos, capsys, flag):
-    assert main(["predict", *flag, str(model), str(photos)]) == 0
-    assert len(judged(capsys)) == 5
 
 
 def test_without_a_model_the_shipped_one_judges(shipped, photos, capsys):
@@ -108,17 +104,14 @@ def test_the_verdict_is_the_detectors(shipped, pictures, tmp_path, capsys):
 
 
 def test_a_detector_without_a_rate_of_errors_is_never_unsure(model, photos, capsys):
-    assert main(["predict", str(model), str(photos)]) == 0
+    assert main(["predict", "--model", str(model), str(photos)]) == 0
     rows = judged(capsys)
     assert [row["verdict"] for row in rows] == [row["prediction"] for row in rows]
 
 
-@pytest.mark.parametrize("flag", [[], ["--model"]])
-def test_a_missing_model_is_one_message(tmp_path, capsys, flag):
-    assert main(["predict", *flag, str(tmp_path / "none"), "x.png"]) == 2
-    error = capsys.readouterr().err
-    assert "holds no saved model" in error or "no folder of this machine" in error
-    assert "none" in error
+def test_a_missing_model_is_one_message(tmp_path, capsys):
+    assert main(["predict", "--model", str(tmp_path / "none"), "x.png"]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
 
 
 def test_without_a_shipped_model_the_message_says_what_to_do(photos, tmp_path, monkeypatch, capsys):
@@ -127,15 +120,10 @@ def test_without_a_shipped_model_the_message_says_what_to_do(photos, tmp_path, m
     assert "no pretrained detector 'cnnsvm' ships with this cnnsvm" in capsys.readouterr().err
 
 
-def test_a_model_alone_is_no_call(model, capsys):
-    assert main(["predict", str(model)]) == 2
-    assert "Name the images after it" in capsys.readouterr().err
-
-
 def test_a_damaged_model_is_not_passed_over_for_another(shipped, model, photos, tmp_path, capsys):
     copy = shutil.copytree(model, tmp_path / "copy")
     (copy / "config.json").write_text("{}")
-    assert main(["predict", str(copy), str(photos)]) == 2
+    assert main(["predict", "--model", str(copy), str(photos)]) == 2
     assert "not a model's description" in capsys.readouterr().err
 
 
@@ -159,7 +147,7 @@ def test_a_detector_without_probabilities_is_refused(photos, tmp_path, capsys):
     images = [load_image(path) for path in sorted(photos.iterdir())] * 2
     model = detector(classifier=TunedSVC(n_trials=1, cv=2, calibrate=False))
     folder = model.fit(images, np.arange(10) % 2).save_pretrained(tmp_path / "m")
-    assert main(["predict", str(folder), str(photos)]) == 2
+    assert main(["predict", "--model", str(folder), str(photos)]) == 2
     assert "calibrate=False" in capsys.readouterr().err
 
 
@@ -237,8 +225,11 @@ def test_heatmaps_are_not_judged_by_the_next_call(shipped, photos, tmp_path, cap
 
 
 def test_heatmaps_need_a_classifier(model, photos, tmp_path, capsys):
-    assert main(["predict", str(model), str(photos), "--heatmaps", str(tmp_path / "maps")]) == 2
-    assert "needs the classifier that fine-tuning trains" in capsys.readouterr().err
+    assert (
+        main(["predict", "--model", str(model), str(photos), "--heatmaps", str(tmp_path / "maps")])
+        == 2
+    )
+    assert "--heatmaps needs a fine-tuned detector" in capsys.readouterr().err
     assert not (tmp_path / "maps").exists()
 
 
@@ -267,7 +258,7 @@ def test_what_a_user_can_mend_is_one_message(capsys):
     assert guard("cv.py", lambda: fail(KeyboardInterrupt())) == 130
     assert guard("cv.py", lambda: fail(RuntimeError("CUDA out of memory. Tried"))) == 2
     text = capsys.readouterr().err
-    for part in ("cv.py: bad value", "goes on from here", "Lower --batch-size"):
+    for part in ("cv.py: bad value", "resumes", "Lower --batch-size"):
         assert part in text
     with pytest.raises(RuntimeError, match="a bug"):
         guard("cv.py", lambda: fail(RuntimeError("a bug")))

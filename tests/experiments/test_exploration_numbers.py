@@ -12,8 +12,10 @@ from exploration.explore import (
     FILE_FEATURES,
     PIXEL_FEATURES,
     choose_sample,
+    describe_file,
     describe_mask,
     describe_pixels,
+    estimate_quality,
     explore,
 )
 
@@ -261,3 +263,14 @@ def test_wrong_limits_and_empty_data_are_refused(records, tmp_path):
     gone = records.assign(path=str(tmp_path / "gone.png"))
     with pytest.raises(ImageError, match="none of 18 images can be read"):
         explore(gone, progress=False)
+
+
+@pytest.mark.parametrize("quality", [5, 50, 75, 90, 100])
+def test_quality_is_exact_for_libjpeg_and_near_for_its_neighbours(tmp_path, quality):
+    path = str(tmp_path / "a.jpg")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 72, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, quality=quality)
+    assert describe_file(path)["quality"] == quality
+    with Image.open(path) as image:
+        table = np.array(image.quantization[0])
+    assert abs(estimate_quality(np.maximum(table - 1, 1)) - quality) <= 3

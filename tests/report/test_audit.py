@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import pytest
 from report_contract import check_report, check_width
 
@@ -17,7 +19,7 @@ def result(*checks, **values):
         "n_probed_sources": 1_000,
         "n_splits": 5,
         "seconds": 75.0,
-        "checks": [check.as_dict() for check in checks],
+        "checks": [asdict(check) for check in checks],
         **values,
     }
 
