@@ -23,14 +23,9 @@ _TIMEOUT = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together, and which of them this is.
+    """The number of processes that train together and the rank of this one, from 0.
 
-    Parameters
-    ----------
-    rank : int
-        Number of this process, from 0; the first one writes.
-    count : int
-        With 1, nothing below communicates.
+    The first one writes. A process on its own does not communicate.
     """
 
     rank: int = 0
@@ -92,17 +87,10 @@ class Distributable(Protocol):
 def join(
     device: str, gpu_memory_fraction: float | None, distributed: bool
 ) -> tuple[torch.device, Processes]:
-    """Choose the device of this process, and join the others if there are any.
+    """Choose the device of this process, and join the others if torchrun started some.
 
-    Parameters
-    ----------
-    device : str
-        As for `choose_device`. With "auto" or "cuda" each process of a machine takes a GPU of its
-        own.
-    gpu_memory_fraction : float in (0, 1] or None
-    distributed : bool
-        Whether torchrun started this process together with others. They communicate by NCCL
-        between GPUs and else by gloo, until they end.
+    With "auto" or "cuda" each process of a machine takes a GPU of its own. They communicate by NCCL
+    between GPUs and else by gloo, until they end.
 
     Raises
     ------

@@ -108,15 +108,8 @@ class Trainer(ABC):
     """One training run: a network, its optimiser and schedule, the history and the best weights.
 
     A subclass defines the batches of an epoch, the loss of one and the validation. `run` trains
-    to the end and resumes an interrupted run.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Trained in place: parameters that require a gradient.
-    training : TrainingOptions
-    processes : Processes
-        Those that train together.
+    to the end and resumes an interrupted run. The parameters of the network that require a gradient
+    are trained in place.
     """
 
     #: What the progress bar and the log call it.

@@ -148,16 +148,8 @@ def validation_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split images into those that train and those that early stopping watches, by whole groups.
 
-    Parameters
-    ----------
-    repainted : ndarray of bool, shape (n_images,)
-        Whether anything in an image is repainted. Both parts get some that are, and untouched
-        ones in proportion if enough groups have any.
-    sources : ndarray of int, shape (n_images,)
-        Group of each image.
-    fraction : float in (0, 0.5]
-        Share of the groups that is held out.
-    seed : int
+    ``fraction`` of the groups is held out. Both parts get some images that are repainted, bool
+    (n_images,), and untouched ones in proportion if enough groups have any.
 
     Returns
     -------

@@ -26,7 +26,7 @@ class MaskError(ImageError):
 
 
 def check_policy(policy: str) -> None:
-    """Refuse a mask policy that does not exist (`ValueError`)."""
+    """Refuse an unknown mask policy (`ValueError`)."""
     if policy not in POLICIES:
         raise ValueError(f"mask_policy must be one of {', '.join(POLICIES)}, got {policy!r}.")
 

@@ -112,23 +112,11 @@ def cut_patch(
 def choose_place(
     mask: np.ndarray, side: int, balance: float, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """Choose where to cut a patch.
+    """Choose the top and left of a patch in a mask (H, W) of at least ``side`` pixels a side.
 
     With probability ``balance`` a pixel of the rarer kind is drawn and a place that has it in
     the patch, `N_TRIES` times, until between 10 and 90 % of the patch are repainted; else any
     place is as likely. So boundaries are seen often, and the inside of both kinds as well.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (H, W)
-        With at least ``side`` pixels a side.
-    side : int
-    balance : float in [0, 1]
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    top, left : int
     """
     free = np.array(mask.shape) - side
     share = int(np.count_nonzero(mask)) / mask.size

@@ -45,19 +45,15 @@ def tile_starts(side: int, tile: int, overlap: int) -> list[int]:
 
 
 def predict_map(network: nn.Module, pixels: np.ndarray, tiling: Tiling) -> np.ndarray:
-    """Return the probability of each pixel that it was repainted.
+    """Return the probability of each of the pixels, uint8 (H, W, 3), that it was repainted.
+
+    The network maps uint8 (N, 3, h, w) to logits (N, 1, h, w), in evaluation mode on
+    ``tiling.device``.
 
     Where tiles overlap, their probabilities are averaged with weights that fall off towards the
     edge of a tile, where a network has the least context. Probabilities rather than logits, so that
     one tile that is wrong and very sure counts no more than its weight. The mean is a running one:
     where tiles agree to the bit, so does the map.
-
-    Parameters
-    ----------
-    network : nn.Module
-        From uint8 (N, 3, H, W) to logits (N, 1, H, W), in evaluation mode on ``tiling.device``.
-    pixels : ndarray of uint8, shape (H, W, 3)
-    tiling : Tiling
 
     Returns
     -------

@@ -35,11 +35,8 @@ class AnySize(nn.Module):
 
     Mirrored, as repeated border pixels would look smoothed, which is a trace of repainting.
 
-    Parameters
-    ----------
-    body : nn.Module
-        From uint8 pixels (N, 3, h, w) to logits (N, 1, h, w), for h and w that are multiples of
-        `STRIDE` and at least `LEAST`.
+    ``body`` maps uint8 (N, 3, h, w) to logits (N, 1, h, w), h and w multiples of `STRIDE` and at
+    least `LEAST`.
     """
 
     def __init__(self, body: nn.Module) -> None:
@@ -69,10 +66,7 @@ class AnySize(nn.Module):
 def mirror_up(pixels: torch.Tensor) -> torch.Tensor:
     """Extend a batch (N, C, H, W) below and to the right by its mirror image, as often as needed.
 
-    Returns
-    -------
-    tensor, shape (N, C, h, w)
-        Of the same dtype; h and w are the next multiples of `STRIDE` from `LEAST` up.
+    Height and width become the next multiples of `STRIDE` from `LEAST` up.
     """
     for dim in (2, 3):
         size = pixels.shape[dim]
@@ -93,7 +87,7 @@ def build_network(
     preprocessing: str | dict[str, Any] | None = None,
     random_state: int = 0,
 ) -> AnySize:
-    """Build a network. Options that are None take the architecture's default.
+    """Build a network in train mode. Options that are None take the architecture's default.
 
     Parameters
     ----------
@@ -110,11 +104,6 @@ def build_network(
         default. With weights it must be "imagenet".
     random_state : int
         Seed of the random weights.
-
-    Returns
-    -------
-    AnySize
-        In float32 and channels-last on the default device, in train mode.
 
     Raises
     ------

@@ -17,14 +17,7 @@ FIRST_SCALE = 0.01
 
 
 class Fcn(nn.Module):
-    """Fully convolutional ResNet-50 of stride 8 (Shelhamer et al., IEEE TPAMI 39(4), 2017).
-
-    Parameters
-    ----------
-    network : nn.Module
-        torchvision's ``fcn_resnet50`` with one class.
-    preprocessing : Preprocessing
-    """
+    """Fully convolutional ResNet-50 of stride 8 (Shelhamer et al., IEEE TPAMI 39(4), 2017)."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
