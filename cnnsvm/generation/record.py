@@ -156,11 +156,11 @@ class _Work:
                 f"{self.source.path}: an edge of {self.recipe.blur:g} pixels leaves no pixel of "
                 "the mask fully repainted. Choose a smaller one, or larger masks."
             )
-        pictures = [("original", self.original), ("mask", core)]
+        images = [("original", self.original), ("mask", core)]
         for fake in fakes:
             spliced = fake.variant == "spliced"
             pixels = blend(self.original, output, alpha) if spliced else output
-            pictures.append((fake.variant, pixels))
+            images.append((fake.variant, pixels))
             write_bytes(self.folder / fake.name, self.recipe.post_processing.encode(pixels))
         fake = fakes[0]
         if fake.variant == "spliced" and self.recipe.blur:
@@ -169,9 +169,9 @@ class _Work:
             grey = core.astype(np.uint8) * 255
             write_bytes(self.folder / fake.mask, _PNG.encode(grey))
         else:
-            pictures.pop(1)
+            images.pop(1)
         if self.recipe.panels:
-            write_bytes(self.folder / beside(fake, "group"), _PNG.encode(draw_panel(pictures)))
+            write_bytes(self.folder / beside(fake, "group"), _PNG.encode(draw_panel(images)))
 
 
 def at_file_size(image: np.ndarray, source: Source, recipe: Recipe) -> np.ndarray:
@@ -254,7 +254,7 @@ def _make_rows(
     return rows
 
 
-def draw_panel(pictures: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+def draw_panel(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     """Draw images side by side, each under its label, as uint8 (H', W', 3).
 
     Pixels are uint8 (H, W, 3) or a bool mask, drawn white where True. Sides of more than 768 pixels
@@ -262,7 +262,7 @@ def draw_panel(pictures: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     """
     font = ImageFont.load_default(_TEXT_SIZE)
     cells = []
-    for label, pixels in pictures:
+    for label, pixels in images:
         shown = Image.fromarray(pixels).convert("RGB")
         shown.thumbnail((MAX_SIDE, MAX_SIDE))
         width = max(shown.width, int(np.ceil(font.getlength(label))) + 2 * _GAP)

@@ -190,11 +190,11 @@ def test_batch_that_does_not_fit_is_halved(engine, pipeline, monkeypatch, caplog
     with caplog.at_level(logging.WARNING):
         outputs = replace(engine, batch_size=4).repaint_all(tasks)
     assert sizes == [8, 4, 4, 4, 4]
-    assert "4 pictures of 61x50 do not fit into the memory; trying 2" in caplog.text
+    assert "4 images of 61x50 do not fit into the memory; trying 2" in caplog.text
     for task, output in zip(tasks, outputs, strict=True):
         assert distance(engine(task.image, task.mask, task.seed), output).max() <= 1
     limit[0] = 0
-    with pytest.raises(ImageError, match=r"one picture of 61x50 pixels.*device='cpu'"):
+    with pytest.raises(ImageError, match=r"one image of 61x50 pixels.*device='cpu'"):
         engine(noise(), hole(noise()))
 
 

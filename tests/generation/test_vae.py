@@ -163,11 +163,11 @@ def test_batch_that_does_not_fit_is_halved_and_one_that_does_not_is_named(
         outputs = engine.repaint_all(tasks)
     assert sizes == [5, 2, 3, 1, 2]
     assert freed == [None, None]  # outside the handler, whose traceback holds on to the tensors
-    assert "5 pictures of 16x16 do not fit" in caplog.text
+    assert "5 images of 16x16 do not fit" in caplog.text
     for task, output in zip(tasks, outputs, strict=True):
         assert np.abs(engine(task.image, task.mask).astype(int) - output).max() <= 1
     limit[0] = 0
-    with pytest.raises(ImageError, match=r"one picture of 16x16.*smaller working size.*device"):
+    with pytest.raises(ImageError, match=r"one image of 16x16.*smaller working size.*device"):
         engine(tasks[0].image, tasks[0].mask)
 
 

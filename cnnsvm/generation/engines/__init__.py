@@ -147,7 +147,7 @@ class Engine:
             raise
         except ImageError as error:
             return [error] * len(batch)
-        except Exception as error:  # whatever it is, other pictures may do
+        except Exception as error:  # whatever it is, other images may do
             logger.debug("engine %s", self.name, exc_info=True)
             failed = ImageError(f"engine {self.name!r} failed: {type(error).__name__}: {error}")
             return [failed] * len(batch)

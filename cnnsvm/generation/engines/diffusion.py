@@ -274,7 +274,7 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
         ) from error
     _check_unet(pipeline, folder)
     if hasattr(pipeline, "watermark"):
-        # XL marks its pictures where a certain package is installed; a detector would find that
+        # XL marks its images where a certain package is installed; a detector would find that
         pipeline.watermark = None
     return pipeline
 

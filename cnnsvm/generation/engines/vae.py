@@ -44,7 +44,7 @@ _LEVELS = {
     "AutoencoderKL": "block_out_channels",
     "AutoencoderTiny": "encoder_block_out_channels",
 }
-_BLACK = 16  # a picture with a pixel this bright does not come back black throughout
+_BLACK = 16  # a image with a pixel this bright does not come back black throughout
 
 
 def engine_from_text(argument: str) -> Engine:
@@ -208,14 +208,14 @@ def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | Imag
     if len(tasks) == 1:
         return [
             ImageError(
-                f"one picture of {width}x{height} pixels does not fit into the memory. Name a "
+                f"one image of {width}x{height} pixels does not fit into the memory. Name a "
                 "smaller working size, such as '512x512,png', free some memory, or "
                 "use device='cpu' where it was the GPU's."
             )
         ]
     half = len(tasks) // 2
     logger.warning(
-        "%d pictures of %dx%d do not fit into the memory; trying %d. A smaller batch_size "
+        "%d images of %dx%d do not fit into the memory; trying %d. A smaller batch_size "
         "saves the attempt.", len(tasks), width, height, half
     )  # fmt: skip
     return run_in_halves(run, tasks[:half]) + run_in_halves(run, tasks[half:])
