@@ -201,15 +201,11 @@ def draw_sample(table: pd.DataFrame, max_images: int, random_state: int = 0) -> 
 def _check_input(manifest: pd.DataFrame, n_splits: int) -> None:
     missing = [column for column in REQUIRED if column not in manifest]
     if missing or manifest.empty:
-        raise ManifestError(
-            f"a manifest needs rows and the columns {', '.join(REQUIRED)}; got {len(manifest)} "
-            f"rows, missing: {', '.join(missing) or 'none'}."
-        )
-    wrong = manifest["label"][~manifest["label"].isin([0, 1])]
-    if len(wrong):
-        raise ManifestError(
-            f"label must be 0 (real) or 1 (fake), got {wrong.tolist()[0]!r}. Correct the label."
-        )
+        got = f"got {len(manifest)} rows, missing: {', '.join(missing) or 'none'}."
+        raise ManifestError(f"a manifest needs rows and the columns {', '.join(REQUIRED)}; {got}")
+    wrong = manifest["label"][~manifest["label"].isin([0, 1])].tolist()
+    if wrong:
+        raise ManifestError(f"label must be 0 (real) or 1 (fake), got {wrong[0]!r}. Correct it.")
     if n_splits < 2:
         raise ValueError(f"n_splits must be at least 2, got {n_splits!r}; 5 is usual.")
 
@@ -217,13 +213,11 @@ def _check_input(manifest: pd.DataFrame, n_splits: int) -> None:
 def _complete(manifest: pd.DataFrame) -> pd.DataFrame:
     """Copy a manifest with an index from 0, optional columns and its records in ``unit``."""
     table = manifest.reset_index(drop=True)
-    for column in ("split", "mask_path", "variant", "sha256"):
+    for column in ("split", "mask_path", "variant", "sha256", "record"):
         if column not in table:
             table[column] = None
-    table["label"] = table["label"].astype("int64")
-    table["source_id"] = table["source_id"].astype(str)
-    record = table["record"] if "record" in table else pd.Series(None, table.index, dtype=object)
-    table["unit"] = table["source_id"] + "/" + record.fillna("").astype(str)
+    table = table.astype({"label": "int64", "source_id": str})
+    table["unit"] = table["source_id"] + "/" + table["record"].fillna("").astype(str)
     return table
 
 
@@ -233,10 +227,8 @@ def _too_small(rows: pd.DataFrame, n_splits: int) -> str:
         if not n_sources:
             return f"there are no {name} images."
         if n_sources < n_splits:
-            return (
-                f"{n_sources} source(s) with {name} images are fewer than the {n_splits} folds. "
-                "Add sources, or lower --folds (n_splits)."
-            )
+            few = f"{n_sources} source(s) with {name} images are fewer than the {n_splits} folds."
+            return f"{few} Add sources, or lower --folds (n_splits)."
     return ""
 
 

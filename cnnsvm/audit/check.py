@@ -89,10 +89,7 @@ class Score:
 
     @property
     def is_leak(self) -> bool:
-        """Whether a probe that is blind to inpainting separates the classes.
-
-        An audit makes several such checks, so that the 99 % interval must be above 0.5.
-        """
+        """Whether the classes are surely apart: an audit makes several checks, hence 99 %."""
         return self.value >= WELL_ABOVE and self.surely > 0.5
 
     @property

@@ -103,11 +103,11 @@ def _multiples(table: pd.DataFrame) -> pd.Series:
 
 
 def _shares_text(entry: dict[str, Any]) -> str:
-    named = [
-        ", ".join(f"{value} {share:.0%}" for value, share in list(shares.items())[:_SHOWN])
-        for shares in (entry["real"], entry["fake"])
-    ]
-    return f"real {named[0]}, fake {named[1]}"
+    named = []
+    for name in ("real", "fake"):
+        shares = list(entry[name].items())[:_SHOWN]
+        named.append(f"{name} " + ", ".join(f"{value} {share:.0%}" for value, share in shares))
+    return ", ".join(named)
 
 
 def _compare(
@@ -128,9 +128,8 @@ def _compare(
     p = _p_value(shares, sources, labels, distance) if distance > MOST_DIFFERENCE else 1.0
     described = {}
     for label, name in enumerate(("real", "fake")):
-        pairs = zip(common, shares[labels == label].mean(axis=0), strict=True)
-        ordered = sorted(pairs, key=lambda pair: -pair[1])
-        described[name] = {str(names[k]): float(share) for k, share in ordered if share > 0}
+        mean = pd.Series(shares[labels == label].mean(axis=0), names[common].astype(str))
+        described[name] = mean[mean > 0].sort_values(ascending=False, kind="stable").to_dict()
     # of a handful of sources no test is sure, but JPEG against PNG throughout needs none
     disjoint = certain and distance >= 1 - MOST_DIFFERENCE and len(names) <= _FEW_VALUES
     differs = p <= most_p or (disjoint and _is_enough(sources, labels))
@@ -164,14 +163,13 @@ def _p_value(shares: np.ndarray, sources: np.ndarray, labels: np.ndarray, observ
 
 def _compare_sizes(table: pd.DataFrame) -> dict[str, Any]:
     """Compare the mean size of a record's fakes with that of its originals, by a sign test."""
-    both = table.groupby("unit")["label"].transform("nunique") == 2
-    table = table[both]
+    table = table[table.groupby("unit")["label"].transform("nunique") == 2]
     if table.empty:
         return {"n_records": 0, "share_mixed": 0.0, "summary": "", "differs": False}
     sizes = table["width"].astype(str) + "x" + table["height"].astype(str)
     mixed = sizes.groupby(table["unit"]).nunique() > 1
-    area = table["width"].astype(float) * table["height"].astype(float)
-    means = area.groupby([table["unit"], table["label"]]).mean().unstack()
+    area = table.assign(area=table["width"].astype(float) * table["height"].astype(float))
+    means = area.groupby(["unit", "label"])["area"].mean().unstack()
     larger, smaller = int((means[1] > means[0]).sum()), int((means[1] < means[0]).sum())
     p = binomtest(larger, larger + smaller).pvalue if larger + smaller else 1.0
     share = float(mixed.mean())

@@ -83,15 +83,16 @@ def compare_outside(pair: dict[str, Any]) -> Outside | None:
     difference = np.abs(real[outside].astype(np.int16) - fake[outside])
     images = (real, fake) if difference.any() else (real,)  # most are equal: described once
     features = [outside_features(image, outside) for image in images]
-    spectra = [_spectrum(image, outside) for image in images]
+    greens = [image[:, :, 1].astype(np.int16) for image in images]
+    spectra = [np.stack([_lines(g, outside), _lines(g.T, outside.T)]) for g in greens]
     return Outside(
-        str(pair["source_id_fake"]),
-        lossy,
-        float((difference > 0).any(axis=1).mean()),
-        float(difference.mean()),
-        np.stack([features[0], features[-1]]),
-        np.stack([spectra[0], spectra[-1]]),
-        (real.shape[1], real.shape[0]),
+        source_id=str(pair["source_id_fake"]),
+        lossy=lossy,
+        changed=float((difference > 0).any(axis=1).mean()),
+        difference=float(difference.mean()),
+        features=np.stack([features[0], features[-1]]),
+        spectra=np.stack([spectra[0], spectra[-1]]),
+        size=(real.shape[1], real.shape[0]),
     )
 
 
@@ -124,11 +125,6 @@ def _phases(rows: np.ndarray, outside: np.ndarray) -> np.ndarray:
     return means / max(means.mean(), 1e-6)
 
 
-def _spectrum(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    green = pixels[:, :, 1].astype(np.int16)
-    return np.stack([_lines(green, outside), _lines(green.T, outside.T)])
-
-
 def _lines(rows: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Measure spectral lines as in a whole image, in the columns that have enough rows."""
     magnitudes = sixth_difference(rows)
@@ -145,14 +141,10 @@ def _lines(rows: np.ndarray, outside: np.ndarray) -> np.ndarray:
 
 def _judge(found: list[Outside], variant: str, n_splits: int, random_state: int) -> Check:
     n_changed = sum(outside.changed > 0 for outside in found)
+    changed = float(np.mean([outside.changed for outside in found]))
     difference = float(np.mean([outside.difference for outside in found]))
-    details = {
-        "variant": variant,
-        "n_pairs": len(found),
-        "n_changed": n_changed,
-        "share_of_pixels_changed": float(np.mean([outside.changed for outside in found])),
-        "mean_difference": difference,
-    }
+    details = {"variant": variant, "n_pairs": len(found), "n_changed": n_changed}
+    details |= {"share_of_pixels_changed": changed, "mean_difference": difference}
     subject = f"{len(found)} {variant} fakes"
     if not n_changed:
         summary = f"outside their masks all {subject} equal their originals."

@@ -6,7 +6,6 @@ reason too, so it never says more than ``warning``.
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,35 +48,21 @@ _RESIZE_ALIKE = (
     "Check that the kernels are the same; compare with records at the engine's own size, without "
     "the resize back."
 )
-_RECOMPRESS = (
-    "Part of what a detector finds may be the missing trace. Report a run in which both classes "
-    "were recompressed too, such as --codec jpeg:90."
-)
+_RECOMPRESS = "Report a run in which both classes were recompressed too, such as --codec jpeg:90."
 
 
-@dataclass(frozen=True)
-class Honest:
-    """A probe that sees what an engine changes as well: its subject, a reason and a remedy."""
+_MISSING = "Part of what a detector finds may be the missing trace. "
+_REPORT = "A detector must beat this AUC clearly; report it beside the result."
 
-    sees: str
-    reason: str
-    remedy: str = "A detector must beat this AUC clearly; report it beside the result."
-
-
-#: Name of the check, and of the measurement that it sees -> what success means.
+#: Probes that see what an engine changes as well: measurement -> what it is, a reason, a remedy.
 HONEST = {
-    "grid": Honest(
+    "grid": (
         "periodicities of 8 pixels",
-        "JPEG and decoders that enlarge 8 times both leave them, so this may be the engine itself",
-        "Report a run in which both classes were recompressed too, such as --codec jpeg:90.",
+        "JPEG and decoders that enlarge 8 times both leave them",
+        _RECOMPRESS,
     ),
-    "colour": Honest(
-        "colour histograms",
-        "an engine shifts and flattens colours, so this may be the engine itself",
-    ),
-    "file_size": Honest(
-        "bits a pixel", "files of smoother images are smaller, so this may be the engine itself"
-    ),
+    "colour": ("colour histograms", "an engine shifts and flattens colours", _REPORT),
+    "file_size": ("bits a pixel", "files of smoother images are smaller", _REPORT),
 }
 
 
@@ -168,7 +153,7 @@ def probe_double_compression(sample: Sample) -> Check:
     outcomes = [
         (auc.is_leak, Verdict.LEAK, f"{shares}; no engine causes that.", SAME_PATH),
         (auc.is_doubtful, Verdict.WARNING, f"{shares}, perhaps by chance.", SAME_PATH),
-        (missing, Verdict.WARNING, wiped_out, _RECOMPRESS),
+        (missing, Verdict.WARNING, wiped_out, _MISSING + _RECOMPRESS),
         (True, Verdict.PASS, f"{shares}.", ""),
     ]
     details = {"share_real": real, "share_fake": fake}
@@ -177,11 +162,11 @@ def probe_double_compression(sample: Sample) -> Check:
 
 def probe_honest(name: str, sample: Sample) -> Check:
     """Classify by a measurement of `HONEST`; above chance is a warning, never a leak."""
-    auc, honest = _run_forest(sample, sample.pixels[name]), HONEST[name]
-    told_apart = f"{honest.sees} tell the classes apart; {honest.reason}."
+    auc, (sees, reason, remedy) = _run_forest(sample, sample.pixels[name]), HONEST[name]
+    told_apart = f"{sees} tell the classes apart; {reason}, so this may be the engine itself."
     outcomes = [
-        (auc.is_above_chance, Verdict.WARNING, told_apart, honest.remedy),
-        (True, Verdict.PASS, f"{honest.sees} do not tell the classes apart.", ""),
+        (auc.is_above_chance, Verdict.WARNING, told_apart, remedy),
+        (True, Verdict.PASS, f"{sees} do not tell the classes apart.", ""),
     ]
     return judge(name, auc, outcomes)
 

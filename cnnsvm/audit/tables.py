@@ -66,13 +66,8 @@ def check_balance(data: DataSet) -> Check:
         problems[f"{n_single} of {n_sources} sources have one class only"] = (
             "Give each fake the source_id of its original; drop the others if it is missing."
         )
-    details = {
-        "n_real": n_real,
-        "n_fake": n_fake,
-        "n_sources": n_sources,
-        "n_sources_of_one_class": n_single,
-        "by_split": _by_split(table),
-    }
+    details: dict[str, Any] = {"n_real": n_real, "n_fake": n_fake, "n_sources": n_sources}
+    details |= {"n_sources_of_one_class": n_single, "by_split": _by_split(table)}
     counts = f"{n_real} real and {n_fake} fake images of {n_sources} sources"
     summary = "; ".join([counts, *problems]) + "."
     verdict = Verdict.WARNING if problems else Verdict.PASS
@@ -141,7 +136,7 @@ def check_duplicates(data: DataSet) -> Check:
 def _kind(pair: DuplicatePair, thumbnails: Mapping[Hashable, np.ndarray]) -> str:
     if pair.identical:
         return "identical"
-    if pair.first not in thumbnails or pair.second not in thumbnails:
+    if not {pair.first, pair.second} <= thumbnails.keys():
         return "alike"
     a, b = (thumbnails[source].ravel() for source in (pair.first, pair.second))
     return "copy" if float(np.corrcoef(a, b)[0, 1]) >= COPY else "alike"

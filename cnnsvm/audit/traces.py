@@ -186,7 +186,7 @@ def _detrend(profile: np.ndarray) -> np.ndarray:
 
 def _surroundings(power: np.ndarray, length: int) -> np.ndarray:
     """Return the mean power on the higher side of each frequency: broad peaks make no lines."""
-    counts = (_distance(8) > 3 / length) & (FREQUENCIES > 1 / 32)
+    counts = (_distance(FREQUENCIES, 8) > 3 / length) & (FREQUENCIES > 1 / 32)
     sums = np.concatenate([[0.0], np.cumsum(power * counts)])
     weights = np.concatenate([[0], np.cumsum(counts)])
     near, far = (round(bins / length * N_FFT) for bins in (_NEAR, _FAR))
@@ -204,13 +204,13 @@ def _surroundings(power: np.ndarray, length: int) -> np.ndarray:
 def _is_on_grid(power: np.ndarray, length: int) -> np.ndarray:
     """Tell which frequencies an engine may have filled itself."""
     places = np.rint(np.rint(FREQUENCIES * 16) / 16 * N_FFT).astype(int)
-    flank = (_distance(16) < 2 / length) & (power <= power[places])
-    return flank | (_distance(8) < 3 / length) | (FREQUENCIES < _LOWEST)
+    flank = (_distance(FREQUENCIES, 16) < 2 / length) & (power <= power[places])
+    return flank | (_distance(FREQUENCIES, 8) < 3 / length) | (FREQUENCIES < _LOWEST)
 
 
-def _distance(n: int) -> np.ndarray:
+def _distance(frequencies: np.ndarray, n: int) -> np.ndarray:
     """Return the distance of each frequency from the nearest multiple of 1/n."""
-    return np.abs(FREQUENCIES - np.rint(FREQUENCIES * n) / n)
+    return np.abs(frequencies - np.rint(frequencies * n) / n)
 
 
 def _phases(rows: np.ndarray) -> np.ndarray:
@@ -242,7 +242,7 @@ def _comb(magnitudes: np.ndarray) -> float:
 
 
 def _is_clear(frequencies: np.ndarray) -> np.ndarray:
-    return np.abs(frequencies - np.rint(frequencies * 8) / 8) > _FLANK
+    return _distance(frequencies, 8) > _FLANK
 
 
 def _excess(heights: np.ndarray, least: float) -> np.ndarray:
@@ -266,8 +266,7 @@ def _ratios(sizes: np.ndarray) -> tuple[list[str], np.ndarray]:
     names = [
         *(f"from or by way of {side}x{side}" for side in _SIDES),
         *(f"from or by way of {width}x{height}" for width, height in _OBLONG),
-        *(f"from or by way of a long side of {side}" for side in _SIDES),
-        *(f"from or by way of a short side of {side}" for side in _SIDES),
+        *(f"from or by way of a {k} side of {side}" for k in ("long", "short") for side in _SIDES),
         *(f"{BY_ONE_FACTOR}, with a line at {factor:.3f} cycles a pixel" for factor in factors),
     ]
     return names, np.concatenate(ratios, axis=2)

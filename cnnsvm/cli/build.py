@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SETS = {"mission": "the five of a DeepfakeArt study", "sides": "four halves", "shapes": "all nine"}
+_OPTIONS = ("engine", "variants", "edge", "post_processing", "prompt", "shard")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +68,8 @@ def main(args: argparse.Namespace) -> int:
         manifest = build(
             sources,
             folder,
-            engine=args.engine,
             schemas=_expand(args.schemas),
-            variants=args.variants,
-            edge=args.edge,
-            post_processing=args.post_processing,
-            prompt=args.prompt,
-            shard=args.shard,
+            **{name: getattr(args, name) for name in _OPTIONS},
             panels=not args.no_panels,
             random_state=args.seed,
             n_jobs=args.jobs,
@@ -110,9 +106,9 @@ def _expand(names: list[str]) -> list[str]:
 def _summary(manifest: Any, folder: Path, n_errors: int) -> str:
     counts = manifest["variant"].value_counts()
     kinds = ", ".join(f"{counts[name]:,} {name}" for name in counts.index)
-    lines = (
-        [f"{manifest['record'].nunique():,} records in {folder}: {kinds}"] if len(counts) else []
-    )
+    lines = []
+    if len(counts):
+        lines.append(f"{manifest['record'].nunique():,} records in {folder}: {kinds}")
     if n_errors:
         lines.append(f"{n_errors:,} could not be made: errors.csv beside them says why.")
     if not (folder / "manifest.parquet").exists():

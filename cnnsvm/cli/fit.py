@@ -26,22 +26,14 @@ def main(args: argparse.Namespace) -> int:
     detector = make_detector(args)
     check_target(args.model)
     work = args.work or args.model.with_name(args.model.name + ".work")
-    prepared = prepare(
-        args.data,
-        work / "data",
-        generate=args.generate,
-        codec=args.codec,
-        groups=args.groups,
-        skip_bad=args.skip_bad,
-        variants=args.variants,
-        random_state=args.seed,
-    )
+    names = ("generate", "codec", "groups", "skip_bad", "variants")
+    options = {name: getattr(args, name) for name in names}
+    prepared = prepare(args.data, work / "data", random_state=args.seed, **options)
     for text in prepared.warnings:
         logger.warning("%s", text)
-    if prepared.skipped:
-        logger.warning(
-            "%d image(s) left out, the first: %s", len(prepared.skipped), prepared.skipped[0]
-        )
+    skipped = prepared.skipped
+    if skipped:
+        logger.warning("%d image(s) left out, the first: %s", len(skipped), skipped[0])
     detector.set_params(cache_dir=work / "cache")
     detector.fit(prepared.manifest)
     detector.save_pretrained(args.model)

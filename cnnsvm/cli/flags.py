@@ -20,32 +20,27 @@ STATISTICS = "statistics"
 def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) -> None:
     """Add what `cnnsvm.evaluation.preparation.prepare` takes, with or without making fakes."""
     data = parser.add_argument_group("data")
+    add: Any = data.add_argument
     if generate:
-        data.add_argument(
-            "--generate", metavar="ENGINE", help="make five inpaintings of each source"
-        )
-        data.add_argument(
-            "--variants",
-            default="spliced",
-            choices=("spliced", "regenerated", "both"),
-            help="what --generate makes [%(default)s]",
-        )
-    data.add_argument("--codec", help="rewrite all images: png, jpeg:75, webp:80, or keep")
-    data.add_argument("--groups", help="what names the source: a pattern or a CSV table")
-    data.add_argument("--skip-bad", action="store_true", help="leave bad images out and list them")
+        add("--generate", metavar="ENGINE", help="make five inpaintings of each source")
+        variants = {"default": "spliced", "choices": ("spliced", "regenerated", "both")}
+        add("--variants", **variants, help="what --generate makes [%(default)s]")
+    add("--codec", help="rewrite all images: png, jpeg:75, webp:80, or keep")
+    add("--groups", help="what names the source: a pattern or a CSV table")
+    add("--skip-bad", action="store_true", help="leave bad images out and list them")
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """Add what a detector consists of; the defaults fit two cores and no download."""
     _add_embedder_flags(parser)
     _add_classifier_flags(parser)
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--seed", type=int, default=0)
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
-    machine.add_argument("--precision", default="auto", help="float32, bfloat16 or float16")
-    machine.add_argument("--gpu-memory-fraction", type=float)
-    machine.add_argument("--batch-size", type=int, default=16, help="crops a step [%(default)s]")
-    machine.add_argument("--jobs", type=int, default=1, help="processes that decode [%(default)s]")
+    add = parser.add_argument_group("machine").add_argument
+    add("--seed", type=int, default=0)
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add("--precision", default="auto", help="float32, bfloat16 or float16")
+    add("--gpu-memory-fraction", type=float)
+    add("--batch-size", type=int, default=16, help="crops a step [%(default)s]")
+    add("--jobs", type=int, default=1, help="processes that decode [%(default)s]")
 
 
 def _add_embedder_flags(parser: argparse.ArgumentParser) -> None:
@@ -95,15 +90,10 @@ def _add_classifier_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> "InpaintDetector":
-    """Turn the flags into an unfitted, checked `InpaintDetector`.
+    """Turn the flags of `add_detector_flags` into an unfitted, checked `InpaintDetector`.
 
-    Parameters
-    ----------
-    args : Namespace
-        Of a parser with `add_detector_flags`.
-    shipped : bool
-        Whether the embedder of the detector that ships is used, frozen, where no flag says how to
-        make another. It is also what ``--weights cnnsvm`` asks for.
+    With ``shipped``, as with ``--weights cnnsvm``, the embedder is that of the detector that ships,
+    frozen, unless a flag says how to make another.
     """
     from cnnsvm import InpaintDetector, TunedSVC
 
@@ -161,14 +151,15 @@ def _new_embedders(args: argparse.Namespace) -> list[Any]:
     tuning = "none" if _value(args, "finetune") == "none" else _finetuning(args)
     backbone = _value(args, "backbone")
     found: list[Any] = []
-    unused = [name for name in ("stem", "truncate_at", "preprocessing") if getattr(args, name)]
+    names = ("stem", "truncate_at", "preprocessing")
+    unused = [name.replace("_", "-") for name in names if getattr(args, name)]
     if backbone == STATISTICS and unused:
         raise ValueError(
-            f"--{unused[0].replace('_', '-')} is for networks, and --backbone statistics has none. "
+            f"--{unused[0]} is for networks, and --backbone statistics has none. "
             "Leave it out, or name a network and use --statistics."
         )
     if backbone != STATISTICS:
-        shape = {name: _value(args, name) for name in ("stem", "truncate_at", "preprocessing")}
+        shape = {name: _value(args, name) for name in names}
         number = shape["truncate_at"]
         if ":" in backbone and number is not None and number.lstrip("-").isdecimal():
             shape["truncate_at"] = int(number)
