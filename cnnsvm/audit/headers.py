@@ -173,10 +173,8 @@ def _compare_sizes(table: pd.DataFrame) -> dict[str, Any]:
     larger, smaller = int((means[1] > means[0]).sum()), int((means[1] < means[0]).sum())
     p = binomtest(larger, larger + smaller).pvalue if larger + smaller else 1.0
     share = float(mixed.mean())
-    summary = (
-        f"size within a record: {int(mixed.sum())} of {len(mixed)} records mix sizes "
-        f"(fakes larger in {larger}, smaller in {smaller})"
-    )
+    found = f"{int(mixed.sum())} of {len(mixed)} records mix sizes"
+    summary = f"size within a record: {found} (fakes larger in {larger}, smaller in {smaller})"
     return {
         "n_records": len(mixed),
         "share_mixed": share,

@@ -41,24 +41,22 @@ _MOST_MISSING = 0.2  # of the originals' traces; as much as an AUC of 0.6 in the
 _TOO_SMALL = f"images are smaller than {MIN_SIDE} pixels."
 _RESIZE = (
     "Bring the originals through the same resizes: make the records anew with "
-    "cnnsvm.generation.build and a history such as 512x512,png, or keep the fakes at the size that "
-    "the engine returned and bring the originals to it (cnnsvm.generation.match_post_processing)."
+    "cnnsvm.generation.build and post_processing such as 512x512,png, or keep the fakes at the "
+    "size that the engine returned and bring the originals to it (match_post_processing)."
 )
 _RESIZE_ALIKE = (
     "Check that the kernels are the same; compare with records at the engine's own size, without "
     "the resize back."
 )
 _RECOMPRESS = "Report a run in which both classes were recompressed too, such as --codec jpeg:90."
-
-
 _MISSING = "Part of what a detector finds may be the missing trace. "
 _REPORT = "A detector must beat this AUC clearly; report it beside the result."
 
 #: Probes that see what an engine changes as well: measurement -> what it is, a reason, a remedy.
 HONEST = {
     "grid": (
-        "periodicities of 8 pixels",
-        "JPEG and decoders that enlarge 8 times both leave them",
+        "8-pixel periodicities",
+        "JPEG and decoders that enlarge 8 times leave them",
         _RECOMPRESS,
     ),
     "colour": ("colour histograms", "an engine shifts and flattens colours", _REPORT),
