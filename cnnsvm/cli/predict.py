@@ -81,6 +81,7 @@ def write_heatmap(detector: "InpaintDetector", path: Path, target: Path) -> Path
     from PIL import Image
 
     from cnnsvm.data.images import ImageError, load_image, read_header
+    from cnnsvm.io.files import replacing
     from cnnsvm.localization.masks import draw_overlay
 
     stored = Image.fromarray(np.round(255 * detector.explain(path)).astype(np.uint8))
@@ -88,11 +89,12 @@ def write_heatmap(detector: "InpaintDetector", path: Path, target: Path) -> Path
     exif[_ORIENTATION] = read_header(path).orientation
     heatmap = target.with_name(f"{target.name}.heatmap.png")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stored.save(heatmap, exif=exif)
+        with replacing(heatmap) as partial:
+            stored.save(partial, "PNG", exif=exif)
         heat = load_image(heatmap)[:, :, 0] / 255
         drawn = draw_overlay(load_image(path), heat, np.zeros(heat.shape, bool))
-        Image.fromarray(drawn).save(target.with_name(f"{target.name}.overlay.jpg"), quality=90)
+        with replacing(target.with_name(f"{target.name}.overlay.jpg")) as partial:
+            Image.fromarray(drawn).save(partial, "JPEG", quality=90)
     except OSError as error:
         raise ImageError(f"{path}: its heatmap cannot be written ({error}).") from error
     return heatmap
