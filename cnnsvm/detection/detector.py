@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import joblib
 import numpy as np
 from scipy.special import logit
 from sklearn.base import (
@@ -458,7 +459,10 @@ class InpaintDetector(
     ) -> Path | None:
         if self.cache_dir is None:
             return None
-        known = [plain_params(e) if isinstance(e, CropEmbedder) else repr(e) for e in embedders]
+        known = [
+            plain_params(e) if isinstance(e, CropEmbedder) else joblib.hash(e.get_params())
+            for e in embedders
+        ]
         settings = ["detector", known, self.n_views, self.augmentation, seed]
         networks = [e.network_ for e in embedders if isinstance(e, CropEmbedder)]
         return task_folder(self.cache_dir, networks, images, codes, groups, settings)
