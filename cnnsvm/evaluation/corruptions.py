@@ -22,28 +22,12 @@ _STRIP = 512  # rows that get their noise at once, so that it takes little memor
 
 
 def degrade(image: ImageInput, name: str, seed: int) -> np.ndarray:
-    """Degrade one image.
+    """Degrade one image, an array of uint8 (H, W, 3) or what else `load_image` takes.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3), or what else `cnnsvm.data.images.load_image` takes
-        It is not changed.
-    name : str
-        A key of ``DEGRADATIONS``.
-    seed : int >= 0
-        Of all that is drawn; give one to all images of a source.
-
-    Returns
-    -------
-    ndarray of uint8, shape (H', W', 3)
-        A new array of at least one pixel a side; images of one size keep one size.
-
-    Raises
-    ------
-    ValueError
-        If there is no such degradation.
-    ImageError
-        If the image cannot be read, or a codec cannot hold it.
+    ``name`` is a key of ``DEGRADATIONS``; ``seed``, at least 0, is that of all that is drawn: give
+    one to all images of a source. Returns a new array, uint8 (H', W', 3), of at least one pixel a
+    side; images of one size keep one size. A ValueError is raised if there is no such degradation,
+    an ImageError if the image cannot be read or a codec cannot hold it.
     """
     check_degradations([name])
     pixels = load_image(image)

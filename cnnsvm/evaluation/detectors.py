@@ -37,10 +37,7 @@ def check_calibrates(detector: InpaintDetector) -> None:
 def check_target(manifest: pd.DataFrame, target: str) -> None:
     """Refuse a column to fit on unless its first class is that of the originals, and only theirs.
 
-    Raises
-    ------
-    ValueError
-        If the column is missing or empty in a row, or its classes do not tell real from fake.
+    A ValueError also says that the column is missing, or empty in a row.
     """
     if target not in manifest:
         raise ValueError(
@@ -74,20 +71,11 @@ def fit_resumable(
 ) -> InpaintDetector:
     """Fit a clone of a detector as a part of a run, or load the one that an earlier call fitted.
 
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Unfitted; its settings for this machine also hold for one that is loaded.
-    seen : DataFrame
-        Manifest of the training images; their sources are the groups.
-    run : RunDirectory
-        Stores the state of the running fit and then the detector, as the part ``name``.
-    target : str
-        Column that is fitted.
-    images : sequence of image inputs, optional
-        Instead of the files that the manifest names.
-    auxiliary_labels : ndarray, optional
-        See `InpaintDetector.fit`.
+    The settings of ``detector`` for this machine also hold for one that is loaded. ``seen`` is the
+    manifest of the training images, whose sources are the groups, and ``target`` the column that is
+    fitted. ``run`` stores the state of the running fit and then the detector, as the part ``name``.
+    ``images`` take the place of the files that the manifest names; for ``auxiliary_labels`` see
+    `InpaintDetector.fit`.
     """
 
     def fit() -> InpaintDetector:
@@ -107,13 +95,7 @@ def fit_resumable(
 
 
 def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFrame:
-    """Score images in one pass; probability and prediction follow from the score exactly.
-
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Fitted and calibrated.
-    images : sequence of images
+    """Score images by a fitted, calibrated detector in one pass.
 
     Returns
     -------
@@ -122,7 +104,7 @@ def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFra
         two classes the second, of more all but the first), prediction (1 where the score is
         positive); with more than two classes ``named`` (the most probable class) and ``confidence``
         (its probability); with ``max_error`` ``verdict``: "original", "fake" (of any kind) or
-        "unsure".
+        "unsure". Probability and prediction follow from the score exactly.
     """
     found = detector.judge(images)
     fake = found.codes > 0
@@ -172,12 +154,7 @@ def device_of(detector: InpaintDetector) -> str:
 
 
 class StoredEmbeddings(TransformerMixin, BaseEstimator):
-    """An embedder that looks up embeddings by path.
-
-    Parameters
-    ----------
-    rows : mapping of str to ndarray of float32, shape (d,)
-    """
+    """An embedder that looks up embeddings, float32 (d,), by path."""
 
     def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
         self.rows = rows
@@ -199,24 +176,10 @@ def embed_frozen(
 ) -> InpaintDetector:
     """Embed all images of a cross-validation at once, if no fold trains an embedder.
 
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Unfitted.
-    paths : sequence of str
-    folder : path or None
-        Stores the embeddings, named by networks, settings and the content of the images.
-
-    Returns
-    -------
-    InpaintDetector
-        One that looks up what its embedders made of the images; the same one if an embedder is
-        trained, or the classifier is fitted on degraded views.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
+    Returns an unfitted detector that looks up what its embedders made of the images; the same one
+    if an embedder is trained, or the classifier is fitted on degraded views. ``folder`` stores the
+    embeddings, named by networks, settings and the content of the images. An ImageError is raised
+    if an image cannot be read.
     """
     embedders = detector.embedders()
     if detector.n_views is not None or not all(map(_is_frozen, embedders)):

@@ -36,32 +36,14 @@ def judge(
     quality: int | None = None,
     watch: Watcher | None = None,
 ) -> PixelCounts:
-    """Compare the maps of a localiser with the truth.
+    """Compare the maps of a fitted localiser with the truth, at its own threshold.
 
-    Parameters
-    ----------
-    localizer : InpaintLocalizer
-        Fitted; its threshold is frozen.
-    table : DataFrame
-        Of `cnnsvm.evaluation.localization_records.with_truth`, of sources not trained on.
-    policy : str or None
-        Which greys of a mask count; None takes the localiser's.
-    quality : int or None
-        Of a JPEG (4:2:0) that the images go through in memory; None leaves them as they are.
-    watch : callable or None
-        Called with the position of each row and its map.
-
-    Returns
-    -------
-    PixelCounts
-        Its rows are in the order of the table and also have the columns in
-        `cnnsvm.evaluation.runs.CARRIED`, ``kind`` and ``reading``.
-
-    Raises
-    ------
-    ValueError
-        If the table is empty, an image cannot be read (`ImageError`) or a mask has another size
-        than its image (`MaskError`).
+    ``table`` is one of `cnnsvm.evaluation.localization_records.with_truth`, of sources not trained
+    on; the rows that are returned are in its order and also have the columns in `CARRIED`, ``kind``
+    and ``reading``. ``policy`` says which greys of a mask count (None takes the localiser's),
+    ``quality`` is that of a JPEG (4:2:0) that the images go through in memory, and ``watch`` is
+    called with the position of each row and its map. A ValueError is raised if the table is empty,
+    an image cannot be read (`ImageError`) or a mask has another size than its image (`MaskError`).
     """
     truths = (load_truth(row, policy or localizer.mask_policy) for row in table.to_dict("records"))
     maps = _maps(localizer, list(table["path"]), quality, watch)
@@ -79,12 +61,7 @@ def judge_kinds(
 ) -> tuple[pd.DataFrame, dict[str, dict[str, Any]]]:
     """Judge each kind of image apart, and the untouched ones, with intervals (see `summarise`).
 
-    Returns
-    -------
-    rows : DataFrame
-        One an image and reading, as `judge` returns them.
-    summaries : dict of str to dict
-        By kind, as `flatten` returns them.
+    Returns the rows of `judge`, one an image and reading, and by kind what `flatten` returns.
     """
     parts, summaries = [], {}
     for kind in (*kinds_of(table), ORIGINAL):
@@ -100,12 +77,9 @@ def judge_kinds(
 def flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Spread what `summarise` returns over the columns of a table.
 
-    Returns
-    -------
-    dict
-        ``n_images``, ``n_untouched``, ``n_sources``, ``threshold``, and each score with its
-        interval, as ``per_image_iou``, ``per_image_iou_low`` and ``per_image_iou_high``. What is
-        undefined is None.
+    These are ``n_images``, ``n_untouched``, ``n_sources``, ``threshold``, and each score with its
+    interval, as ``per_image_iou``, ``per_image_iou_low`` and ``per_image_iou_high``. What is
+    undefined is None.
     """
     flat = {name: summary[name] for name in _COUNTED}
     for part, names in _PARTS.items():

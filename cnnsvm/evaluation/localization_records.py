@@ -32,28 +32,13 @@ NO_MASK = "{} spliced image(s) have no mask file; they were left out."
 def with_truth(
     manifest: pd.DataFrame, readings: Sequence[str] = READINGS
 ) -> tuple[pd.DataFrame, list[str]]:
-    """List images with their truth, one row an image and reading.
+    """List the images of a manifest with their truth, one row an image and reading.
 
-    Parameters
-    ----------
-    manifest : DataFrame
-        See `cnnsvm.data.manifest`.
-    readings : sequence of {"mask", "whole"}
-        Of regenerated images.
-
-    Returns
-    -------
-    table : DataFrame
-        The manifest's columns, ``reading`` ("mask", "whole" or "untouched") and ``kind``, such as
-        "opencv-telea spliced". Where `build` blurred an edge, ``mask_path`` names the grey weights
-        of the blend, so that the mask policy decides about the edge.
-    warnings : list of str
-        What was left out.
-
-    Raises
-    ------
-    ValueError
-        If a reading is unknown or no repainted image is left.
+    ``readings`` are those of regenerated images. The table has the manifest's columns, ``reading``
+    ("mask", "whole" or "untouched") and ``kind``, such as "opencv-telea spliced". Where `build`
+    blurred an edge, ``mask_path`` names the grey weights of the blend, so that the mask policy
+    decides about the edge. Warnings say what was left out; a ValueError that a reading is unknown
+    or no repainted image is left.
     """
     for reading in readings:
         if reading not in READINGS:
@@ -110,15 +95,8 @@ def without_bad_pairs(
 ) -> Prepared:
     """Read every image of a table and its mask once, before anything long starts.
 
-    Returns
-    -------
-    Prepared
-        The table is its ``manifest``; with ``skip_bad``, what cannot be used is in ``skipped``.
-
-    Raises
-    ------
-    ImageError
-        If an image or mask cannot be used, and they are not skipped.
+    What is returned has the table as its ``manifest`` and, with ``skip_bad``, lists what cannot be
+    used in ``skipped``; without, that is an ImageError.
     """
     pairs = zip(table["path"], masks_of(table), strict=True)
     found = Parallel(n_jobs=n_jobs or -1, prefer="threads")(

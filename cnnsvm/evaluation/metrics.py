@@ -54,18 +54,10 @@ def binary_metrics(y: Array, probability: Array, prediction: Array) -> dict[str,
 def weighted_metrics(
     y: Array, probability: Array, prediction: Array, weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Score one set of predictions under many weightings of its rows.
+    """Score one set of predictions (see `binary_metrics`) under many weightings of its rows.
 
-    Parameters
-    ----------
-    y, probability, prediction
-        As for `binary_metrics`.
-    weights : ndarray of float >= 0, shape (n_weightings, n_samples)
-        How often each row counts, such as how often each bootstrap resample drew it.
-
-    Returns
-    -------
-    dict of str to ndarray of float64, shape (n_weightings,)
+    ``weights``, float >= 0 of shape (n_weightings, n_samples), say how often each row counts, such
+    as how often each bootstrap resample drew it. Returns float64 (n_weightings,) for each metric.
     """
     truth = _check_binary("y", y) == 1
     called = _check_binary("prediction", prediction) == 1
@@ -120,10 +112,8 @@ def reliability_bins(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compare stated and observed shares of fakes in each bin of `expected_calibration_error`.
 
-    Returns
-    -------
-    mean_probability, fake_share, weight : ndarray of float64, shape (n_bins,)
-        The first two in [0, 1] and nan in an empty bin; ``weight`` is the number of rows.
+    Returns mean_probability, fake_share and weight, float64 (n_bins,): the first two in [0, 1] and
+    nan in an empty bin; ``weight`` is the number of rows.
     """
     if n_bins < 1:
         raise ValueError(f"n_bins must be at least 1, got {n_bins!r}; 10 is usual.")

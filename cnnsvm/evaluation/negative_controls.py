@@ -89,18 +89,8 @@ def run_probe(
 ) -> np.ndarray:
     """Judge every image by a random forest that was fitted on the other folds.
 
-    Parameters
-    ----------
-    features : ndarray of float, shape (n_images, n_features)
-    labels : ndarray of {0, 1}, shape (n_images,)
-    folds : sequence of (train, test)
-        The detector's outer folds.
-    random_state : int
-
-    Returns
-    -------
-    ndarray of float, shape (n_images,)
-        Probability of fake, classes weighted equally.
+    ``features`` are float (n_images, n_features), ``labels`` 0 or 1, ``folds`` the detector's outer
+    ones. Returns the probability of fake, float (n_images,), classes weighted equally.
     """
     probability = np.zeros(len(labels))
     for train, test in folds:
@@ -117,11 +107,8 @@ def run_controls(
 ) -> dict[str, dict[str, Any]]:
     """Run the probes that look at files, histograms and headers only.
 
-    Returns
-    -------
-    dict
-        Name -> ``roc_auc`` and ``balanced_accuracy`` with 95 % intervals, ``meaning``,
-        ``verdict``; of the images that a fold tests.
+    Returns for each name ``roc_auc`` and ``balanced_accuracy`` with 95 % intervals, ``meaning`` and
+    ``verdict``, of the images that a fold tests.
     """
     labels = manifest["label"].to_numpy(dtype=int)
     tested = np.sort(np.concatenate([test for _, test in folds]))

@@ -122,32 +122,13 @@ def leave_out_seen(
     name: str = "the data",
     n_jobs: int | None = None,
 ) -> Prepared:
-    """Leave out the sources that a saved detector was trained on.
+    """Leave out the sources that a saved detector was trained on, and warn of how many.
 
-    One image stands for each source: an original if there is one.
-
-    Parameters
-    ----------
-    prepared : Prepared
-    trained : str, path or None
-        Folder of the saved detector, or anything that an embedder takes as ``weights``.
-        Without a saved detector in it nothing is left out.
-    name : str
-        What errors call the data.
-    n_jobs : int or None
-        Threads that decode images.
-
-    Returns
-    -------
-    Prepared
-        With a warning that says how many sources were left out.
-
-    Raises
-    ------
-    ValueError
-        If no source is left of a class.
-    BundleError
-        If the saved detector cannot be read.
+    One image stands for each source: an original if there is one. ``trained`` is the folder of the
+    saved detector, or anything that an embedder takes as ``weights``: without a saved detector in
+    it nothing is left out. ``name`` is what errors call the data, ``n_jobs`` the threads that
+    decode images. A ValueError is raised if no source is left of a class, and a BundleError if the
+    saved detector cannot be read.
     """
     if not is_saved_network(trained):
         return prepared
@@ -167,16 +148,7 @@ def leave_out_seen(
 
 
 def leave_out_seen_by(prepared: Prepared, detector: InpaintDetector, **options: Any) -> Prepared:
-    """Leave out what the initial weights of a detector's embedders were trained on.
-
-    Parameters
-    ----------
-    prepared : Prepared
-    detector : InpaintDetector
-        Unfitted.
-    **options
-        Of `leave_out_seen`.
-    """
+    """Leave out what the initial weights of an unfitted detector were trained on."""
     weights = [getattr(embedder, "weights", None) for embedder in detector.embedders()]
     for trained in dict.fromkeys(weights):
         prepared = leave_out_seen(prepared, trained, **options)

@@ -63,24 +63,12 @@ def run_study(
     folder: str | os.PathLike[str] | None = None,
     shuffled: bool = True,
 ) -> tuple[dict[str, Any], CrossValidation]:
-    """Evaluate a detector by the rules of evidence.
+    """Evaluate an unfitted detector by the rules of evidence.
 
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Unfitted.
-    manifest : DataFrame
-    n_splits, random_state : int
-    folder : path or None
-        Run directory, see `cross_validate_detector`.
-    shuffled : bool
-        Also run the whole pipeline on shuffled labels, which takes about as long again.
-
-    Returns
-    -------
-    (result, cross_validation)
-        ``result`` is what ``report.json`` holds (see `cnnsvm.report.write_report`), without
-        title, command and data.
+    ``folder`` is the run directory (see `cross_validate_detector`). ``shuffled`` also runs the
+    whole pipeline on shuffled labels, which takes about as long again. Returns what ``report.json``
+    holds (see `cnnsvm.report.write_report`), without title, command and data, and the
+    cross-validation.
     """
     started = time.perf_counter()
     environment = describe_environment(device_of(detector))
@@ -186,10 +174,8 @@ def outer_folds(manifest: pd.DataFrame, n_splits: int, random_state: int) -> lis
 def shuffled_labels(manifest: pd.DataFrame, random_state: int = 0) -> np.ndarray:
     """Permute the labels within each source, or over all images where sources hold one class.
 
-    Returns
-    -------
-    ndarray of int, shape (n_images,)
-        As many of each label as before; the classes no longer differ in anything.
+    Returns int (n_images,), as many of each label as before; the classes no longer differ in
+    anything.
     """
     rng = np.random.default_rng(random_state)
     labels = manifest["label"].to_numpy(dtype=int).copy()
@@ -206,10 +192,7 @@ def shuffled_labels(manifest: pd.DataFrame, random_state: int = 0) -> np.ndarray
 def describe_environment(device: str) -> dict[str, Any]:
     """Say what a result was computed with: versions, platform, processor count, device.
 
-    Raises
-    ------
-    DeviceError
-        If the device is not there; found out before the work starts.
+    A DeviceError says that the device is not there, before the work starts.
     """
     import torch
 

@@ -94,15 +94,9 @@ class RunDirectory:
     ) -> Any:
         """Return a part: read if it is finished, else computed, stored and read.
 
-        Parameters
-        ----------
-        name : str
-            Path in the folder, unique in the run. A ``.json`` file holds plain values, a
-            ``.parquet`` file a table; others need ``load`` and ``save``.
-        compute : callable
-            Called without arguments; may use `cache`, which is removed afterwards.
-        load, save : callable, optional
-            Of a path, and of a value and a path; ``save`` must be atomic.
+        ``name`` is its path in the folder, unique in the run. A ``.json`` file holds plain values,
+        a ``.parquet`` file a table; others need ``load``, of a path, and ``save``, of a value and a
+        path, which must be atomic. ``compute`` may use `cache`, which is removed afterwards.
         """
         if self.folder is None:
             return self._timed(name, compute)

@@ -145,10 +145,8 @@ def make_recipe(
 ) -> Recipe:
     """Check the parameters that all records share.
 
-    Raises
-    ------
-    GenerationError, EngineError, SchemaError, PostProcessingError
-        If a value is wrong; all are ValueErrors.
+    A wrong value is a GenerationError, EngineError, SchemaError or PostProcessingError, all
+    ValueErrors.
     """
     if not isinstance(random_state, (int, np.integer)) or random_state < 0:
         raise GenerationError(

@@ -31,18 +31,10 @@ MAX_SIDE = 768  # longest side of an image in a panel
 def make_record(source: Source, root: Path, recipe: Recipe) -> tuple[Rows, list[str]]:
     """Make what is missing of a record in its folder below ``root``.
 
-    Returns
-    -------
-    rows : list of dict
-        The manifest rows: the original, then its fakes in the order of ``recipe.fakes``.
-    problems : list of str
-        Why some of the fakes could not be made. The record is not marked as finished then, so
-        that a later call tries again.
-
-    Raises
-    ------
-    ImageError
-        If the source cannot be used or none of its fakes can be made.
+    Returns the manifest rows (the original, then its fakes in the order of ``recipe.fakes``) and
+    why some of the fakes could not be made. The record is not marked as finished then, so that a
+    later call tries again. An ImageError is raised if the source cannot be used or none of its
+    fakes can be made.
     """
     folder = root / source.record
     made_of = recipe.made_of(source)

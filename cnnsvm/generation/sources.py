@@ -59,33 +59,13 @@ def find_sources(
     skip_bad: bool = True,
     companions: Sequence[Callable[[str], Path]] = (),
 ) -> tuple[list[Source], list[dict[str, str]]]:
-    """List the sources among images, and what had to be skipped.
+    """List the sources among images, no two of the same content, and what had to be skipped.
 
-    Parameters
-    ----------
-    sources : manifest, folder, path or paths
-        Of a manifest the rows of label 0, each with its ``source_id``, ``split``, ``prompt`` and
-        other columns. A file on its own gets its stem and a digest of its content as
-        ``source_id``.
-    outside : Path
-        Folder of the records; images in it are no sources.
-    skip_bad : bool
-        Report bad files and go on; False raises.
-    companions : sequence of callables ``(path) -> path``
-        Find the mask or the finished repainting of a source; such files are no sources.
-
-    Returns
-    -------
-    sources : list of Source
-        No two of the same content.
-    skipped : list of dict with "path" and "reason"
-
-    Raises
-    ------
-    GenerationError
-        If there is nothing to choose from.
-    ImageError
-        If a file is bad and ``skip_bad`` is False.
+    Of a manifest the rows of label 0 count, each with its ``source_id``, ``split``, ``prompt`` and
+    other columns; a file on its own gets its stem and a digest of its content as ``source_id``.
+    Images in the folder ``outside``, that of the records, are no sources, nor are the masks and
+    finished repaintings that ``companions`` find. A GenerationError is raised if there is nothing
+    to choose from, and an ImageError if a file is bad and ``skip_bad`` is False.
     """
     found: dict[str, Source] = {}
     # records that are there, by the digest that their names end in

@@ -44,16 +44,11 @@ def start_record(folder: Path, names: Sequence[str], made_of: Any) -> None:
 
 
 def read_record(folder: Path, made_of: Any) -> dict[str, Facts] | None:
-    """Describe the images of a finished record that is as it was written.
+    """Describe the images of a finished record: width, height, format and sha256 by name.
 
     A file whose length and modification time are as noted counts as unchanged, so that a large
-    build resumes without reading it; any other file is read and compared.
-
-    Returns
-    -------
-    dict of name to facts, or None
-        Width, height, format and sha256 of each image. None if the record is not finished, a file
-        has changed, or it was made of something else; its own images are removed then.
+    build resumes without reading it; any other file is read and compared. None if the record is not
+    finished, a file has changed, or it was made of something else; its own images are removed then.
     """
     kept = read_json(folder / RECORD)
     if not kept:

@@ -80,13 +80,7 @@ def training_options(
     seed: int,
     together: Processes | None = None,
 ) -> TrainingOptions:
-    """Return what the trainer needs of a localiser's parameters.
-
-    Raises
-    ------
-    ValueError
-        If the processes cannot share a batch.
-    """
+    """Return what the trainer needs; a ValueError if a batch cannot be shared."""
     settings = localizer.settings
     if together is not None and localizer.batch_size % together.count:
         raise ValueError(
@@ -113,19 +107,9 @@ def training_options(
 def survey(pairs: Pairs, n_jobs: int, progress: bool = True) -> tuple[np.ndarray, list[bytes]]:
     """Read every image and its mask once: a bad one is an error before the training.
 
-    Returns
-    -------
-    shares : ndarray of float64, shape (n_pairs,)
-        Share of each image's pixels that is repainted.
-    digests : list of bytes
-        SHA-256 of pixels and mask.
-
-    Raises
-    ------
-    ImageError
-        For the first pair that cannot be used.
-    MaskError
-        If no pixel of any image is repainted, or every one is.
+    Returns the share of each image's pixels that is repainted, float64 (n_pairs,), and the SHA-256
+    of pixels and mask. An ImageError is raised for the first pair that cannot be used, a MaskError
+    if no pixel of any image is repainted, or every one is.
     """
     bar = tqdm(range(len(pairs)), "reading", disable=not (progress and sys.stderr.isatty()))
     found = Parallel(n_jobs=n_jobs or 1, prefer="threads")(delayed(_facts)(pairs, i) for i in bar)
@@ -149,12 +133,8 @@ def validation_split(
     """Split images into those that train and those that early stopping watches, by whole groups.
 
     ``fraction`` of the groups is held out. Both parts get some images that are repainted, bool
-    (n_images,), and untouched ones in proportion if enough groups have any.
-
-    Returns
-    -------
-    fit, valid : ndarray of int
-        ``valid`` is empty if there are too few groups.
+    (n_images,), and untouched ones in proportion if enough groups have any. The second is empty if
+    there are too few groups.
     """
     n_splits = min(round(1 / fraction), len(np.unique(sources[repainted])))
     n_untouched = len(np.unique(sources[~repainted]))

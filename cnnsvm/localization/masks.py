@@ -71,17 +71,10 @@ def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
 def load_pair(
     image: ImageInput, mask: ImageInput | None, policy: str = "half"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Load an image and its mask (see `load_mask`; None is an untouched image), both upright.
+    """Load an image, uint8 (H, W, 3), and its mask, bool (H, W), both upright.
 
-    Returns
-    -------
-    pixels : ndarray of uint8, shape (H, W, 3)
-    mask : ndarray of bool, shape (H, W)
-
-    Raises
-    ------
-    ImageError
-        If the image cannot be read; `MaskError` if the mask cannot be used or has another size.
+    For the mask see `load_mask`; None is an untouched image. An ImageError is raised if the image
+    cannot be read, and a `MaskError` if the mask cannot be used or has another size.
     """
     pixels = load_image(image)
     if mask is None:
@@ -101,15 +94,10 @@ def load_pair(
 
 
 def as_mask_list(masks: Any) -> list[Any]:
-    """List one mask, or a sequence, Series or array of masks, unopened.
+    """List one mask, or a sequence, Series or array of masks, unopened (others: `MaskError`).
 
     A bare path is one mask, an array of numbers is one (H, W) or a stack (N, H, W). Items that are
     missing (None, NaN or "") are untouched images, None in the list.
-
-    Raises
-    ------
-    MaskError
-        If ``masks`` is none of these.
     """
     if isinstance(masks, (str, bytes, os.PathLike, Image.Image)):
         return [masks]
@@ -132,10 +120,7 @@ def check_training_pairs(
 ) -> tuple[list[Any], list[Any], np.ndarray | None]:
     """Line up images, masks and groups; a manifest brings its own of the latter two.
 
-    Raises
-    ------
-    ValueError
-        If lengths differ, or there are no images or no masks.
+    A ValueError is raised if lengths differ, or there are no images or no masks.
     """
     listed = as_image_list(images)
     if hasattr(images, "columns"):

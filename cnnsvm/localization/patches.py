@@ -75,26 +75,11 @@ def cut_patch(
     balance: float,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut one training patch and degrade it.
+    """Cut one training patch, uint8 (size, size, 3), with its target, bool (size, size).
 
-    Image and mask get the same place, resizing, turn, flip and shift; blur, noise, codecs and
-    erasing are the image's alone. An image smaller than the patch is repeated, and so is its mask.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (H, W, 3)
-    mask : ndarray of bool, shape (H, W)
-    size : int
-        Side of the patch in pixels.
-    augmentation : Augmentation
-    balance : float in [0, 1]
-        See `choose_place`.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    patch : ndarray of uint8, shape (size, size, 3)
-    target : ndarray of bool, shape (size, size)
+    Pixels, uint8 (H, W, 3), and mask, bool (H, W), get the same place (see `choose_place`),
+    resizing, turn, flip and shift; blur, noise, codecs and erasing are the image's alone. An image
+    smaller than the patch is repeated, and so is its mask.
     """
     plan = draw_plan(augmentation, rng)
     side = size if plan.scale is None else max(1, round(size / plan.scale))

@@ -25,26 +25,12 @@ def edges_with(threshold: float) -> np.ndarray:
 def pixel_histogram(
     mask: np.ndarray, probability: np.ndarray, edges: np.ndarray = EDGES
 ) -> np.ndarray:
-    """Count the pixels of a map by their probability.
+    """Count the pixels of a map, float in [0, 1], by their probability as float32.
 
-    Parameters
-    ----------
-    mask : ndarray of bool, any shape
-        True where repainted.
-    probability : ndarray of float in [0, 1], the same shape
-        Taken as float32.
-    edges : ndarray of float32, shape (n_edges,), ascending
-
-    Returns
-    -------
-    ndarray of int64, shape (2, n_edges + 1)
-        Untouched and repainted pixels; bin k has those from ``edges[k - 1]`` to below
-        ``edges[k]``.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or a probability lies outside [0, 1].
+    ``mask`` is bool of the same shape, True where repainted; ``edges`` are float32 and ascend.
+    Returns int64 (2, n_edges + 1), untouched and repainted pixels: bin k has those from ``edges[k -
+    1]`` to below ``edges[k]``. A ValueError is raised if the shapes differ or a probability lies
+    outside [0, 1].
     """
     if mask.shape != probability.shape:
         raise ValueError(

@@ -14,16 +14,9 @@ from cnnsvm.features.devices import autocast
 class Tiling:
     """How an image goes through a network.
 
-    Parameters
-    ----------
-    tile : int
-        Longest side of what the network gets at once, in pixels.
-    overlap : int
-        Least overlap of two neighbouring tiles in pixels, below ``tile``.
-    most_pixels : int
-        Pixels in the network at once; a single tile always goes.
-    device, dtype : torch.device, torch.dtype
-        Where, and in which precision the forward pass runs.
+    ``tile`` is the longest side of what the network gets at once, ``overlap`` the least overlap of
+    two neighbouring tiles, both in pixels; ``most_pixels`` may be in the network at once, but a
+    single tile always goes.
     """
 
     tile: int
@@ -48,18 +41,11 @@ def predict_map(network: nn.Module, pixels: np.ndarray, tiling: Tiling) -> np.nd
     """Return the probability of each of the pixels, uint8 (H, W, 3), that it was repainted.
 
     The network maps uint8 (N, 3, h, w) to logits (N, 1, h, w), in evaluation mode on
-    ``tiling.device``.
-
-    Where tiles overlap, their probabilities are averaged with weights that fall off towards the
-    edge of a tile, where a network has the least context. Probabilities rather than logits, so that
-    one tile that is wrong and very sure counts no more than its weight. The mean is a running one:
-    where tiles agree to the bit, so does the map.
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W), in [0, 1]
-        Beside it another 4 bytes a pixel are needed, and what the network needs for
-        ``most_pixels``.
+    ``tiling.device``. Where tiles overlap, their probabilities are averaged with weights that fall
+    off towards the edge of a tile, where a network has the least context. Probabilities rather than
+    logits, so that one tile that is wrong and very sure counts no more than its weight. The mean is
+    a running one: where tiles agree to the bit, so does the map, float32 (H, W) in [0, 1]. Beside
+    it another 4 bytes a pixel are needed, and what the network needs for ``most_pixels``.
     """
     height, width = pixels.shape[:2]
     blended, weight_sum = np.zeros((2, height, width), dtype=np.float32)

@@ -15,23 +15,11 @@ _PATHLESS = ImageError("the engine 'file' repaints images that come from a file 
 def file_engine(pattern: str) -> Engine:
     """Take the repainted image from a file, such as one that another program made.
 
-    Parameters
-    ----------
-    pattern : str
-        Path of the repainted image, relative to the folder of its source; ``{stem}`` stands for
-        the source's name without its ending, ``{folder}`` for the name of its folder. For
-        example ``inpainting.webp`` beside ``original.jpg``, or ``../fakes/{stem}.png``.
-
-    Returns
-    -------
-    Engine
-        Its output is the same whatever the mask. Where it has another size than the source, the
-        whole record is made at its size: the source is resized to it.
-
-    Raises
-    ------
-    EngineError
-        If the pattern is empty or has other placeholders.
+    ``pattern`` is its path relative to the folder of the source; ``{stem}`` stands for the source's
+    name without its ending, ``{folder}`` for the name of its folder, as in ``inpainting.webp``
+    beside ``original.jpg``, or ``../fakes/{stem}.png``. An EngineError is raised if it is empty or
+    has other placeholders. The output is the same whatever the mask. Where it has another size than
+    the source, the whole record is made at its size: the source is resized to it.
     """
     try:
         named = pattern.format(stem="a", folder="b")

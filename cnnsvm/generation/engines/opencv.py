@@ -70,14 +70,10 @@ def self_blend_engine(argument: str) -> Engine:
 
 
 def draw_warp(width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-    """Draw a map of pixels about a image's centre, and the kernel to resample it with.
+    """Draw a map of pixels about an image's centre, and the kernel to resample it with.
 
-    Returns
-    -------
-    matrix : ndarray of float64, shape (2, 3)
-        From a pixel of the image to where it goes, as `cv2.warpAffine` takes it.
-    kernel : int
-        OpenCV's number of it, out of `KERNELS`.
+    Returns float64 (2, 3), from a pixel of the image to where it goes, as `cv2.warpAffine` takes
+    it, and OpenCV's number of a kernel out of `KERNELS`.
     """
     angle = rng.uniform(-MAX_ANGLE, MAX_ANGLE)
     scale = float(np.exp(rng.uniform(*np.log(SCALES))))

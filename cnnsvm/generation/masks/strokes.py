@@ -133,10 +133,8 @@ def draw_strokes(
 def walk(height: int, width: int, length: float, rng: np.random.Generator) -> np.ndarray:
     """Let a pen wander over the image for a length in square roots of the image's area.
 
-    Returns
-    -------
-    ndarray of float, shape (n, 2)
-        x and y in pixels, 0 to width - 1 and 0 to height - 1, 1/100 of that unit apart.
+    Returns float (n, 2): x and y in pixels, 0 to width - 1 and 0 to height - 1, 1/100 of that unit
+    apart.
     """
     n_steps = max(round(length / _STEP), 1)
     knots = rng.normal(0, 6, 3 + round(3 * length))  # radians a side: a circle every side or so

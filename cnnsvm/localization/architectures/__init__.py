@@ -34,9 +34,6 @@ class AnySize(nn.Module):
     """Mirror images up to a size that a network can take, and crop its answer back.
 
     Mirrored, as repeated border pixels would look smoothed, which is a trace of repainting.
-
-    ``body`` maps uint8 (N, 3, h, w) to logits (N, 1, h, w), h and w multiples of `STRIDE` and at
-    least `LEAST`.
     """
 
     def __init__(self, body: nn.Module) -> None:
@@ -46,12 +43,7 @@ class AnySize(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Map uint8 (N, 3, H, W), H and W from 1 up, to float32 logits (N, 1, H, W).
 
-        A logit is above 0 where the pixel looks repainted.
-
-        Raises
-        ------
-        ValueError
-            If the pixels have another dtype or shape.
+        A logit is above 0 where the pixel looks repainted. Another dtype or shape is a ValueError.
         """
         shape = tuple(pixels.shape)
         if pixels.dtype != torch.uint8 or len(shape) != 4 or shape[1] != 3 or 0 in shape:

@@ -18,13 +18,7 @@ SIZES: dict[str, tuple[int, int]] = {
 
 
 def build_nixnet(size: str = "28m") -> nn.Module:
-    """Build NIX-Net in a size of `SIZES`: from 28m up for GPUs; 2m trains on a CPU.
-
-    Raises
-    ------
-    ValueError
-        If the size is not known.
-    """
+    """Build NIX-Net in a size of `SIZES`: from 28m up for GPUs; 2m trains on a CPU."""
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
     return NixNet(*SIZES[size])

@@ -152,13 +152,7 @@ class Cell(nn.Module):
 
 
 def check_genotype(genotype: Sequence[Sequence[str]]) -> Genotype:
-    """Return a genotype as tuples.
-
-    Raises
-    ------
-    ValueError
-        If there are not 10 cells of 3 operations each, or an operation is not known.
-    """
+    """Return a genotype, 10 cells of 3 known operations, as tuples (or a ValueError)."""
     if isinstance(genotype, str) or len(genotype) != N_CELLS:
         raise ValueError(
             f"a genotype must list {N_CELLS} cells, got {len(genotype)}: {genotype!r}. "

@@ -112,17 +112,10 @@ class GlobalAttention(nn.Module):
 
 
 def most_similar(places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find for each place those that it is averaged with.
+    """Find for each place, float32 (N, P, C), those that it is averaged with.
 
-    Parameters
-    ----------
-    places : float32 tensor, shape (N, P, C)
-
-    Returns
-    -------
-    (chosen, weights)
-        int64 and float32 tensors of shape (N, P, k), k = min(`TOP`, P): places by falling cosine
-        similarity, and 1 / T for the first T of them and 0 for the rest.
+    Returns int64 and float32 tensors of shape (N, P, k), k = min(`TOP`, P): places by falling
+    cosine similarity, and 1 / T for the first T of them and 0 for the rest.
     """
     n, n_places, _ = places.shape
     k = min(TOP, n_places)
