@@ -69,23 +69,12 @@ def metrics_by(
     confidence: float = 0.95,
     random_state: int | None = 0,
 ) -> dict[str, dict]:
-    """Score each kind of fake against all originals.
+    """Score each kind of fake, which a column such as ``"variant"`` tells, beside all originals.
 
     Recall is that of the kind; false alarms are the same in each. Precision, accuracy, F1 and
     PR-AUC also depend on how many fakes the kind has, so compare kinds by recall or ROC AUC.
-
-    Parameters
-    ----------
-    predictions, n_resamples, confidence, random_state
-        As for `bootstrap_metrics`.
-    column : str
-        What tells the fakes apart, such as ``"mask_schema"``, ``"variant"`` or ``"engine"``.
-
-    Returns
-    -------
-    dict of str to dict
-        For each value among the fakes, sorted: ``n_fakes`` (int) and ``metrics`` as
-        `bootstrap_metrics` returns them. Fakes without a value are left out.
+    Returns for each value among the fakes, sorted, ``n_fakes`` (int) and ``metrics`` as
+    `bootstrap_metrics` does. Fakes without a value are left out.
     """
     check_options(n_resamples, confidence)
     _check_columns(predictions, (*_SCORED, column))
@@ -112,16 +101,9 @@ def paired_difference(
 ) -> dict[str, float]:
     """Compare two models on the same images: metric of A minus metric of B.
 
-    Both see the same resampled sources, so what makes a source hard for both cancels.
-
-    Parameters
-    ----------
-    predictions_a, predictions_b : DataFrame
-        As for `bootstrap_metrics`, and ``path``, by which rows are matched.
-    metric : str
-        A name in ``METRICS``.
-    n_resamples, confidence, random_state
-        As for `bootstrap_metrics`.
+    Both see the same resampled sources, so what makes a source hard for both cancels. The tables
+    are as for `bootstrap_metrics`, and have ``path``, by which rows are matched; ``metric`` is a
+    name in ``METRICS``.
 
     Returns
     -------

@@ -40,17 +40,11 @@ _BATCH = 64  # resamples held at once, 33 kB each times a dozen
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """Counts of the pixels of maps and masks.
+    """Counts of the pixels of maps and masks at a fixed threshold.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        One an image, in their order: ``source_id``, ``n_pixels``, ``n_repainted`` and the names
-        in `cnnsvm.localization.pixel_scores.SCORES`.
-    histograms : ndarray of int64, shape (n_sources, 2, n_bins)
-        Untouched and repainted pixels of each source, the sources sorted as text.
-    threshold : float
-        The fixed one.
+    ``rows`` has one row an image, in their order: ``source_id``, ``n_pixels``, ``n_repainted`` and
+    the names in `cnnsvm.localization.pixel_scores.SCORES`. ``histograms``, int64 (n_sources, 2,
+    n_bins), has the untouched and repainted pixels of each source, the sources sorted as text.
     """
 
     rows: pd.DataFrame
@@ -66,26 +60,12 @@ def count_pixels(
 ) -> PixelCounts:
     """Compare maps with masks, one after the other.
 
-    Parameters
-    ----------
-    masks : iterable of ndarray of bool, shape (H, W)
-        True where repainted.
-    probabilities : iterable of ndarray of float in [0, 1], shape (H, W)
-        The maps of the same images, such as `InpaintLocalizer.predict_proba` gives.
-    source_ids : iterable, optional
-        The source of each image; None makes each image its own.
-    threshold : float in (0, 1)
-        Probability from which a pixel is called repainted.
-
-    Returns
-    -------
-    PixelCounts
-
-    Raises
-    ------
-    ValueError
-        If the numbers of masks, maps and sources or the sizes of a pair differ, there are none,
-        a probability lies outside [0, 1], or the threshold does.
+    ``masks`` are bool (H, W), True where repainted, and ``probabilities`` the maps of the same
+    images, float (H, W) in [0, 1], such as `InpaintLocalizer.predict_proba` gives. ``source_ids``
+    name the source of each image; None makes each image its own. ``threshold``, in (0, 1), is the
+    probability from which a pixel is called repainted. A ValueError is raised if the numbers of
+    masks, maps and sources or the sizes of a pair differ, there are none, a probability lies
+    outside [0, 1], or the threshold does.
     """
     if not 0 < threshold < 1:
         raise ValueError(f"threshold must lie in (0, 1), got {threshold!r}; 0.5 is usual.")
@@ -113,13 +93,7 @@ def summarise(
     confidence: float = 0.95,
     random_state: int | None = 0,
 ) -> dict[str, Any]:
-    """Score what was counted, with intervals from resampled sources.
-
-    Parameters
-    ----------
-    counts : PixelCounts
-    n_resamples, confidence, random_state
-        As for `cnnsvm.evaluation.bootstrap.bootstrap_metrics`.
+    """Score what was counted, with intervals from resampled sources (see `bootstrap_metrics`).
 
     Returns
     -------
@@ -130,11 +104,6 @@ def summarise(
         `PER_IMAGE`, ``pooled`` with those in `POOLED`, ``untouched`` with those in `UNTOUCHED`.
         A mean leaves out the images where a metric is undefined. The best threshold is chosen
         anew in each resample. Undefined values and intervals of a single source are nan.
-
-    Raises
-    ------
-    ValueError
-        If an option is out of range.
     """
     check_options(n_resamples, confidence)
     values = _all_scores(counts, np.ones((1, len(counts.histograms))))

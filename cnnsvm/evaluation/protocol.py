@@ -38,15 +38,9 @@ logger = logging.getLogger(__name__)
 class CrossValidation:
     """Results on images that training did not see.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        One row an image, in the manifest's order: path, source_id, label, variant, engine,
-        mask_schema, fold, and the columns of `cnnsvm.evaluation.detectors.judge_images`.
-    folds : list of dict
-        What each fold was and how it did.
-    curves : list of dict
-        Training log of each fold.
+    ``predictions`` has one row an image, in the manifest's order: path, source_id, label, variant,
+    engine, mask_schema, fold, and the columns of `cnnsvm.evaluation.detectors.judge_images`.
+    ``folds`` says what each fold was and how it did, ``curves`` has its training log.
     """
 
     predictions: pd.DataFrame

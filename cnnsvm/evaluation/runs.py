@@ -35,28 +35,13 @@ class RunDirectory:
         scores = run.part("fold_0/scores.parquet", lambda: score(detector, images))
         model = run.part("fold_0/model", fit, load=InpaintDetector.from_pretrained, save=...)
 
-    Parameters
-    ----------
-    folder : path or None
-        Made if it is missing. None stores nothing, and every part is computed.
-    fingerprint : str
-        Of all that the results depend on, see `fingerprint_of`.
-    results : str
-        Glob pattern of the files that count as results; without any, the folder of another run is
-        free. Caches and hidden files never count.
-    turn : callable
-        Returns a context manager that lets the first of several processes through and the others
-        after it, such as ``partial(first_alone, localizer)``; they read what the first one stored.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-        How long it took to compute each part, in this call or an earlier one.
-
-    Raises
-    ------
-    RunMismatchError
-        If the folder holds results of another fingerprint.
+    A folder that is None stores nothing, and every part is computed. ``fingerprint`` is that of all
+    that the results depend on, see `fingerprint_of`; a RunMismatchError is raised if the folder
+    holds results of another one. ``results`` is a glob pattern of the files that count as such:
+    without any, the folder of another run is free. Caches and hidden files never count. ``turn``
+    returns a context manager that lets the first of several processes through and the others after
+    it, such as ``partial(first_alone, localizer)``; they read what the first one stored.
+    ``seconds`` says how long it took to compute each part, in this call or an earlier one.
     """
 
     def __init__(

@@ -36,32 +36,21 @@ logger = logging.getLogger(__name__)
 
 
 class LocalizerTrainer(Trainer):
-    """The training of a localiser's network.
+    """The training of a localiser's network, from uint8 (N, 3, H, W) to logits (N, 1, H, W).
 
     An attempt that collapsed or diverged (see `cnnsvm.localization.collapse.failure`) is followed
     by one with a lower rate, which begins with the best weights so far or, if none were of use,
     with the first ones; ``max_restarts`` times, and within the same number of epochs in all.
 
-    An entry of the history has ``epoch``, ``attempt`` (0, 1, ..), ``learning_rate``, ``state``
-    (see `cnnsvm.localization.collapse.state_of`, or "diverged"), ``train_loss`` and, of the
-    validation images, ``valid_loss``, ``valid_iou``, ``valid_called`` (share of pixels),
-    ``valid_threshold`` and ``valid_auc``, pooled over their pixels. An epoch that diverged lacks
-    what it did not reach.
+    An entry of the history has ``epoch``, ``attempt`` (0, 1, ..), ``learning_rate``, ``state`` (see
+    `cnnsvm.localization.collapse.state_of`, or "diverged"), ``train_loss`` and, of the validation
+    images, ``valid_loss``, ``valid_iou``, ``valid_called`` (share of pixels), ``valid_threshold``
+    and ``valid_auc``, pooled over their pixels. An epoch that diverged lacks what it did not reach.
 
-    Parameters
-    ----------
-    network : nn.Module
-        From uint8 (N, 3, H, W) to logits (N, 1, H, W).
-    pairs : Pairs
-    fit, valid : ndarray of int
-        Which images train, and which early stopping watches (may be none).
-    options : TrainingOptions
-    settings : LocalizerTraining
-        Whose loss, restarts, patches and warm-up hold; the rest is in the options.
-    threshold : float in (0, 1) or "iou"
-        Where validation calls a pixel repainted; "iou" is wherever its IoU is the highest.
-    processes : Processes
-        Those that train together.
+    ``fit`` and ``valid`` are the indices of the pairs that train and that early stopping watches
+    (may be none). Of ``settings`` loss, restarts, patches and warm-up hold; the rest is in
+    ``options``. ``threshold`` is where validation calls a pixel repainted, "iou" wherever its IoU
+    is the highest; ``processes`` are those that train together.
     """
 
     def __init__(

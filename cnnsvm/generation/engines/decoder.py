@@ -114,28 +114,13 @@ def decoder_engine(
     level out of `LEVELS`, and takes it off again in `N_STEPS` steps (see `renoise`). Sides that are
     no multiples of 8 are mirrored up to one and cropped back.
 
-    Parameters
-    ----------
-    folder : path
-        See `save_decoder`.
-    device : str
-        See `choose_device`. Another device or batch may change a grey level by one.
-    batch_size : int or None
-        None takes 4 on CUDA and 1 on the CPU.
-    max_pixels : int
-        Most pixels in one pass, which bounds the memory (0.4 kB a pixel, 0.8 kB for a denoiser):
-        a batch is split to stay below it, and a larger image is refused.
-
-    Returns
-    -------
-    Engine
-        Named after the model, as ``decoder:nearest-8-kl-pyramid`` or ``decoder:denoiser``; its
-        ``model_revision`` is a hash of the weights.
-
-    Raises
-    ------
-    EngineError
-        If a setting is wrong or the generator cannot be loaded.
+    ``folder`` is one of `save_decoder`. For ``device`` see `choose_device`; another device or batch
+    may change a grey level by one. A batch size of None is 4 on CUDA and 1 on the CPU.
+    ``max_pixels`` go through in one pass, which bounds the memory (0.4 kB a pixel, 0.8 kB for a
+    denoiser): a batch is split to stay below it, and a larger image is refused. The engine is named
+    after the model, as ``decoder:nearest-8-kl-pyramid`` or ``decoder:denoiser``; its
+    ``model_revision`` is a hash of the weights. An EngineError is raised if a setting is wrong or
+    the generator cannot be loaded.
     """
     if not os.fspath(folder):
         raise EngineError(f"decoder needs a folder, as in decoder:/path/to/FOLDER. {_HOW}")

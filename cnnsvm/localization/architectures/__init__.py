@@ -81,28 +81,11 @@ def build_network(
 ) -> AnySize:
     """Build a network in train mode. Options that are None take the architecture's default.
 
-    Parameters
-    ----------
-    architecture : str
-        A key of `ARCHITECTURES`.
-    size : str or None
-        Of "nixnet" ("28m" by default) and "iidnet" ("published"); see ``SIZES`` of each.
-    genotype : sequence of 10 sequences of 3 str, or None
-        Operations of the cells of "iidnet"; the published ones by default.
-    weights : None, "imagenet" or path
-        Of the backbone of "fcn_resnet50"; random ones by default.
-    preprocessing : str, dict or None
-        Of "fcn_resnet50": see `cnnsvm.features.backbones.build_backbone`; "residual_bank" by
-        default. With weights it must be "imagenet".
-    random_state : int
-        Seed of the random weights.
-
-    Raises
-    ------
-    ValueError
-        If the architecture or an option is not known, or the architecture lacks an option.
-    WeightsError
-        If the weights cannot be had or do not fit.
+    ``architecture`` is a key of `ARCHITECTURES`. ``size`` is for "nixnet" and "iidnet", see
+    ``SIZES`` of each; ``genotype``, 10 sequences of 3 str, for "iidnet"; ``weights`` and
+    ``preprocessing`` for "fcn_resnet50", see `build_fcn`. ``random_state`` is the seed of the
+    random weights. A ValueError is raised if the architecture or an option is not known, or the
+    architecture lacks an option, and a WeightsError if the weights cannot be had or do not fit.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(

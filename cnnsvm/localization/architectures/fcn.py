@@ -36,27 +36,17 @@ def build_fcn(
 ) -> nn.Module:
     """Build FCN-ResNet50 without the auxiliary head, which serves training on COCO only.
 
-    With random weights its residual blocks begin close to the identity: the scale of the last
-    batch norm of each is `FIRST_SCALE` (nearly the zero of Goyal et al., arXiv 1706.02677, but
-    gradients reach all). Without that its pixel AUC on spliced paintings was .71 (that of where
-    masks tend to lie) after 120 steps of 8 patches of 64 pixels, with it .84 after 150 (one run
-    each).
+    With random weights its residual blocks begin close to the identity: the scale of the last batch
+    norm of each is `FIRST_SCALE` (nearly the zero of Goyal et al., arXiv 1706.02677, but gradients
+    reach all). Without that its pixel AUC on spliced paintings was .71 (that of where masks tend to
+    lie) after 120 steps of 8 patches of 64 pixels, with it .84 after 150 (one run each).
 
-    Parameters
-    ----------
-    weights : None, "imagenet" or path
-        Of the ResNet-50: random ones, torchvision's, or a file with torchvision's names. They were
-        trained on colours and need ``preprocessing="imagenet"``.
-    preprocessing : str or dict
-        See `cnnsvm.features.backbones.build_backbone`. From random weights the network finds the
-        trace of repainting in residuals within some hundred steps, and in colours not.
-
-    Raises
-    ------
-    WeightsError
-        If the weights cannot be had or do not fit.
-    ValueError
-        If the preprocessing is not known, or does not fit the weights.
+    ``weights`` are those of the ResNet-50: None for random ones, "imagenet" for torchvision's, or a
+    file with torchvision's names. They were trained on colours and need
+    ``preprocessing="imagenet"`` (see `cnnsvm.features.backbones.build_backbone`). From random
+    weights the network finds the trace of repainting in residuals within some hundred steps, and in
+    colours not. A WeightsError is raised if the weights cannot be had or do not fit, and a
+    ValueError if the preprocessing is not known, or does not fit the weights.
     """
     settings = as_preprocessing(preprocessing)
     network = torchvision.models.segmentation.fcn_resnet50(

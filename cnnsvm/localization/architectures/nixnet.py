@@ -101,14 +101,9 @@ class NixNet(nn.Module):
     """Noise-image cross-fusion network (Li et al., arXiv 2106.01532).
 
     Each stream fuses its scales; at each scale the streams are joined by a convolution; the joint
-    maps are fused once more, enlarged to the finest scale and read out.
-
-    Parameters
-    ----------
-    width : int
-        Channels at the finest scale, half the image's size; they double at each next one.
-    depth : int
-        Residual blocks a scale and stream.
+    maps are fused once more, enlarged to the finest scale and read out. ``width`` is the number of
+    channels at the finest scale, half the image's size, which double at each next one; ``depth`` is
+    the number of residual blocks a scale and stream.
     """
 
     def __init__(self, width: int, depth: int) -> None:

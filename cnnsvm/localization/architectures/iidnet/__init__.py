@@ -49,18 +49,10 @@ def build_iidnet(
 ) -> nn.Module:
     """Build IID-Net.
 
-    Parameters
-    ----------
-    size : {"published", "light", "small"}
-        5.8, 3.4 and 0.9 million parameters. "light" has a narrower decoder, "small" also half the
-        channels in its cells.
-    genotype : sequence of 10 sequences of 3 str
-        Operations of the cells, keys of `OPERATIONS`.
-
-    Raises
-    ------
-    ValueError
-        If the size is not known or the genotype is none.
+    The sizes "published", "light" and "small" have 5.8, 3.4 and 0.9 million parameters: "light" has
+    a narrower decoder, "small" also half the channels in its cells. ``genotype`` lists the
+    operations of the 10 cells, 3 keys of `OPERATIONS` each. A ValueError is raised if the size is
+    not known or the genotype is none.
     """
     if size not in SIZES:
         raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}.")
@@ -70,14 +62,9 @@ def build_iidnet(
 class IidNet(nn.Module):
     """Image inpainting detection network (Wu & Zhou, IEEE TCSVT 32(3), 2022).
 
-    Parameters
-    ----------
-    genotype : tuple of 10 tuples of 3 str
-        As `check_genotype` returns it.
-    width : int
-        Channels of the first maps, 64 in the paper; the cells have two and four times as many.
-    decoder : tuple of 2 int
-        Channels at a quarter and at half of the image's size, 256 and 256 in the paper.
+    ``width`` is the number of channels of the first maps, 64 in the paper; the cells have two and
+    four times as many. ``decoder`` has the channels at a quarter and at half of the image's size,
+    256 and 256 in the paper.
     """
 
     def __init__(
