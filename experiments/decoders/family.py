@@ -82,6 +82,7 @@ def build_family(
             schemas=[schemas[k % len(schemas)]],
             variants="spliced" if engine in only_spliced else "both",
             panels=False,
+            n_jobs=-1,
             random_state=random_state,
         )
         # one source is a record of each engine, and their fakes may differ in size
