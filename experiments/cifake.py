@@ -147,7 +147,7 @@ def tuning(args: argparse.Namespace) -> Any:
 def rows_to_fit(args: argparse.Namespace, cifake: Any, train: np.ndarray) -> np.ndarray:
     """Return what the detector is fitted on; with an ensemble what no network has learnt from."""
     from cnnsvm import CNNEmbedder
-    from cnnsvm.svm.calibrated_classifier import draw_seed
+    from cnnsvm.svm.calibration import draw_seed
 
     if not args.ensemble:
         return train

@@ -40,10 +40,11 @@ from cnnsvm.detection.training_overlap import hash_training_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.cache import cached_array, task_folder
 from cnnsvm.features.cnn_embedder import CNNEmbedder
+from cnnsvm.features.crops import MEMORY, Decoded
 from cnnsvm.features.embedder import CropEmbedder, plain_params
-from cnnsvm.features.loading import MEMORY, Decoded, DegradedImages, view_draws
+from cnnsvm.features.loading import DegradedImages, view_draws
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
-from cnnsvm.svm.calibrated_classifier import choose_calibration_rows, draw_seed
+from cnnsvm.svm.calibration import choose_calibration_rows, draw_seed
 
 if TYPE_CHECKING:
     from cnnsvm.detection.model_card import CardFacts

@@ -17,9 +17,8 @@ import cnnsvm
 from cnnsvm.data.images import image_hash
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features import branch
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import Backbone
-from cnnsvm.features.finetuning import finetune
+from cnnsvm.features.finetuning import AuxiliaryLabels, finetune
 from cnnsvm.features.trainer import Training
 from cnnsvm.io.files import clear_partials, replacing, write_text
 

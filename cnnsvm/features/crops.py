@@ -1,12 +1,26 @@
-"""Native-resolution crops: how an image of any size becomes the backbone's input.
+"""Native-resolution crops: how images of any size become the batches of a backbone.
 
 The traces of inpainting lie in the highest frequencies and a resize removes them, so a large image
 is seen through several crops and a small one is wrapped round. `resize_short_side` is for
 embeddings of what a whole image shows.
 """
 
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
 import numpy as np
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from cnnsvm.data.images import load_image
+
+#: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
+MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
+#: Images that are kept for a moment beyond that: the members of a pair are asked for in turn.
+RECENT = 8
 
 
 def wrap_to(image: np.ndarray, size: int) -> np.ndarray:
@@ -94,6 +108,87 @@ def resize_short_side(image: np.ndarray, side: int) -> np.ndarray:
     scale = side / min(height, width)
     size = (max(side, round(width * scale)), max(side, round(height * scale)))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+class Decoded:
+    """Images, decoded when first asked for and kept while ``memory`` bytes last.
+
+    In one process an epoch then reads no file that an earlier one has read; what does not fit is
+    read again, but for the last few. With ``resize`` the shorter side of each is brought to so
+    many pixels.
+    """
+
+    def __init__(
+        self, images: Sequence[Any], memory: int = MEMORY, resize: int | None = None
+    ) -> None:
+        self.images, self.free, self.resize = images, memory, resize
+        self.kept: dict[int, np.ndarray] = {}
+        self.recent: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        for known in (self.kept, self.recent):
+            if index in known:
+                return known[index]
+        pixels = load_image(self.images[index])
+        if self.resize is not None:
+            pixels = resize_short_side(pixels, self.resize)
+        if pixels.nbytes <= self.free:
+            self.kept[index] = pixels
+            self.free -= pixels.nbytes
+        else:
+            self.recent[index] = pixels
+            if len(self.recent) > RECENT:
+                self.recent.popitem(last=False)
+        return pixels
+
+    def part(self, indices: np.ndarray) -> "Decoded":
+        """Return a selection that remembers its own images, and takes half the memory for it."""
+        self.free //= 2
+        return Decoded([self.images[i] for i in indices], self.free, self.resize)
+
+
+class CropDataset(Protocol):
+    """The crops of images: item i is uint8 of shape (k, 3, size, size)."""
+
+    n_crops: int
+    mirror: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> torch.Tensor: ...
+
+
+class FixedCrops(Dataset):
+    """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
+
+    def __init__(self, images: Decoded, size: int, n_crops: int, mirror: bool = False) -> None:
+        self.images, self.size, self.n_crops, self.mirror = images, size, n_crops, mirror
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        crops = fixed_crops(self.images[index], self.size, self.n_crops, self.mirror)
+        return to_tensor(crops)
+
+
+def iterate_crops(
+    dataset: CropDataset, batch_size: int, n_jobs: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
+    images_per_batch = max(1, batch_size // (dataset.n_crops * (2 if dataset.mirror else 1)))
+    items_of: Any = dataset  # a map-style data set, whatever its class
+    loader = DataLoader(items_of, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
+    for items in loader:
+        yield [len(item) for item in items], torch.cat(items)
+
+
+def to_tensor(crops: np.ndarray) -> torch.Tensor:
+    """Turn crops (k, size, size, 3) into a tensor of shape (k, 3, size, size)."""
+    return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
 
 
 def _spread(free: int, n: int) -> list[int]:

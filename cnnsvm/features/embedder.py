@@ -22,13 +22,12 @@ from cnnsvm.data.estimators import (
 )
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.cache import fit_network, load_network, network_arrays, task_folder
+from cnnsvm.features.crops import Decoded, FixedCrops, to_tensor
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.embeddings import OUTPUTS, POOLINGS, embed_crops, score_crops
-from cnnsvm.features.finetuning import validation_split
-from cnnsvm.features.loading import Decoded, FixedCrops
+from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
 from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.trainer import Training
 
@@ -234,9 +233,10 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "network_")
         device = choose_device(self.device, self.gpu_memory_fraction)
-        pixels = torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
         dtype = choose_precision(self.precision, device)
-        scores = score_crops(self.network_.to(device), pixels, dtype, int(self.batch_size))
+        scores = score_crops(
+            self.network_.to(device), to_tensor(crops), dtype, int(self.batch_size)
+        )
         self.network_.cpu()
         return scores
 

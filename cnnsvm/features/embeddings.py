@@ -7,8 +7,8 @@ import torch
 from tqdm import tqdm
 
 from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.crops import CropDataset, iterate_crops
 from cnnsvm.features.devices import autocast
-from cnnsvm.features.loading import CropDataset, iterate_crops
 
 #: Pooling -> the parts that are put one after the other.
 POOLINGS = {

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,62 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cnnsvm.data.splits import encode_groups, grouped_folds
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels, collapse
 from cnnsvm.features.backbones import Backbone, embedding_dim
+from cnnsvm.features.backbones.network import collapse
 from cnnsvm.features.branch import train_branch
-from cnnsvm.features.loading import (
-    MEMORY,
-    Decoded,
-    Draw,
-    DrawnCrops,
-    FixedCrops,
-    iterate_crops,
-    paired_draws,
-)
+from cnnsvm.features.crops import MEMORY, Decoded, FixedCrops, iterate_crops
+from cnnsvm.features.loading import Draw, DrawnCrops, paired_draws
 from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
 
 logger = logging.getLogger(__name__)
 
 MODES = ("none", "head", "full")
+
+
+@dataclass(frozen=True, eq=False)
+class AuxiliaryLabels:
+    """What a network is trained on instead of the classes, such as "cat, fake" instead of "fake".
+
+    A network that also learns what an image shows tells real from fake better (multi-task
+    learning: Caruana, Machine Learning 28, 1997).
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n_samples,)
+        Auxiliary label of each image, 0 .. n_labels - 1.
+    parents : tuple of int, length n_labels
+        Class of each auxiliary label.
+    """
+
+    codes: np.ndarray
+    parents: tuple[int, ...]
+
+    @classmethod
+    def of(cls, labels: np.ndarray, codes: np.ndarray) -> "AuxiliaryLabels":
+        """Number auxiliary labels, and find the class of each.
+
+        Parameters
+        ----------
+        labels : ndarray, shape (n_samples,)
+        codes : ndarray of int, shape (n_samples,)
+            Class of each image.
+
+        Raises
+        ------
+        ValueError
+            If images of one auxiliary label are of several classes.
+        """
+        names, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
+        parents = codes[first]
+        astray = np.flatnonzero(parents[numbers] != codes)
+        if len(astray):
+            image, label = astray[0], numbers[astray[0]]
+            raise ValueError(
+                f"auxiliary_labels: {names[label].item()!r} is in two classes of y, as images "
+                f"{first[label]} and {image} show. An auxiliary label lies within one class, such "
+                "as 'cat, fake'."
+            )
+        return cls(numbers, tuple(parents.tolist()))
 
 
 def finetune(

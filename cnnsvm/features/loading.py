@@ -1,93 +1,20 @@
-"""Batches of crops, read by torch's DataLoader: decoding stays off the training loop."""
+"""The crops and views that networks and classifiers are trained on."""
 
-import os
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from cnnsvm.data.images import load_image
 from cnnsvm.features.augmentation import (
     Augmentation,
     apply_plan,
     apply_to_whole,
     draw_plan,
 )
-from cnnsvm.features.crops import fixed_crops, resize_short_side
-
-#: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
-MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
-#: Images that are kept for a moment beyond that: the members of a pair are asked for in turn.
-RECENT = 8
-
-
-class Decoded:
-    """Images, decoded when first asked for and kept while ``memory`` bytes last.
-
-    In one process an epoch then reads no file that an earlier one has read; what does not fit is
-    read again, but for the last few. With ``resize`` the shorter side of each is brought to so
-    many pixels.
-    """
-
-    def __init__(
-        self, images: Sequence[Any], memory: int = MEMORY, resize: int | None = None
-    ) -> None:
-        self.images, self.free, self.resize = images, memory, resize
-        self.kept: dict[int, np.ndarray] = {}
-        self.recent: OrderedDict[int, np.ndarray] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        for known in (self.kept, self.recent):
-            if index in known:
-                return known[index]
-        pixels = load_image(self.images[index])
-        if self.resize is not None:
-            pixels = resize_short_side(pixels, self.resize)
-        if pixels.nbytes <= self.free:
-            self.kept[index] = pixels
-            self.free -= pixels.nbytes
-        else:
-            self.recent[index] = pixels
-            if len(self.recent) > RECENT:
-                self.recent.popitem(last=False)
-        return pixels
-
-    def part(self, indices: np.ndarray) -> "Decoded":
-        """Return a selection that remembers its own images, and takes half the memory for it."""
-        self.free //= 2
-        return Decoded([self.images[i] for i in indices], self.free, self.resize)
-
-
-class CropDataset(Protocol):
-    """The crops of images: item i is uint8 of shape (k, 3, size, size)."""
-
-    n_crops: int
-    mirror: bool
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> torch.Tensor: ...
-
-
-class FixedCrops(Dataset):
-    """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
-
-    def __init__(self, images: Decoded, size: int, n_crops: int, mirror: bool = False) -> None:
-        self.images, self.size, self.n_crops, self.mirror = images, size, n_crops, mirror
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        crops = fixed_crops(self.images[index], self.size, self.n_crops, self.mirror)
-        return _to_tensor(crops)
+from cnnsvm.features.crops import Decoded, to_tensor
 
 
 @dataclass(frozen=True)
@@ -119,7 +46,7 @@ class DrawnCrops(Dataset):
         draw = self.draws[position]
         plan = draw_plan(self.augmentation, np.random.default_rng(draw.plan_seed))
         crop = apply_plan(self.images[draw.index], plan, self.size)
-        return _to_tensor(crop[None])[0], int(self.codes[draw.index])
+        return to_tensor(crop[None])[0], int(self.codes[draw.index])
 
 
 class DegradedImages(Sequence[np.ndarray]):
@@ -216,18 +143,3 @@ def _members(groups: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     order = np.argsort(groups, kind="stable")
     names, starts = np.unique(groups[order], return_index=True)
     yield from zip(names.tolist(), np.split(order, starts[1:]), strict=True)
-
-
-def iterate_crops(
-    dataset: CropDataset, batch_size: int, n_jobs: int
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
-    images_per_batch = max(1, batch_size // (dataset.n_crops * (2 if dataset.mirror else 1)))
-    items_of: Any = dataset  # a map-style data set, whatever its class
-    loader = DataLoader(items_of, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
-    for items in loader:
-        yield [len(item) for item in items], torch.cat(items)
-
-
-def _to_tensor(crops: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))

@@ -9,8 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from cnnsvm.features.augmentation import Augmentation, apply_plan, draw_plan
-from cnnsvm.features.crops import fixed_crops, wrap_to
-from cnnsvm.features.loading import MEMORY
+from cnnsvm.features.crops import MEMORY, fixed_crops, wrap_to
 from cnnsvm.localization.masks import load_pair
 
 #: Share of repainted pixels that a balanced patch should have, and places tried to find one.

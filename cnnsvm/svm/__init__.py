@@ -6,7 +6,7 @@
 calibrates any other classifier in the same way.
 """
 
-from cnnsvm.svm.calibrated_classifier import CalibratedClassifier
+from cnnsvm.svm.calibration import CalibratedClassifier
 from cnnsvm.svm.search import StudyMismatchError
 from cnnsvm.svm.tuned_svc import TunedSVC
 

@@ -9,8 +9,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import roc_auc_score
 
 from cnnsvm.data.splits import Fold, grouped_folds
-from cnnsvm.svm.kernels import choose_landmarks, fit_scaler, pairwise_base
-from cnnsvm.svm.machines import MEGABYTE, TrainingRows, build_machine, has_both
+from cnnsvm.svm.machines import (
+    MEGABYTE,
+    TrainingRows,
+    build_machine,
+    choose_landmarks,
+    fit_scaler,
+    has_both,
+    pairwise_base,
+)
 
 
 def inner_folds(

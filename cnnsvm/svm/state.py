@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from cnnsvm.svm.kernels import KERNELS, Kernel
-from cnnsvm.svm.machines import BinaryMachine, KernelModel
+from cnnsvm.svm.machines import KERNELS, BinaryMachine, Kernel, KernelModel
 
 if TYPE_CHECKING:
     from cnnsvm.svm.tuned_svc import TunedSVC

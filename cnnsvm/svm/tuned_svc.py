@@ -14,17 +14,20 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from cnnsvm.svm import state
-from cnnsvm.svm.calibrated_classifier import (
+from cnnsvm.svm.calibration import (
     LogOddsClassifier,
     choose_calibration_rows,
     draw_seed,
     encode_classes,
+    fit_mixing,
+    fit_platt_columns,
+    mix,
+    one_vs_rest,
+    soft_vote,
     squeeze_binary,
 )
-from cnnsvm.svm.calibration import fit_mixing, fit_platt_columns, mix, one_vs_rest, soft_vote
 from cnnsvm.svm.inner_cv import InnerCV, inner_folds
-from cnnsvm.svm.kernels import KERNELS, fit_scaler
-from cnnsvm.svm.machines import KernelModel, fit_machines
+from cnnsvm.svm.machines import KERNELS, KernelModel, fit_machines, fit_scaler
 from cnnsvm.svm.search import DEFAULTS, SPACES, StudyStore, fingerprint, search_kernel
 
 BLOCK_ROWS = 4096

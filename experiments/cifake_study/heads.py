@@ -16,8 +16,7 @@ from cnnsvm.evaluation.bootstrap import bootstrap_metrics, paired_difference
 from cnnsvm.evaluation.runs import CARRIED
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.svm import TunedSVC
-from cnnsvm.svm.kernels import fit_scaler
-from cnnsvm.svm.machines import fit_machines
+from cnnsvm.svm.machines import fit_machines, fit_scaler
 
 if TYPE_CHECKING:
     from cnnsvm import InpaintDetector

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels, collapse
+from cnnsvm.features.backbones.network import collapse
+from cnnsvm.features.finetuning import AuxiliaryLabels
 
 
 def test_auxiliary_labels_know_the_class_that_they_are_in():

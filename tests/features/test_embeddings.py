@@ -5,9 +5,8 @@ from torch import nn
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.features.backbones import build_backbone, build_statistics
-from cnnsvm.features.crops import fixed_crops
+from cnnsvm.features.crops import Decoded, FixedCrops, fixed_crops
 from cnnsvm.features.embeddings import embed_crops, pool_crops, score_crops
-from cnnsvm.features.loading import Decoded, FixedCrops
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
 
 CPU = torch.device("cpu")

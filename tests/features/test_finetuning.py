@@ -7,9 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.auxiliary_labels import AuxiliaryLabels
 from cnnsvm.features.backbones import build_backbone, build_statistics
-from cnnsvm.features.finetuning import FineTuner, finetune
+from cnnsvm.features.finetuning import AuxiliaryLabels, FineTuner, finetune
 from cnnsvm.features.trainer import Training, best_epoch
 
 TRAINING = Training(

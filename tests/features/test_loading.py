@@ -3,17 +3,10 @@ import dataclasses
 import numpy as np
 import torch
 
-from cnnsvm.features import loading
+from cnnsvm.features import crops, loading
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.loading import (
-    Decoded,
-    DegradedImages,
-    DrawnCrops,
-    FixedCrops,
-    iterate_crops,
-    paired_draws,
-    view_draws,
-)
+from cnnsvm.features.crops import Decoded, FixedCrops, iterate_crops
+from cnnsvm.features.loading import DegradedImages, DrawnCrops, paired_draws, view_draws
 
 CODES = np.array([0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
@@ -75,17 +68,17 @@ def test_crops_come_in_order_whatever_the_batch_size():
     images = [np.full((40 + 30 * (i % 2), 40, 3), i, np.uint8) for i in range(7)]
     for batch_size in (1, 3, 64):
         seen = []
-        for counts, crops in iterate_crops(FixedCrops(Decoded(images), 32, 2), batch_size, 0):
-            assert sum(counts) == len(crops)
-            seen += [part.unique().tolist() for part in torch.split(crops, counts)]
+        for counts, batch in iterate_crops(FixedCrops(Decoded(images), 32, 2), batch_size, 0):
+            assert sum(counts) == len(batch)
+            seen += [part.unique().tolist() for part in torch.split(batch, counts)]
         assert seen == [[i] for i in range(7)]
 
 
 def test_decoded_images_are_kept_while_memory_lasts_and_the_last_few_besides(monkeypatch):
     reads = []
     images = [np.full((10, 10, 3), i, np.uint8) for i in range(5)]
-    monkeypatch.setattr(loading, "load_image", lambda image: reads.append(image[0, 0, 0]) or image)
-    monkeypatch.setattr(loading, "RECENT", 2)
+    monkeypatch.setattr(crops, "load_image", lambda image: reads.append(image[0, 0, 0]) or image)
+    monkeypatch.setattr(crops, "RECENT", 2)
     decoded = Decoded(images, memory=650)  # two images of 300 bytes
     for _ in range(2):
         assert [decoded[i][0, 0, 0] for i in range(5)] == [0, 1, 2, 3, 4]

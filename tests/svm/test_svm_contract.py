@@ -17,9 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from cnnsvm.svm import CalibratedClassifier, TunedSVC, calibrated_classifier, tuned_svc
-from cnnsvm.svm.calibrated_classifier import choose_calibration_rows
-from cnnsvm.svm.calibration import fit_platt
+from cnnsvm.svm import CalibratedClassifier, TunedSVC, calibration, tuned_svc
+from cnnsvm.svm.calibration import choose_calibration_rows, fit_platt
 from cnnsvm.svm.inner_cv import inner_folds
 
 pytestmark = pytest.mark.filterwarnings("ignore:Solver terminated early")
@@ -51,7 +50,7 @@ def seen_folds(monkeypatch):
         seen.append(inner_folds(*args))
         return seen[-1]
 
-    for module in (tuned_svc, calibrated_classifier):
+    for module in (tuned_svc, calibration):
         monkeypatch.setattr(module, "inner_folds", spy)
     return seen
 
@@ -232,7 +231,7 @@ def test_bad_parameters_are_named_with_their_value(binary, model, message):
 
 
 def without_mixing(monkeypatch):
-    for module in (tuned_svc, calibrated_classifier):
+    for module in (tuned_svc, calibration):
         monkeypatch.setattr(module, "fit_mixing", lambda *_: None)
 
 

@@ -9,17 +9,19 @@ from sklearn.svm import SVC
 
 from cnnsvm.svm import TunedSVC, machines
 from cnnsvm.svm.inner_cv import InnerCV, macro_auc
-from cnnsvm.svm.kernels import (
+from cnnsvm.svm.machines import (
     Kernel,
+    NystroemFeatures,
+    build_machine,
     check_memory,
     choose_landmarks,
+    fit_machines,
     fit_scaler,
     gamma_unit,
     inverse_root,
     make_kernel,
     pairwise_base,
 )
-from cnnsvm.svm.machines import NystroemFeatures, build_machine, fit_machines
 from cnnsvm.svm.search import DEFAULTS, SPACES
 
 KERNELS = [

@@ -1,9 +1,10 @@
 """The network from a batch of crops to embeddings, whatever library its body comes from."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
-from cnnsvm.features.auxiliary_labels import collapse
 from cnnsvm.features.preprocessing import InputLayer, Preprocessing
 from cnnsvm.features.statistics import residual_statistics
 
@@ -151,3 +152,24 @@ def embedding_dim(network: nn.Module, crop_size: int = 64) -> int:
         ) from error
     finally:
         network.train(was_training)
+
+
+def collapse(logits: torch.Tensor, parents: Sequence[int] | None) -> torch.Tensor:
+    """Add up the probabilities of each class's auxiliary labels.
+
+    Parameters
+    ----------
+    logits : float tensor, shape (N, n_labels)
+    parents : sequence of int, length n_labels, or None
+        Class of each auxiliary label; None leaves the logits as they are.
+
+    Returns
+    -------
+    float tensor, shape (N, n_classes)
+        Logits of the classes.
+    """
+    if parents is None:
+        return logits
+    member = torch.tensor(parents, device=logits.device)
+    parts = [logits[:, member == k].logsumexp(dim=1) for k in range(max(parents) + 1)]
+    return torch.stack(parts, dim=1)
