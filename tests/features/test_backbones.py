@@ -7,10 +7,8 @@ import torchvision
 from safetensors.torch import save_file
 
 from cnnsvm.features.backbones import WeightsError, build_backbone, embedding_dim
-from cnnsvm.features.backbones.plain_cnn import PLAIN_CNN, PLAIN_CNN_7
-from cnnsvm.features.backbones.torchvision_source import BACKBONES
-from cnnsvm.features.preprocessing import PREPROCESSING, as_preprocessing
-from cnnsvm.features.residuals import FILTERS, high_pass
+from cnnsvm.features.backbones.torchvision_source import BACKBONES, PLAIN_CNN, PLAIN_CNN_7
+from cnnsvm.features.preprocessing import FILTERS, PREPROCESSING, as_preprocessing, high_pass
 
 DIMS = {
     **{"vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512},

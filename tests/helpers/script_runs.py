@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.features.backbones.plain_cnn import PlainCNN
+from cnnsvm.features.backbones.torchvision_source import PlainCNN
 from cnnsvm.generation import build
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -9,7 +9,7 @@ from torch import nn
 
 from cnnsvm import InpaintLocalizer
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.residuals import high_pass
+from cnnsvm.features.preprocessing import high_pass
 from cnnsvm.features.trainer import TrainingOptions
 from cnnsvm.localization.trainer import LocalizerTrainer
 from cnnsvm.localization.training import LocalizerTraining
