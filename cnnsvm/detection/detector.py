@@ -461,7 +461,9 @@ class InpaintDetector(
         if self.cache_dir is None:
             return None
         known = [
-            plain_params(e) if isinstance(e, CropEmbedder) else joblib.hash(e.get_params())
+            plain_params(e)
+            if isinstance(e, CropEmbedder)
+            else joblib.hash((type(e), e.get_params()))
             for e in embedders
         ]
         settings = ["detector", known, self.n_views, self.augmentation, seed]
