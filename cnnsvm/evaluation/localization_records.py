@@ -15,7 +15,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 
 from cnnsvm.data.images import ImageError
-from cnnsvm.evaluation.preparation import Prepared
+from cnnsvm.evaluation.preparation import Prepared, leave_out_bad
 from cnnsvm.localization.masks import load_mask, load_pair
 
 MASK, WHOLE, UNTOUCHED = "mask", "whole", "untouched"
@@ -83,11 +83,7 @@ def masks_of(table: pd.DataFrame) -> list[Any]:
 def load_truth(row: Any, policy: str = "half") -> np.ndarray:
     """Load which pixels of one row's image are repainted, bool (H, W)."""
     mask = _mask_of(row)
-    return (
-        np.zeros((int(row["height"]), int(row["width"])), dtype=bool)
-        if mask is None
-        else load_mask(mask, policy)
-    )
+    return np.zeros(_shape(row), dtype=bool) if mask is None else load_mask(mask, policy)
 
 
 def without_bad_pairs(
@@ -103,14 +99,9 @@ def without_bad_pairs(
         delayed(_failure)(path, mask, policy) for path, mask in pairs
     )
     bad = {position: reason for position, reason in enumerate(found) if reason is not None}
-    if bad and not skip_bad:
-        listed = "\n".join(f"  {reason}" for reason in list(bad.values())[:10])
-        raise ImageError(
-            f"{len(bad)} of {len(table)} images cannot be used with their masks:\n{listed}\n"
-            "Repair or remove them, or leave them out with --skip-bad (skip_bad=True)."
-        )
-    skipped = [{"path": table["path"].iloc[i], "reason": reason} for i, reason in bad.items()]
-    return Prepared(table.drop(table.index[list(bad)]).reset_index(drop=True), skipped)
+    prepared = Prepared(table)
+    leave_out_bad(prepared, bad, skip_bad, "used with their masks")
+    return prepared
 
 
 def kinds_of(table: pd.DataFrame) -> list[str]:

@@ -100,7 +100,8 @@ def prepare(
     """
     work = Path(workdir)
     prepared = _read(data, work, groups, skip_bad, only_originals=generate is not None)
-    _drop_unreadable(prepared, skip_bad)
+    bad = dict(find_bad_images(prepared.manifest["path"].tolist(), n_jobs=-1))
+    leave_out_bad(prepared, bad, skip_bad)
     if generate is None and "record" not in prepared.manifest:
         # look-alikes share a group below, but each original keeps its own fakes and their size
         prepared.manifest["record"] = prepared.manifest["source_id"]
@@ -169,23 +170,21 @@ def _read(
     )
     prepared = Prepared(manifest, list(manifest.attrs.get("skipped", [])))
     if skip_bad:
-        _drop(prepared, dict(reversed(find_bad_rows(manifest))))
+        leave_out_bad(prepared, dict(reversed(find_bad_rows(manifest))), skip_bad)
     prepared.manifest["label"] = prepared.manifest["label"].astype("int64")
     return prepared
 
 
-def _drop_unreadable(prepared: Prepared, skip_bad: bool) -> None:
-    bad = dict(find_bad_images(prepared.manifest["path"].tolist(), n_jobs=-1))
+def leave_out_bad(
+    prepared: Prepared, bad: dict[int, str], skip_bad: bool, what: str = "read"
+) -> None:
+    """Leave out images by position and list the reasons; an `ImageError` unless ``skip_bad``."""
     if bad and not skip_bad:
         listed = "\n".join(f"  {reason}" for reason in list(bad.values())[:10])
         raise ImageError(
-            f"{len(bad)} of {len(prepared.manifest)} images cannot be read:\n{listed}\n"
+            f"{len(bad)} of {len(prepared.manifest)} images cannot be {what}:\n{listed}\n"
             "Repair or remove them, or leave them out with --skip-bad (skip_bad=True)."
         )
-    _drop(prepared, bad)
-
-
-def _drop(prepared: Prepared, bad: dict[int, str]) -> None:
     for position, reason in bad.items():
         path = str(prepared.manifest["path"].iloc[position])
         prepared.skipped.append({"path": path, "reason": reason})
