@@ -1,15 +1,10 @@
 """How well a localiser marks repainted pixels: image by image and pooled, with intervals.
 
 Maps may come one at a time: of each image a row of metrics is stored, and of each source two
-histograms (`cnnsvm.localization.pixel_scores`), so that memory does not grow with the pixels. AUC
-and the best threshold are as fine as these histograms: 2,049 thresholds at most .0039 apart, and
-ever closer to 0 and 1. What depends on the fixed threshold is exact.
-
-An image without a repainted pixel has no recall, and one false alarm turns its IoU from 1 to 0:
-such images are left out of the means over images and reported apart, by the share of their pixels
-that is called. Pooled over pixels they take part.
-
-The intervals are those of `cnnsvm.evaluation.bootstrap`: whole sources are resampled.
+histograms (`cnnsvm.localization.pixel_scores`), so that memory does not grow with the pixels. What
+depends on the fixed threshold is exact. An image without a repainted pixel has no recall, and one
+false alarm turns its IoU from 1 to 0: such images are left out of the means over images and
+reported apart, by the share of their pixels that is called. Pooled over pixels they take part.
 """
 
 from collections.abc import Iterable

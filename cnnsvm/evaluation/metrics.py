@@ -78,27 +78,15 @@ def weighted_metrics(
 def expected_calibration_error(y: Array, probability: Array, n_bins: int = N_BINS) -> float:
     """Measure how far stated probabilities lie from observed frequencies.
 
-    The bins have equal width, (0, 0.1], (0.1, 0.2] and so on, with 0 in the first: fixed edges
-    mean the same in every fold and resample, which edges of equal mass do not. With few rows a
-    bin the error is biased upwards, more so in bootstrap resamples.
+    The inputs are those of `binary_metrics`. Returns the weighted mean of the bins' gaps between
+    mean probability and share of fakes, in [0, 1]; nan without rows. The bins have equal width, (0,
+    0.1], (0.1, 0.2] and so on, with 0 in the first: fixed edges mean the same in every fold and
+    resample, which edges of equal mass do not. With few rows a bin the error is biased upwards,
+    more so in bootstrap resamples.
 
-    Parameters
-    ----------
-    y, probability
-        As for `binary_metrics`.
-    n_bins : int >= 1
-
-    Returns
-    -------
-    float
-        Weighted mean of the bins' gaps between mean probability and share of fakes, in [0, 1];
-        nan without rows.
-
-    References
-    ----------
-    Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
-    binning", AAAI 2015 (the error); Guo, Pleiss, Sun, Weinberger, "On calibration of modern
-    neural networks", ICML 2017, equations 2-5 (bins of equal width).
+    Naeini, Cooper, Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning",
+    AAAI 2015 (the error); Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks",
+    ICML 2017, equations 2-5 (bins of equal width).
     """
     mean, share, weight = reliability_bins(y, probability, n_bins)
     filled = weight > 0

@@ -69,9 +69,10 @@ def prepare(
 ) -> Prepared:
     """Make a data set ready for evaluation.
 
-    Every image is decoded once before anything long starts. Sources that look alike get one
-    group. Plain sources are repainted if an engine is named; records whose real and fake images
-    differ in format or size are rewritten through one code path.
+    Every image is decoded once before anything long starts. Sources that look alike get one group.
+    Plain sources are repainted if an engine is named; records whose real and fake images differ in
+    format or size are rewritten through one code path. A ValueError is raised if a class is
+    missing.
 
     Parameters
     ----------
@@ -81,22 +82,15 @@ def prepare(
         Where archives are unpacked and images are made.
     generate : str or None
         Engine that makes the five inpaintings of each source; the data's own fakes are left out.
+        ``variants`` ("spliced", "regenerated", "both") says which, and ``random_state`` is the
+        seed of the masks and engines.
     codec : str or None
         Post-processing of all images, such as "png" or "jpeg:75"; "keep" leaves files as they are;
         None rewrites to PNG only if the classes differ.
     groups : str or None
         Pattern or table that names the source of loose images.
     skip_bad : bool
-        Leave bad images out and list them, rather than stop.
-    variants : {"spliced", "regenerated", "both"}
-        What ``generate`` makes.
-    random_state : int
-        Seed of the masks and engines.
-
-    Raises
-    ------
-    ValueError
-        If images are bad (`ImageError`, unless they are skipped), or a class is missing.
+        Leave bad images out and list them; else they are an `ImageError`.
     """
     work = Path(workdir)
     prepared = _read(data, work, groups, skip_bad, only_originals=generate is not None)

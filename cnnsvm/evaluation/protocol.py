@@ -108,34 +108,14 @@ def cross_validate_detector(
 ) -> CrossValidation:
     """Fit on all folds but one, judge that one, and so on round.
 
-    Everything that is fitted is fitted inside the training part, by a clone of ``detector`` that
-    is given the sources of its images as groups.
-
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Unfitted; it must calibrate.
-    manifest : DataFrame
-        See `cnnsvm.data.manifest`; both labels must occur.
-    n_splits, random_state : int
-        Number of outer folds and the seed of their shuffle.
-    folder : path or None
-        Run directory: a second call with the same arguments resumes there.
-    labels : array-like of {0, 1}, shape (n_images,), optional
-        Replaces the manifest's labels, such as shuffled ones for a control.
-    name : str
-        What the log calls a fold.
-
-    Returns
-    -------
-    CrossValidation
-
-    Raises
-    ------
-    ValueError
-        If there are fewer sources than folds, or only one class.
-    RunMismatchError
-        If the folder holds results of other data or settings.
+    Everything that is fitted is fitted inside the training part, by a clone of ``detector``
+    (unfitted; it must calibrate) that is given the sources of its images as groups. Both labels
+    must occur in the manifest. ``random_state`` is the seed of the shuffle of the outer folds.
+    ``folder`` is a run directory: a second call with the same arguments resumes there. ``labels``,
+    {0, 1} of shape (n_images,), replace the manifest's, such as shuffled ones for a control;
+    ``name`` is what the log calls a fold. A ValueError is raised if there are fewer sources than
+    folds, or only one class, and a RunMismatchError if the folder holds results of other data or
+    settings.
     """
     check_calibrates(detector)
     frame = manifest[list(CARRIED)].reset_index(drop=True)

@@ -32,26 +32,13 @@ def check_policy(policy: str) -> None:
 
 
 def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
-    """Load one mask.
+    """Load one mask as a new array of bool (H, W), True where repainted.
 
-    Parameters
-    ----------
-    mask : path, bytes, PIL.Image.Image or ndarray
-        An image that is bright where it was repainted (colours are turned into grey, the EXIF
-        orientation is applied); or an array of bool, taken as it is, or of uint8, of shape
-        (H, W), (H, W, 3) or (H, W, 4).
-    policy : {"any", "half", "full"}
-        Grey values that count: above 0, from 128, or 255 only.
-
-    Returns
-    -------
-    ndarray of bool, shape (H, W)
-        True where repainted; a new array. All False is allowed: an untouched image.
-
-    Raises
-    ------
-    MaskError
-        If it cannot be read, has another dtype or shape, or is grey where nothing counts.
+    It is an image that is bright where it was repainted (colours are turned into grey, the EXIF
+    orientation is applied); or an array of bool (H, W), taken as it is, or of uint8, of shape (H,
+    W), (H, W, 3) or (H, W, 4). ``policy`` says which grey values count: "any" above 0, "half" from
+    128, "full" 255 only. All False is allowed: an untouched image. A MaskError is raised if the
+    mask cannot be read, has another dtype or shape, or is grey where nothing counts.
     """
     check_policy(policy)
     if isinstance(mask, np.ndarray) and mask.dtype == bool and mask.ndim == 2:

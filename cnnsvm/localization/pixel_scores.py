@@ -56,36 +56,21 @@ def pixel_histogram(
 def histogram_scores(
     histograms: np.ndarray, edges: np.ndarray = EDGES, threshold: float = 0.5
 ) -> dict[str, np.ndarray]:
-    """Score histograms; repainted is the positive class, called is what reaches the threshold.
+    """Score histograms of `pixel_histogram`, (..., 2, n_edges + 1), at one of their edges.
+
+    Repainted is the positive class, called is what reaches the threshold. Returns float64 (...) for
+    each name in `SCORES`, all in [0, 1]; a threshold that is no edge is a ValueError.
 
     - ``iou`` and ``f1`` are 1 where nothing is repainted and nothing called: two empty sets are
       the same. One false alarm on an untouched image makes them 0; ``false_alarm``, the share
       of its untouched pixels that is called, says how bad that is.
     - ``precision`` is nan where nothing is called, ``recall`` where nothing is repainted,
-      ``false_alarm`` where nothing is untouched, ``auc`` unless both occur.
+      ``false_alarm`` where nothing is untouched, ``auc`` unless both occur. Pixels of one bin count
+      as ties in ``auc``, which is off by at most half the share of (untouched, repainted) pairs
+      that meet in a bin.
     - ``called`` is the share of all pixels that is called.
     - ``best_*`` are at the edge with the highest F1 and IoU; of several, the one next to 0.5. They
       are chosen with the mask in hand: a bound, not a result. nan where nothing is repainted.
-
-    Parameters
-    ----------
-    histograms : ndarray of int or float, shape (..., 2, n_edges + 1)
-        See `pixel_histogram`.
-    edges : ndarray of float32, shape (n_edges,)
-        Those of the histograms.
-    threshold : float
-        One of the edges.
-
-    Returns
-    -------
-    dict of str to ndarray of float64, shape (...)
-        The names in `SCORES`, all in [0, 1]. Pixels of one bin count as ties in ``auc``, which
-        is off by at most half the share of (untouched, repainted) pairs that meet in a bin.
-
-    Raises
-    ------
-    ValueError
-        If the threshold is none of the edges.
     """
     place = int(np.searchsorted(edges, np.float32(threshold)))
     if place == len(edges) or edges[place] != np.float32(threshold):

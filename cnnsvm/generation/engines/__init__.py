@@ -27,18 +27,11 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """One image to repaint.
+    """One image to repaint, uint8 RGB (H, W, 3) at the working size.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3), RGB
-        At the working size.
-    mask : ndarray of bool, shape (H, W)
-        True where to repaint.
-    seed : int in [0, 2**32)
-        The same task must give the same output.
-    prompt, path : str or None
-        What to paint, and the file of the image, for engines that use them.
+    ``mask`` is bool (H, W), True where to repaint. The same task, ``seed`` in [0, 2**32) included,
+    must give the same output. ``prompt`` (what to paint) and ``path`` (the file of the image) are
+    for engines that use them.
     """
 
     image: np.ndarray
@@ -110,19 +103,9 @@ class Engine:
     def repaint_all(self, tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
         """Repaint tasks in batches and check the outputs.
 
-        Parameters
-        ----------
-        tasks : sequence of Task
-            Their images have one size and are not changed.
-
-        Returns
-        -------
-        list of ndarray of uint8, shape (H, W, 3), or ImageError
-
-        Raises
-        ------
-        EngineError
-            If a mask does not fit its image, or the engine breaks its contract.
+        Their images have one size and are not changed. Each output is uint8 (H, W, 3) or an
+        ImageError. An EngineError is raised if a mask does not fit its image, or the engine breaks
+        its contract.
         """
         outputs: list[np.ndarray | ImageError] = []
         for start in range(0, len(tasks), self.batch_size):

@@ -27,21 +27,13 @@ _HEIGHT_OF_A_LOG = 30.0
 class DecoderSpec:
     """Architecture of an autoencoder; a `ValueError` if a value is not allowed.
 
-    Parameters
-    ----------
-    upsampling : {"nearest", "bilinear", "transposed", "pixelshuffle"}
-        How the decoder doubles its sides: interpolation and a convolution, a transposed
-        convolution (Zeiler et al., CVPR 2010), or sub-pixel convolution (Shi et al., CVPR 2016).
-    factor : {4, 8}
-        Sides of the image over those of the latent.
-    bottleneck : {"kl", "vq"}
-        A normal posterior (Kingma & Welling, ICLR 2014), or vectors out of a codebook (van den
-        Oord et al., NeurIPS 2017).
-    loss : {"l1", "pyramid", "adversarial"}
-        Mean absolute error, alone or with that of three levels of a Laplacian pyramid, or with a
-        patch discriminator (Isola et al., CVPR 2017).
-    width : int
-        Channels at the finest level, a multiple of 8 from 8 to 512.
+    ``upsampling`` is how the decoder doubles its sides: interpolation and a convolution, a
+    transposed convolution (Zeiler et al., CVPR 2010), or sub-pixel convolution (Shi et al., CVPR
+    2016). ``factor`` is the sides of the image over those of the latent. The ``bottleneck`` is
+    "kl", a normal posterior (Kingma & Welling, ICLR 2014), or "vq", vectors out of a codebook (van
+    den Oord et al., NeurIPS 2017). The ``loss`` is the mean absolute error, alone ("l1"), with that
+    of three levels of a Laplacian pyramid, or with a patch discriminator (Isola et al., CVPR 2017).
+    ``width`` is the number of channels at the finest level, a multiple of 8 from 8 to 512.
     """
 
     upsampling: str

@@ -65,19 +65,18 @@ def vae_engine(
 ) -> Engine:
     """Make an engine that encodes an image and decodes it again, whatever the mask.
 
-    The pixels go in as [-1, 1], the latents are the posterior's mode (Kingma & Welling, ICLR
-    2014), so nothing is random, and sides that are no multiple of the autoencoder's stride are
-    mirrored up to one and cropped back.
+    The pixels go in as [-1, 1], the latents are the posterior's mode (Kingma & Welling, ICLR 2014),
+    so nothing is random, and sides that are no multiple of the autoencoder's stride are mirrored up
+    to one and cropped back. The engine is named ``vae:<id or name of the folder>``. An EngineError
+    is raised if a setting is wrong, a package is missing, or the model cannot be had.
 
     Parameters
     ----------
     model : str
         Folder, or id on the hub, of a diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, or of a
         pipeline with one in its subfolder ``vae``.
-    subfolder : str or None
-        Where in it; None looks at the top and then in ``vae``.
-    revision : str or None
-        Branch, tag or commit on the hub.
+    subfolder, revision : str or None
+        Where in it (None looks at the top and then in ``vae``); branch, tag or commit on the hub.
     batch_size : int or None
         None takes 4 on CUDA and 1 on the CPU.
     device : str
@@ -88,16 +87,6 @@ def vae_engine(
     max_pixels : int
         Most pixels in one pass, which bounds the memory: a batch is split to stay below it, and
         a larger image is refused. (Tiles, normalised one by one, would leave another trace.)
-
-    Returns
-    -------
-    Engine
-        Named ``vae:<id or name of the folder>``.
-
-    Raises
-    ------
-    EngineError
-        If a setting is wrong, a package is missing, or the model cannot be had.
     """
     if not model:
         raise EngineError(

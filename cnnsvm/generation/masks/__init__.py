@@ -1,11 +1,9 @@
 """Mask schemas by name: one interface for shapes, mask files, strokes and objects.
 
 A schema is named ``kind`` or ``kind:argument``, where the argument holds options separated by
-commas; an option ``LOW-HIGH`` of two numbers in [0, 1] limits the share of the image that a mask
-may cover, as in ``strokes:0.1-0.5``. `SCHEMAS` maps each kind to a factory that turns the
-argument (empty if there is none) into a `MaskSchema`. The order of the options is free; the name
-of a schema has them in one order and leaves the default ones out, so that equal schemas have
-equal names. A new kind is a module here and a line of that table.
+commas, in any order; an option ``LOW-HIGH`` of two numbers in [0, 1] limits the share of the image
+that a mask may cover, as in ``strokes:0.1-0.5``. Equal schemas have equal names. `SCHEMAS` maps
+each kind to a factory that turns the argument (empty if there is none) into a `MaskSchema`.
 """
 
 import functools
@@ -63,19 +61,12 @@ Draw = Callable[[Scene, np.random.Generator], np.ndarray]
 class MaskSchema:
     """A named way to choose the part of an image that is repainted.
 
-    Parameters
-    ----------
-    name : str
-        What the manifest's ``mask_schema`` column says.
-    draw : callable ``(scene, rng) -> mask``
-        Returns bool (H, W), True where to repaint; draws random numbers from ``rng`` alone. It
-        raises a `MaskError` if the scene offers nothing to mask.
-    coverage : tuple of float (low, high)
-        Least and largest share of the image that a mask may cover.
-    n_draws : int
-        How often to draw before giving up; 1 for a schema that draws no random numbers.
-    find_file : callable ``(path) -> path``, or None
-        For a schema that takes finished masks: the file of an image.
+    ``name`` is what the manifest's ``mask_schema`` column says. ``draw`` maps ``(scene, rng)`` to
+    bool (H, W), True where to repaint; it draws random numbers from ``rng`` alone, and raises a
+    `MaskError` if the scene offers nothing to mask. ``coverage`` is the least and largest share of
+    the image that a mask may cover, ``n_draws`` how often to draw before giving up: 1 for a schema
+    that draws no random numbers. ``find_file`` is for a schema that takes finished masks: from the
+    path of an image to that of its mask.
     """
 
     name: str
