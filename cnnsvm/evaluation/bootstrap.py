@@ -129,7 +129,10 @@ def paired_difference(
         - _resample(b, n_resamples, random_state)[metric]
     )
     interval = interval_of(value, resampled, confidence)
-    return {**interval, "p": _two_sided_p(resampled) if np.isfinite(interval["low"]) else np.nan}
+    defined = resampled[np.isfinite(resampled)]
+    extreme = 1 + min((defined <= 0).sum(), (defined >= 0).sum())
+    p = float(min(1.0, 2 * extreme / (1 + len(defined))))
+    return {**interval, "p": p if np.isfinite(interval["low"]) else np.nan}
 
 
 def as_columns(scores: Mapping[str, Interval]) -> dict[str, float]:
@@ -181,12 +184,6 @@ def interval_of(value: float, resampled: np.ndarray, confidence: float) -> Inter
         tail = (1 - confidence) / 2
         low, high = (float(bound) for bound in np.quantile(defined, [tail, 1 - tail]))
     return {"value": float(value), "low": low, "high": high}
-
-
-def _two_sided_p(differences: np.ndarray) -> float:
-    defined = differences[np.isfinite(differences)]
-    extreme = 1 + min((defined <= 0).sum(), (defined >= 0).sum())
-    return float(min(1.0, 2 * extreme / (1 + len(defined))))
 
 
 def _matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -136,7 +136,12 @@ def leave_out_seen(
         return Prepared(manifest, prepared.skipped, warnings)
     seen = {sources[index] for index, _ in found}
     kept = manifest[~manifest["source_id"].isin(seen)].reset_index(drop=True)
-    _check_left(manifest, kept, f"{len(seen)} of {len(sources)} sources of {name}", origin)
+    if gone := sorted(set(manifest["label"]) - set(kept["label"])):
+        raise ValueError(
+            f"{len(seen)} of {len(sources)} sources of {name} look like images that {origin} was "
+            f"trained on. Without them no image of label {gone[0]} is left to judge. Give other "
+            "images, or weights of another origin."
+        )
     skipped = [{"path": paths[i], "reason": OVERLAP.format(origin, bits)} for i, bits in found]
     warnings.append(LEFT_OUT.format(len(seen), len(sources), origin))
     return Prepared(kept, [*prepared.skipped, *skipped], warnings)
@@ -278,12 +283,3 @@ def _differing_histories(manifest: pd.DataFrame) -> list[str]:
     if n_mixed:
         differ.append(f"{n_mixed} record(s) have images of several sizes")
     return differ
-
-
-def _check_left(manifest: pd.DataFrame, kept: pd.DataFrame, what: str, origin: str) -> None:
-    gone = sorted(set(manifest["label"]) - set(kept["label"]))
-    if gone:
-        raise ValueError(
-            f"{what} look like images that {origin} was trained on. Without them no image of label "
-            f"{gone[0]} is left to judge. Give other images, or weights of another origin."
-        )

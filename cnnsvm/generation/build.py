@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,12 @@ def build(
     if check_space:
         _check_space(rest, root, recipe, len(ready))
     rows = _Rows(skip_bad, errors if part.index == 1 else [])  # bad files belong to no shard
-    outcomes = _outcomes([*ready, *rest], root, recipe, n_jobs)
+    order = [*ready, *rest]
+    outcomes = map_in_threads(lambda source: _try_record(source, root, recipe), order, n_jobs)
     try:
         with closing(outcomes):
             shown = show_progress(outcomes, len(own), "records", progress, ready=len(ready))
-            for source, outcome in shown:
+            for source, outcome in zip(order, shown, strict=True):
                 rows.add(source, outcome)
         return _finish(rows, own, found, root, part)
     except BaseException as error:
@@ -194,14 +195,6 @@ class _Rows:
     def in_order(self, sources: Sequence[Source]) -> list[dict[str, Any]]:
         """Return the rows in the order of their sources."""
         return [row for source in sources for row in self._rows.get(source.record, [])]
-
-
-def _outcomes(
-    sources: Sequence[Source], root: Path, recipe: Recipe, n_jobs: int | None
-) -> Generator[tuple[Source, _Outcome], None, None]:
-    made = map_in_threads(lambda source: _try_record(source, root, recipe), sources, n_jobs)
-    with closing(made):
-        yield from zip(sources, made, strict=True)
 
 
 def _try_record(source: Source, root: Path, recipe: Recipe) -> _Outcome:

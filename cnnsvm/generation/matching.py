@@ -170,8 +170,10 @@ def _rewrite_record(
     """
     items, bad = _describe(rows, folder, post_processing)
     try:
+        originals = {row["path"] for row in rows.values() if row["label"] == 0}
         for path, error in bad:
-            _check_no_original(path, error, rows)
+            if path in originals:
+                raise ImageError(f"the original {path} cannot be used: {error}") from error
         size = _common_size(items)
         made = _rewrite(items, folder, size, post_processing, bad)
     except ImageError as error:
@@ -216,11 +218,6 @@ def _free_name(stem: str, suffix: str, taken: set[str]) -> str:
         name = f"{first}_{number}{suffix}"
     taken.add(name.lower())
     return name
-
-
-def _check_no_original(path: str, error: ImageError, rows: Mapping[int, Row]) -> None:
-    if any(row["path"] == path and row["label"] == 0 for row in rows.values()):
-        raise ImageError(f"the original {path} cannot be used: {error}") from error
 
 
 def _common_size(items: Iterable[_Item]) -> Size | None:

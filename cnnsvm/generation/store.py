@@ -108,7 +108,9 @@ def _is_unchanged(path: Path, facts: Facts) -> bool:
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """Note the settings of a folder; a `GenerationError` if it holds records of others."""
     kept = read_json(folder / SETTINGS)
-    if kept and kept != dict(settings) and _holds_records(folder):
+    has_manifest = (folder / MANIFEST).exists()
+    has_records = has_manifest or next(folder.glob(f"*/{RECORD}"), None) is not None
+    if kept and kept != dict(settings) and has_records:
         names = sorted(k for k in kept.keys() | settings.keys() if kept.get(k) != settings.get(k))
         changes = ", ".join(
             f"{k}: {kept.get(k)!r:.120}, not {settings.get(k)!r:.120}" for k in names
@@ -117,17 +119,13 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             f"{folder} holds records made with other settings ({changes}). "
             "Choose another folder, the same settings, or delete this folder."
         )
-    if not kept and (folder / MANIFEST).exists():
+    if not kept and has_manifest:
         raise GenerationError(
             f"{folder} holds a manifest but no {SETTINGS}, so how its records were made is "
             "unknown. Choose another folder."
         )
     if kept != dict(settings):
         write_json(folder / SETTINGS, settings)
-
-
-def _holds_records(folder: Path) -> bool:
-    return (folder / MANIFEST).exists() or next(folder.glob(f"*/{RECORD}"), None) is not None
 
 
 def write_results(

@@ -135,6 +135,8 @@ def diffusion_engine(
     painter = _Painter(pipeline, prompt, negative_prompt, settings)
     painter.check()
     details = _describe(painter, found)
+    side = pipeline.unet.config.sample_size
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
     name = f"diffusion:{found.name}"
     logger.info("%s: %s on %s", name, details, place)
     return Engine(
@@ -143,15 +145,9 @@ def diffusion_engine(
         details,
         prompt,
         batch_size,
-        size=_training_size(pipeline),
+        size=(width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor),
         find_problem=painter.find_problem,
     )
-
-
-_WITHHELD = (
-    "the model's safety checker withheld this image and returned black. Use another source, seed "
-    "or prompt, or a model without a safety checker if its licence allows that."
-)
 
 
 @dataclass(frozen=True, repr=False)  # the pipeline would be printed too
@@ -199,8 +195,12 @@ class _Painter:
                 **self.settings,
             )
         withheld = getattr(result, "nsfw_content_detected", None) or [False] * len(tasks)
+        problem = (
+            "the model's safety checker withheld this image and returned black. Use another "
+            "source, seed or prompt, or a model without a checker if its licence allows that."
+        )
         return [
-            ImageError(_WITHHELD) if flag else as_output(values, task.image)
+            ImageError(problem) if flag else as_output(values, task.image)
             for values, flag, task in zip(result.images, withheld, tasks, strict=True)
         ]
 
@@ -222,12 +222,6 @@ class _Painter:
                     f"{limit}, two of which mark its ends. Shorten it."
                 )
         return None
-
-
-def _training_size(pipeline: Any) -> tuple[int, int]:
-    side = pipeline.unet.config.sample_size
-    height, width = side if isinstance(side, (list, tuple)) else (side, side)
-    return width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor
 
 
 def _describe(painter: _Painter, found: Model) -> dict[str, str]:

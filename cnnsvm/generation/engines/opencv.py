@@ -1,5 +1,7 @@
 """Engines of OpenCV: two inpainting methods, and self-blending."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 
@@ -14,16 +16,6 @@ SCALES = (0.6, 1.6)
 MAX_SHIFT = 20.0  # pixels
 KERNELS = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
 _STREAM = 0x5E1F  # the mask is drawn from the task's seed itself
-
-
-def telea_engine(radius: str) -> Engine:
-    """Make the engine of the fast marching method (Telea, J. Graphics Tools 9(1), 2004)."""
-    return _inpainting("opencv-telea", cv2.INPAINT_TELEA, radius)
-
-
-def navier_stokes_engine(radius: str) -> Engine:
-    """Make the engine of the Navier-Stokes method (Bertalmio et al., CVPR 2001)."""
-    return _inpainting("opencv-ns", cv2.INPAINT_NS, radius)
 
 
 def _inpainting(kind: str, method: int, argument: str) -> Engine:
@@ -50,6 +42,12 @@ def _inpainting(kind: str, method: int, argument: str) -> Engine:
 
     name = kind if int(radius) == DEFAULT_RADIUS else f"{kind}:{int(radius)}"
     return Engine(name, one_by_one(repaint), parallel=True)
+
+
+#: The fast marching method (Telea, J. Graphics Tools 9(1), 2004).
+telea_engine = partial(_inpainting, "opencv-telea", cv2.INPAINT_TELEA)
+#: The Navier-Stokes method (Bertalmio et al., CVPR 2001).
+navier_stokes_engine = partial(_inpainting, "opencv-ns", cv2.INPAINT_NS)
 
 
 def self_blend_engine(argument: str) -> Engine:

@@ -43,8 +43,7 @@ _WITHOUT_EPS = (
     *("keypointrcnn_resnet50_fpn", "retinanet_resnet50_fpn"),
 )
 _LEAST_SIDE = 4  # pixels; a network that shrinks its input once more must not be left with none
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,12 @@ class FoundObject:
     def mask(self, shape: tuple[int, int]) -> np.ndarray:
         """Return the object, or else its box, as bool of a shape (H, W)."""
         if self.region is None:
-            return _fill_box(self.box, shape)
+            height, width = shape
+            sides = zip(self.box, (width, height) * 2, strict=True)
+            left, top, right, bottom = (round(share * side) for share, side in sides)
+            mask = np.zeros(shape, dtype=bool)
+            mask[max(top, 0) : bottom, max(left, 0) : right] = True
+            return mask
         part = np.where(self.region == self.value, 255, 0).astype(np.uint8)
         shrinks = part.shape[0] > shape[0] or part.shape[1] > shape[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -202,7 +206,7 @@ def _segmentation(network: "nn.Module", score: float) -> Find:
     import torch
 
     device = next(network.parameters()).device
-    mean, std = torch.tensor([_IMAGENET_MEAN, _IMAGENET_STD], device=device).view(2, 3, 1, 1)
+    mean, std = torch.tensor(_IMAGENET, device=device).view(2, 3, 1, 1)
 
     @torch.inference_mode()
     def find(image: np.ndarray) -> list[FoundObject]:
@@ -237,16 +241,6 @@ def _resize(image: np.ndarray, sides: tuple[int, int], most: float = float("inf"
     size = [max(int(side * scale + 1e-6), _LEAST_SIDE) for side in (width, height)]
     # Pillow's filter widens when it shrinks, as that which the networks were trained with
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-
-
-def _fill_box(box: tuple[float, float, float, float], shape: tuple[int, int]) -> np.ndarray:
-    height, width = shape
-    mask = np.zeros(shape, dtype=bool)
-    left, top, right, bottom = (
-        round(share * side) for share, side in zip(box, (width, height) * 2, strict=True)
-    )
-    mask[max(top, 0) : bottom, max(left, 0) : right] = True
-    return mask
 
 
 def _remember_last(find: Find) -> Find:
