@@ -43,12 +43,14 @@ def places(small, large):
     return np.unravel_index(found.argmin(), found.shape)
 
 
-def test_clean_comes_first_and_the_promised_ones_follow():
-    assert list(DEGRADATIONS) == [
+def test_clean_comes_first_and_the_promised_ones_are_there():
+    promised = {
         *("clean", "jpeg-95", "jpeg-90", "jpeg-75", "jpeg-60", "jpeg-40", "webp-80", "webp-60"),
         *("resize-0.5", "resize-0.75", "resize-1.5", "resize-2.0", "blur-0.5", "blur-1.0"),
         *("noise-2", "noise-5", "crop", "screenshot"),
-    ]
+    }
+    assert promised <= set(DEGRADATIONS)
+    assert next(iter(DEGRADATIONS)) == "clean"
     assert {kind_of(name) for name in DEGRADATIONS} == set(MEANINGS)
 
 

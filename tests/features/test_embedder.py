@@ -12,7 +12,7 @@ from tiny_detector import cnn, statistics, tuning
 from torch import nn
 
 from cnnsvm import CNNEmbedder, FineTuning
-from cnnsvm.features.backbones import WeightsError, build_backbone
+from cnnsvm.features.backbones import SOURCES, WeightsError, build_backbone, source_of
 from cnnsvm.features.cache import network_arrays
 from cnnsvm.features.crops import resize_short_side
 from cnnsvm.features.embeddings import POOLINGS
@@ -110,6 +110,12 @@ NAMES = (
 )
 EVERY = pytest.mark.parametrize("name", NAMES)
 TRAINABLE = pytest.mark.parametrize("name", [name for name in NAMES if name != "onnx"])
+
+
+def test_every_source_of_backbones_has_a_case(embedders):
+    assert set(NAMES) == set(embedders)
+    names = [embedder.get_params().get("backbone") for embedder, _ in embedders.values()]
+    assert {source_of(name)[0] for name in names if isinstance(name, str)} == set(SOURCES)
 
 
 def trained(embedder, **more):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ CANONICAL = {
 DRAWN = [*MASK_SCHEMAS, "strokes", "strokes:0.3-0.33", "strokes:0.7-0.95", "strokes:0-1"]
 DRAWN += ["rectangles", "rectangles:2", "rectangles:0.02-0.1", "rectangles:9,0.1-0.9"]
 DRAWN += ["rectangles:0-1"]
+#: Kinds that need a file or a model, and where they are tested.
+TESTED_ELSEWHERE = {"file": "test_mask_files.py", "object": "test_objects.py"}
 SIZES = [(16, 16), (17, 200), (200, 17), (333, 100), (600, 1000)]
 TINY = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (3, 5), (1, 300), (300, 1), (7, 7)]
 REFUSED = {
@@ -62,6 +65,12 @@ def rows(n):
         return mask
 
     return draw
+
+
+def test_every_schema_is_drawn_here_or_tested_elsewhere():
+    drawn = {name.partition(":")[0] for name in DRAWN}
+    assert drawn | set(TESTED_ELSEWHERE) == set(SCHEMAS)
+    assert all((Path(__file__).parent / name).is_file() for name in TESTED_ELSEWHERE.values())
 
 
 @pytest.mark.parametrize("name", DRAWN)
