@@ -21,6 +21,7 @@ from cnnsvm.localization.pixel_scores import (
     edges_with,
     histogram_scores,
     pixel_histogram,
+    ratio,
 )
 
 #: Means over the images that have a repainted pixel. The best thresholds are those of each image.
@@ -150,7 +151,7 @@ def _means(
     is_there = np.isfinite(values)
     total = weights @ is_there.astype(np.float64)
     sums = weights @ np.where(is_there, values, 0.0)
-    means = np.divide(sums, total, out=np.full(sums.shape, np.nan), where=total > 0)
+    means = ratio(sums, total)
     return {name: means[:, k] for k, name in enumerate(names)}
 
 

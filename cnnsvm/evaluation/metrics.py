@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from cnnsvm.localization.pixel_scores import ratio
+
 Array = Sequence[Any] | np.ndarray
 
 METRICS = (
@@ -109,8 +111,8 @@ def reliability_bins(
     check_consistent_length(truth, chance)
     bins = _bin_of(chance, n_bins)
     weight = np.bincount(bins, minlength=n_bins).astype(float)
-    mean = _ratio(np.bincount(bins, chance, n_bins), weight)
-    share = _ratio(np.bincount(bins, truth, n_bins), weight)
+    mean = ratio(np.bincount(bins, chance, n_bins), weight)
+    share = ratio(np.bincount(bins, truth, n_bins), weight)
     return mean, share, weight
 
 
@@ -120,14 +122,14 @@ def _decision_metrics(
     """Compute what depends on the four cells of the confusion matrix alone."""
     cells = np.stack([truth & called, ~truth & called, truth & ~called, ~truth & ~called], axis=1)
     tp, fp, fn, tn = (weights @ cells.astype(np.float64)).T
-    recall, specificity = _ratio(tp, tp + fn), _ratio(tn, tn + fp)
+    recall, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
     return {
-        "accuracy": _ratio(tp + tn, tp + fp + fn + tn),
+        "accuracy": ratio(tp + tn, tp + fp + fn + tn),
         "balanced_accuracy": (recall + specificity) / 2,
-        "precision": _ratio(tp, tp + fp),
+        "precision": ratio(tp, tp + fp),
         "recall": recall,
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-        "mcc": _ratio(
+        "f1": ratio(2 * tp, 2 * tp + fp + fn),
+        "mcc": ratio(
             tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))
         ),
     }
@@ -146,8 +148,8 @@ def _ranking_metrics(
     n_fakes, n_reals = new_tp.sum(axis=1), new_fp.sum(axis=1)
     precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=tp + fp > 0)
     return {
-        "roc_auc": _ratio((new_fp * (tp - new_tp / 2)).sum(axis=1), n_fakes * n_reals),
-        "pr_auc": _ratio((new_tp * precision).sum(axis=1), np.where(n_reals > 0, n_fakes, 0)),
+        "roc_auc": ratio((new_fp * (tp - new_tp / 2)).sum(axis=1), n_fakes * n_reals),
+        "pr_auc": ratio((new_tp * precision).sum(axis=1), np.where(n_reals > 0, n_fakes, 0)),
     }
 
 
@@ -159,20 +161,14 @@ def _probability_metrics(
     bins = _bin_of(probability, N_BINS)[:, None] == np.arange(N_BINS)
     total = weights.sum(axis=1)
     return {
-        "brier": _ratio(weights @ error**2, total),
-        "ece": _ratio(np.abs(weights @ (bins * error[:, None])).sum(axis=1), total),
+        "brier": ratio(weights @ error**2, total),
+        "ece": ratio(np.abs(weights @ (bins * error[:, None])).sum(axis=1), total),
     }
 
 
 def _bin_of(probability: np.ndarray, n_bins: int) -> np.ndarray:
     """Number the bins of equal width from 0; each is closed on the right."""
     return np.searchsorted(np.arange(1, n_bins) / n_bins, probability, side="left")
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide, with nan (and no warning) where the denominator is 0."""
-    out = np.full(np.shape(numerator), np.nan)
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)
 
 
 def _check_binary(name: str, values: Array) -> np.ndarray:

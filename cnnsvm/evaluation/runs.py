@@ -128,17 +128,12 @@ def store(table: pd.DataFrame, file: Path) -> None:
         table.to_parquet(partial, index=False)
 
 
-def _write_json(values: Any, path: Path) -> None:
-    write_text(path, json.dumps(values))
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 #: Suffix of a part -> how it is read and written.
 FORMATS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Path], Any]]] = {
-    ".json": (_read_json, _write_json),
+    ".json": (
+        lambda path: json.loads(path.read_text(encoding="utf-8")),
+        lambda values, path: write_text(path, json.dumps(values)),
+    ),
     ".parquet": (pd.read_parquet, store),
 }
 

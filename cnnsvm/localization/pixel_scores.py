@@ -97,18 +97,18 @@ def _at(reached: np.ndarray, totals: np.ndarray, place: np.ndarray) -> dict[str,
     (fp, tp), (n_untouched, n_repainted) = np.moveaxis(called, -1, 0), np.moveaxis(totals, -1, 0)
     either = n_repainted + fp
     return {
-        "iou": _ratio(tp, either, empty=1.0),
-        "f1": _ratio(2 * tp, tp + either, empty=1.0),
-        "precision": _ratio(tp, tp + fp),
-        "recall": _ratio(tp, n_repainted),
-        "called": _ratio(tp + fp, n_untouched + n_repainted),
-        "false_alarm": _ratio(fp, n_untouched),
+        "iou": ratio(tp, either, empty=1.0),
+        "f1": ratio(2 * tp, tp + either, empty=1.0),
+        "precision": ratio(tp, tp + fp),
+        "recall": ratio(tp, n_repainted),
+        "called": ratio(tp + fp, n_untouched + n_repainted),
+        "false_alarm": ratio(fp, n_untouched),
     }
 
 
 def _best_edge(reached: np.ndarray, totals: np.ndarray, edges: np.ndarray) -> np.ndarray:
     fp, tp = reached[..., 0, :], reached[..., 1, :]
-    f1 = _ratio(2 * tp, tp + fp + totals[..., 1:], empty=1.0)
+    f1 = ratio(2 * tp, tp + fp + totals[..., 1:], empty=1.0)
     is_best = f1 >= f1.max(axis=-1, keepdims=True)
     return np.where(is_best, -np.abs(edges - 0.5), -np.inf).argmax(axis=-1)
 
@@ -117,10 +117,10 @@ def _auc(histograms: np.ndarray) -> np.ndarray:
     untouched, repainted = histograms[..., 0, :], histograms[..., 1, :]
     below = untouched.cumsum(axis=-1) - untouched / 2
     pairs = untouched.sum(axis=-1) * repainted.sum(axis=-1)
-    return _ratio((repainted * below).sum(axis=-1), pairs)
+    return ratio((repainted * below).sum(axis=-1), pairs)
 
 
-def _ratio(
+def ratio(
     numerator: np.ndarray, denominator: np.ndarray, empty: float = float("nan")
 ) -> np.ndarray:
     """Divide, with ``empty`` (and no warning) where the denominator is 0."""

@@ -5,7 +5,6 @@ pasted back outside the mask, which is the difference between *regenerated* and 
 """
 
 import inspect
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from cnnsvm.generation.engines.pretrained import (
     option_types,
     parse_model,
     quiet,
+    read_config,
     require_packages,
     shorten,
     weights_problem,
@@ -276,13 +276,8 @@ def _load(folder: Path, dtype: torch.dtype) -> Any:
 def _read_index(folder: Path) -> dict[str, tuple[str, str]]:
     """Read the parts of a pipeline, name -> (library, class), out of its index."""
     file = folder / "model_index.json"
-    try:
-        index = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise EngineError(
-            f"{file} cannot be read ({shorten(error)}), so {folder} is no diffusers pipeline. Name "
-            f"what 'hf download {DEFAULT_MODEL} --local-dir FOLDER' writes."
-        ) from error
+    remedy = f"Name what 'hf download {DEFAULT_MODEL} --local-dir FOLDER' writes."
+    index = read_config(file, f", so {folder} is no diffusers pipeline. {remedy}")
     if index.get("_class_name") not in _CLASSES:
         raise EngineError(
             f"{folder} is a {index.get('_class_name')!r}. This engine runs the Stable Diffusion 1, "

@@ -9,8 +9,6 @@ import numpy as np
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.generation.engines import Engine, EngineError, Task
 
-_PATHLESS = ImageError("the engine 'file' repaints images that come from a file only.")
-
 
 def file_engine(pattern: str) -> Engine:
     """Take the repainted image from a file, such as one that another program made.
@@ -45,7 +43,8 @@ def file_engine(pattern: str) -> Engine:
         return found
 
     def repaint(tasks: Sequence[Task]) -> list[np.ndarray | ImageError]:
-        return [_read(find(task.path), task) if task.path else _PATHLESS for task in tasks]
+        pathless = ImageError("the engine 'file' repaints images that come from a file only.")
+        return [_read(find(task.path), task) if task.path else pathless for task in tasks]
 
     # the last two parts only: where files lie on one machine does not matter
     name = "/".join(part for part in Path(pattern).parts[-2:] if part not in ("..", "/"))

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib
 import inspect
+import json
 import logging
 import os
 import re
@@ -82,6 +83,20 @@ def parse_model(text: str, options: Mapping[str, type]) -> tuple[str, dict[str, 
             kind = _KINDS[options[name]]
             raise EngineError(f"option {name} is {kind}, got {value!r}.") from error
     return model, values
+
+
+def make_from_text(factory: Callable[..., Engine], text: str) -> Engine:
+    """Make an engine of ``MODEL[@REVISION][?option=value&...]``, its options the keywords."""
+    model, options = parse_model(text, option_types(factory))
+    return factory(model, **options)
+
+
+def read_config(file: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON object; an `EngineError` with the remedy if there is none."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise EngineError(f"{file} cannot be read ({shorten(error)}){remedy}") from error
 
 
 def check_number(name: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:

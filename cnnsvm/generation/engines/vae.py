@@ -5,7 +5,6 @@ a mask it shows what was there before, so a detector can find the decoder's trac
 """
 
 import functools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,10 +23,10 @@ from cnnsvm.generation.engines.pretrained import (
     find_model,
     hash_files,
     load_network,
+    make_from_text,
     move,
-    option_types,
-    parse_model,
     quiet,
+    read_config,
     require_packages,
     shorten,
     weights_problem,
@@ -49,8 +48,7 @@ _BLACK = 16  # a image with a pixel this bright does not come back black through
 
 def engine_from_text(argument: str) -> Engine:
     """Make the engine of ``MODEL[@REVISION][?option=value&...]``, see `vae_engine`."""
-    model, options = parse_model(argument, option_types(vae_engine))
-    return vae_engine(model, **options)
+    return make_from_text(vae_engine, argument)
 
 
 def vae_engine(
@@ -271,12 +269,7 @@ def _find_folder(folder: Path, subfolder: str | None) -> Path:
 def _read_config(folder: Path) -> dict[str, Any]:
     """Read the config of an autoencoder and check that it is one of RGB images."""
     file = folder / "config.json"
-    try:
-        config = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise EngineError(
-            f"{file} cannot be read ({shorten(error)}). Download it again."
-        ) from error
+    config = read_config(file, ". Download it again.")
     name = config.get("_class_name")
     if name not in _LEVELS:
         raise EngineError(
