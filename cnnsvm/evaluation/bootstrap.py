@@ -4,10 +4,8 @@ Images of one source resemble each other, so they are drawn together: a resample
 replacement and weighs each row by how often its source was drawn (Efron and Tibshirani, "An
 introduction to the bootstrap", 1993, chapter 13; the cluster form is that of Field and Welsh,
 "Bootstrapping clustered data", JRSS B 69, 2007). The models stay as they are: the intervals cover
-the choice of test sources, not that of training sources, seeds or engines.
-
-A table of predictions has one row an image; each function names the columns that it reads:
-``label`` is 0 (real) or 1 (fake), ``probability`` that of fake, ``prediction`` 0 or 1.
+the choice of test sources, not that of training sources, seeds or engines. Tables of predictions
+have one row an image.
 """
 
 from collections.abc import Iterator, Mapping

@@ -74,8 +74,7 @@ def with_truth(
 def masks_of(table: pd.DataFrame) -> list[Any]:
     """Return the masks of a table's images, as `InpaintLocalizer.fit` takes them.
 
-    They are paths; None where an image is untouched; an ndarray of bool, all True, that takes no
-    memory where it is repainted whole.
+    Paths; None where untouched; all True, an ndarray that takes no memory, where repainted whole.
     """
     return [_mask_of(row) for row in table.to_dict("records")]
 

@@ -1,9 +1,8 @@
 """Negative controls: what a classifier achieves that cannot see inpainting.
 
-Each control is judged in the very folds of the detector. One that sees no pixels (headers,
-shuffled labels) and is far from chance means that the data leak. One that sees pixels without their
-arrangement (colours, bits a pixel) may be above chance for an honest reason: an engine that
-flattens what it repaints changes those too. The detector must then beat it.
+Each is judged in the very folds of the detector. One that sees no pixels (headers, shuffled labels)
+and is far from chance means that the data leak. One that sees pixels without their arrangement may
+be above chance since engines change colours too: the detector must then beat it.
 """
 
 from collections.abc import Callable, Sequence

@@ -164,10 +164,7 @@ def _split_records(manifest: pd.DataFrame) -> dict[str, dict[int, Row]]:
 def _rewrite_record(
     rows: Mapping[int, Row], folder: Path, post_processing: PostProcessing
 ) -> tuple[dict[int, Row], Skips]:
-    """Rewrite the images of one record into a folder of its own.
-
-    Returns the new rows by position, and the path and error of each image that cannot be used.
-    """
+    """Return the new rows by position, and the path and error of what cannot be used."""
     items, bad = _describe(rows, folder, post_processing)
     try:
         originals = {row["path"] for row in rows.values() if row["label"] == 0}

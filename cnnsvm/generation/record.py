@@ -247,10 +247,9 @@ def _make_rows(
 
 
 def draw_panel(images: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
-    """Draw images side by side, each under its label, as uint8 (H', W', 3).
+    """Draw images side by side, each under its label, as uint8 (H', W', 3), sides at most 768.
 
-    Pixels are uint8 (H, W, 3) or a bool mask, drawn white where True. Sides of more than 768 pixels
-    are reduced.
+    Pixels are uint8 (H, W, 3) or a bool mask, drawn white where True.
     """
     font = ImageFont.load_default(_TEXT_SIZE)
     cells = []

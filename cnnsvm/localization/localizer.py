@@ -261,26 +261,16 @@ class InpaintLocalizer(BaseEstimator):
             return [predict_map(self.network_, load_image(image), tiling) for image in listed]
 
     def predict(self, images: Any) -> list[np.ndarray]:
-        """Mark the pixels whose probability is at least ``threshold_``.
-
-        Returns
-        -------
-        list of ndarray of bool, shape (H, W)
-        """
+        """Mark pixels with at least ``threshold_``: a list of bool (H, W), one an image."""
         with self._placed() as tiling:
             limit, listed = np.float32(self.threshold_), as_image_list(images)
             return [predict_map(self.network_, load_image(x), tiling) >= limit for x in listed]
 
     def score(self, images: Any, masks: Any = None) -> float:
-        """Return the mean IoU over the images.
+        """Return the mean IoU over the images; images and masks are as for `fit`.
 
         An untouched image counts 1 if nothing is called repainted in it and else 0;
         `cnnsvm.evaluation.localization_metrics` reports such images apart.
-
-        Parameters
-        ----------
-        images, masks
-            As for `fit`.
         """
         given = check_training_pairs(images, masks, None)[:2]
         ious = []
@@ -310,11 +300,8 @@ class InpaintLocalizer(BaseEstimator):
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
         """Read a localiser that `save_pretrained` wrote.
 
-        Raises
-        ------
-        BundleError
-            If the folder's schema is not this library's, or a file is missing, changed or outside
-            it.
+        A BundleError is raised if the folder's schema is not this library's, or a file is missing,
+        changed or outside it.
         """
         return pretrained.load(cls, folder)
 

@@ -78,18 +78,18 @@ def diffusion_engine(
     the batch, up to rounding. Sides that are no multiple of the model's stride are mirrored up to
     one, image and mask alike, and cropped back. A U-Net of 9 channels sees the mask; for one of 4,
     the rest of the image is put back into its latents after every step (blended latent diffusion,
-    Avrahami et al., ACM TOG 42(4), 2023). ``details["unet_channels"]`` says which it was.
+    Avrahami et al., ACM TOG 42(4), 2023). ``details["unet_channels"]`` says which it was. The
+    engine is named ``diffusion:<id or name of the folder>``, its size is that of the model's
+    training. An EngineError is raised if a setting is wrong, a package is missing, or the model
+    cannot be had.
 
     Parameters
     ----------
-    model : str
-        Id on the hub or folder of a Stable Diffusion 1, 2 or XL pipeline with safetensors.
-    revision : str or None
-        Branch, tag or commit on the hub.
-    prompt : str
-        For tasks without one; may be empty.
-    negative_prompt : str or None
-        What not to paint; needs a guidance above 1.
+    model, revision : str
+        Id on the hub or folder of a Stable Diffusion 1, 2 or XL pipeline with safetensors; branch,
+        tag or commit on the hub, if any.
+    prompt, negative_prompt : str
+        For tasks without one, may be empty; what not to paint, which needs a guidance above 1.
     steps : int in 1-1000
         Denoising steps.
     guidance : float in 0-100
@@ -99,20 +99,9 @@ def diffusion_engine(
         of diffusers: 1 for Stable Diffusion 1 and 2, and 0.9999, one step less, for XL.
     batch_size : int or None
         None takes 5 on CUDA and 1 on the CPU.
-    device : str
-        See `cnnsvm.features.devices.choose_device`.
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        "auto" is float16 on CUDA and float32 on the CPU.
-
-    Returns
-    -------
-    Engine
-        Named ``diffusion:<id or name of the folder>``, its size that of the model's training.
-
-    Raises
-    ------
-    EngineError
-        If a setting is wrong, a package is missing, or the model cannot be had.
+    device, precision : str
+        See `cnnsvm.features.devices.choose_device`; "float32", "bfloat16", "float16", or "auto",
+        which is float16 on CUDA and float32 on the CPU.
     """
     check_number("steps", steps, 1, 1000, whole=True)
     check_number("guidance", guidance, 0, 100)

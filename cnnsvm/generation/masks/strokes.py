@@ -50,10 +50,7 @@ def rectangles_schema(argument: str) -> MaskSchema:
 
 
 def strokes_schema(argument: str) -> MaskSchema:
-    """Make the schema ``strokes[:LOW-HIGH]``; the limits are 0.05-0.5 by default.
-
-    Any other argument is a `SchemaError`.
-    """
+    """Make the schema ``strokes[:LOW-HIGH]``; 0.05-0.5 by default (else `SchemaError`)."""
     options, coverage = split_argument("strokes", argument, DEFAULT_COVERAGE)
     if options:
         raise SchemaError(
