@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.cli.errors import guard
+from cnnsvm.cli import guard
 from cnnsvm.data.images import SUFFIXES, load_image
 from cnnsvm.io.files import write_bytes
 

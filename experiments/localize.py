@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli.errors import guard
+from cnnsvm.cli import guard
 from cnnsvm.cli.flags import add_data_flags
 from cnnsvm.cli.localize_train import add_localizer_flags, make_localizer
 
@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare, train and judge, report; processes that only help to train report nothing."""
     from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
-    from cnnsvm.features.processes import first_alone
+    from cnnsvm.features.devices import first_alone
     from cnnsvm.report import render_text, write_report
     from localization_study.report import localization_report
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnsvm.cli.errors import guard
+from cnnsvm.cli import guard
 from cnnsvm.cli.flags import add_data_flags
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnsvm.cli.errors import guard
+from cnnsvm.cli import guard
 
 if TYPE_CHECKING:
     from cnnsvm.evaluation.preparation import Prepared

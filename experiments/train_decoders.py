@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli.errors import guard
+from cnnsvm.cli import guard
 
 N_STEPS = 2200
 N_MEASURED = 16

@@ -2,6 +2,8 @@
 
 import argparse
 import logging
+import sys
+from collections.abc import Callable
 
 from cnnsvm.cli import (
     audit,
@@ -13,7 +15,6 @@ from cnnsvm.cli import (
     localize_train,
     predict,
 )
-from cnnsvm.cli.errors import guard
 
 SUBCOMMANDS = {
     "audit": audit,
@@ -37,3 +38,24 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     return guard(f"cnnsvm {args.subcommand}", lambda: SUBCOMMANDS[args.subcommand].main(args))
+
+
+def guard(name: str, action: Callable[[], int]) -> int:
+    """Run a command and return its exit status: 2 for wrong input, 130 for an interruption.
+
+    Messages start with ``name``. Errors of the program itself are raised.
+    """
+    try:
+        return action()
+    except (ValueError, OSError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command resumes.", file=sys.stderr)
+        return 130
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and torch may not be loaded
+        if "out of memory" not in str(error).lower():
+            raise
+        remedy = "Lower --batch-size or --crop-size (of a localiser --tile-size) and resume."
+        print(f"{name}: {error}\n{remedy}", file=sys.stderr)
+        return 2

@@ -145,7 +145,7 @@ def read_genotype(file: Path) -> Any:
 def main(args: argparse.Namespace) -> int:
     """Prepare the data, train, save."""
     from cnnsvm.evaluation.localization_records import masks_of
-    from cnnsvm.features.processes import first_alone
+    from cnnsvm.features.devices import first_alone
     from cnnsvm.io.bundle import check_target
 
     localizer = make_localizer(args)

@@ -11,7 +11,7 @@ from cnnsvm.data.images import load_image, read_header
 from cnnsvm.features.crops import wrap_to
 from cnnsvm.features.embedder import CropEmbedder
 
-#: Windows of a heatmap at most; larger pictures get a wider stride, up to a crop's side.
+#: Windows of a heatmap at most; larger images get a wider stride, up to a crop's side.
 MAX_WINDOWS = 1024
 
 

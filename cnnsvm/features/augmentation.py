@@ -74,8 +74,8 @@ class Augmentation:
 
 
 #: What ``augmentation=`` accepts. "geometric" keeps every pixel value; "small" is for
-#: pictures of 32 pixels, which have an up and a down; "full" is mild; "jpeg" is for files that
-#: have all been saved again; "robust" is for detectors that must stand what happens to pictures on
+#: images of 32 pixels, which have an up and a down; "full" is mild; "jpeg" is for files that
+#: have all been saved again; "robust" is for detectors that must stand what happens to images on
 #: their way through the world.
 AUGMENTATIONS = {
     "none": Augmentation(turn=False),
@@ -269,7 +269,7 @@ def _degrade(crop: np.ndarray, plan: Plan) -> np.ndarray:
     if plan.codec is not None:
         crop = recompress(crop, *plan.codec)
     if plan.second_codec is not None:
-        # the picture is moved by 3 pixels for the second grid, and back
+        # the image is moved by 3 pixels for the second grid, and back
         moved = np.roll(crop, (3, 3), axis=(0, 1))
         crop = np.roll(recompress(moved, *plan.second_codec), (-3, -3), axis=(0, 1))
     return crop

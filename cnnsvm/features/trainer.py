@@ -16,8 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.features.augmentation import Augmentation
-from cnnsvm.features.devices import autocast
-from cnnsvm.features.processes import Processes
+from cnnsvm.features.devices import Processes, autocast
 from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)

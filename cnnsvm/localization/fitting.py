@@ -22,8 +22,7 @@ from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.cache import network_arrays
 from cnnsvm.features.crops import MEMORY
-from cnnsvm.features.devices import choose_precision
-from cnnsvm.features.processes import Processes, join
+from cnnsvm.features.devices import Processes, choose_precision, join
 from cnnsvm.features.trainer import Entry, TrainingOptions
 from cnnsvm.io.files import replacing, write_text
 from cnnsvm.localization.collapse import best_epoch

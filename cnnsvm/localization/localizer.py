@@ -14,8 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
-from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
-from cnnsvm.features.processes import writes
+from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision, writes
 from cnnsvm.localization import pretrained
 from cnnsvm.localization.architectures import ARCHITECTURES, AnySize, build_network
 from cnnsvm.localization.fitting import fit_localizer

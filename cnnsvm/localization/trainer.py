@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from cnnsvm.features.augmentation import weaken
-from cnnsvm.features.processes import Processes
+from cnnsvm.features.devices import Processes
 from cnnsvm.features.trainer import (
     RATE_FACTOR,
     DivergedError,

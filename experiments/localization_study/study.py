@@ -23,7 +23,7 @@ from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
 from cnnsvm.evaluation.localization_records import ORIGINAL, masks_of
 from cnnsvm.evaluation.runs import RunDirectory, fingerprint_of, settings_of, store
-from cnnsvm.features.processes import writes
+from cnnsvm.features.devices import writes
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.bundle import CONFIG
 from cnnsvm.io.files import read_json, text_hash, write_json

@@ -11,8 +11,7 @@ from PIL import Image
 from tiny_detector import cnn, detector, tuning
 
 from cnnsvm import InpaintDetector, TunedSVC
-from cnnsvm.cli import main
-from cnnsvm.cli.errors import guard
+from cnnsvm.cli import guard, main
 from cnnsvm.data.images import load_image
 from cnnsvm.io.bundle import SHIPPED
 

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cnnsvm.features import processes
-from cnnsvm.features.processes import first_alone
+from cnnsvm.features import devices
+from cnnsvm.features.devices import first_alone
 
 ALONE = SimpleNamespace(distributed=False, device="cpu", gpu_memory_fraction=None)
 
@@ -23,7 +23,7 @@ class Together:
 )
 def test_the_first_works_while_the_others_wait(monkeypatch, is_first, order):
     events = []
-    monkeypatch.setattr(processes, "join", lambda *args: ("cpu", Together(is_first, events)))
+    monkeypatch.setattr(devices, "join", lambda *args: ("cpu", Together(is_first, events)))
     with first_alone(SimpleNamespace(**{**vars(ALONE), "distributed": True})) as found:
         events.append("work")
     assert events == order

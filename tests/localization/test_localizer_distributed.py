@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny_localizer import assert_same_weights, weights
 
 from cnnsvm import InpaintLocalizer
-from cnnsvm.features.processes import Processes
+from cnnsvm.features.devices import Processes
 
 SCRIPT = Path(__file__).with_name("distributed_fit.py")
 

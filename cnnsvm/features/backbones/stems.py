@@ -1,4 +1,4 @@
-"""How networks begin: how many channels they take, and how soon they shrink the picture."""
+"""How networks begin: how many channels they take, and how soon they shrink the image."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch import nn
 #: How a network begins. "native" is as published. "nopool" goes without the first max pool.
 #: "nodown" has the first convolution and max pool at stride 1, so that nothing is lost before the
 #: first stage (Gragnaniello et al., "Are GAN generated images easy to detect?", ICME 2021), at four
-#: times the cost of "nopool". "small" is for pictures of 32 pixels: the first convolution is a 3x3
+#: times the cost of "nopool". "small" is for images of 32 pixels: the first convolution is a 3x3
 #: one at stride 1, and a max pool that follows a larger or strided one goes (He et al., "Deep
 #: residual learning", CVPR 2016, section 4.2). Of pretrained 7x7 kernels the middle is kept.
 STEMS = ("native", "nopool", "nodown", "small")
