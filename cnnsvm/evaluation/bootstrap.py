@@ -67,7 +67,7 @@ def metrics_by(
     confidence: float = 0.95,
     random_state: int | None = 0,
 ) -> dict[str, dict]:
-    """Score each kind of fake, which a column such as ``"variant"`` tells, beside all originals.
+    """Score each kind of fake, the values of a column such as ``"variant"``, with all originals.
 
     Recall is that of the kind; false alarms are the same in each. Precision, accuracy, F1 and
     PR-AUC also depend on how many fakes the kind has, so compare kinds by recall or ROC AUC.

@@ -142,7 +142,7 @@ def schema_name(kind: str, options: Iterable[str], coverage: Limits, default: Li
 
 
 def is_within(mask: np.ndarray, coverage: Limits) -> bool:
-    """Tell whether a share is within the limits, above 0 and, but of a single pixel, below 1."""
+    """Tell whether a mask covers a share within the limits, not 0 nor (but for one pixel) 1."""
     share = float(mask.mean())
     return coverage[0] <= share <= coverage[1] and share > 0 and (share < 1 or mask.size == 1)
 
