@@ -6,7 +6,7 @@
 
 Each backbone is trained in the same way on the same images and judged on the same others, by its
 own last layer and by the SVM; once more without augmentation, from the weights that --weights
-names, and with --objects taught what pictures show beside whether they are real. Run again with the
+names, and with --objects trained on auxiliary labels (what an image shows) too. Run again with the
 same --out, it resumes.
 """
 
@@ -19,7 +19,7 @@ from scripting import RUNS, add_machine_flags, command, make_parser, publish, ru
 BACKBONES = ("plain_cnn", "vgg11_bn", "resnet18", "densenet121")
 #: The backbone that is also trained without augmentation.
 ABLATED = "resnet18"
-TAUGHT = ", taught objects"
+AUXILIARY = ", taught objects"  # names rows and run directories: stays
 #: As in experiments/cifake.py, but for the whole network.
 EMBEDDER: dict[str, Any] = {
     "stem": "small",
@@ -56,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=FILE[,PREPROCESSING]",
         help="pretrained weights, and what they expect to see [imagenet]: a row more for each",
     )
-    add("--objects", nargs="*", default=[], metavar="NAME", help="taught that too: a row more")
+    add("--objects", nargs="*", default=[], metavar="NAME", help="auxiliary labels: a row more")
     add("--held-out", type=int, default=10_000, metavar="N", help="images [%(default)s]")
     add("--limit", type=int, metavar="N", help="train on N images only [all]")
     add("--epochs", type=int, default=16, help="[%(default)s]")
@@ -77,7 +77,7 @@ def list_variants(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         variants[f"{ABLATED}, no augmentation"] = without
     for name in args.objects:
         variants.setdefault(name, {"backbone": name, "weights": None})
-        variants[name + TAUGHT] = variants[name]
+        variants[name + AUXILIARY] = variants[name]
     for given in args.weights:
         name, equals, rest = given.partition("=")
         file, comma, preprocessing = rest.rpartition(",")
@@ -130,12 +130,12 @@ def run(args: argparse.Namespace) -> int:
     if args.limit:
         train = train[draw_groups(cifake.groups[train], args.limit, args.seed)]
     detectors = {name: make_detector(args, params) for name, params in variants.items()}
-    taught = {name: auxiliary_labels(cifake, train) for name in detectors if name.endswith(TAUGHT)}
+    finer = {row: auxiliary_labels(cifake, train) for row in detectors if row.endswith(AUXILIARY)}
     rows = judge_variants(
         *(detectors, cifake.manifest, train, test),
         images=cifake.images,
         folder=args.out,
-        auxiliary_labels=taught,
+        auxiliary_labels=finer,
     )
     facts = {
         "title": f"Backbones on CIFAKE: {len(train):,} images, {args.epochs} epochs",

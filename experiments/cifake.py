@@ -1,4 +1,4 @@
-r"""CIFAKE: real against generated pictures of 32x32 pixels, from the archive to a report.
+r"""CIFAKE: real against generated images of 32x32 pixels, from the archive to a report.
 
     python experiments/cifake.py --train cifake_train.tar.xz
     python experiments/cifake.py --train train.tar.xz --test test.tar.xz --exact
@@ -9,9 +9,9 @@ r"""CIFAKE: real against generated pictures of 32x32 pixels, from the archive to
 
 A part of the training images is held out by groups of near-duplicates (or --test is judged); a
 network is fine-tuned on the others at their native size, an SVM tuned on its embeddings, and both
-judged on what they have not seen. With --ensemble no network is trained: those of --weights and
---ensemble embed side by side, and an SVM is fitted on the images that had told each when to stop,
-which none has learnt from. Run again with the same --out, it resumes.
+judged on images that they were not trained on. With --ensemble no network is trained: those of
+--weights and --ensemble embed side by side, and an SVM is fitted on the images that had told each
+when to stop, which none has learnt from. Run again with the same --out, it resumes.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 
 from scripting import RUNS, add_machine_flags, command, make_parser, publish, run_script
 
-#: 32-pixel pictures: no early downsampling, no crops, mirror images, three of ResNet's four stages.
+#: 32-pixel images: no early downsampling, no crops, mirror images, three of ResNet's four stages.
 EMBEDDER: dict[str, Any] = {
     "stem": "small",
     "preprocessing": "imagenet",
@@ -66,7 +66,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--weights", help="train on from 'cifake' or from what --bundle has written [from scratch]")
     add("--ensemble", nargs="+", default=[], metavar="DETECTOR", help="networks beside --weights")
     add("--backbone", default="resnet18", choices=tuple(NETWORKS), help="[%(default)s]")
-    add("--objects", action="store_true", help="teach the network what pictures show as well")
+    add("--objects", action="store_true", help="train on what images show too, as auxiliary labels")
     add("--epochs", type=int, default=24, help="[%(default)s]")
     add("--learning-rate", type=float, default=3e-3, help="[%(default)s]")
     add("--landmarks", type=int, default=1000, metavar="N", help="landmarks [%(default)s]")
@@ -268,7 +268,7 @@ def run(args: argparse.Namespace) -> int:
         controls["shuffled_labels"] = shuffle(args, cifake, fitted, test)
     rows = compare(args, (cifake, test), model, manifest.iloc[test], fitted)
     result = {
-        "title": "CIFAKE: real against generated pictures of 32x32 pixels",
+        "title": "CIFAKE: real against generated images of 32x32 pixels",
         "command": command(),
         "data": " and ".join(filter(None, (args.train, args.test))),
         "metrics": bootstrap_metrics(found.predictions),

@@ -5,7 +5,7 @@
     python experiments/cv.py --data photos --generate opencv-telea
 
 Grouped nested cross-validation of the CNN+SVM detector, with intervals and negative controls.
-Images are embedded by the network of the detector that ships, whose training pictures are left
+Images are embedded by the network of the detector that ships, whose training images are left
 out; --backbone trains a network of one's own in each fold, from random or other --weights.
 Run again with the same --out, it resumes.
 """

@@ -6,7 +6,7 @@ r"""Make the detector that ships with the package: many engines, one seed, every
         --decoders runs/decoders --out runs/bundle
     cp -r runs/bundle/weights cnnsvm/
 
-Each picture is repainted by every engine, whole and spliced, half of the time as it is and half
+Each image is repainted by every engine, whole and spliced, half of the time as it is and half
 of the time from a copy that was reduced first, whose past JPEG compression shows less. Run again
 with the same engines and --out, it resumes.
 """
@@ -22,11 +22,11 @@ import pandas as pd
 
 from scripting import add_machine_flags, command, make_parser, run_script
 
-#: Engines that need no weights; those of --decoders and the finished pictures of --file join them.
+#: Engines that need no weights; those of --decoders and the finished images of --file join them.
 ENGINES = ("opencv-telea", "opencv-ns", "self-blend")
 #: Engines whose whole output is no fake of its own: it is the spliced one, or a resized original.
 ONLY_SPLICED = ("opencv-telea", "opencv-ns", "self-blend")
-#: Generators that repaint the first data alone: twenty passes a picture are seconds a megapixel.
+#: Generators that repaint the first data alone: twenty passes an image are seconds a megapixel.
 SLOW = ("denoiser",)
 TUNING: dict[str, Any] = {
     "augmentation": "robust",
@@ -87,7 +87,7 @@ def list_engines(args: argparse.Namespace) -> list[str]:
 
 
 def read_originals(args: argparse.Namespace) -> list[Any]:
-    """Return the originals of each data set; a picture that is in two has one source in both."""
+    """Return the originals of each data set; an image that is in two has one source in both."""
     from cnnsvm.data.readers import open_dataset
     from transfer_study.joining import join_manifests
 

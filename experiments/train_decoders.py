@@ -4,8 +4,8 @@
     cnnsvm build photos fakes --engine decoder:decoders/nearest-8-kl-pyramid
 
 Eight autoencoders that differ in how they enlarge, in bottleneck and loss, and a denoiser, each
-saved in a folder of its own when it is done. Run again with the same --out, it goes on where it
-was. The ratios at the end are of pictures that the generators were trained on.
+saved in a folder of its own when it is done. Run again with the same --out, it resumes.
+The ratios at the end are of images that the generators were trained on.
 """
 
 import argparse
@@ -60,20 +60,20 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def read_originals(data: str, out: Path, seed: int) -> tuple[list[Any], str]:
-    """Return the pictures of a data set's originals, and a digest of what they are."""
+    """Return the images of a data set's originals, and a digest of what they are."""
     from cnnsvm.data.readers import open_dataset
     from cnnsvm.generation.sources import find_sources
-    from decoders.training import read_pictures
+    from decoders.training import read_images
 
     with tempfile.TemporaryDirectory(prefix="train-decoders-") as work:
         manifest = open_dataset(data, work, skip_bad=True, only_originals=True)
         sources, _ = find_sources(manifest, out.absolute())
-        pictures = read_pictures([source.path for source in sources], random_state=seed)
+        images = read_images([source.path for source in sources], random_state=seed)
     digest = hashlib.sha256("".join(sorted(source.sha256 for source in sources)).encode())
-    return pictures, digest.hexdigest()[:16]
+    return images, digest.hexdigest()[:16]
 
 
-def plan(args: argparse.Namespace, pictures: list[Any]) -> dict[str, tuple[int, Callable[[], Any]]]:
+def plan(args: argparse.Namespace, images: list[Any]) -> dict[str, tuple[int, Callable[[], Any]]]:
     """Return for each generator's name its seed and what trains it."""
     from cnnsvm.features.devices import choose_device, choose_precision
     from cnnsvm.generation.engines.decoder_networks import DecoderSpec, Denoiser
@@ -81,15 +81,15 @@ def plan(args: argparse.Namespace, pictures: list[Any]) -> dict[str, tuple[int, 
 
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
-    logger.info("%d pictures, on %s, %s", len(pictures), device, dtype)
+    logger.info("%d images, on %s, %s", len(images), device, dtype)
     options: dict[str, Any] = {"n_steps": args.steps, "device": device, "dtype": dtype}
     made: dict[str, tuple[int, Callable[[], Any]]] = {}
     for seed, values in enumerate(SPECS, start=args.seed):
         spec = DecoderSpec(*values)
-        train = functools.partial(train_autoencoder, spec, pictures, random_state=seed, **options)
+        train = functools.partial(train_autoencoder, spec, images, random_state=seed, **options)
         made[spec.name] = seed, train
     seed = args.seed + DENOISER_SEED
-    train_last = functools.partial(train_denoiser, pictures, random_state=seed, **options)
+    train_last = functools.partial(train_denoiser, images, random_state=seed, **options)
     return made | {Denoiser.name: (seed, train_last)}
 
 
@@ -110,12 +110,12 @@ def is_there(folder: Path, settings: dict[str, Any]) -> bool:
     return True
 
 
-def measure(folder: Path, pictures: Sequence[Any], device: str) -> float:
+def measure(folder: Path, images: Sequence[Any], device: str) -> float:
     """Return the mean PSNR in decibels of some of the images, cut to 512 pixels a side."""
     from cnnsvm.generation.engines.decoder import decoder_engine
 
-    some = pictures[:: max(len(pictures) // N_MEASURED, 1)][:N_MEASURED]
-    cut = [picture[:MOST_MEASURED, :MOST_MEASURED] for picture in some]
+    some = images[:: max(len(images) // N_MEASURED, 1)][:N_MEASURED]
+    cut = [image[:MOST_MEASURED, :MOST_MEASURED] for image in some]
     return mean_psnr(decoder_engine(folder, device=device), cut)
 
 
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace) -> int:
     """Read, train what is missing, measure, tell."""
     from cnnsvm.generation.engines.decoder import read_training, save_decoder
 
-    pictures, data = read_originals(args.data, args.out, args.seed)
-    planned = plan(args, pictures)
+    images, data = read_originals(args.data, args.out, args.seed)
+    planned = plan(args, images)
     settings: dict[str, dict[str, Any]] = {
         name: {"n_steps": args.steps, "random_state": seed, "data": data}
         for name, (seed, _) in planned.items()
@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
             model = train()
             seconds = round(time.perf_counter() - started, 1)
             save_decoder(model, folder, settings[name] | {"seconds": seconds})
-        seconds, psnr = read_training(folder)["seconds"], measure(folder, pictures, args.device)
+        seconds, psnr = read_training(folder)["seconds"], measure(folder, images, args.device)
         how = "was there" if name in ready else f"{seconds:.0f} s"
         logger.info("%s: %s, PSNR %.2f dB", name, how, psnr)
         table.append(f"{name:30} {seed:5} {seconds:8.1f} {psnr:9.2f}")

@@ -5,7 +5,7 @@
     cnnsvm build archive.zip records --engine diffusion --shard 1/4
     cnnsvm build archive.zip records --engine file:inpainting.webp
 
-Interrupted or killed and called again, it goes on where it was.
+Interrupted or killed and called again, it resumes.
 """
 
 import argparse

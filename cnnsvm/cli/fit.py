@@ -19,7 +19,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prepare the data, fit, save. An interrupted call goes on where it was."""
+    """Prepare the data, fit, save. An interrupted call resumes."""
     from cnnsvm.evaluation.preparation import prepare
     from cnnsvm.io.bundle import check_target
 

@@ -132,7 +132,7 @@ DEGRADATIONS: dict[str, Degradation] = {
     "screenshot": _screenshot,
 }
 MEANINGS = {
-    CLEAN: "the picture as it is",
+    CLEAN: "the image as it is",
     "jpeg": "JPEG of that quality, 4:2:0",
     "webp": "lossy WebP of that quality",
     "resize": "by that factor, bicubic, not resized back",

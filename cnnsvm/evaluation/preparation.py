@@ -33,11 +33,11 @@ JPEG_GRID = (
     "Compare with a run that recompresses both classes, such as --codec jpeg:90."
 )
 LOSSY_FAKES = (
-    "The finished pictures that the fakes were made from had been through a lossy codec: its "
+    "The finished images that the fakes were made from had been through a lossy codec: its "
     "traces are in the fakes alone, and part of what is detected may be those. Use lossless ones."
 )
 RESIZED = (
-    "{} record(s) have the size of finished pictures, to which their originals were resized: right "
+    "{} record(s) have the size of finished images, to which their originals were resized: right "
     "only if those were made from originals resized alike, else part of what is detected is that."
 )
 OVERLAP = "looks like an image that {} was trained on ({} bits of 64 differ)"

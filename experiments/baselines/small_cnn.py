@@ -27,7 +27,7 @@ def build_small_cnn(size: int, n_classes: int, random_state: int) -> Backbone:
     Parameters
     ----------
     size : int
-        Side in pixels of its pictures, at least 16.
+        Side in pixels of its images, at least 16.
     n_classes : int
     random_state : int
         Seed of the weights.
@@ -62,16 +62,16 @@ def train_small_cnn(
     dtype: torch.dtype = torch.float32,
     n_jobs: int = 0,
 ) -> list[dict[str, float]]:
-    """Train by cross-entropy and Adam on every picture once an epoch, in random order.
+    """Train by cross-entropy and Adam on every image once an epoch, in random order.
 
     Parameters
     ----------
     network : Backbone
         Changed in place; ends on the CPU.
     dataset : Dataset
-        Item i: picture i, uint8 of shape (1, 3, size, size).
+        Item i: image i, uint8 of shape (1, 3, size, size).
     codes : ndarray of int, shape (n_images,)
-        Class of each picture.
+        Class of each image.
     epochs, batch_size, random_state, n_jobs : int
     learning_rate : float
     device, dtype : torch.device, torch.dtype
@@ -92,9 +92,9 @@ def train_small_cnn(
     for epoch in range(epochs):
         losses = []
         order = np.random.default_rng([random_state, epoch]).permutation(len(codes))
-        for places, pictures in _batches(dataset, order, batch_size, n_jobs):
+        for places, images in _batches(dataset, order, batch_size, n_jobs):
             with autocast(device, dtype):
-                logits = network.logits(pictures.to(device))
+                logits = network.logits(images.to(device))
             targets = torch.from_numpy(codes[places]).to(device)
             loss = nn.functional.cross_entropy(logits.float(), targets)
             if not torch.isfinite(loss):
@@ -115,7 +115,7 @@ def train_small_cnn(
 def _batches(
     dataset: Any, order: np.ndarray, batch_size: int, n_jobs: int
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yield (which pictures, the pictures) in the given order."""
+    """Yield (which images, the images) in the given order."""
     parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     loader = DataLoader(
         dataset,

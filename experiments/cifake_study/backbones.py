@@ -36,7 +36,7 @@ def judge_variants(
     folder : Path
         Run directories, one a detector; a second call resumes there.
     auxiliary_labels : mapping of str to ndarray of shape (len(train),), optional
-        What the network of a detector is taught, for those that are taught more than the classes.
+        Auxiliary labels of a detector's name, for those that are trained on some.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def judge_variants(
     for number, (name, detector) in enumerate(detectors.items()):
         logger.info("%d of %d: %s", number + 1, len(detectors), name)
         place = folder / name.replace(", ", "-").replace(" ", "-")
-        taught = None if auxiliary_labels is None else auxiliary_labels.get(name)
+        auxiliary = None if auxiliary_labels is None else auxiliary_labels.get(name)
         found, model = evaluate_held_out(
-            *(detector, frame, train, test), images=inputs, folder=place, auxiliary_labels=taught
+            *(detector, frame, train, test), images=inputs, folder=place, auxiliary_labels=auxiliary
         )
         network, svm = compare_heads(_heads(model, [inputs[i] for i in test], frame.iloc[test]))
         rows.append(

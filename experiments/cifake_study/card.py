@@ -23,21 +23,21 @@ def describe(
     judged = {"n_images": fold["n_test"], "n_sources": fold["n_sources_test"]}
     what = "test images" if args.test else "training images held out by near-duplicate groups"
     return CardFacts(
-        name="cifake: photographs against pictures by Stable Diffusion, 32x32",
-        summary="Tells photographs of 32x32 pixels (CIFAR-10) from pictures that Stable Diffusion "
+        name="cifake: photographs against images by Stable Diffusion, 32x32",
+        summary="Tells photographs of 32x32 pixels (CIFAR-10) from images that Stable Diffusion "
         "1.4 made in their likeness (CIFAKE).",
         trained_on=[
             f"{n_train:,} training images of CIFAKE (Bird & Lotfi, IEEE Access 2024): photographs "
-            "of CIFAR-10 and pictures by Stable Diffusion 1.4, 32x32, JPEG.",
+            "of CIFAR-10 and images by Stable Diffusion 1.4, 32x32, JPEG.",
             *how_trained(args, validation_fraction),
         ],
         tested_on=[Measured(data=what, numbers=numbers, **judged)],
         test_protocol="One split; 95 % intervals from resampling groups of near-duplicates.",
         limits=[
-            "It knows 32x32 pictures of ten kinds of things, and one generator. Of larger pictures "
+            "It knows 32x32 images of ten kinds of things, and one generator. Of larger images "
             "it sees one crop in the middle: its verdict on them is unsure, and the probabilities "
             "that it states mean nothing.",
-            "Pictures of other generators, or recompressed or resized ones, were not tested.",
+            "Images of other generators, or recompressed or resized ones, were not tested.",
         ],
         tags=["cifake"],
         command=result["command"],
@@ -47,7 +47,7 @@ def describe(
 
 
 def how_trained(args: argparse.Namespace, validation_fraction: float) -> list[str]:
-    """Say on the card what the networks began with or were taught."""
+    """Say on the card what the networks began with and their auxiliary labels."""
     made = {place: find_command(saved_folder(place)) for place in saved(args)}
     commands = [f"{place} was made by `{line}`" for place, line in made.items() if line]
     if args.ensemble:
@@ -60,5 +60,5 @@ def how_trained(args: argparse.Namespace, validation_fraction: float) -> list[st
     said = [f"It began with the network of {args.weights}."] if args.weights else []
     said += commands
     if args.objects:
-        said.append("The network was taught what each picture shows as well.")
+        said.append("Auxiliary labels of the training: what each image shows.")
     return said

@@ -97,7 +97,7 @@ def evaluate_held_out(
     images : sequence of image inputs, optional
         What stands for the manifest's paths, such as pixels out of an archive.
     auxiliary_labels : ndarray of shape (len(train),), optional
-        What the network is taught, see `InpaintDetector.fit`.
+        Of the training images, see `InpaintDetector.fit`.
     folder : Path or None
         Run directory: a second call resumes there.
 

@@ -2,7 +2,7 @@
 
 Most originals had been JPEGs. A generator that repaints them removes the 8x8 grid of that, and a
 detector trained on such records learns to look for the grid. A copy reduced by an odd factor keeps
-what the picture shows and loses most of the grid, so that only the generator's trace is left.
+what the image shows and loses most of the grid, so that only the generator's trace is left.
 """
 
 import hashlib

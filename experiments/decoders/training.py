@@ -41,13 +41,13 @@ def train_autoencoder(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Autoencoder:
-    """Train an autoencoder to give pictures back.
+    """Train an autoencoder to give images back.
 
     Parameters
     ----------
     spec : DecoderSpec
     images : sequence of ndarray of uint8, shape (H, W, 3), RGB
-        At least 64 pixels a side; random crops of them are seen, see `read_pictures`.
+        At least 64 pixels a side; random crops of them are seen, see `read_images`.
     n_steps : int
         Batches of 16 crops.
     random_state : int
@@ -99,7 +99,7 @@ def train_denoiser(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
 ) -> Denoiser:
-    """Train a denoiser to tell the noise from the picture.
+    """Train a denoiser to tell the noise from the image.
 
     ``width`` is that of `Denoiser`, the other parameters are those of `train_autoencoder`.
     """
@@ -121,10 +121,10 @@ def train_denoiser(
     return _finished(model)
 
 
-def read_pictures(
+def read_images(
     paths: Sequence[str | os.PathLike[str]], *, at_most: int = MAX_PICTURES, random_state: int = 0
 ) -> list[np.ndarray]:
-    """Read pictures to train on, those with a side below 64 pixels left out.
+    """Read images to train on, those with a side below 64 pixels left out.
 
     Parameters
     ----------
@@ -149,14 +149,14 @@ def read_pictures(
     if len(paths) > at_most:
         rng = np.random.default_rng(random_state)
         chosen = sorted(rng.choice(len(paths), at_most, replace=False).tolist())
-        logger.info("training on %d of %d pictures", at_most, len(paths))
+        logger.info("training on %d of %d images", at_most, len(paths))
     images = [image for i in chosen if min((image := load_image(paths[i])).shape[:2]) >= CROP]
     if not images:
         raise ValueError(
-            f"none of {len(paths)} pictures has at least {CROP} pixels a side. Give larger ones."
+            f"none of {len(paths)} images has at least {CROP} pixels a side. Give larger ones."
         )
     if len(images) < len(chosen):
-        logger.info("left out %d pictures below %d pixels", len(chosen) - len(images), CROP)
+        logger.info("left out %d images below %d pixels", len(chosen) - len(images), CROP)
     return images
 
 
@@ -196,7 +196,7 @@ def _steps(
         what_is_there = f"one has {smallest}" if len(images) else "there is none"
         raise ValueError(
             f"training takes images of at least {CROP} pixels a side, and {what_is_there}. Leave "
-            "small ones out, as read_pictures does."
+            "small ones out, as read_images does."
         )
     rng = np.random.default_rng(seed)
     for step in tqdm(range(n_steps), what, unit="step", disable=not sys.stderr.isatty()):

@@ -1,7 +1,7 @@
-"""What is left of a detector's skill when pictures are degraded before it sees them.
+"""What is left of a detector's skill when images are degraded before it sees them.
 
 The detector and its threshold are frozen: nothing is fitted, calibrated or chosen on degraded
-pictures. Every picture of a source goes through the same degradation with the same seed.
+images. Every image of a source goes through the same degradation with the same seed.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ SUMMARY_METRICS = {
     "detection_rate": "recall",
     "ece": "ece",
 }
-CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one picture more
+CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one image more
 
 
 def measure_robustness(
@@ -60,7 +60,7 @@ def measure_robustness(
     folder: str | os.PathLike[str] | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Let a fitted detector judge pictures that it was not trained on, degraded in each way.
+    """Let a fitted detector judge images that it was not trained on, degraded in each way.
 
     Parameters
     ----------
@@ -268,5 +268,5 @@ def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.n
 
 
 def _seed(random_state: int, source: Any) -> int:
-    """Make one seed for all pictures of a source, in every degradation and whatever the order."""
+    """Make one seed for all images of a source, in every degradation and whatever the order."""
     return int.from_bytes(hashlib.sha256(f"{random_state} {source}".encode()).digest()[:8])

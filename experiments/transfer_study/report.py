@@ -77,7 +77,7 @@ def describe_transfer(summary: pd.DataFrame) -> list[str]:
         return ["No metric is defined for these predictions."]
     mean, best = (format_number(table[MEAN]["roc_auc"]) for table in (unseen, seen))
     sentences = [
-        f"ROC AUC on engines that training has not seen is {mean} in the mean of {len(names)}, and "
+        f"ROC AUC on engines never trained on is {mean} in the mean of {len(names)}, and "
         f"{best} once they are in training.",
         outcome(f"The hardest is {names[0]}", unseen[names[0]]),
     ]

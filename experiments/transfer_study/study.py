@@ -276,6 +276,6 @@ def _judge(fit: Callable[[], InpaintDetector], paths: list[str]) -> pd.DataFrame
 
 
 def _name(fit: Fit, every: tuple[str, ...]) -> str:
-    """Name a detector by what it has not seen, whatever it is wanted for."""
+    """Name a detector by what it was not trained on, whatever it is wanted for."""
     missing = [family for family in every if family not in fit.families]
     return f"without {missing[0]}" if len(missing) == 1 else f"{len(fit.families)} families"

@@ -34,13 +34,13 @@ def summarise_transfer(
         judged (``judged``; ``external`` is True for a data set) and variant ("all" first):
         n_originals, n_fakes, n_sources; ``roc_auc``, ``detection_rate`` (share of the fakes called
         fake), ``false_alarm_rate`` (share of the originals called fake) and, where a family is
-        held out, ``roc_auc_change`` (from the detector that has seen it, on the same images), each
+        held out, ``roc_auc_change`` (from the detector trained on it, on the same images), each
         followed by the ends of its 95 % interval, such as ``roc_auc_low`` and ``roc_auc_high``.
         A family without a fake among the test sources has a row of nan.
 
         A row ``judged="mean"`` is the plain mean over ``n_averaged`` families, each counted once,
         without an interval; ``"mean of those never added"`` that of the families which no detector
-        of the growth has seen, the same for every number of families.
+        of the growth was trained on, the same for every number of families.
     """
     options = {"n_resamples": n_resamples, "random_state": random_state}
     best = judged[(judged["fit"] == ALL_FAMILIES) & (judged["data"] == "")]

@@ -69,10 +69,10 @@ def test_a_detector_that_may_have_seen_what_is_set_aside_is_refused(
 
 @pytest.fixture(scope="module")
 def both(script, run):
-    """A second network, which is taught what pictures show, and then both side by side."""
+    """A second network, with auxiliary labels, and then both side by side."""
     out, first = run[1].parent, run[1] / "bundle"
-    taught = {"backbone": "plain_cnn_7", "bundle": out / "objects", "epochs": 8}
-    second = changed(run[0], out=out / "second", **taught)
+    auxiliary = {"backbone": "plain_cnn_7", "bundle": out / "objects", "epochs": 8}
+    second = changed(run[0], out=out / "second", **auxiliary)
     assert script.main([*second, "--objects"]) == 0
     arguments = changed(run[0], out=out / "both", weights=first, bundle=out / "together")
     assert script.main([*arguments, "--ensemble", str(out / "objects")]) == 0
@@ -80,14 +80,14 @@ def both(script, run):
 
 
 def test_a_network_is_taught_what_pictures_show(both):
-    taught = both[0][0]
-    network = taught.embedder_[0].network_
+    auxiliary = both[0][0]
+    network = auxiliary.embedder_[0].network_
     assert network.parents == (0, 1, 0, 1)  # airplanes and cats, real and fake
     assert network.classifier.out_features == 4
-    assert taught.classes_.tolist() == [0, 1]
+    assert auxiliary.classes_.tolist() == [0, 1]
     report = json.loads((both[1].parent / "second" / "report.json").read_text())
     assert report["metrics"]["roc_auc"]["value"] > 0.9
-    assert "taught what each picture shows" in (both[1].parent / "objects/README.md").read_text()
+    assert "Auxiliary labels of the training" in (both[1].parent / "objects/README.md").read_text()
 
 
 def test_networks_side_by_side_are_judged_on_what_none_has_learnt_from(both, run):

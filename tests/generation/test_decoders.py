@@ -17,7 +17,7 @@ from cnnsvm.generation.engines.decoder_networks import (
 )
 from decoders import training as decoder_training
 from decoders.training import (
-    read_pictures,
+    read_images,
     signal_and_noise,
     train_autoencoder,
     train_denoiser,
@@ -232,8 +232,8 @@ def test_pictures_are_read_and_small_ones_left_out(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(len(sizes))]
     for path, size in zip(paths, sizes, strict=True):
         Image.new("RGB", size).save(path)
-    read = read_pictures(paths)
+    read = read_images(paths)
     assert [image.shape for image in read] == [(80, 64, 3), (70, 90, 3), (66, 65, 3)]
-    assert len(read_pictures(paths[2:], at_most=1)) == 1
-    with pytest.raises(ValueError, match="none of 1 pictures has at least 64"):
-        read_pictures(paths[1:2])
+    assert len(read_images(paths[2:], at_most=1)) == 1
+    with pytest.raises(ValueError, match="none of 1 images has at least 64"):
+        read_images(paths[1:2])
