@@ -10,25 +10,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from cnnsvm.data.images import as_image_list
+from cnnsvm.data.images import check_images
 
 #: Names of the class of untouched images, wherever it is in the order of the classes.
 REAL_NAMES = ("real", "original", "untouched", "authentic", "genuine")
-
-
-def check_images(X: Any) -> Sequence[Any]:
-    """List the images of ``X`` (see `as_image_list`); a list or tuple stays as it is.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or ``X`` holds no images.
-    """
-    is_list = isinstance(X, Sequence) and not isinstance(X, str | bytes)
-    images = X if is_list else as_image_list(X)
-    if len(images) == 0:
-        raise ValueError("Found array with 0 sample(s): there are no images.")
-    return images
 
 
 def check_labelled_images(

@@ -231,6 +231,21 @@ def as_image_list(X: Any) -> list[Any]:
     return list(X)
 
 
+def check_images(X: Any) -> Sequence[Any]:
+    """List the images of ``X`` (see `as_image_list`); a list or tuple stays as it is.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or ``X`` holds no images.
+    """
+    is_list = isinstance(X, Sequence) and not isinstance(X, str | bytes)
+    images = X if is_list else as_image_list(X)
+    if len(images) == 0:
+        raise ValueError("Found array with 0 sample(s): there are no images.")
+    return images
+
+
 def find_bad_images(
     images: Sequence[ImageInput], *, n_jobs: int | None = None
 ) -> list[tuple[int, str]]:

@@ -22,11 +22,10 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from cnnsvm.data.estimators import (
     check_auxiliary_labels,
-    check_images,
     check_labelled_images,
     install,
 )
-from cnnsvm.data.images import image_sides
+from cnnsvm.data.images import check_images, image_sides
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import (

@@ -14,12 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.estimators import (
     check_auxiliary_labels,
-    check_images,
     check_labelled_images,
     install,
     real_class,
     seed_of,
 )
+from cnnsvm.data.images import check_images
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, embedding_dim

@@ -20,8 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import Dataset
 
 from baselines.small_cnn import build_small_cnn, train_small_cnn
-from cnnsvm.data.estimators import check_images, check_labelled_images, install, seed_of
-from cnnsvm.data.images import load_image
+from cnnsvm.data.estimators import check_labelled_images, install, seed_of
+from cnnsvm.data.images import check_images, load_image
 from cnnsvm.features.backbones import Backbone, build_backbone
 from cnnsvm.features.cache import load_network, network_arrays, task_folder
 from cnnsvm.features.crops import Decoded
