@@ -19,8 +19,8 @@ from cnnsvm.localization import pretrained
 from cnnsvm.localization.architectures import ARCHITECTURES, AnySize, build_network
 from cnnsvm.localization.fitting import fit_localizer
 from cnnsvm.localization.masks import POLICIES, check_training_pairs, load_pair
+from cnnsvm.localization.patches import Tiling, predict_map
 from cnnsvm.localization.pixel_scores import edges_with, histogram_scores, pixel_histogram
-from cnnsvm.localization.tiling import Tiling, predict_map
 from cnnsvm.localization.training import LocalizerTraining
 
 

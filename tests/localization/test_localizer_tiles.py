@@ -6,7 +6,7 @@ import torch
 from tiny_localizer import Brightness, Tiny, painting
 from torch import nn
 
-from cnnsvm.localization.tiling import Tiling, predict_map, tile_starts
+from cnnsvm.localization.patches import Tiling, predict_map, tile_starts
 
 CPU = torch.device("cpu")
 
