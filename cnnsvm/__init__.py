@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cnnsvm.localization.training import LocalizerTraining
     from cnnsvm.svm import TunedSVC
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "CNNEmbedder",
     "FineTuning",

@@ -4,15 +4,14 @@ import logging
 import re
 import shutil
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from hub_server import COMMIT, hide_hub, hub_server
 from tiny_detector import MACHINE, cnn, detector, on_this_machine, statistics, tuning
 
 from cnnsvm import InpaintDetector, TunedSVC
@@ -27,7 +26,6 @@ from cnnsvm.io.bundle import SHIPPED, BundleError, read_bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).with_name("recorded_scores.json")
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     *("config.json", "README.md"),
     *("classifier.safetensors", "embedder_0.safetensors", "trained_on.safetensors"),
@@ -426,93 +424,24 @@ def test_large_files_are_found_and_logged(small, folder, monkeypatch, caplog):
 # the hub
 
 
-class Hub(BaseHTTPRequestHandler):
-    """A model hub with owner/small and owner/other, and owner/silent, which never answers."""
-
-    folders: dict = {}  # noqa: RUF012
-    seen: list = []  # noqa: RUF012
-
-    def do_GET(self):
-        self.seen.append((self.path, self.headers.get("Authorization")))
-        path = self.path.partition("?")[0]
-        name = "/".join(path.removeprefix("/api/models").split("/")[1:3])
-        if name == "owner/silent":
-            time.sleep(2)
-        elif name == "owner/gated":
-            self.answer("", 403, {"X-Error-Code": "GatedRepo"})
-        elif name not in self.folders:
-            self.answer("", 404, {"X-Error-Code": "RepoNotFound"})
-        elif "/revision/" in path and not path.endswith(("main", COMMIT)):
-            self.answer("", 404, {"X-Error-Code": "RevisionNotFound"})
-        elif "/tree/" in path:
-            self.answer(json.dumps([self.entry(name, file) for file in self.files(name)]))
-        elif path.startswith("/api/"):
-            siblings = [{"rfilename": file} for file in self.files(name)]
-            self.answer(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}))
-        else:
-            content = (self.folders[name] / path.rsplit("/", 1)[1]).read_bytes()
-            self.answer(content, headers={"ETag": f'"{len(content)}"', "X-Repo-Commit": COMMIT})
-
-    do_HEAD = do_GET
-
-    def files(self, name):
-        return sorted(file.name for file in self.folders[name].iterdir())
-
-    def entry(self, name, file):
-        size = (self.folders[name] / file).stat().st_size
-        return {"type": "file", "path": file, "size": size, "oid": str(size)}
-
-    def answer(self, content, status=200, headers=None):
-        body = content.encode() if isinstance(content, str) else content
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-    @classmethod
-    def fetched(cls):
-        return {path.rsplit("/", 1)[1] for path, _ in cls.seen if "/resolve/" in path}
-
-
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
     """An empty cache of the hub, with no connection to it."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hide_hub(tmp_path / "cache", monkeypatch)
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def hub(offline, folder, tmp_path, monkeypatch):
     """A hub on this machine, and nothing in the cache."""
-    from huggingface_hub import constants, hf_api
-
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
     (other / "weights.safetensors").write_bytes(b"many gigabytes")
     for unwanted in ("weights.bin", "script.py"):
         (folder / unwanted).write_text("unwanted")
-    served = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
-    address = f"http://127.0.0.1:{served.server_port}"
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(hf_api.api, "endpoint", address)
-    monkeypatch.setattr(Hub, "folders", {"owner/small": folder, "owner/other": other})
-    monkeypatch.setattr(Hub, "seen", [])
-    yield Hub
-    served.shutdown()
-    served.server_close()
+    with hub_server({"owner/small": folder, "owner/other": other}, monkeypatch) as served:
+        yield served
 
 
 def test_a_detector_comes_from_the_hub_and_then_from_its_cache(
