@@ -112,6 +112,30 @@ def make_manifest(rows: Iterable[Mapping[Any, Any]]) -> pd.DataFrame:
     return table[[*COLUMNS, *extra]]
 
 
+def describe_files(files: Iterable[Mapping[str, Any]], *, skip_bad: bool = False) -> pd.DataFrame:
+    """Make the manifest of image files.
+
+    Parameters
+    ----------
+    files : iterable of mapping
+        What `make_row` takes of each: ``path``, ``label``, ``source_id`` and further columns.
+    skip_bad : bool
+        Leave out what is no image, and list it in ``attrs["skipped"]`` as {path, reason};
+        otherwise the first is an `ImageError`.
+    """
+    rows, skipped = [], []
+    for file in files:
+        try:
+            rows.append(make_row(**file))
+        except ImageError as error:
+            if not skip_bad:
+                raise
+            skipped.append({"path": str(file["path"]), "reason": str(error)})
+    manifest = make_manifest(rows)
+    manifest.attrs["skipped"] = skipped
+    return manifest
+
+
 def read_manifest(path: str | os.PathLike[str], *, check: bool = True) -> pd.DataFrame:
     """Read a manifest, make its paths absolute, and fill in what the files themselves tell.
 

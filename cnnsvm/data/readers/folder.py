@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from cnnsvm.data.images import SUFFIXES, ImageError, list_images
-from cnnsvm.data.manifest import DatasetError, MissingDataError, Reader, make_manifest, make_row
+from cnnsvm.data.images import SUFFIXES, list_images
+from cnnsvm.data.manifest import DatasetError, MissingDataError, Reader, describe_files
 from cnnsvm.data.readers.deepfakeart import find_record_folders
 from cnnsvm.io.files import read_json
 
@@ -177,18 +177,12 @@ def _to_manifest(
     skip_bad: bool,
 ) -> pd.DataFrame:
     """Make the manifest of files with their labels and further columns."""
-    rows, skipped = [], []
     sources = _name_sources(folder, [file for file, _, _ in described], groups)
-    for (file, label, values), source in zip(described, sources, strict=True):
-        try:
-            rows.append(make_row(file, label, source, **values))
-        except ImageError as error:
-            if not skip_bad:
-                raise
-            skipped.append({"path": str(file), "reason": str(error)})
-    manifest = make_manifest(rows)
-    manifest.attrs["skipped"] = skipped
-    return manifest
+    files = (
+        {"path": file, "label": label, "source_id": source, **values}
+        for (file, label, values), source in zip(described, sources, strict=True)
+    )
+    return describe_files(files, skip_bad=skip_bad)
 
 
 def _named(file: Path, folder: Path, names: Mapping[str, T]) -> T | None:
