@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cnnsvm.audit.check import Check, DataSet, Sample, Verdict, on_threads
-from cnnsvm.audit.headers import check_histories, read_headers
+from cnnsvm.audit.headers import check_post_processing, read_headers
 from cnnsvm.audit.outside import probe_outside
 from cnnsvm.audit.probes import (
     HONEST,
@@ -39,7 +39,7 @@ TABLE_CHECKS: dict[str, Callable[[DataSet], Check]] = {
     "balance": check_balance,
     "splits": check_splits,
     "duplicates": check_duplicates,
-    "histories": check_histories,
+    "post-processing": check_post_processing,
 }
 #: Checks of a sample of images.
 PROBES: dict[str, Callable[[Sample], Check]] = {

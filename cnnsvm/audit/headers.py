@@ -69,11 +69,11 @@ def _subsampling(header: Header) -> str:
     return _SUBSAMPLING.get(ratio, f"{ratio[0]}x{ratio[1]}")
 
 
-def check_histories(data: DataSet) -> Check:
+def check_post_processing(data: DataSet) -> Check:
     """Compare headers, sizes and the column ``history`` of the two classes, by source."""
     table, headers = data.table, data.headers
     if table["label"].nunique() < 2:
-        return Check("histories", Verdict.NOT_CHECKED, "there is one class only.")
+        return Check("post-processing", Verdict.NOT_CHECKED, "there is one class only.")
     facts = headers[list(FACTS)].assign(multiple_of_8=_multiples(table).to_numpy())
     if "history" in table and table["history"].notna().any():
         facts["history"] = table["history"].fillna("none").astype(str).to_numpy()
@@ -92,9 +92,9 @@ def check_histories(data: DataSet) -> Check:
         kinds = ", ".join(headers["format"].value_counts().index[:_SHOWN])
         what = "formats, quantisation, names of header entries and sizes"
         summary = f"{what} are alike in both classes ({kinds})."
-        return Check("histories", Verdict.PASS, summary, details=details)
+        return Check("post-processing", Verdict.PASS, summary, details=details)
     verdict = Verdict.LEAK if differ or sizes["differs"] else Verdict.WARNING
-    return Check("histories", verdict, "; ".join(found) + ".", SAME_PATH, details=details)
+    return Check("post-processing", verdict, "; ".join(found) + ".", SAME_PATH, details=details)
 
 
 def _multiples(table: pd.DataFrame) -> pd.Series:

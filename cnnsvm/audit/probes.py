@@ -86,7 +86,7 @@ def probe_metadata(sample: Sample) -> Check:
     a_little = "headers tell the classes apart a little, perhaps by chance."
     outcomes = [
         (auc.is_leak, Verdict.LEAK, "headers alone tell the classes apart.", SAME_PATH),
-        (auc.is_doubtful, Verdict.WARNING, a_little, "See histories. " + SAME_PATH),
+        (auc.is_doubtful, Verdict.WARNING, a_little, "See post-processing. " + SAME_PATH),
         (True, Verdict.PASS, "headers do not tell the classes apart.", ""),
     ]
     return judge("metadata", auc, outcomes)

@@ -5,7 +5,7 @@ from PIL import Image
 
 from cnnsvm.audit.check import DataSet
 from cnnsvm.audit.headers import (
-    check_histories,
+    check_post_processing,
     describe_header,
     read_headers,
 )
@@ -14,9 +14,9 @@ from cnnsvm.data.images import ImageError
 PICTURES = [picture(seed, 72, 64) for seed in range(16)]
 
 
-def histories(manifest):
+def post_processing(manifest):
     headers = read_headers(manifest["path"].tolist())
-    return check_histories(DataSet(manifest.assign(unit=manifest["source_id"]), headers))
+    return check_post_processing(DataSet(manifest.assign(unit=manifest["source_id"]), headers))
 
 
 def both(folder, real=None, fake=None, fakes=PICTURES):
@@ -29,8 +29,8 @@ JPEG = {"ending": "jpg", "quality": 90}
 
 
 def test_one_history_passes(tmp_path):
-    assert histories(both(tmp_path)).verdict == "pass"
-    assert histories(both(tmp_path, JPEG, JPEG)).verdict == "pass"
+    assert post_processing(both(tmp_path)).verdict == "pass"
+    assert post_processing(both(tmp_path, JPEG, JPEG)).verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_one_history_passes(tmp_path):
     ],
 )
 def test_what_differs_between_the_classes_is_a_leak_and_named(tmp_path, real, fake, named):
-    check = histories(both(tmp_path, real, fake))
+    check = post_processing(both(tmp_path, real, fake))
     assert check.verdict == "leak"
     assert named in check.summary
     assert "match_post_processing" in check.remedy
@@ -59,23 +59,23 @@ def test_a_quality_drawn_for_each_image_is_no_leak(tmp_path):
         for folder in folders
         for i, pixels in enumerate(PICTURES)
     ]
-    assert histories(manifest_of(paths[:16], paths[16:])).verdict == "pass"
+    assert post_processing(manifest_of(paths[:16], paths[16:])).verdict == "pass"
 
 
 def test_a_handful_of_records_is_enough_where_all_differ(tmp_path):
     manifest = both(tmp_path, JPEG)
-    assert histories(manifest[manifest["source_id"].isin(["s0", "s1"])]).verdict == "leak"
+    assert post_processing(manifest[manifest["source_id"].isin(["s0", "s1"])]).verdict == "leak"
 
 
 def test_classes_without_common_sources_are_compared_too(tmp_path):
     manifest = both(tmp_path, JPEG)
     apart = manifest.assign(source_id=manifest["path"])
-    assert histories(apart).verdict == "leak"
-    assert histories(both(tmp_path / "b").assign(source_id=apart["path"])).verdict == "pass"
+    assert post_processing(apart).verdict == "leak"
+    assert post_processing(both(tmp_path / "b").assign(source_id=apart["path"])).verdict == "pass"
 
 
 def test_another_size_of_the_fakes_is_a_leak(tmp_path):
-    check = histories(both(tmp_path, fakes=[pixels[:-3, :-3] for pixels in PICTURES]))
+    check = post_processing(both(tmp_path, fakes=[pixels[:-3, :-3] for pixels in PICTURES]))
     assert check.verdict == "leak"
     assert "16 of 16 records mix sizes (fakes larger in 0, smaller in 16)" in check.summary
     assert "multiples of 8" in check.summary
@@ -84,14 +84,14 @@ def test_another_size_of_the_fakes_is_a_leak(tmp_path):
 def test_mixed_sizes_without_a_direction_are_a_warning(tmp_path):
     fakes = [p[:-8, :-8] if i % 2 else np.pad(p, ((0, 8), (0, 8), (0, 0)))
              for i, p in enumerate(PICTURES)]  # fmt: skip
-    assert histories(both(tmp_path, fakes=fakes)).verdict == "warning"
+    assert post_processing(both(tmp_path, fakes=fakes)).verdict == "warning"
 
 
 def test_a_column_history_that_differs_is_a_leak(tmp_path):
     manifest = both(tmp_path)
     named = manifest.assign(history=["png"] * 16 + ["512x512,png"] * 16)
-    assert "column history" in histories(named).summary
-    assert histories(manifest.assign(history="png")).verdict == "pass"
+    assert "column history" in post_processing(named).summary
+    assert post_processing(manifest.assign(history="png")).verdict == "pass"
 
 
 def test_headers_are_read(tmp_path):
@@ -113,7 +113,7 @@ def test_sizes_of_one_picture_a_class_are_chance(tmp_path):
         for name, height, width in (("real", 72, 64), ("fake", 71, 63))
     ]
     manifest = manifest_of(paths[:1], paths[1:]).assign(source_id=["one", "other"])
-    check = histories(manifest)
+    check = post_processing(manifest)
     assert check.details["facts"]["multiple_of_8"]["distance"] == 1
     assert check.verdict == "pass"
 

@@ -56,13 +56,13 @@ def test_its_matched_twin_does_not_leak(pictures, folder, fakes):
     result = run(manifest_of(reals, fakes))
     assert result["verdict"] == "warning"
     assert check_of(result, "metadata")["auc"] == 0.5
-    assert check_of(result, "histories")["verdict"] == "pass"
+    assert check_of(result, "post-processing")["verdict"] == "pass"
 
 
 def test_png_against_jpeg_is_a_leak(pictures, folder, fakes):
     reals = write(folder / "jpeg", pictures[:8], ending="jpg", quality=90)
     result = run(manifest_of(reals, fakes[:8]))
-    assert check_of(result, "histories")["verdict"] == "leak"
+    assert check_of(result, "post-processing")["verdict"] == "leak"
     assert check_of(result, "metadata")["auc"] == 1.0
 
 
@@ -90,7 +90,7 @@ def test_originals_alone_are_checked_for_copies(fakes):
     result = run(manifest)
     json.dumps(result, allow_nan=False)
     assert check_of(result, "duplicates")["verdict"] == "leak"
-    assert check_of(result, "histories")["verdict"] == "not checked"
+    assert check_of(result, "post-processing")["verdict"] == "not checked"
     assert check_of(result, "balance")["remedy"] == "Add the other class."
 
 

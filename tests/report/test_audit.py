@@ -85,7 +85,9 @@ def test_what_holds_for_several_checks_is_said_once():
 
 
 def test_lines_fit_a_screen():
-    said(Check("histories", "leak", "formats differ; " * 40, "Write both " * 40), LEAK, WARNING)
+    said(
+        Check("post-processing", "leak", "formats differ; " * 40, "Write both " * 40), LEAK, WARNING
+    )
 
 
 def test_every_check_has_words():
