@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import joblib
 import numpy as np
 from scipy.special import logit
 from sklearn.base import (
@@ -37,7 +36,7 @@ from cnnsvm.detection.reject import (
 )
 from cnnsvm.detection.training_overlap import hash_training_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.cache import cached_array, task_folder
+from cnnsvm.features.cache import cached_array, hash_settings, task_folder
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.crops import MEMORY, Decoded
 from cnnsvm.features.embedder import CropEmbedder, plain_params
@@ -460,10 +459,7 @@ class InpaintDetector(
         if self.cache_dir is None:
             return None
         known = [
-            plain_params(e)
-            if isinstance(e, CropEmbedder)
-            else joblib.hash((type(e), e.get_params()))
-            for e in embedders
+            plain_params(e) if isinstance(e, CropEmbedder) else hash_settings(e) for e in embedders
         ]
         settings = ["detector", known, self.n_views, self.augmentation, seed]
         networks = [e.network_ for e in embedders if isinstance(e, CropEmbedder)]

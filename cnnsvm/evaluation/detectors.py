@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +16,8 @@ from cnnsvm.data.splits import grouped_folds
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.reject import UNSURE
 from cnnsvm.evaluation.metrics import binary_metrics
-from cnnsvm.evaluation.runs import WITHOUT_EFFECT, RunDirectory, settings_of
-from cnnsvm.features.cache import RECIPE, cached_array, task_folder
+from cnnsvm.evaluation.runs import RunDirectory, settings_of
+from cnnsvm.features.cache import RECIPE, cached_array, hash_settings, task_folder
 from cnnsvm.features.embedder import CropEmbedder, plain_params
 from cnnsvm.features.saved import is_saved_network, saved_folder
 from cnnsvm.features.trainer import best_epoch
@@ -154,13 +154,14 @@ def device_of(detector: InpaintDetector) -> str:
 
 
 class StoredEmbeddings(TransformerMixin, BaseEstimator):
-    """An embedder that looks up embeddings, float32 (d,), by path."""
+    """An embedder that looks up embeddings, float32 (n, d), by path."""
 
-    def __init__(self, rows: Mapping[str, np.ndarray]) -> None:
-        self.rows = rows
+    def __init__(self, paths: Sequence[str], embeddings: np.ndarray) -> None:
+        self.paths = paths
+        self.embeddings = embeddings
 
     def __sklearn_clone__(self) -> Self:
-        return type(self)(self.rows)  # without a copy of the rows for each fold
+        return type(self)(self.paths, self.embeddings)  # without a copy for each fold
 
     def fit(self, images: Any, y: Any = None) -> Self:
         """Do nothing."""
@@ -168,7 +169,8 @@ class StoredEmbeddings(TransformerMixin, BaseEstimator):
 
     def transform(self, images: Sequence[str]) -> np.ndarray:
         """Look up the embeddings of paths, float32 (n, d)."""
-        return np.stack([self.rows[path] for path in images])
+        row_of = {path: row for row, path in enumerate(self.paths)}
+        return self.embeddings[[row_of[path] for path in images]]
 
 
 def embed_frozen(
@@ -194,31 +196,19 @@ def embed_frozen(
         return np.hstack([embedder.transform(paths) for embedder in fitted])
 
     embeddings = cached_array(embed, place, "embeddings")
-    rows = dict(zip(paths, embeddings, strict=True))
-    return clone(detector).set_params(embedder=StoredEmbeddings(rows))
+    return clone(detector).set_params(embedder=StoredEmbeddings(paths, embeddings))
 
 
 def detector_settings(detector: InpaintDetector) -> bytes:
     """Hash the parameters of an unfitted detector and the content of its weights."""
-    params = {k: v for k, v in detector.get_params(deep=False).items() if k not in WITHOUT_EFFECT}
-    del params["embedder"], params["classifier"]
-    digest = hashlib.sha256(repr((RECIPE, sorted(params.items()))).encode())
+    own = {k: v for k, v in detector.get_params(deep=False).items() if k != "embedder"}
+    digest = hashlib.sha256(f"{RECIPE} {hash_settings(own)}".encode())
     for embedder in detector.embedders():
-        digest.update(type(embedder).__name__.encode() + _embedder_settings(embedder))
+        digest.update(settings_of(embedder))
         weights = getattr(embedder, "weights", None)
         if is_saved_network(weights):
             digest.update((saved_folder(weights) / CONFIG).read_bytes())  # has each file's hash
-    if detector.classifier is not None:
-        digest.update(type(detector.classifier).__name__.encode())
-        digest.update(settings_of(detector.classifier))
     return digest.digest()
-
-
-def _embedder_settings(embedder: Any) -> bytes:
-    if isinstance(embedder, StoredEmbeddings):
-        rows = (np.ascontiguousarray(row).tobytes() for row in embedder.rows.values())
-        return hashlib.sha256(b"".join(rows)).digest()
-    return settings_of(embedder)
 
 
 def _is_frozen(embedder: Any) -> bool:

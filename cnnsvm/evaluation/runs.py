@@ -12,13 +12,12 @@ from typing import Any
 import pandas as pd
 from sklearn.base import BaseEstimator
 
+from cnnsvm.features.cache import hash_settings
 from cnnsvm.io.bundle import holds_model, library_versions
 from cnnsvm.io.files import read_json, replacing, write_json, write_text
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
-#: Parameters that change how long a computation takes, and not what it gives.
-WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage")
 FINGERPRINT, TIMES, CACHE = "run.json", "seconds.json", "cache"
 
 
@@ -149,9 +148,8 @@ def fingerprint_of(model: bytes, settings: tuple[Any, ...], manifest: pd.DataFra
 
 def settings_of(estimator: BaseEstimator) -> bytes:
     """Hash the parameters of an unfitted estimator and the content of its file of weights."""
-    params = {k: v for k, v in estimator.get_params().items() if k not in WITHOUT_EFFECT}
-    digest = hashlib.sha256(repr(sorted(params.items())).encode())
-    weights = params.get("weights")
+    digest = hashlib.sha256(hash_settings(estimator).encode())
+    weights = getattr(estimator, "weights", None)
     if weights not in (None, "imagenet") and Path(weights).is_file():
         digest.update(Path(weights).read_bytes())
     return digest.digest()

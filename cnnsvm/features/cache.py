@@ -4,11 +4,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Raised with every change of what a fit computes, so that no cache or run mixes old and new.
 RECIPE = 4
+#: Parameters that change how long a computation takes, and not what it gives.
+WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage")
 
 
 def fit_network(
@@ -125,3 +129,27 @@ def task_folder(
     for image in images:
         digest.update(image_hash(image).encode())
     return Path(cache_dir) / digest.hexdigest()[:20]
+
+
+def hash_settings(value: Any) -> str:
+    """Hash parameters, or an estimator's, by content: arrays and the weights of networks too.
+
+    A ValueError says that something in them has no content to hash, such as a lambda.
+    """
+    try:
+        return joblib.hash(_plain(value))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{value!r:.100} cannot be stored under a name of its own: {error}. Give a function "
+            "that has a name in a module in place of a lambda, or no folder to store in."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.nn.Module):  # its pickle holds addresses
+        return [repr(value), network_arrays(value)]
+    if hasattr(value, "get_params") and not isinstance(value, type):
+        return [type(value).__qualname__, _plain(value.get_params(deep=False))]
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items() if k not in WITHOUT_EFFECT}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -11,10 +11,13 @@ import torch
 import torchvision
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import FunctionTransformer
 from tiny_detector import cnn, detector, statistics
 
+from cnnsvm import CNNEmbedder
 from cnnsvm.evaluation.detectors import detector_settings
 from cnnsvm.evaluation.runs import RunDirectory, RunMismatchError, fingerprint_of
+from cnnsvm.features.cache import hash_settings
 from cnnsvm.io.files import write_text
 
 TABLE = pd.DataFrame({"score": [0.1, 1 / 3, -np.pi], "verdict": ["fake", "unsure", "original"]})
@@ -204,6 +207,23 @@ def test_changed_weights_are_other_settings(tmp_path):
         torch.save(torchvision.models.squeezenet1_1(weights=None).state_dict(), file)
         found.append(detector_settings(model))
     assert found[0] == found[1] != found[2]
+
+
+def test_other_weights_of_a_module_and_other_arrays_are_other_settings():
+    def module(seed):
+        torch.manual_seed(seed)
+        return torch.nn.Conv2d(3, 4, 3)
+
+    found = [detector_settings(detector(CNNEmbedder(module(seed)))) for seed in (0, 0, 1)]
+    assert found[0] == found[1] != found[2]
+    middle = np.zeros(5000)
+    middle[2500] = 1  # where a printed array has dots
+    assert hash_settings({"prior": middle}) != hash_settings({"prior": np.zeros(5000)})
+
+
+def test_settings_without_content_are_refused():
+    with pytest.raises(ValueError, match="lambda"):
+        detector_settings(detector(FunctionTransformer(lambda images: images)))
 
 
 def test_a_changed_saved_detector_is_other_settings(tmp_path):
