@@ -283,9 +283,17 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 )
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted embedder as a JSON-able description and arrays."""
+        """Return the fitted embedder as a JSON-able description and arrays.
+
+        A TypeError says that its backbone is a module, whose architecture is in no library.
+        """
         check_is_fitted(self, "network_")
         network = self.network_
+        if isinstance(getattr(self, "backbone", None), torch.nn.Module):
+            raise TypeError(
+                f"backbone={type(self.backbone).__name__}(...) cannot be saved without pickle: its "
+                "architecture is in your code alone. Export it, and fit with 'onnx:FILE'."
+            )
         return {
             "class": type(self).__name__,
             "params": plain_params(self),

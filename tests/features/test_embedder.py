@@ -159,12 +159,12 @@ def test_trained_it_keeps_whole_sources_from_the_network(embedders, pictures, na
 def test_saved_state_comes_back_without_files_or_hub(embedders, pictures, name, monkeypatch):
     embedder, images = embedders[name][0], pictures[0][:4]
     fitted = clone(embedder).set_params(random_state=3).fit(images)
+    if name == "module":  # refused now, not when it is loaded
+        with pytest.raises(TypeError, match="backbone=Small"):
+            fitted.to_state()
+        return
     config, arrays = fitted.to_state()
     config = json.loads(json.dumps(config))
-    if name == "module":
-        with pytest.raises(ValueError, match="'Small' is not known"):
-            type(embedder).from_state(config, arrays)
-        return
     monkeypatch.chdir("/")
     if fitted.get_params().get("backbone", "").startswith(("hf:", "onnx:")):
         config["params"]["backbone"] = "hf:/gone" if name != "onnx" else "onnx:/gone"
