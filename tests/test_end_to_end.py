@@ -68,7 +68,7 @@ def test_manifest_says_how_each_picture_was_made(records):
 def test_records_pass_the_audit_of_their_files(records, capsys):
     assert main(["audit", str(records), "--folds", "3"]) in (0, 1)  # 2 is an error
     said = capsys.readouterr().out
-    for check in ("histories", "metadata", "outside_mask"):
+    for check in ("post-processing", "metadata", "outside_mask"):
         assert re.search(rf"^  {check} .* pass( |$)", said, re.MULTILINE), said
 
 
