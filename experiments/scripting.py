@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -70,6 +72,26 @@ def prepare_data(args: argparse.Namespace, out: Path, codec: str | None) -> "Pre
 def command() -> str:
     """Return how the script was called."""
     return shlex.join(["python", *sys.argv])
+
+
+def find_command(folder: Path) -> str:
+    """Return the command that made a saved detector, as its card has it, "" if it has none."""
+    from cnnsvm.detection.model_card import CARD
+
+    card = folder / CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    pattern = r"^## How to make it again\n+```\n(.*?)\n```$"
+    found = re.search(pattern, text, re.DOTALL | re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def find_commit(folder: Path) -> str:
+    """Return the commit that a folder is at, "" outside a repository or with git missing."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def publish(out: Path, report: "Report", also: Iterable[Path] = ()) -> None:

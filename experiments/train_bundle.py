@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scripting import add_machine_flags, command, make_parser, run_script
+from scripting import add_machine_flags, command, find_commit, make_parser, run_script
 
 #: Engines that need no weights; those of --decoders and the finished images of --file join them.
 ENGINES = ("opencv-telea", "opencv-ns", "self-blend")
@@ -149,7 +149,7 @@ def read_card(args: argparse.Namespace) -> dict[str, Any]:
 
 def describe(args: argparse.Namespace, manifest: Any, fields: dict[str, Any]) -> Any:
     """Write the model card."""
-    from cnnsvm.detection.model_card import CardFacts, find_commit
+    from cnnsvm.detection.model_card import CardFacts
 
     lines = list(fields.get("trained_on", ()))
     for number, part in manifest.groupby("data"):

@@ -138,22 +138,9 @@ def read_for_audit(
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Read a data set as it is; one file under two sources is a finding, not an error.
 
-    Parameters
-    ----------
-    path, workdir, groups
-        As in `cnnsvm.data.readers.open_dataset`, which raises the errors.
-    skip_bad : bool
-        Decode every image once and leave bad rows out, rather than refuse them.
-
-    Returns
-    -------
-    manifest : DataFrame
-    left_out : list of dict of ``path`` and ``reason``
-
-    Raises
-    ------
-    ManifestError
-        If rows are bad and ``skip_bad`` is False, or none is good.
+    Parameters and errors are as in `cnnsvm.data.readers.open_dataset`. ``skip_bad`` decodes every
+    image once and leaves bad rows out, rather than refuse them (`ManifestError`, also if none is
+    good). Returns the manifest, and what was left out as dicts of ``path`` and ``reason``.
     """
     try:
         manifest = open_dataset(path, workdir, groups=groups, skip_bad=skip_bad)

@@ -74,7 +74,9 @@ def check_post_processing(data: DataSet) -> Check:
     table, headers = data.table, data.headers
     if table["label"].nunique() < 2:
         return Check("post-processing", Verdict.NOT_CHECKED, "there is one class only.")
-    facts = headers[list(FACTS)].assign(multiple_of_8=_multiples(table).to_numpy())
+    multiples = (table[["width", "height"]].astype(float) % 8 == 0).sum(axis=1)
+    named = multiples.map({0: "none", 1: "one", 2: "both"})
+    facts = headers[list(FACTS)].assign(multiple_of_8=named.to_numpy())
     if "history" in table and table["history"].notna().any():
         facts["history"] = table["history"].fillna("none").astype(str).to_numpy()
     units = [table["source_id"].to_numpy(), table["label"].to_numpy(dtype=int)]
@@ -95,11 +97,6 @@ def check_post_processing(data: DataSet) -> Check:
         return Check("post-processing", Verdict.PASS, summary, details=details)
     verdict = Verdict.LEAK if differ or sizes["differs"] else Verdict.WARNING
     return Check("post-processing", verdict, "; ".join(found) + ".", SAME_PATH, details=details)
-
-
-def _multiples(table: pd.DataFrame) -> pd.Series:
-    n_sides = (table[["width", "height"]].astype(float) % 8 == 0).sum(axis=1)
-    return n_sides.map({0: "none", 1: "one", 2: "both"})
 
 
 def _shares_text(entry: dict[str, Any]) -> str:

@@ -59,13 +59,9 @@ def resampling_spectrum(pixels: np.ndarray) -> np.ndarray:
 
     The magnitude of the sixth difference (Gallagher's second difference, three times, which sees
     Lanczos too) of the green channel's middle is averaged across the axis; its spectrum is divided
-    by that of the surroundings.
-
-    Returns
-    -------
-    ndarray of float16, shape (2, 2049)
-        Height of the line at each of `FREQUENCIES` along the width and the height. Without a line
-        about Rayleigh distributed with scale 1: above 3 in 1 of 100. 0 where no line can be told.
+    by that of the surroundings. Returns float16 (2, 2049), the height of the line at each of
+    `FREQUENCIES` along the width and the height. Without a line about Rayleigh distributed with
+    scale 1: above 3 in 1 of 100. 0 where no line can be told.
     """
     green = _middle(pixels[:, :, 1]).astype(np.int16)
     means = (sixth_difference(rows).mean(axis=0, dtype=np.float64) for rows in (green, green.T))
@@ -103,16 +99,12 @@ def grid_features(pixels: np.ndarray) -> np.ndarray:
 
 
 def double_compression(pixels: np.ndarray) -> float:
-    """Measure how closely the DCT coefficients keep to multiples of a JPEG quantiser.
+    """Measure how closely the DCT coefficients keep to multiples of a JPEG quantiser, in [-1, 1].
 
     For each AC coefficient c of uint8 pixels (H, W, 3) and each quantiser q from 3 to 32, the mean
-    of cos(2 pi c / q) over the |c| > q / 2; the best q counts, and the best 16 coefficients.
-
-    Returns
-    -------
-    float in [-1, 1]
-        Of 1,100 images below 0.25 if it never was a JPEG, above 0.7 if it was one of quality 50
-        to 98. At most 0 for an image of a few blocks.
+    of cos(2 pi c / q) over the |c| > q / 2; the best q counts, and the best 16 coefficients. Of
+    1,100 images below 0.25 if it never was a JPEG, above 0.7 if it was one of quality 50 to 98. At
+    most 0 for an image of a few blocks.
     """
     magnitudes = np.abs(_dct_blocks(pixels)).reshape(-1, _BLOCK * _BLOCK)[:, 1:]
     best = [_comb(values[values > _QUANTISERS[0] / 2]) for values in magnitudes.T]

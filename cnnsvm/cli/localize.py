@@ -85,10 +85,7 @@ def main(args: argparse.Namespace) -> int:
 def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
     """List each image with its name relative to the input, without those in the output.
 
-    Raises
-    ------
-    ValueError
-        If the input is not there, holds no images, or is the output or in it.
+    A ValueError is raised if the input is not there, holds no images, or is the output or in it.
     """
     from cnnsvm.data.images import list_images
 

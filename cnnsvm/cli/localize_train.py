@@ -103,10 +103,7 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
 def make_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
     """Turn the flags into an unfitted, checked `InpaintLocalizer`.
 
-    Raises
-    ------
-    ValueError
-        If a parameter, the network or its first weights cannot be.
+    A ValueError is raised if a parameter, the network or its first weights cannot be.
     """
     from cnnsvm import InpaintLocalizer, LocalizerTraining
 
@@ -127,10 +124,7 @@ def make_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
 def read_genotype(file: Path) -> Any:
     """Read a genotype from JSON, such as ``experiments/nas.py`` writes it.
 
-    Raises
-    ------
-    ValueError
-        If the file is no JSON.
+    A ValueError is raised if the file is no JSON.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

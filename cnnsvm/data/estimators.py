@@ -21,15 +21,8 @@ def check_labelled_images(
 ) -> tuple[Sequence[Any], np.ndarray, np.ndarray | None]:
     """Line up images, labels and groups; a manifest brings its own of the latter two.
 
-    Returns
-    -------
-    (images, y, groups)
-        A sequence, an ndarray of shape (n_samples,), and an ndarray of that shape or None.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, labels are missing, or there is only one class.
+    Returns a sequence, an ndarray of shape (n_samples,), and an ndarray of that shape or None. A
+    ValueError says that lengths differ, labels are missing, or there is only one class.
     """
     images = check_images(X)
     if hasattr(X, "columns"):
@@ -55,10 +48,7 @@ def check_labelled_images(
 def check_auxiliary_labels(auxiliary_labels: Any, y: np.ndarray) -> np.ndarray | None:
     """Line auxiliary labels up with the labels; None stays None.
 
-    Raises
-    ------
-    ValueError
-        If lengths differ or one is missing.
+    A ValueError is raised if lengths differ or one is missing.
     """
     if auxiliary_labels is None:
         return None
@@ -88,9 +78,5 @@ def seed_of(random_state: int | np.random.RandomState | None) -> int:
 
 def install(estimator: BaseEstimator, **learnt: Any) -> None:
     """Replace all that an earlier fit learnt by what this one did, in one step."""
-    kept = {k: v for k, v in vars(estimator).items() if not _is_learnt(k)}
+    kept = {k: v for k, v in vars(estimator).items() if not k.endswith("_") or k.startswith("_")}
     estimator.__dict__ = kept | learnt
-
-
-def _is_learnt(name: str) -> bool:
-    return name.endswith("_") and not name.startswith("_")

@@ -134,10 +134,7 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
 def read_header(image: ImageInput) -> Header:
     """Read what is known of an image, given as for `load_image`, without decoding its pixels.
 
-    Raises
-    ------
-    ImageError
-        If it cannot be read.
+    An ImageError is raised if it cannot be read.
     """
     if isinstance(image, np.ndarray):
         height, width = image.shape[:2]
@@ -165,10 +162,7 @@ def read_header(image: ImageInput) -> Header:
 def image_sides(image: ImageInput) -> tuple[int, int]:
     """Return the shorter and the longer side of an image in pixels, from its header alone.
 
-    Raises
-    ------
-    ImageError
-        If it cannot be read.
+    An ImageError is raised if it cannot be read.
     """
     if isinstance(image, np.ndarray):
         sides = image.shape[:2]
@@ -181,10 +175,7 @@ def image_sides(image: ImageInput) -> tuple[int, int]:
 def image_hash(image: ImageInput) -> str:
     """Return the SHA-256 of an image in hexadecimal: of a file's bytes, else of the pixels.
 
-    Raises
-    ------
-    ImageError
-        If it cannot be read.
+    An ImageError is raised if it cannot be read.
     """
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
@@ -196,23 +187,11 @@ def image_hash(image: ImageInput) -> str:
 
 
 def as_image_list(X: Any) -> list[Any]:
-    """Turn what a user may pass as images into a list with one item an image.
+    """Turn what a user may pass as images into a list with one item an image, unopened.
 
-    Parameters
-    ----------
-    X : one image, or a sequence, Series or array of images, or a table with a column ``path``
-        A bare string or path is one image. An array of dtype uint8 is one image (H, W),
-        (H, W, 3), (H, W, 4) or a stack of them (N, H, W, 3 or 4).
-
-    Returns
-    -------
-    list
-        The inputs unopened, in their order.
-
-    Raises
-    ------
-    ValueError
-        If ``X`` is none of these.
+    A bare string or path is one image. An array of dtype uint8 is one image (H, W), (H, W, 3), (H,
+    W, 4) or a stack of them (N, H, W, 3 or 4); a table has them in its column ``path``; sequences,
+    Series and other arrays hold one an item. A ValueError says that ``X`` is none of these.
     """
     if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
         return [X]
@@ -234,10 +213,7 @@ def as_image_list(X: Any) -> list[Any]:
 def check_images(X: Any) -> Sequence[Any]:
     """List the images of ``X`` (see `as_image_list`); a list or tuple stays as it is.
 
-    Raises
-    ------
-    ValueError
-        If there are none, or ``X`` holds no images.
+    A ValueError is raised if there are none, or ``X`` holds no images.
     """
     is_list = isinstance(X, Sequence) and not isinstance(X, str | bytes)
     images = X if is_list else as_image_list(X)
@@ -249,13 +225,7 @@ def check_images(X: Any) -> Sequence[Any]:
 def find_bad_images(
     images: Sequence[ImageInput], *, n_jobs: int | None = None
 ) -> list[tuple[int, str]]:
-    """Decode every image once, on ``n_jobs`` threads, and report those that fail.
-
-    Returns
-    -------
-    list of (index, reason)
-        Empty when every image can be read.
-    """
+    """Decode every image once, on ``n_jobs`` threads, and list the failures as (index, reason)."""
     from joblib import Parallel, delayed
 
     jobs = (delayed(_failure)(image) for image in images)

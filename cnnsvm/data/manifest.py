@@ -64,10 +64,7 @@ class Reader(NamedTuple):
 def describe_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read width, height (pixels, upright), format and SHA-256 of an image without decoding it.
 
-    Raises
-    ------
-    ImageError
-        If the file is missing or its header is not that of an image.
+    An ImageError is raised if the file is missing or its header is not that of an image.
     """
     header = read_header(path)
     width, height = header.upright_size
@@ -81,19 +78,11 @@ def make_row(
     facts: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> dict[str, Any]:
-    """Build one manifest row.
+    """Build the manifest row of an image with a label, 0 real or 1 fake.
 
-    Parameters
-    ----------
-    path : path of the image
-    label : {0, 1}
-        0 real, 1 fake.
-    source_id : str
-        Name of the untouched image that this one is or was made from.
-    facts : mapping or None
-        What `describe_file` returns for the image; None reads the file.
-    **values
-        Any other column; ``variant`` is "original" for label 0, else "regenerated", unless given.
+    ``source_id`` names the untouched image that this one is or was made from; ``facts`` is what
+    `describe_file` returns for it, and None reads the file. ``values`` are any other columns;
+    ``variant`` is "original" for label 0, else "regenerated", unless given.
     """
     row = dict.fromkeys(COLUMNS)
     row.update(path=str(Path(path).absolute()), label=label, source_id=str(source_id))
@@ -139,20 +128,8 @@ def describe_files(files: Iterable[Mapping[str, Any]], *, skip_bad: bool = False
 def read_manifest(path: str | os.PathLike[str], *, check: bool = True) -> pd.DataFrame:
     """Read a manifest, make its paths absolute, and fill in what the files themselves tell.
 
-    Parameters
-    ----------
-    path : path ending in .parquet or .csv
-    check : bool
-        Refuse bad rows (see `find_bad_rows`). Paths that leave the folder are always refused.
-
-    Returns
-    -------
-    DataFrame
-
-    Raises
-    ------
-    ManifestError
-        If a column is missing or a row is bad; with the row number, the rule and the remedy.
+    ``check`` refuses bad rows (see `find_bad_rows`) with row number, rule and remedy
+    (`ManifestError`); a missing column and paths that leave the folder always are.
     """
     file = Path(path)
     table = _read_table(file)
@@ -174,10 +151,8 @@ def read_manifest(path: str | os.PathLike[str], *, check: bool = True) -> pd.Dat
 def write_manifest(manifest: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
     """Write a manifest atomically, its paths relative to the folder it is written in.
 
-    Raises
-    ------
-    ManifestError
-        If a row's file lies outside that folder, or ``path`` does not end in .parquet or .csv.
+    A ManifestError is raised if a row's file lies outside that folder, or ``path`` does not end in
+    .parquet or .csv.
     """
     file = _check_suffix(Path(path))
     root = file.parent.resolve()
@@ -193,17 +168,10 @@ def write_manifest(manifest: pd.DataFrame, path: str | os.PathLike[str]) -> Path
 
 
 def find_bad_rows(manifest: pd.DataFrame) -> list[tuple[int, str]]:
-    """List what is wrong with the rows of a manifest.
+    """List what is wrong with the rows of a manifest of absolute paths, as (position, problem).
 
-    Parameters
-    ----------
-    manifest : DataFrame with absolute paths
-
-    Returns
-    -------
-    list of (position, problem)
-        ``position`` counts rows from 0; the problem counts them from 1, names the file and gives
-        the rule and the remedy.
+    ``position`` counts rows from 0; the problem counts them from 1, names the file and gives the
+    rule and the remedy.
     """
     first_path: dict[Any, int] = {}
     first_hash: dict[str, tuple[int, Any]] = {}

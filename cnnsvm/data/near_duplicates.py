@@ -44,30 +44,13 @@ def merge_near_duplicates(
     """Give near-duplicate sources one ``source_id``, so that no split can separate them.
 
     Two sources are joined when their originals (of a source without one: its first row) have
-    perceptual hashes at most ``max_distance`` bits apart, or when any of their files are
-    identical by ``sha256``. Joining is transitive. Images without contrast are joined only when
-    identical.
+    perceptual hashes at most ``max_distance`` bits apart, or when any of their files are identical
+    by ``sha256``. Joining is transitive. Images without contrast are joined only when identical.
+    The distance, 0-64, is the Hamming distance of the 64-bit DCT hash (``imagehash.phash``); 0
+    joins equal hashes only. ``n_jobs`` threads decode images.
 
-    Parameters
-    ----------
-    manifest : DataFrame with absolute paths
-        Not changed.
-    max_distance : int, 0-64
-        Hamming distance of the 64-bit DCT hash (``imagehash.phash``). 0 joins equal hashes only.
-    n_jobs : int or None
-        Threads that decode images.
-
-    Returns
-    -------
-    DataFrame
-        A copy in which joined sources have the ``source_id`` that comes first in the table.
-
-    Raises
-    ------
-    ValueError
-        If ``max_distance`` is not between 0 and 64.
-    ImageError
-        If an image cannot be read.
+    Returns a copy of the manifest, in which joined sources have the ``source_id`` that comes first.
+    A ValueError says that the distance is out of range, an ImageError that an image cannot be read.
     """
     found = find_near_duplicates(manifest, max_distance, n_jobs=n_jobs)
     if not found:
@@ -91,17 +74,9 @@ def merge_near_duplicates(
 def find_near_duplicates(
     manifest: pd.DataFrame, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
 ) -> list[DuplicatePair]:
-    """Find the sources that `merge_near_duplicates` would join, pair by pair.
+    """Find the sources that `merge_near_duplicates` would join, pair by pair, identical ones first.
 
-    Returns
-    -------
-    list of DuplicatePair
-        Identical ones first. Not transitive; a pair that is identical is not listed as near too.
-
-    Raises
-    ------
-    ValueError, ImageError
-        As in `merge_near_duplicates`.
+    Not transitive; a pair that is identical is not listed as near too. Errors are as there.
     """
     if not 0 <= max_distance <= 64:
         raise ValueError(f"max_distance must lie between 0 and 64 bits, got {max_distance!r}.")
@@ -123,13 +98,9 @@ def find_near_duplicates(
 
 
 def perceptual_hash(path: str) -> tuple[int, bool]:
-    """Hash what an image looks like.
+    """Hash what an image looks like: 64 bits of the signs of its lowest frequencies.
 
-    Returns
-    -------
-    (hash, usable)
-        64 bits of the signs of its lowest frequencies, and whether the image has the contrast
-        that makes them mean something.
+    Returns it with whether the image has the contrast that makes it mean something.
     """
     grey = Image.fromarray(load_image(path)).convert("L")
     small = grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)  # as imagehash itself would

@@ -36,23 +36,10 @@ class _QuickStratifiedGroupKFold(StratifiedGroupKFold):
 
 
 def encode_groups(groups: Sequence[Any] | np.ndarray | None, n_samples: int) -> np.ndarray:
-    """Number the groups from 0; without groups every sample is its own.
+    """Number the groups from 0, int64 (n_samples,); without groups every sample is its own.
 
-    Parameters
-    ----------
-    groups : array-like of shape (n_samples,) or None
-        Any hashable labels, such as ``source_id``. Missing values are refused.
-    n_samples : int
-        Number of samples that the groups must describe.
-
-    Returns
-    -------
-    ndarray of int64, shape (n_samples,)
-
-    Raises
-    ------
-    ValueError
-        If the length differs from ``n_samples`` or a group is missing.
+    Groups are any hashable labels, such as ``source_id``. A ValueError says that there are not
+    ``n_samples`` of them, or one is missing.
     """
     if groups is None:
         return np.arange(n_samples)
@@ -75,26 +62,10 @@ def grouped_folds(
 ) -> list[Fold]:
     """Split samples into stratified folds that never separate a group.
 
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,)
-        Class labels; the folds keep their proportions as far as the groups allow.
-    groups : array-like of shape (n_samples,) or None
-        Group of each sample; None makes each sample its own group.
-    n_splits : int
-        Number of folds, at least 2 and at most the number of groups of any class.
-    random_state : int or None
-        Seed of the shuffle.
-
-    Returns
-    -------
-    list of (train, test)
-        Integer index arrays; the test parts are disjoint and cover every sample.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer groups than folds, overall or in one class.
+    Labels, (n_samples,), keep their proportions as far as the groups allow; groups None makes each
+    sample its own. ``n_splits`` is at least 2 and at most the number of groups of any class
+    (ValueError); ``random_state`` is the seed of the shuffle. Returns (train, test) of each fold as
+    integer index arrays; the test parts are disjoint and cover every sample.
     """
     labels = np.asarray(y)
     codes = encode_groups(groups, len(labels))

@@ -18,17 +18,9 @@ MAX_WINDOWS = 1024
 def heatmap(embedders: Sequence[Any], image: Any) -> np.ndarray:
     """Slide a crop over an image and blend what fine-tuned classifiers say of each place.
 
-    Parameters
-    ----------
-    embedders : sequence of embedders
-        Those that were fine-tuned on native crops are asked; the log-odds of those with one crop
-        size are averaged, and then the maps of different sizes.
-    image : path, bytes, PIL image or uint8 array
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W), in [0, 1]
-        See `InpaintDetector.explain`.
+    Embedders that were fine-tuned on native crops are asked; the log-odds of those with one crop
+    size are averaged, and then the maps of different sizes. Returns float32 (H, W) in [0, 1], see
+    `InpaintDetector.explain`.
     """
     by_size: dict[int, list[CropEmbedder]] = {}
     for embedder in embedders:
@@ -62,10 +54,8 @@ def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) 
 def window_positions(height: int, width: int, size: int) -> tuple[list[int], list[int]]:
     """Spread overlapping windows over an image: at a quarter of their side if they are not many.
 
-    Returns
-    -------
-    tops, lefts : list of int
-        Both from 0 to the last place where a window fits; the windows are their product.
+    Returns tops and lefts, both from 0 to the last place where a window fits; the windows are their
+    product.
     """
     stride = max(1, size // 4)
     while True:
@@ -83,20 +73,10 @@ def window_positions(height: int, width: int, size: int) -> tuple[list[int], lis
 def blend_windows(
     values: np.ndarray, places: list[tuple[int, int]], shape: tuple[int, int], size: int
 ) -> np.ndarray:
-    """Average the values of the windows over each pixel, those in whose middle it lies the most.
+    """Average the values of windows over each pixel, those with it in their middle the most.
 
-    Parameters
-    ----------
-    values : ndarray of float, shape (n,)
-    places : list of (top, left)
-        Together they cover the image.
-    shape : (height, width)
-    size : int
-        Side of a window.
-
-    Returns
-    -------
-    ndarray of float32, shape (height, width)
+    ``values`` has one for each of ``places``, (top, left) of windows of ``size`` pixels a side that
+    cover the image together. Returns float32 of the given shape, (height, width).
     """
     ramp = 1 - np.abs(np.linspace(-1, 1, size + 2)[1:-1])
     window = np.outer(ramp, ramp)

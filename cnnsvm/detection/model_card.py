@@ -5,9 +5,6 @@ a reader must be able to tell "not measured" from "no problem found".
 """
 
 import math
-import os
-import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,20 +27,10 @@ Number = float | tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """One set of images that a detector was tested on.
+    """One set of images that a detector was tested on: what they are and what happened to them.
 
-    Parameters
-    ----------
-    data : str
-        What the images are and what happened to them.
-    numbers : mapping of str to float, or to (value, low, high)
-        Name of each metric -> its value, with its interval if there is one.
-    n_images, n_sources : int or None
-
-    Raises
-    ------
-    ValueError
-        If a number is not finite or lies outside its interval.
+    ``numbers`` has the value of each metric, with its interval, (value, low, high), if there is
+    one. A ValueError is raised if a number is not finite or lies outside its interval.
     """
 
     data: str
@@ -70,28 +57,12 @@ class Measured:
 class CardFacts:
     """What a model card says beyond what the fitted detector knows of itself.
 
-    Parameters
-    ----------
-    name : str
-        Headline.
-    summary : str
-        One paragraph under it, Markdown.
-    trained_on : sequence of str
-        One line for each set of training images: origin, number, licence, engines, masks.
-    tested_on : sequence of Measured
-        Rows of the table of results.
-    test_protocol : str
-        How the images were kept apart from the training, what the intervals are.
-    limits : sequence of str
-        Further limits, such as where it is known to fail.
-    command : str
-        The command that makes the detector again.
-    seed : int or None
-        None takes the detector's ``random_state``.
-    commit : str
-        Of the code that made it.
-    tags : sequence of str
-        Further tags for the hub.
+    ``name`` is the headline and ``summary`` one paragraph of Markdown under it. ``trained_on`` has
+    a line for each set of training images: origin, number, licence, engines, masks; ``tested_on``
+    the rows of the table of results; ``test_protocol`` says how the images were kept apart from the
+    training and what the intervals are; ``limits`` are further ones, such as where it is known to
+    fail. ``command`` makes the detector again, with ``seed`` (None: its ``random_state``) and the
+    code of ``commit``. ``tags`` are further ones for the hub.
     """
 
     name: str = "cnnsvm detector of inpainted images"
@@ -107,19 +78,9 @@ class CardFacts:
 
 
 def render_card(detector: "InpaintDetector", card: CardFacts | None = None) -> str:
-    """Write a model card in Markdown, with the header that the Hugging Face hub reads.
+    """Write the model card of a fitted detector in Markdown, with the header that the hub reads.
 
-    Parameters
-    ----------
-    detector : InpaintDetector
-        Fitted.
-    card : CardFacts, optional
-        None describes the detector alone: all that was to be measured is "not measured".
-
-    Returns
-    -------
-    str
-        Ends in a line break.
+    Without ``card`` it describes the detector alone: all that was to be measured is "not measured".
     """
     from huggingface_hub import ModelCardData
     from jinja2 import Environment, StrictUndefined
@@ -227,21 +188,3 @@ def _number(number: Number | None) -> str:
         value, low, high = number
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
     return f"{number:.3f} [n/a]"
-
-
-def find_command(folder: str | os.PathLike[str]) -> str:
-    """Return the command that made a saved detector, as its card has it, "" if it has none."""
-    card = Path(folder) / CARD
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
-    pattern = r"^## How to make it again\n+```\n(.*?)\n```$"
-    found = re.search(pattern, text, re.DOTALL | re.MULTILINE)
-    return found.group(1) if found else ""
-
-
-def find_commit(folder: Path) -> str:
-    """Return the commit that a folder is at, "" outside a repository or with git missing."""
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -64,14 +64,8 @@ def save(
     With ``half``, arrays of two and more axes (weights, support vectors) are stored as float16. On
     six small detectors that moved the probability of all but one image by less than 0.002, and of
     that one by 0.01: less than running their networks in bfloat16 does. An array that would lose
-    more than `MAX_ROUNDING` stays as it is.
-
-    Raises
-    ------
-    BundleError
-        If the folder holds something else.
-    TypeError
-        If the classifier or an embedder is of a kind that cannot be saved without pickle.
+    more than `MAX_ROUNDING` stays as it is. A BundleError says that the folder holds something
+    else, a TypeError that classifier or embedder are of a kind that cannot be saved without pickle.
     """
     config, arrays = to_state(detector)
     if half:
@@ -182,14 +176,8 @@ def fingerprint(detector: "InpaintDetector") -> str:
 def frozen_embedders(name: str | os.PathLike[str]) -> list[CropEmbedder]:
     """Make unfitted embedders that see images as those of a saved detector do.
 
-    Parameters
-    ----------
-    name : "cnnsvm", "cifake" or path
-
-    Returns
-    -------
-    list of embedders
-        With ``weights=name`` and ``finetune="none"``: nothing in them is trained again.
+    It is named as in `saved_folder`. They have ``weights=name`` and ``finetune="none"``: nothing in
+    them is trained again.
     """
     found = []
     for entry in read_config(saved_folder(name))["embedders"]:

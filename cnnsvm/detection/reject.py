@@ -17,15 +17,9 @@ UNSURE = "unsure"
 class Judgement(NamedTuple):
     """What a detector says of images, from one pass over them.
 
-    Attributes
-    ----------
-    decisions : ndarray of float64, shape (n,) or (n, n_classes)
-        As `InpaintDetector.decision_function`.
-    probabilities : ndarray of float64, shape (n, n_classes)
-    codes : ndarray of int, shape (n,)
-        Position in ``classes_`` of the predicted class.
-    is_unsure : ndarray of bool, shape (n,)
-        Where the verdict is "unsure".
+    ``decisions`` are as of `InpaintDetector.decision_function`; ``probabilities`` float64 (n,
+    n_classes); ``codes``, int (n,), the positions in ``classes_`` of the predicted classes;
+    ``is_unsure`` says where the verdict is "unsure".
     """
 
     decisions: np.ndarray
@@ -37,12 +31,9 @@ class Judgement(NamedTuple):
 class Thresholds(NamedTuple):
     """What is chosen on out-of-fold scores of the training images and then frozen.
 
-    Attributes
-    ----------
-    threshold : float in (0, 1)
-        Probability of the second of two classes above which an image is predicted as that.
-    rejection : float in [0, 1]
-        Probability of the predicted class that a verdict must exceed; 0 rejects nothing.
+    ``threshold`` is the probability of the second of two classes above which an image is predicted
+    as that; ``rejection`` the probability of the predicted class that a verdict must exceed, 0
+    rejects nothing.
     """
 
     threshold: float
@@ -56,18 +47,11 @@ def choose_thresholds(
     codes: np.ndarray,
     copies: int = 1,
 ) -> Thresholds:
-    """Choose both thresholds on out-of-fold scores.
+    """Choose both thresholds on finite out-of-fold scores, (n,) or (n, n_classes).
 
-    Parameters
-    ----------
-    threshold : float in (0, 1) or "balanced_accuracy"
-    max_error : float in (0, 1) or None
-        Largest share of verdicts that may be wrong; None rejects nothing.
-    scores : ndarray of float, shape (n,) or (n, n_classes)
-        Finite out-of-fold log-odds or margins.
-    codes : ndarray of int, shape (n,)
-    copies : int
-        Rows that come of one image, such as degraded views of it: they are not so many proofs.
+    ``threshold`` is one in (0, 1) or "balanced_accuracy"; ``max_error``, in (0, 1), the largest
+    share of verdicts that may be wrong, and None rejects nothing. ``copies`` rows come of one
+    image, such as degraded views of it: they are not so many proofs.
     """
     chosen = _choose_threshold(threshold, scores, codes)
     if max_error is None:
@@ -79,18 +63,10 @@ def choose_thresholds(
 
 
 def predicted_codes(scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Predict the class of each row.
+    """Predict the class of each row, int (n,).
 
-    Parameters
-    ----------
-    scores : ndarray of float, shape (n,) or (n, n_classes)
-        Of two classes the log-odds of the second, else one column a class.
-    threshold : float in (0, 1)
-        Probability of the second of two classes above which a row is predicted as that.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
+    Scores are log-odds of the second of two classes, (n,), compared with those of ``threshold``, or
+    one column a class, of which the largest counts.
     """
     if scores.ndim == 2:
         return scores.argmax(axis=1)
@@ -104,27 +80,13 @@ def choose_rejection_threshold(
     max_error: float,
     copies: int = 1,
 ) -> float:
-    """Find the probability above which few enough predictions are wrong.
+    """Find the probability, in [0, 1], above which few enough predictions are wrong.
 
     Of held-out rows, those above it are wrong in at most ``max_error`` of cases, with one more
-    error and one more row counted in so that few rows do not pass for proof. Of all such
-    thresholds it is the lowest, which rejects the fewest images.
-
-    Parameters
-    ----------
-    probabilities : ndarray of float, shape (n, n_classes)
-        Calibrated, of held-out rows.
-    predicted, codes : ndarray of int, shape (n,)
-        Predicted and true class of each row.
-    max_error : float in (0, 1)
-    copies : int
-        Rows that come of one image.
-
-    Returns
-    -------
-    float in [0, 1]
-        A prediction stands if its probability is greater. 1 if no threshold will do: every image
-        is then rejected.
+    error and one more row counted in so that few rows do not pass for proof. Of all such thresholds
+    it is the lowest, which rejects the fewest images; 1 if none will do: every image is then
+    rejected. ``probabilities`` are calibrated, (n, n_classes); ``predicted`` and ``codes`` are the
+    predicted and the true class of each row; ``copies`` rows come of one image.
     """
     confidence = probabilities[np.arange(len(codes)), predicted]
     order = np.argsort(-confidence, kind="stable")
@@ -144,23 +106,13 @@ def choose_rejection_threshold(
 def of_unknown_size(
     embedders: Sequence[Any], images: Sequence[Any], min_side: int, max_side: int
 ) -> np.ndarray:
-    """Find images of a size that the training had nothing like.
+    """Find images of a size that the training had nothing like, bool (n_images,).
 
-    An image that is smaller than a crop, and than all training images, is repeated to fill one.
-    Of an image that is larger than a single crop only the middle is seen; that tells nothing of
-    it if all training images were seen whole.
-
-    Parameters
-    ----------
-    embedders : sequence of embedders
-        Those that are no `CropEmbedder`, or resize, have no crops at native resolution.
-    images : sequence of images
-    min_side, max_side : int
-        Shortest and longest side of the training images in pixels (0: unknown).
-
-    Returns
-    -------
-    ndarray of bool, shape (n_images,)
+    An image that is smaller than a crop, and than all training images, is repeated to fill one. Of
+    an image that is larger than a single crop only the middle is seen; that tells nothing of it if
+    all training images were seen whole. Embedders that are no `CropEmbedder`, or resize, have no
+    crops at native resolution. ``min_side`` and ``max_side`` are the shortest and the longest side
+    of the training images in pixels (0: unknown).
     """
     crops = [e for e in embedders if isinstance(e, CropEmbedder) and e.resize is None]
     outside = np.zeros(len(images), dtype=bool)

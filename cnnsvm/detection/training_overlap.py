@@ -22,14 +22,7 @@ _BLOCK = 1024
 def hash_training_images(images: Sequence[Any], embedders: Sequence[Any]) -> np.ndarray:
     """Hash what a detector is trained on, and add what its initial weights were trained on.
 
-    Parameters
-    ----------
-    images : sequence of images
-    embedders : sequence of fitted embedders
-
-    Returns
-    -------
-    ndarray of uint64, sorted and different
+    Returns uint64, sorted and different.
     """
     found = [hash_images(images)]
     found += [e.trained_on_ for e in embedders if getattr(e, "trained_on_", None) is not None]
@@ -37,24 +30,11 @@ def hash_training_images(images: Sequence[Any], embedders: Sequence[Any]) -> np.
 
 
 def hash_images(images: Any, *, n_jobs: int | None = None) -> np.ndarray:
-    """Hash what images look like.
+    """Hash what images look like, given as for `InpaintDetector.fit`, also as a manifest.
 
-    Parameters
-    ----------
-    images : as for `InpaintDetector.fit`, also a manifest
-    n_jobs : int or None
-        Threads that decode images; None means 1, -1 one a core.
-
-    Returns
-    -------
-    ndarray of uint64
-        One value each (`cnnsvm.data.near_duplicates.perceptual_hash`), sorted and different.
-        Images without contrast have none.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
+    Returns uint64, sorted and different (`cnnsvm.data.near_duplicates.perceptual_hash`). Images
+    without contrast have none. ``n_jobs`` threads decode images; None means 1, -1 one a core. An
+    ImageError says that an image cannot be read.
     """
     hashes, usable = _hash(images, n_jobs)
     return np.unique(hashes[usable])
@@ -106,10 +86,7 @@ def find_training_images(
 def training_hashes(trained: "InpaintDetector | str | os.PathLike[str]") -> np.ndarray:
     """Return the hashes of what a detector was trained on, uint64.
 
-    Parameters
-    ----------
-    trained : InpaintDetector or path
-        A loaded detector, the folder of one, or the name of one that ships.
+    It is a loaded one, or named by its folder or as one that ships.
     """
     if isinstance(trained, str | os.PathLike):
         return read_bundle(saved_folder(trained))[1]["trained_on"]["hashes"]
@@ -119,14 +96,9 @@ def training_hashes(trained: "InpaintDetector | str | os.PathLike[str]") -> np.n
 def find_near(
     known: np.ndarray, images: Any, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
 ) -> list[tuple[int, int]]:
-    """Find the images that are near-duplicates of those of some hashes.
+    """Find the images that are near-duplicates of those of some hashes (see `hash_images`).
 
-    Parameters
-    ----------
-    known : ndarray of uint64
-        See `hash_images`.
-    images, max_distance, n_jobs
-        As for `find_training_images`, and so is what is returned.
+    The rest is as for `find_training_images`, and so is what is returned.
     """
     hashes, usable = _hash(images, n_jobs)
     if len(known) == 0 or len(hashes) == 0:

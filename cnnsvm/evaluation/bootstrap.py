@@ -30,28 +30,14 @@ def bootstrap_metrics(
 ) -> dict[str, Interval]:
     """Score predictions, with an interval from resampled sources.
 
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``source_id``, ``label``, ``probability`` and ``prediction``.
-    n_resamples : int >= 1
-    confidence : float in (0, 1)
-        Share of the resamples that the interval spans.
-    random_state : int or None
-
-    Returns
-    -------
-    dict of str to dict
-        For each name in ``METRICS`` the ``value`` on all rows and the interval's ``low`` and
-        ``high``. Resamples where a metric is undefined are left out; the ends are nan if fewer
-        than half remain or there is one source only, and ``value`` is nan where
-        `cnnsvm.evaluation.metrics.binary_metrics` is. A value at its limit, such as a recall of
-        1, has an interval of no width: the bootstrap knows no mistake to draw.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or holds impossible values, or an option is out of range.
+    ``predictions`` has the columns ``source_id``, ``label``, ``probability`` and ``prediction``;
+    ``confidence``, in (0, 1), is the share of the ``n_resamples`` resamples that the interval
+    spans. Returns for each name in ``METRICS`` the ``value`` on all rows and the interval's ``low``
+    and ``high``. Resamples where a metric is undefined are left out; the ends are nan if fewer than
+    half remain or there is one source only, and ``value`` is nan where
+    `cnnsvm.evaluation.metrics.binary_metrics` is. A value at its limit, such as a recall of 1, has
+    an interval of no width: the bootstrap knows no mistake to draw. A ValueError is raised if a
+    column is missing or holds impossible values, or an option is out of range.
     """
     check_options(n_resamples, confidence)
     _check_columns(predictions, _SCORED)
@@ -101,21 +87,12 @@ def paired_difference(
 
     Both see the same resampled sources, so what makes a source hard for both cancels. The tables
     are as for `bootstrap_metrics`, and have ``path``, by which rows are matched; ``metric`` is a
-    name in ``METRICS``.
-
-    Returns
-    -------
-    dict of str to float
-        ``value``, ``low`` and ``high`` of the difference and ``p``, the two-sided bootstrap
-        p-value that it is 0: twice the smaller share of resamples on either side of 0, each
-        count plus one (Davison and Hinkley, "Bootstrap methods and their application", 1997,
-        section 4.2), at least 2 / (n_resamples + 1). nan as in `bootstrap_metrics`.
-
-    Raises
-    ------
-    ValueError
-        If the metric is unknown, paths repeat or differ, or a path has another label or source in
-        one of them; and as in `bootstrap_metrics`.
+    name in ``METRICS``. Returns ``value``, ``low`` and ``high`` of the difference and ``p``, the
+    two-sided bootstrap p-value that it is 0: twice the smaller share of resamples on either side of
+    0, each count plus one (Davison and Hinkley, "Bootstrap methods and their application", 1997,
+    section 4.2), at least 2 / (n_resamples + 1). nan as in `bootstrap_metrics`. A ValueError says
+    that the metric is unknown, paths repeat or differ, or a path has another label or source in one
+    of them.
     """
     check_options(n_resamples, confidence)
     if metric not in METRICS:

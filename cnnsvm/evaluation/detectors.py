@@ -95,16 +95,13 @@ def fit_resumable(
 
 
 def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFrame:
-    """Score images by a fitted, calibrated detector in one pass.
+    """Score images by a fitted, calibrated detector in one pass, one row an image.
 
-    Returns
-    -------
-    DataFrame
-        One row an image: score (log-odds of fake above the threshold's), probability (of fake: of
-        two classes the second, of more all but the first), prediction (1 where the score is
-        positive); with more than two classes ``named`` (the most probable class) and ``confidence``
-        (its probability); with ``max_error`` ``verdict``: "original", "fake" (of any kind) or
-        "unsure". Probability and prediction follow from the score exactly.
+    The columns are score (log-odds of fake above the threshold's), probability (of fake: of two
+    classes the second, of more all but the first), prediction (1 where the score is positive); with
+    more than two classes ``named`` (the most probable class) and ``confidence`` (its probability);
+    with ``max_error`` ``verdict``: "original", "fake" (of any kind) or "unsure". Probability and
+    prediction follow from the score exactly.
     """
     found = detector.judge(images)
     fake = found.codes > 0

@@ -91,15 +91,11 @@ def summarise(
 ) -> dict[str, Any]:
     """Score what was counted, with intervals from resampled sources (see `bootstrap_metrics`).
 
-    Returns
-    -------
-    dict
-        ``n_images``, ``n_untouched`` (images without a repainted pixel), ``n_sources``,
-        ``threshold``, and three dicts of intervals (``value``, ``low``, ``high``, see
-        `cnnsvm.evaluation.bootstrap.bootstrap_metrics`): ``per_image`` with the names in
-        `PER_IMAGE`, ``pooled`` with those in `POOLED`, ``untouched`` with those in `UNTOUCHED`.
-        A mean leaves out the images where a metric is undefined. The best threshold is chosen
-        anew in each resample. Undefined values and intervals of a single source are nan.
+    Returns ``n_images``, ``n_untouched`` (images without a repainted pixel), ``n_sources``,
+    ``threshold``, and three dicts of intervals (``value``, ``low``, ``high``): ``per_image`` with
+    the names in `PER_IMAGE`, ``pooled`` with those in `POOLED`, ``untouched`` with those in
+    `UNTOUCHED`. A mean leaves out the images where a metric is undefined. The best threshold is
+    chosen anew in each resample. Undefined values and intervals of a single source are nan.
     """
     check_options(n_resamples, confidence)
     values = _all_scores(counts, np.ones((1, len(counts.histograms))))

@@ -22,32 +22,18 @@ N_BINS = 10  # of the calibration error
 
 
 def binary_metrics(y: Array, probability: Array, prediction: Array) -> dict[str, float]:
-    """Score one set of predictions.
+    """Score one set of predictions: a float for each name in ``METRICS``.
+
+    ``y``, {0, 1} of shape (n_samples,), are the labels; ``probability``, of fake in [0, 1], ranks
+    the rows for ``roc_auc`` and ``pr_auc`` (average precision); ``prediction``, {0, 1}, is the
+    decision, whatever threshold it came from. All metrics lie in [0, 1] but ``mcc`` (-1 to 1);
+    ``brier`` and ``ece`` (`expected_calibration_error`) are better lower. A ValueError is raised if
+    lengths differ or a value is out of range.
 
     An undefined metric is nan, never 0 and never a warning: all of them without rows; ``recall``
     without fakes, ``precision`` if nothing is called fake, ``f1`` if both; ``balanced_accuracy``,
     ``roc_auc`` and ``pr_auc`` unless both classes occur; ``mcc`` unless both classes occur among
     the labels and among the predictions.
-
-    Parameters
-    ----------
-    y : array-like of {0, 1}, shape (n_samples,)
-    probability : array-like of float in [0, 1], shape (n_samples,)
-        Of fake; ranks the rows for ``roc_auc`` and ``pr_auc``.
-    prediction : array-like of {0, 1}, shape (n_samples,)
-        The decision, whatever threshold it came from.
-
-    Returns
-    -------
-    dict of str to float
-        The names in ``METRICS``: all in [0, 1] but ``mcc`` (-1 to 1). ``pr_auc`` is average
-        precision; ``brier`` and ``ece`` (`expected_calibration_error`) are better lower.
-
-    Raises
-    ------
-    ValueError
-        If lengths differ, a label or decision is not 0 or 1, or a probability lies outside
-        [0, 1].
     """
     values = weighted_metrics(y, probability, prediction, np.ones((1, len(y))))
     return {name: float(value[0]) for name, value in values.items()}

@@ -74,23 +74,13 @@ def prepare(
     format or size are rewritten through one code path. A ValueError is raised if a class is
     missing.
 
-    Parameters
-    ----------
-    data : path or None
-        See `cnnsvm.data.readers.open_dataset`; None takes the embedded samples.
-    workdir : path
-        Where archives are unpacked and images are made.
-    generate : str or None
-        Engine that makes the five inpaintings of each source; the data's own fakes are left out.
-        ``variants`` ("spliced", "regenerated", "both") says which, and ``random_state`` is the
-        seed of the masks and engines.
-    codec : str or None
-        Post-processing of all images, such as "png" or "jpeg:75"; "keep" leaves files as they are;
-        None rewrites to PNG only if the classes differ.
-    groups : str or None
-        Pattern or table that names the source of loose images.
-    skip_bad : bool
-        Leave bad images out and list them; else they are an `ImageError`.
+    ``data`` and ``groups`` are as for `cnnsvm.data.readers.open_dataset`; None takes the embedded
+    samples. Archives are unpacked and images made in ``workdir``. ``generate`` is the engine that
+    makes the five inpaintings of each source (``variants``: "spliced", "regenerated" or "both";
+    masks and engines draw from ``random_state``); the data's own fakes are left out. ``codec`` is
+    the post-processing of all images, such as "png" or "jpeg:75"; "keep" leaves files as they are,
+    None rewrites to PNG only if the classes differ. ``skip_bad`` leaves bad images out and lists
+    them; else they are an `ImageError`.
     """
     work = Path(workdir)
     prepared = _read(data, work, groups, skip_bad, only_originals=generate is not None)

@@ -28,31 +28,17 @@ MAX_PIXELS, MAX_SIDE = 2**24, 8000
 class Augmentation:
     """Probabilities (0-1) and ranges of the training augmentation.
 
-    Parameters
-    ----------
-    turn : bool
-        Flips and right-angle turns, which move no pixel off its grid.
-    mirror : bool
-        Mirror images alone, where up and down look different.
-    shift : int
-        Most pixels by which a crop is moved, up or down and sideways; its edge is mirrored.
-    erase : int
-        Side in pixels of a square, centred anywhere, that is painted grey at the end, so that no
-        place alone decides (DeVries & Taylor, "Improved regularization of convolutional neural
-        networks with cutout", arXiv:1708.04552).
-    resize, blur, noise, codec, second_codec : float
-        Probability of each degradation, in their order. The second codec follows the first on
-        another 8-pixel grid, as when a screenshot is shared.
-    resize_range : (float, float)
-        Scale factors, log-uniform; the kernel is drawn as well.
-    blur_sigma, noise_sigma : float
-        Largest Gaussian blur in pixels, and largest Gaussian noise in grey levels.
-    quality, webp_quality : (int, int)
-        Range of JPEG and WebP quality.
-    webp : float
-        Probability that a codec is WebP instead of JPEG.
-    encoders : tuple of str
-        Keys of `ENCODERS` that write the JPEGs.
+    ``turn`` is flips and right-angle turns, which move no pixel off its grid; ``mirror`` mirror
+    images alone, where up and down look different. A crop is moved by up to ``shift`` pixels, its
+    edge is mirrored. A square of ``erase`` pixels, centred anywhere, is painted grey at the end, so
+    that no place alone decides (DeVries & Taylor, "Improved regularization of convolutional neural
+    networks with cutout", arXiv:1708.04552). ``resize``, ``blur``, ``noise``, ``codec`` and
+    ``second_codec`` are the probabilities of the degradations, in their order; the second codec
+    follows the first on another 8-pixel grid, as when a screenshot is shared. Scale factors are
+    log-uniform in ``resize_range``, the kernel is drawn as well; ``blur_sigma`` is in pixels,
+    ``noise_sigma`` in grey levels, both the largest; ``quality`` and ``webp_quality`` are ranges,
+    ``webp`` the probability that a codec is WebP instead of JPEG, ``encoders`` the keys of
+    `ENCODERS` that write the JPEGs.
     """
 
     turn: bool = True
@@ -161,21 +147,11 @@ def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
 
 
 def apply_plan(image: np.ndarray, plan: Plan, size: int) -> np.ndarray:
-    """Cut and degrade one training crop.
+    """Cut and degrade one training crop of ``size`` pixels a side.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3)
-    plan : Plan
-    size : int
-        Side of the crop in pixels.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size, size, 3)
-        A new array; the image is not changed.
+    The image is uint8 (H, W, 3) and is not changed; the crop is a new array (size, size, 3).
     """
-    side = _side(plan, size)
+    side = size if plan.scale is None else max(1, round(size / plan.scale))
     crop = _cut(image, plan.top, plan.left, side)
     if side != size:
         crop = np.asarray(Image.fromarray(crop).resize((size, size), KERNELS[plan.kernel]))
@@ -187,16 +163,8 @@ def apply_plan(image: np.ndarray, plan: Plan, size: int) -> np.ndarray:
 def apply_to_whole(image: np.ndarray, plan: Plan) -> np.ndarray:
     """Degrade a whole image by a plan: resize, blur, noise and codecs, but no turn and no crop.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3)
-    plan : Plan
-
-    Returns
-    -------
-    ndarray of uint8, shape (h, w, 3)
-        Up to 7 pixels are cut off at the top and left, so that the grids of codecs before and
-        after do not meet.
+    From uint8 (H, W, 3) to (h, w, 3). Up to 7 pixels are cut off at the top and left, so that the
+    grids of codecs before and after do not meet.
     """
     off_grid = (int(8 * plan.top), int(8 * plan.left))
     height, width = image.shape[:2]
@@ -214,10 +182,6 @@ def _bounded(scale: float, height: int, width: int) -> float:
     """Enlarge a large image less, or not at all; reductions stay as they are."""
     most = min(MAX_SIDE / max(height, width), (MAX_PIXELS / (height * width)) ** 0.5)
     return min(scale, max(1.0, most))
-
-
-def _side(plan: Plan, size: int) -> int:
-    return size if plan.scale is None else max(1, round(size / plan.scale))
 
 
 def _cut(image: np.ndarray, top: float, left: float, side: int) -> np.ndarray:
@@ -276,19 +240,10 @@ def _degrade(crop: np.ndarray, plan: Plan) -> np.ndarray:
 
 
 def recompress(image: np.ndarray, encoder: str, quality: int) -> np.ndarray:
-    """Encode an image and decode it again.
+    """Encode an RGB image, uint8 (H, W, 3), and decode it again.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3), RGB
-    encoder : str
-        A key of `ENCODERS`.
-    quality : int in 1-100
-
-    Returns
-    -------
-    ndarray of uint8, shape (H, W, 3)
-        The image itself if it is longer than the format can hold.
+    ``encoder`` is a key of `ENCODERS`, ``quality`` 1-100. An image that is longer than the format
+    can hold is returned as it is.
     """
     if max(image.shape) > LONGEST.get(encoder, 65_500):
         return image

@@ -44,25 +44,14 @@ def train_branch(
 ) -> list[Entry]:
     """Train layers over residual statistics and a classifier on them, in place.
 
-    Parameters
-    ----------
-    network : Backbone
-        Without a body; its branch is trained.
-    images : sequence of image inputs
-    codes, groups : ndarray of int, shape (n_samples,)
-        Class and group of each image.
-    fit, valid : ndarray of int
-        Which images train, and which choose the best pass (may be none).
-    training : Training
-        ``epochs`` rounds of crops are drawn.
-    folder : path or None
-        Stores the statistics of finished rounds, so that an interrupted call resumes.
+    The network has no body; its branch is trained. ``codes`` and ``groups``, int (n_samples,), are
+    the class and the group of each image; ``fit`` and ``valid`` are the positions of those that
+    train and those that choose the best pass (may be none). ``training.epochs`` rounds of crops are
+    drawn, and ``folder`` stores the statistics of finished rounds, so that an interrupted call
+    resumes.
 
-    Returns
-    -------
-    list of dict
-        One a pass: ``epoch``, ``train_loss``, ``learning_rate`` and, with ``valid``,
-        ``valid_loss`` and ``valid_auc`` (of crops, not of images).
+    Returns a dict for each pass: ``epoch``, ``train_loss``, ``learning_rate`` and, with ``valid``,
+    ``valid_loss`` and ``valid_auc`` (of crops, not of images).
     """
     # worker processes start anew each round: what they keep would only cost memory
     decoded = Decoded(images, 0 if training.n_jobs else MEMORY)
@@ -129,17 +118,9 @@ def _gather(
 class StatisticsTrainer(Trainer):
     """The training of layers and a classifier over statistics that are in memory.
 
-    Parameters
-    ----------
-    network : Backbone
-        Its branch is trained in place.
-    rows : ndarray of float32, shape (n_rows, STATISTICS_DIM)
-    targets : ndarray of int64, shape (n_rows,)
-        Class of each row.
-    held_out : tuple of two such ndarrays, or None
-        Rows and classes that the epochs are validated on.
-    n_classes : int
-    training : Training
+    ``rows``, float32 (n_rows, STATISTICS_DIM), and ``targets``, int64 (n_rows,), their classes,
+    train the branch of ``network`` in place; the epochs are validated on ``held_out``, two such
+    arrays or None.
     """
 
     name = "statistics"

@@ -43,21 +43,9 @@ def fit_network(
 ) -> list[dict[str, float]]:
     """Fine-tune a network in place, or take the finished one out of the cache.
 
-    Parameters
-    ----------
-    network : Backbone
-        Changed in place.
-    images, codes, groups, auxiliary
-        As for `cnnsvm.features.finetuning.finetune`.
-    training : Training
-    cache : path or None
-        Folder of this very task (see `task_folder`): holds the checkpoint of a running and the
-        weights of a finished fine-tuning.
-
-    Returns
-    -------
-    list of dict
-        The history of losses and metrics, one entry an epoch.
+    Images, codes, groups and auxiliary labels are as for `cnnsvm.features.finetuning.finetune`. The
+    cache is the folder of this very task (see `task_folder`): it holds the checkpoint of a running
+    and the weights of a finished fine-tuning. Returns the losses and metrics, one dict an epoch.
     """
     if cache is not None and (cache / "history.json").is_file():
         load_network(network, load_file(cache / "network.safetensors"))

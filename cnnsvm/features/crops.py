@@ -1,4 +1,4 @@
-"""Native-resolution crops: how images of any size become the batches of a backbone.
+"""Native-resolution crops: how images of any size become batches, and then one embedding each.
 
 The traces of inpainting lie in the highest frequencies and a resize removes them, so a large image
 is seen through several crops and a small one is wrapped round. `resize_short_side` is for
@@ -6,6 +6,7 @@ embeddings of what a whole image shows.
 """
 
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -14,28 +15,35 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from cnnsvm.data.images import load_image
+from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.devices import autocast
 
 #: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
 MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
 #: Images that are kept for a moment beyond that: the members of a pair are asked for in turn.
 RECENT = 8
+#: Pooling -> the parts that are put one after the other.
+POOLINGS = {
+    "mean": ("mean",),
+    "mean_max": ("mean", "max"),
+    "mean_std": ("mean", "std"),
+    "mean_top": ("mean", "top"),
+    "mean_std_top": ("mean", "std", "top"),
+}
+#: The embedding of a crop itself, or what the classifier that fine-tuning trained says of each
+#: class (stacked generalization: Wolpert, Neural Networks 5, 1992).
+OUTPUTS = ("embedding", "scores")
+#: Share of an image's crops that "top" takes, at least one.
+TOP_SHARE = 0.25
 
 
 def wrap_to(image: np.ndarray, size: int) -> np.ndarray:
-    """Repeat an image periodically until both sides have at least ``size`` pixels.
+    """Repeat an image (H, W, ...) periodically until both sides have at least ``size`` pixels.
 
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, ...)
-    size : int
-        Smallest side wanted, in pixels.
-
-    Returns
-    -------
-    ndarray, shape (max(H, size), max(W, size), ...)
-        The input itself when it is large enough.
+    An image that is large enough is returned as it is.
     """
     height, width = image.shape[:2]
     if height >= size and width >= size:
@@ -45,22 +53,12 @@ def wrap_to(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def crop_positions(height: int, width: int, size: int, n_crops: int) -> list[tuple[int, int]]:
-    """Spread crops evenly and deterministically over an image.
+    """Spread crops of ``size`` pixels a side evenly and deterministically over an image.
 
     The crops lie in rows, as many as the shape of the image asks for; one crop is centred, four
-    crops of a square are its corners, five are three above two.
-
-    Parameters
-    ----------
-    height, width : int
-        Size of the image in pixels, both at least ``size``.
-    size, n_crops : int
-        Side of a crop in pixels and the number of crops wanted, at least 1.
-
-    Returns
-    -------
-    list of (top, left)
-        At most ``n_crops`` different positions (fewer when the image is hardly larger).
+    crops of a square are its corners, five are three above two. Both sides of the image must be at
+    least ``size``. Returns at most ``n_crops`` different (top, left), fewer when the image is
+    hardly larger than a crop.
     """
     free_y, free_x = height - size, width - size
     if free_y < 0 or free_x < 0:
@@ -82,19 +80,10 @@ def crop_positions(height: int, width: int, size: int, n_crops: int) -> list[tup
 
 
 def fixed_crops(image: np.ndarray, size: int, n_crops: int, mirror: bool = False) -> np.ndarray:
-    """Cut the deterministic crops that an image is judged by.
+    """Cut the deterministic crops that an image, uint8 (H, W, 3), is judged by.
 
-    Parameters
-    ----------
-    image : ndarray of uint8, shape (H, W, 3)
-    size, n_crops : int
-    mirror : bool
-        Put the mirror image of each crop behind them.
-
-    Returns
-    -------
-    ndarray of uint8, shape (k, size, size, 3)
-        With 1 <= k <= ``n_crops``, or twice that.
+    Returns uint8 (k, size, size, 3) with 1 <= k <= ``n_crops``; with ``mirror`` the mirror image of
+    each crop stands behind them.
     """
     large = wrap_to(image, size)
     positions = crop_positions(large.shape[0], large.shape[1], size, n_crops)
@@ -189,6 +178,106 @@ def iterate_crops(
 def to_tensor(crops: np.ndarray) -> torch.Tensor:
     """Turn crops (k, size, size, 3) into a tensor of shape (k, 3, size, size)."""
     return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2)))
+
+
+def pool_crops(crops: np.ndarray, pooling: str, scores: np.ndarray | None = None) -> np.ndarray:
+    """Pool the embeddings of one image's crops, float32 (k, d), to (d * number of parts,).
+
+    A half-repainted image has crops of both kinds, which the mean alone blurs. ``pooling`` is a key
+    of `POOLINGS`: the mean, the largest value, the standard deviation over the crops, and "top",
+    the mean of the quarter of the crops with the highest ``scores``, float32 (k,), of how fake they
+    look.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    parts = []
+    for part in POOLINGS[pooling]:
+        if part != "top":
+            parts.append(getattr(crops, part)(axis=0))
+        elif scores is None:
+            raise ValueError(
+                f"pooling={pooling!r} ranks crops by a fine-tuned classifier. Use finetune='full' "
+                "or 'head', or another pooling."
+            )
+        else:
+            n_top = max(1, round(TOP_SHARE * len(crops)))
+            parts.append(crops[np.argsort(-scores, kind="stable")[:n_top]].mean(axis=0))
+    return np.concatenate(parts)
+
+
+def embed_crops(
+    network: Backbone,
+    dataset: CropDataset,
+    *,
+    pooling: str = "mean",
+    batch_size: int = 8,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    n_jobs: int = 0,
+    output: str = "embedding",
+    label: str = "embedding",
+) -> np.ndarray:
+    """Embed images in their order, float32 (len(dataset), d * number of parts).
+
+    The network runs in evaluation mode on ``device``, in the precision ``dtype``, on ``batch_size``
+    crops at a time; ``n_jobs`` processes decode images (0: this one). For ``pooling`` see
+    `pool_crops`; ``output`` is one of `OUTPUTS`, of which "scores" needs a network that was
+    fine-tuned; ``label`` is what the progress bar says. An ImageError says that an image cannot be
+    read, a ValueError that an embedding is not finite.
+    """
+    network.to(device).eval()
+    rows = []
+    total = len(dataset)
+    progress = tqdm(total=total, desc=label, unit="image", disable=not sys.stderr.isatty())
+    with torch.inference_mode(), progress:
+        for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
+            placed = crops.to(device, non_blocking=True)
+            features, scores = _describe(network, placed, dtype, output)
+            cuts = np.cumsum(counts)[:-1]
+            ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
+            for part, rank in zip(np.split(features, cuts), ranks, strict=True):
+                rows.append(pool_crops(part, pooling, rank))
+            progress.update(len(counts))
+    return _check_finite(np.stack(rows))
+
+
+def score_crops(
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, batch_size: int
+) -> np.ndarray:
+    """Return the log-odds that each crop, uint8 (n, 3, size, size), is not real, float32 (n,).
+
+    The network was fine-tuned and is on the device where it is to run.
+    """
+    network.eval()
+    place = next(network.parameters()).device
+    found = []
+    with torch.inference_mode():
+        for part in crops.split(batch_size):
+            with autocast(place, dtype):
+                embeddings = network(part.to(place))
+            found.append(network.fake_score(embeddings).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _describe(
+    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, output: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    with autocast(crops.device, dtype):
+        embeddings = network(crops)
+    scores = None if network.classifier is None else network.fake_score(embeddings).cpu().numpy()
+    features = embeddings if output == "embedding" else network.class_scores(embeddings.float())
+    return features.float().cpu().numpy(), scores
+
+
+def _check_finite(embeddings: np.ndarray) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} embedding(s) hold NaN or infinity, the first of image {bad[0]}. "
+            "The network has diverged or overflowed: lower learning_rate or use "
+            "precision='float32'."
+        )
+    return embeddings
 
 
 def _spread(free: int, n: int) -> list[int]:

@@ -28,19 +28,10 @@ class DeviceError(RuntimeError, ValueError):
 
 
 def choose_device(device: str = "auto", gpu_memory_fraction: float | None = None) -> torch.device:
-    """Find the device to run on.
+    """Find the device: "auto" (CUDA when there, else the CPU), "cpu", "cuda" or "cuda:N".
 
-    Parameters
-    ----------
-    device : str
-        "auto" (CUDA when there, else the CPU), "cpu", "cuda" or "cuda:N".
-    gpu_memory_fraction : float in (0, 1] or None
-        Largest share of the GPU's memory that this process may take.
-
-    Raises
-    ------
-    DeviceError
-        If the device is not there.
+    ``gpu_memory_fraction``, in (0, 1], is the largest share of the GPU's memory that this process
+    may take. A DeviceError says that the device is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,10 +57,7 @@ def choose_device(device: str = "auto", gpu_memory_fraction: float | None = None
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """Find the dtype of the forward passes; "auto" is bfloat16 where the hardware has it.
 
-    Raises
-    ------
-    DeviceError
-        If the name is unknown, or float16 is asked for on a CPU.
+    A DeviceError is raised if the name is unknown, or float16 is asked for on a CPU.
     """
     if precision not in PRECISIONS:
         raise DeviceError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
@@ -163,14 +151,8 @@ def join(
     """Choose the device of this process, and join the others if torchrun started some.
 
     With "auto" or "cuda" each process of a machine takes a GPU of its own. They communicate by NCCL
-    between GPUs and else by gloo, until they end.
-
-    Raises
-    ------
-    DeviceError
-        If the device is not there.
-    ValueError
-        If ``distributed`` is set and torchrun did not start this process.
+    between GPUs and else by gloo, until they end. A DeviceError says that the device is not there,
+    a ValueError that ``distributed`` is set and torchrun did not start this process.
     """
     chosen = choose_device(device, gpu_memory_fraction)
     if not distributed:
@@ -202,12 +184,8 @@ def writes(distributed: bool) -> bool:
 def first_alone(estimator: Distributable) -> Iterator[bool]:
     """Run a block in the first process while the others wait, and then in these.
 
-    So files are made once and read by all. A process on its own does not wait.
-
-    Yields
-    ------
-    bool
-        Whether this is the first one.
+    So files are made once and read by all. A process on its own does not wait. Yields whether this
+    is the first one.
     """
     _, together = join(estimator.device, estimator.gpu_memory_fraction, estimator.distributed)
     if not together.is_first:

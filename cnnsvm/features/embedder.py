@@ -24,9 +24,16 @@ from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.cache import fit_network, load_network, network_arrays, task_folder
-from cnnsvm.features.crops import Decoded, FixedCrops, to_tensor
+from cnnsvm.features.crops import (
+    OUTPUTS,
+    POOLINGS,
+    Decoded,
+    FixedCrops,
+    embed_crops,
+    score_crops,
+    to_tensor,
+)
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
-from cnnsvm.features.embeddings import OUTPUTS, POOLINGS, embed_crops, score_crops
 from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
 from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.trainer import Training
@@ -171,7 +178,11 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def _fit(self, images: Any, y: Any, groups: Any, auxiliary_labels: Any) -> Self:
         self.check_params()
         seed, tuning = seed_of(self.random_state), self._tuning()
-        network, trained_on = self._build(seed, tuning)
+        if is_saved_network(self.weights):
+            mode = None if tuning is None else tuning.mode
+            network, trained_on = load_saved_network(self.weights, self, mode)
+        else:
+            network, trained_on = self._new_network(seed, tuning), None
         embedding_dim(network, self.crop_size)
         history: list[dict[str, float]] = []
         validation_rows = None
@@ -193,16 +204,9 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def transform(self, images: Any) -> np.ndarray:
-        """Embed images in their order.
+        """Embed images in their order, float32 (n_images, embedding_dim_).
 
-        Returns
-        -------
-        ndarray of float32, shape (n_images, embedding_dim_)
-
-        Raises
-        ------
-        ImageError
-            If an image cannot be read.
+        An ImageError is raised if one cannot be read.
         """
         check_is_fitted(self, "network_")
         decoded = Decoded(check_images(images), memory=0, resize=self.resize)
@@ -223,13 +227,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def score_crops(self, crops: np.ndarray) -> np.ndarray:
         """Return the log-odds that crops are fake, by the classifier that fine-tuning trained.
 
-        Parameters
-        ----------
-        crops : ndarray of uint8, shape (n, crop_size, crop_size, 3)
-
-        Returns
-        -------
-        ndarray of float32, shape (n,)
+        From uint8 (n, crop_size, crop_size, 3) to float32 (n,).
         """
         check_is_fitted(self, "network_")
         device = choose_device(self.device, self.gpu_memory_fraction)
@@ -244,18 +242,9 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Find the images that `fit` would keep from the network, for early stopping.
 
         They are what a classifier of frozen embedders can be fitted on where there are no other
-        images: what a network says of those that it has learnt from is too good.
-
-        Parameters
-        ----------
-        y : ndarray of shape (n_images,)
-        groups : array-like of shape (n_images,), optional
-
-        Returns
-        -------
-        ndarray of int
-            Sorted positions, the same for every embedder of this ``validation_fraction`` and
-            integer ``random_state``.
+        images: what a network says of those that it has learnt from is too good. Returns sorted
+        positions, the same for every embedder of this ``validation_fraction`` and integer
+        ``random_state``.
         """
         tuning = self._tuning()
         if tuning is None:
@@ -341,11 +330,6 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
         raise NotImplementedError
-
-    def _build(self, seed: int, tuning: FineTuning | None) -> tuple[Backbone, np.ndarray | None]:
-        if not is_saved_network(self.weights):
-            return self._new_network(seed, tuning), None
-        return load_saved_network(self.weights, self, None if tuning is None else tuning.mode)
 
     def _tuning(self) -> FineTuning | None:
         if isinstance(self.finetune, FineTuning):

@@ -28,15 +28,9 @@ MODES = ("none", "head", "full")
 class AuxiliaryLabels:
     """What a network is trained on instead of the classes, such as "cat, fake" instead of "fake".
 
-    A network that also learns what an image shows tells real from fake better (multi-task
-    learning: Caruana, Machine Learning 28, 1997).
-
-    Parameters
-    ----------
-    codes : ndarray of int, shape (n_samples,)
-        Auxiliary label of each image, 0 .. n_labels - 1.
-    parents : tuple of int, length n_labels
-        Class of each auxiliary label.
+    A network that also learns what an image shows tells real from fake better (multi-task learning:
+    Caruana, Machine Learning 28, 1997). ``codes``, int (n_samples,), is the label of each image, 0
+    .. n_labels - 1, and ``parents`` the class of each label.
     """
 
     codes: np.ndarray
@@ -118,20 +112,12 @@ def finetune(
 
 
 class FineTuner(Trainer):
-    """The training of a backbone and of a classifier on its embeddings.
+    """The training of a backbone and of a classifier on its embeddings, in place.
 
-    Parameters
-    ----------
-    network : Backbone
-        Trained in place.
-    images : sequence of image inputs
-    codes, groups : ndarray of int, shape (n_samples,)
-        Class and group of each image.
-    fit, valid : ndarray of int
-        Which images train, and which early stopping watches (may be none).
-    training : Training
-    auxiliary : AuxiliaryLabels or None
-        What is trained on instead of the classes; validation is of the classes.
+    ``codes`` and ``groups``, int (n_samples,), are the class and the group of each image; ``fit``
+    and ``valid`` are the positions of those that train and those that early stopping watches (may
+    be none). ``auxiliary`` labels are trained on instead of the classes; validation is of the
+    classes.
     """
 
     name = "fine-tuning"
@@ -233,15 +219,7 @@ def validation_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split images into those that train and those that early stopping watches, by whole groups.
 
-    Parameters
-    ----------
-    codes, groups : ndarray of int, shape (n_samples,)
-    training : Training
-
-    Returns
-    -------
-    fit, valid : ndarray of int
-        ``valid`` is empty if there are too few groups.
+    Returns positions, the latter empty if there are too few groups.
     """
     fewest = min(len(np.unique(groups[codes == code])) for code in np.unique(codes))
     n_splits = min(round(1 / training.validation_fraction), fewest)

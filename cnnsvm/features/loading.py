@@ -52,14 +52,7 @@ class DrawnCrops(Dataset):
 class DegradedImages(Sequence[np.ndarray]):
     """Views of images: item i is the image of draw i, degraded whole by the draw's plan.
 
-    The first draw of each source and class shows the image as it is.
-
-    Parameters
-    ----------
-    images : Decoded
-    draws : sequence of Draw
-        See `view_draws`.
-    augmentation : Augmentation
+    The first draw of each source and class (see `view_draws`) shows the image as it is.
     """
 
     def __init__(self, images: Decoded, draws: Sequence[Draw], augmentation: Augmentation) -> None:
@@ -82,21 +75,10 @@ def paired_draws(
 ) -> list[Draw]:
     """List the crops of one epoch, a source beside its fakes and as often as them.
 
-    Within each group every class is repeated to the size of the group's largest class, and the
-    k-th crop of each class gets the same plan: the same place, turn, codec and noise.
-
-    Parameters
-    ----------
-    codes, groups : ndarray of int, shape (n_samples,)
-        Class and group of each image.
-    seed, epoch : int
-    most : int or None
-        Pairs of a group at most, drawn anew for each epoch; None takes them all.
-
-    Returns
-    -------
-    list of Draw
-        Pairs in random order, the members of a pair next to each other.
+    Within each group every class is repeated to the size of the group's largest class, and the k-th
+    crop of each class gets the same plan: the same place, turn, codec and noise. ``most`` pairs of
+    a group at most are drawn, anew for each epoch; None takes them all. The pairs are in random
+    order, the members of a pair next to each other.
     """
     rng = np.random.default_rng([seed, epoch])
     pairs: list[list[Draw]] = []
@@ -113,18 +95,8 @@ def paired_draws(
 def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -> list[Draw]:
     """List the views that a classifier is fitted on: ``n_views`` of each class of each source.
 
-    The k-th view of each class gets the same plan; the first of them shows the image as it is
-    (see `DegradedImages`). A class with fewer images gives some of them several times.
-
-    Parameters
-    ----------
-    codes, groups : ndarray of int, shape (n_samples,)
-        Class and group of each image.
-    seed, n_views : int
-
-    Returns
-    -------
-    list of Draw
+    The k-th view of each class gets the same plan; the first of them shows the image as it is (see
+    `DegradedImages`). A class with fewer images gives some of them several times.
     """
     rng = np.random.default_rng([seed, n_views])
     draws = []

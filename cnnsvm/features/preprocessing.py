@@ -22,21 +22,10 @@ FILTERS: dict[str, tuple[tuple[float, ...], ...]] = {
 def high_pass(
     pixels: torch.Tensor, limit: float, filters: tuple[str, ...] = ("square",)
 ) -> torch.Tensor:
-    """Filter each channel with each kernel and clamp.
+    """Filter each channel of grey levels (N, C, H, W) with each kernel and clamp.
 
-    Parameters
-    ----------
-    pixels : float tensor, shape (N, C, H, W)
-        Grey levels 0-255.
-    limit : float
-        Largest residual kept, in grey levels.
-    filters : tuple of str
-        Keys of `FILTERS`.
-
-    Returns
-    -------
-    float tensor, shape (N, C * len(filters), H, W), values in [-limit, limit]
-        The residuals of the first channel, then those of the next.
+    ``filters`` are keys of `FILTERS`. Returns float (N, C * len(filters), H, W) in [-limit, limit]:
+    the residuals of the first channel, then those of the next.
     """
     kernels = torch.tensor([FILTERS[name] for name in filters], device=pixels.device)
     n_channels = pixels.shape[1]
@@ -51,18 +40,11 @@ def high_pass(
 class Preprocessing:
     """How pixels 0-255 become a network's input: ``(pixels * scale - mean) / std``.
 
-    Parameters
-    ----------
-    mean, std : tuple of 3 floats
-        In the network's own channel order and scale; not used on residuals.
-    scale : float
-    channels : {"rgb", "bgr"}
-    residual : float or None
-        If given, each channel is first replaced by its high-pass residuals, clamped to plus or
-        minus this many grey levels: the image's content goes, traces of its making stay.
-    filters : tuple of str
-        Kernels of the residual, keys of `FILTERS`; the input then has
-        three channels for each.
+    ``mean`` and ``std`` are in the network's own channel order, "rgb" or "bgr", and scale; they are
+    not used on residuals. With ``residual`` each channel is first replaced by its high-pass
+    residuals, clamped to plus or minus so many grey levels: the image's content goes, traces of its
+    making stay. ``filters`` are their kernels, keys of `FILTERS`; the input then has three channels
+    for each.
     """
 
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)

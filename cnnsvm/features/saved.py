@@ -34,25 +34,11 @@ def load_saved_network(
 ) -> tuple[Backbone, np.ndarray]:
     """Load the network that a saved detector has in an embedder of the same architecture.
 
-    Parameters
-    ----------
-    weights : "cnnsvm", "cifake" or path
-        A detector that ships with the package, or the folder of another.
-    embedder : CropEmbedder
-        Says which architecture is wanted.
-    mode : {"full", "head"} or None
-        How the network will be trained; None keeps the classifier that it was trained with.
-
-    Returns
-    -------
-    network : Backbone
-    trained_on : ndarray of uint64
-        Perceptual hashes of the images that the detector was trained on.
-
-    Raises
-    ------
-    WeightsError
-        If there is no such detector, a byte of it has changed, or it has no such network.
+    ``weights`` names a detector that ships, or the folder of another; ``embedder`` says which
+    architecture is wanted; ``mode``, "full" or "head", says how the network will be trained, and
+    None keeps the classifier that it was trained with. Returns it with the perceptual hashes,
+    uint64, of the images that the detector was trained on. A WeightsError says that there is no
+    such detector, a byte of it has changed, or it has no such network.
     """
     name = os.fspath(weights)
     try:

@@ -44,17 +44,10 @@ POWER_FLOOR = 0.01
 
 
 class Cooccurrence(NamedTuple):
-    """One histogram of runs.
+    """One histogram of runs of ``order`` residuals, quantised in steps of ``step`` grey levels.
 
-    Attributes
-    ----------
-    scans : tuple of (str, int)
-        The residuals whose runs are counted together, each with the axis of its runs: 1 down,
-        2 across. Both directions share a histogram, for a crop is small.
-    order : int
-        Residuals in a run.
-    step : float
-        Quantisation step in grey levels.
+    ``scans`` are the residuals whose runs are counted together, each with the axis of its runs: 1
+    down, 2 across. Both directions share a histogram, for a crop is small.
     """
 
     scans: tuple[tuple[str, int], ...]

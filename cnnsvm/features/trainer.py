@@ -37,23 +37,12 @@ class DivergedError(ArithmeticError, ValueError):
 class TrainingOptions:
     """What every training needs.
 
-    Parameters
-    ----------
-    epochs, patience : int
-        Most epochs, and epochs without improvement on the validation images before stopping.
-    learning_rate, weight_decay : float
-        Peak rate of the one-cycle schedule (Smith & Topin 2019), and decay.
-    optimizer : {"adamw", "adam"}
-        The weight decay of "adam" is part of the gradient (Kingma & Ba 2015), that of "adamw"
-        is not (Loshchilov & Hutter 2019).
-    batch_size, crop_size, n_crops : int
-        Crops a step (over all processes), their side in pixels, and crops of each validation
-        image.
-    augmentation : Augmentation
-    random_state, n_jobs : int
-        Seed, and processes that decode images (0: this one).
-    device, dtype : torch.device, torch.dtype
-        Where, and in which precision the forward pass runs.
+    ``epochs`` are the most, ``patience`` those without improvement on the validation images before
+    it stops; ``learning_rate`` is the peak of the one-cycle schedule (Smith & Topin 2019). The
+    weight decay of the optimizer "adam" is part of the gradient (Kingma & Ba 2015), that of "adamw"
+    is not (Loshchilov & Hutter 2019). ``batch_size`` crops, over all processes, are a step;
+    ``n_crops`` is how many of each validation image, ``crop_size`` their side. ``n_jobs`` processes
+    decode images (0: this one).
     """
 
     epochs: int
@@ -75,17 +64,10 @@ class TrainingOptions:
 class Training(TrainingOptions):
     """How to train a network that classifies crops.
 
-    Parameters
-    ----------
-    mode : {"head", "full"}
-        "head" freezes the body and trains the projection on top of it, whose output is the
-        embedding (see `cnnsvm.features.backbones.build_backbone`); "full" trains everything.
-    validation_fraction : float in (0, 0.5]
-        Share of the sources that early stopping watches.
-    mirror : bool
-        Whether validation takes the mirror images of the crops too.
-    pairs : int or None
-        Crops of each class that a source gives in an epoch, at most; None takes every image.
+    ``mode`` "head" freezes the body and trains the projection on top of it, whose output is the
+    embedding; "full" trains everything. Early stopping watches ``validation_fraction``, in (0,
+    0.5], of the sources, with ``mirror`` the mirror images of their crops too. ``pairs`` is how
+    many crops of each class a source gives in an epoch at most; None takes every image.
     """
 
     mode: str
@@ -213,11 +195,8 @@ class Trainer(ABC):
     def mean_loss(self, total: torch.Tensor, n: int) -> float:
         """Divide a sum of losses over all processes.
 
-        Raises
-        ------
-        DivergedError
-            If it is not finite, in all processes alike: one that stops alone leaves the others
-            waiting.
+        A DivergedError is raised if it is not finite, in all processes alike: one that stops alone
+        leaves the others waiting.
         """
         value = self.processes.total(total.detach().clone()).item() / max(1, n)
         if not np.isfinite(value):

@@ -75,32 +75,15 @@ def match_post_processing(
     ``source_id`` where there is none. A repeated call resumes: records already made of the same
     files are not made again. One process at a time may write to a folder.
 
-    Parameters
-    ----------
-    manifest : DataFrame with absolute paths
-    folder : path
-        Where ``<record>/<name>``, ``manifest.parquet`` and ``errors.csv`` go.
-    post_processing : PostProcessing or its text
-    n_jobs : int or None
-        Threads, as in joblib: None is 1, -1 one a core.
-    skip_bad : bool
-        Report what cannot be used and go on; False raises.
-    progress : bool
+    ``<record>/<name>``, ``manifest.parquet`` and ``errors.csv`` go to ``folder``; ``n_jobs``
+    threads work as in joblib. ``skip_bad`` reports what cannot be used and goes on; else an
+    ImageError is raised. A GenerationError says that columns are missing, nothing is left, or the
+    folder holds records of other settings.
 
-    Returns
-    -------
-    DataFrame
-        The rows in their order with new path, mask_path, width, height, format, sha256 and
-        ``history`` (the post-processing). ``attrs["skipped"]`` lists the missing rows as dicts of
-        ``path`` and ``reason``: an unreadable image alone; with a bad original, or fakes of
-        several sizes, the whole record.
-
-    Raises
-    ------
-    GenerationError
-        If columns are missing, nothing is left, or the folder holds records of other settings.
-    ImageError
-        If an image is bad and ``skip_bad`` is False.
+    Returns the rows in their order with new path, mask_path, width, height, format, sha256 and
+    ``history`` (the post-processing). ``attrs["skipped"]`` lists the missing rows as dicts of
+    ``path`` and ``reason``: an unreadable image alone; with a bad original, or fakes of several
+    sizes, the whole record.
     """
     parsed = PostProcessing.of(post_processing)
     records = _split_records(manifest)

@@ -60,22 +60,11 @@ def write_bundle(
 ) -> Path:
     """Write a model, all or nothing.
 
-    Parameters
-    ----------
-    folder : path
-        Made new; a bundle that is there already is replaced, anything else is refused.
-    config : dict
-        Plain JSON values. The schema version, library versions and hashes are added.
-    arrays : dict of dict of ndarray
-        Name of each safetensors file (without suffix) -> its arrays.
-    texts : dict of str, optional
-        Name of each further file, such as "README.md" -> its content. They are hashed as the
-        others are and not read again.
-
-    Raises
-    ------
-    BundleError
-        If the folder exists and is not a bundle.
+    The folder is made new; a bundle that is there already is replaced, anything else is refused
+    (`BundleError`). ``config`` has plain JSON values; schema version, library versions and hashes
+    are added. ``arrays`` are those of each safetensors file, by its name without suffix. ``texts``
+    are further files, such as "README.md", by name: they are hashed as the others are and not read
+    again.
     """
     from safetensors.numpy import save_file
 
@@ -103,19 +92,11 @@ def write_bundle(
 def read_bundle(
     folder: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
-    """Read a model that `write_bundle` wrote.
+    """Read a model as (config, arrays), as they were given to `write_bundle`.
 
-    Returns
-    -------
-    (config, arrays)
-        As they were given to `write_bundle`. Files that the description does not name are none of
-        its business.
-
-    Raises
-    ------
-    BundleError
-        If the schema is newer than this library's, a file is missing, changed or outside the
-        folder, or anything is malformed.
+    Files that the description does not name are none of its business. A BundleError says that the
+    schema is newer than this library's, a file is missing, changed or outside the folder, or
+    anything is malformed.
     """
     root = Path(folder)
     config = read_config(root)
@@ -135,10 +116,8 @@ def read_bundle(
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the description of a model alone; the other files may be missing.
 
-    Raises
-    ------
-    BundleError
-        If there is none, its schema is newer than this library's, or a byte of it has changed.
+    A BundleError is raised if there is none, its schema is newer than this library's, or a byte of
+    it has changed.
     """
     file = Path(folder) / CONFIG
     if not file.is_file():

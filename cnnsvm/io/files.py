@@ -12,19 +12,10 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and move it there when the block succeeds.
+    """Yield a hidden temporary path beside ``path``, and move it there when the block succeeds.
 
-    The folder is made if it is missing. If the block raises, an older file stays as it was and
-    the temporary one is removed.
-
-    Parameters
-    ----------
-    path : path
-
-    Yields
-    ------
-    Path
-        Hidden, in the same folder, with the suffix ``.partial``.
+    The folder is made if it is missing. If the block raises, an older file stays as it was and the
+    temporary one is removed.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +47,7 @@ def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read what `write_json` wrote; empty if there is no such file or it is damaged.
 
-    Raises
-    ------
-    OSError
-        If the file is there and cannot be read: what it says is not known then.
+    An OSError is raised if the file is there and cannot be read: what it says is not known then.
     """
     try:
         values = json.loads(Path(path).read_bytes())

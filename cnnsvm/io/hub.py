@@ -27,8 +27,8 @@ def fetch_snapshot(
 ) -> Path:
     """Fetch the files of a model, or find them in the cache if the hub cannot be reached.
 
-    The files that describe the model are fetched first, so that a model of the wrong kind is
-    refused before its weights are downloaded::
+    The files that describe the model, of the patterns ``first``, are fetched before the others, so
+    that a model of the wrong kind is refused before its weights are downloaded::
 
         def choose(folder):
             check_kind(read_config(folder))
@@ -36,34 +36,12 @@ def fetch_snapshot(
 
         folder = fetch_snapshot("owner/name", ["config.json"], choose, revision=revision)
 
-    Progress bars are shown on a terminal only. Without a revision, a warning states the commit.
-
-    Parameters
-    ----------
-    name : str
-        Id of the model, such as ``owner/name``.
-    first : sequence of str
-        Patterns of the files to fetch first.
-    choose : callable ``folder -> patterns``
-        Gets the folder with the first files and returns the patterns of the others. What it raises
-        is passed on as it is.
-    ignore : sequence of str
-        Patterns of files to leave out.
-    revision : str or None
-        Branch, tag or commit; None is the main branch.
-    token : str or None
-        None uses the stored login.
-
-    Returns
-    -------
-    Path
-        Folder of the snapshot; its name is the commit.
-
-    Raises
-    ------
-    HubError
-        If the model is gated, missing, has no such revision, or the hub cannot be reached and the
-        cache does not hold it.
+    ``choose`` returns the patterns of the others; what it raises is passed on as it is. ``ignore``
+    are patterns of files to leave out, ``revision`` is a branch, tag or commit (None: the main
+    branch, and a warning states the commit), ``token`` None uses the stored login. Progress bars
+    are shown on a terminal only. Returns the folder of the snapshot, whose name is the commit. A
+    HubError says that the model is gated, missing, has no such revision, or that the hub cannot be
+    reached and the cache does not hold it.
     """
     from huggingface_hub import model_info, snapshot_download
 

@@ -16,19 +16,10 @@ EVERY = 30.0  # seconds between two lines of the log
 def show_progress(
     items: Iterable[Any], total: int, what: str, progress: bool = True, *, ready: int = 0
 ) -> Iterator[Any]:
-    """Yield items, and show how many of them there were and how long the rest will take.
+    """Yield ``items``, and show how many of ``total`` there were and how long the rest will take.
 
-    Parameters
-    ----------
-    items : iterable
-    total : int
-    what : str
-        What an item is, in the plural.
-    progress : bool
-        False shows nothing.
-    ready : int
-        How many of the first items cost no time, since an earlier run made them: the time left is
-        estimated from the others.
+    ``what`` is what an item is, in the plural. The first ``ready`` items cost no time, since an
+    earlier run made them: the time left is estimated from the others.
     """
     if not progress:
         yield from items

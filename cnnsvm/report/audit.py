@@ -48,17 +48,9 @@ _TITLES = {
 
 
 def audit_report(result: Mapping[str, Any]) -> Report:
-    """Make the report on an audit.
+    """Make the report on what `cnnsvm.audit.audit.audit` returned.
 
-    Parameters
-    ----------
-    result : mapping
-        As `cnnsvm.audit.audit.audit` returns it; ``data`` (a name) and ``left_out`` (a list of
-        ``path`` and ``reason``) are reported too.
-
-    Returns
-    -------
-    Report
+    Its ``data`` (a name) and ``left_out`` (a list of ``path`` and ``reason``) are reported too.
     """
     checks = result["checks"]
     probed = f"{result['n_probed_images']:,} images from {result['n_probed_sources']:,} sources"

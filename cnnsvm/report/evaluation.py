@@ -75,19 +75,14 @@ def evaluation_report(
         undefined; what is missing is left out.
     predictions : DataFrame
         One row an image with the columns of ``PREDICTION_COLUMNS``: ``label`` and
-        ``prediction`` 0 (real) or 1 (fake), ``probability`` of fake in [0, 1].
-    folds : sequence of mapping
+        ``prediction`` 0 (real) or 1 (fake), ``probability`` of fake in [0, 1]; a ValueError says
+        that one is missing or a value impossible.
+    folds, curves : sequence of mapping
         One an outer fold: ``fold``, ``n_train``, ``n_test``, ``n_sources_train``,
-        ``n_sources_test``, ``metrics``, ``best_params``, ``threshold`` and ``seconds``.
-    curves : sequence of mapping
-        As `cnnsvm.report.plots.training_plot` takes them; may be empty.
+        ``n_sources_test``, ``metrics``, ``best_params``, ``threshold`` and ``seconds``; and what
+        `cnnsvm.report.plots.training_plot` takes.
     loader : callable
         Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
-
-    Raises
-    ------
-    ValueError
-        If ``predictions`` lack a column or hold impossible values.
     """
     result = {**result, "folds": result.get("folds") or list(folds)}
     metrics, controls = result.get("metrics") or {}, result.get("controls") or {}
@@ -142,18 +137,7 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
 
 
 def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """List reals called fake and fakes called real, the most confident first.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        With ``label``, ``prediction`` and ``probability``.
-
-    Returns
-    -------
-    dict of str to DataFrame
-        By title.
-    """
+    """List reals called fake and fakes called real, the most confident first, by title."""
     ranked = predictions.sort_values("probability", kind="stable")
     called, label = ranked["prediction"], ranked["label"]
     return {

@@ -176,14 +176,10 @@ def group_plot(groups: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
 def training_plot(curves: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw loss, accuracy and validation ROC AUC over the epochs of fine-tuning.
 
-    Dotted is training, solid validation; a star marks the epoch used.
-
-    Parameters
-    ----------
-    curves : sequence of mapping
-        One a fold: ``fold`` or another ``name``, ``best_epoch`` and ``history``, a list of
-        mappings with ``epoch``, ``train_loss``, ``valid_loss``, ``train_accuracy``,
-        ``valid_accuracy`` and ``valid_auc``; what is missing is not drawn.
+    Dotted is training, solid validation; a star marks the epoch used. A curve is a fold: ``fold``
+    or another ``name``, ``best_epoch`` and ``history``, dicts of ``epoch``, ``train_loss``,
+    ``valid_loss``, ``train_accuracy``, ``valid_accuracy`` and ``valid_auc``; what is missing is not
+    drawn.
     """
     told = any("valid_accuracy" in entry for curve in curves for entry in curve["history"])
     height = 7.6 if told else 5.6

@@ -41,11 +41,8 @@ def render_html(report: Report) -> str:
 def render_text(report: Report, files: Iterable[str | os.PathLike[str]] = ()) -> str:
     """Write a report as text for standard output, in lines of at most 98 characters.
 
-    Parameters
-    ----------
-    report : Report
-    files : iterable of path
-        Where the written files are; those below the working directory are shown relative to it.
+    ``files`` are those that were written; what is below the working directory is shown relative to
+    it.
     """
     template = _environment().get_template("text.txt.j2")
     return template.render(report=report, files=[_shown_path(path) for path in files])
@@ -66,10 +63,7 @@ def write_report(out: Path, report: Report) -> dict[str, Path]:
 def to_json(result: Mapping[str, Any]) -> str:
     """Write strict JSON: nan and infinity become null, numpy values and paths plain ones.
 
-    Raises
-    ------
-    TypeError
-        If a value is of a type that JSON does not have.
+    A TypeError is raised if a value is of a type that JSON does not have.
     """
     return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -156,10 +156,7 @@ def false_alarm_sentence(summary: Row | None) -> str:
 def explain(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Say in plain words what the headline numbers mean: decision, ranking and probabilities.
 
-    Parameters
-    ----------
-    metrics : mapping of str to mapping
-        A ``{"value", "low", "high"}`` each.
+    ``metrics`` are mappings of ``value``, ``low`` and ``high``.
     """
     value = {name: (metrics.get(name) or {}).get("value") for name in METRIC_LABELS}
     sentences = []
@@ -179,17 +176,10 @@ def explain(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def caveats(result: Mapping[str, Any]) -> list[str]:
-    """Say in plain words how far to trust the numbers, controls first.
+    """Say in plain words how far to trust the numbers of an `evaluation_report`, controls first.
 
-    Parameters
-    ----------
-    result : mapping
-        As `evaluation_report` takes it.
-
-    References
-    ----------
-    Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA 249, 1983
-    (the rule of three, for intervals of no width).
+    Intervals of no width get the rule of three (Hanley and Lippman-Hand, "If nothing goes wrong, is
+    everything all right?", JAMA 249, 1983).
     """
     sentences = [
         _control_sentence(result.get("controls") or {}),

@@ -30,28 +30,16 @@ MAX_NEWTON_STEPS = 100
 def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Fit the log-odds of the positive class as ``slope * score + offset``.
 
-    Maximum likelihood with Platt's regularised targets, by Newton's method with backtracking.
-    The slope is kept positive, so calibration never changes the order of the scores. Where the
-    likelihood asks for a slope near or below 0 (scores that do not rank, as of shuffled labels)
-    the slope is 0.001 per standard deviation and every probability is the prevalence.
+    Maximum likelihood with Platt's regularised targets, by Newton's method with backtracking. The
+    slope is kept positive, so calibration never changes the order of the scores. Where the
+    likelihood asks for a slope near or below 0 (scores that do not rank, as of shuffled labels) the
+    slope is 0.001 per standard deviation and every probability is the prevalence. The scores,
+    float64 (n_samples,), are finite and of rows that the scoring machine was not fitted on;
+    ``target`` is True for the positive class.
 
-    Parameters
-    ----------
-    scores : ndarray of float64, shape (n_samples,)
-        Finite scores of rows that the scoring machine was not fitted on.
-    target : ndarray of bool, shape (n_samples,)
-        True for the positive class.
-
-    Returns
-    -------
-    slope, offset : float
-        ``slope`` is greater than 0.
-
-    References
-    ----------
-    J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2.
-    H.-T. Lin, C.-J. Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support
-    vector machines", Machine Learning 68, 2007, algorithm 1.
+    J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2; H.-T. Lin, C.-J.
+    Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support vector machines",
+    Machine Learning 68, 2007, algorithm 1.
     """
     n_pos = int(np.count_nonzero(target))
     goal = np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (len(target) - n_pos + 2))
@@ -142,19 +130,11 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
 
     Each column is calibrated against all the rest, but the probabilities do not sum to 1, and
     dividing by the sum makes a certain prediction less certain than it is. Multinomial logistic
-    regression on the log-odds ("matrix scaling", Guo et al., ICML 2017) corrects that.
+    regression on the log-odds ("matrix scaling", Guo et al., ICML 2017) corrects that. The
+    log-odds, (n_samples, n_machines), are out of fold; rows with NaN are left out.
 
-    Parameters
-    ----------
-    log_odds : ndarray of float64, shape (n_samples, n_machines)
-        Out of fold; rows with NaN are left out.
-    codes : ndarray of int, shape (n_samples,)
-
-    Returns
-    -------
-    ndarray of float64, shape (n_classes, n_classes + 1), or None
-        Weights and, in the last column, offsets of the logits; None for two classes (one
-        machine), or if a class has no row.
+    Returns float64 (n_classes, n_classes + 1), weights and, in the last column, offsets of the
+    logits; None for two classes (one machine), or if a class has no row.
     """
     known = np.isfinite(log_odds).all(axis=1)
     if log_odds.shape[1] == 1 or len(np.unique(codes[known])) < log_odds.shape[1]:
@@ -329,12 +309,7 @@ def encode_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def choose_calibration_rows(calibration_rows: ArrayLike | None, codes: np.ndarray) -> np.ndarray:
     """Return the rows to calibrate on: the given ones if every class is among them, else all.
 
-    Parameters
-    ----------
-    calibration_rows : array-like of bool, shape (n_samples,), or None
-        ValueError if it is not one boolean a row.
-    codes : ndarray of int, shape (n_samples,)
-        Class of each row.
+    A ValueError is raised if they are given and not one boolean a row.
     """
     if calibration_rows is None:
         return np.ones(len(codes), dtype=bool)

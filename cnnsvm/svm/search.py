@@ -62,32 +62,15 @@ def search_kernel(
 ) -> dict[str, Any]:
     """Run the trials that a study still lacks and return the best of the first ``n_trials``.
 
-    The first trial is :data:`DEFAULTS`; the others are drawn by a multivariate tree-structured
-    Parzen estimator. Its sampler is seeded anew for every trial from ``seed``, the kernel and
-    the number of finished trials, so an interrupted study continues as if it had not been.
+    The first trial is :data:`DEFAULTS`; the others are drawn from :data:`SPACES` by a multivariate
+    tree-structured Parzen estimator (J. Bergstra et al., "Algorithms for hyper-parameter
+    optimization", NeurIPS 2011). Its sampler is seeded anew for every trial from ``seed``, the
+    kernel and the number of finished trials, so an interrupted study continues as if it had not
+    been. Each of ``scorers`` returns a fold's score of parameters, higher is better. With
+    ``verbose`` a progress bar is shown, if standard error is a terminal.
 
-    Parameters
-    ----------
-    kernel : {"linear", "rbf", "poly"}
-        Whose :data:`SPACES` to search.
-    scorers : sequence of callable
-        One a fold: ``scorer(params)`` returns the fold's score, higher is better.
-    n_trials : int
-        Finished trials included.
-    study : optuna.Study
-    seed : int
-    verbose : bool
-        Whether to show a progress bar, if standard error is a terminal.
-
-    Returns
-    -------
-    dict
-        ``kernel``, ``params`` and ``score`` of the best trial, the earliest of equals, and
-        ``trials``, a list of dicts with ``number``, ``score``, ``fold_scores`` and ``params``.
-
-    References
-    ----------
-    J. Bergstra et al., "Algorithms for hyper-parameter optimization", NeurIPS 2011.
+    Returns ``kernel``, ``params`` and ``score`` of the best trial, the earliest of equals, and
+    ``trials``, a list of dicts with ``number``, ``score``, ``fold_scores`` and ``params``.
     """
     n_finished = min(len(_finished(study)), n_trials)
     if n_finished:

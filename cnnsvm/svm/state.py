@@ -22,10 +22,7 @@ Arrays = dict[str, np.ndarray]
 def to_state(classifier: "TunedSVC") -> tuple[Config, Arrays]:
     """Return a fitted classifier as a JSON-able dict and a dict of arrays.
 
-    Raises
-    ------
-    TypeError
-        If a class label is none of bool, int, float and str.
+    A TypeError is raised if a class label is none of bool, int, float and str.
     """
     models = classifier.models_
     names = getattr(classifier, "feature_names_in_", None)

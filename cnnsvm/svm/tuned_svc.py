@@ -221,7 +221,8 @@ class TunedSVC(LogOddsClassifier):
         classes, codes = encode_classes(labels)
         chosen = choose_calibration_rows(calibration_rows, codes)
         store = StudyStore(self.storage)
-        seed = self._seed(store)
+        stored = store.seed() if self.random_state is None else None
+        seed = draw_seed(self.random_state) if stored is None else stored
         folds = inner_folds(labels, groups, self.cv, seed)
         targets = one_vs_rest(codes, len(classes))
         cache_size, n_landmarks = self.cache_size, self.n_landmarks
@@ -250,10 +251,6 @@ class TunedSVC(LogOddsClassifier):
         self.best_params_ = {"kernel": best["kernel"]} | best["params"]
         self.best_score_ = best["score"]
         return self
-
-    def _seed(self, store: StudyStore) -> int:
-        stored = store.seed() if self.random_state is None else None
-        return draw_seed(self.random_state) if stored is None else stored
 
     def _tune(
         self, inner: InnerCV, labels: np.ndarray, groups: Any, store: StudyStore

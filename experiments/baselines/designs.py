@@ -24,9 +24,8 @@ from cnnsvm.data.estimators import check_labelled_images, install, seed_of
 from cnnsvm.data.images import check_images, load_image
 from cnnsvm.features.backbones import Backbone, build_backbone
 from cnnsvm.features.cache import load_network, network_arrays, task_folder
-from cnnsvm.features.crops import Decoded
+from cnnsvm.features.crops import Decoded, embed_crops
 from cnnsvm.features.devices import choose_device, choose_precision
-from cnnsvm.features.embeddings import embed_crops
 from cnnsvm.io.files import replacing, write_text
 
 

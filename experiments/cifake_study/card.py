@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.detection.model_card import CardFacts, Measured, find_command, find_commit
+from cnnsvm.detection.model_card import CardFacts, Measured
 from cnnsvm.features.saved import saved_folder
+from scripting import find_command, find_commit
 
 
 def saved(args: argparse.Namespace) -> list[str]:

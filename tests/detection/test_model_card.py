@@ -6,7 +6,8 @@ import yaml
 from tiny_detector import cnn, detector, statistics, tuning
 
 from cnnsvm import TunedSVC
-from cnnsvm.detection.model_card import CardFacts, Measured, find_command, render_card
+from cnnsvm.detection.model_card import CardFacts, Measured, render_card
+from scripting import find_command
 
 FULL = CardFacts(
     name="A detector of VAE round trips",

@@ -1,7 +1,157 @@
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from cnnsvm.features.crops import crop_positions, fixed_crops, wrap_to
+from cnnsvm.data.images import ImageError
+from cnnsvm.features.backbones import build_backbone, build_statistics
+from cnnsvm.features.crops import (
+    Decoded,
+    FixedCrops,
+    crop_positions,
+    embed_crops,
+    fixed_crops,
+    pool_crops,
+    score_crops,
+    wrap_to,
+)
+from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
+
+CPU = torch.device("cpu")
+
+
+class MeanColour(nn.Module):
+    classifier = None
+
+    def forward(self, pixels):
+        assert not torch.is_grad_enabled()
+        assert not self.training
+        return pixels.float().mean(dim=(2, 3))
+
+
+class Ranked(MeanColour):
+    """Finds the darkest crops the most fake."""
+
+    classifier = "not None"
+
+    def fake_score(self, embeddings):
+        return -embeddings.mean(dim=1)
+
+
+def embed(images, network=None, n_crops=4, **options):
+    settings = {"batch_size": 8, "device": CPU} | options
+    dataset = FixedCrops(Decoded(images), 16, n_crops)
+    return embed_crops(network or MeanColour(), dataset, **settings)
+
+
+def random_images(n):
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(10, 50, (n, 2))
+    return [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+
+
+def test_rows_follow_the_input():
+    images = [np.full((20, 20, 3), value, np.uint8) for value in (9, 200, 31)]
+    np.testing.assert_allclose(embed(images), [[9] * 3, [200] * 3, [31] * 3])
+
+
+def test_order_batches_and_subsets_do_not_matter():
+    images = random_images(9)
+    whole = embed(images)
+    np.testing.assert_allclose(embed(images[::-1])[::-1], whole, rtol=1e-6)
+    np.testing.assert_allclose(embed(images, batch_size=3), whole, rtol=1e-6)
+    np.testing.assert_allclose(embed(images[4:6]), whole[4:6], rtol=1e-6)
+
+
+def test_worker_processes_give_the_same():
+    images = random_images(5)
+    np.testing.assert_array_equal(embed(images, n_jobs=2), embed(images))
+
+
+def test_pooling_is_what_it_says():
+    crops = np.array([[1.0, 4.0], [3.0, 0.0]], np.float32)
+    np.testing.assert_allclose(pool_crops(crops, "mean"), [2, 2])
+    np.testing.assert_allclose(pool_crops(crops, "mean_max"), [2, 2, 3, 4])
+    np.testing.assert_allclose(pool_crops(crops, "mean_std"), [2, 2, 1, 2])
+    with pytest.raises(ValueError, match=r"pooling.*'median'"):
+        pool_crops(crops, "median")
+
+
+def test_an_unreadable_image_is_named():
+    with pytest.raises(ImageError, match=r"missing\.png"):
+        embed([np.zeros((20, 20, 3), np.uint8), "missing.png"])
+
+
+class _OnlySecond(MeanColour):
+    def forward(self, pixels):
+        values = torch.zeros(len(pixels), 3)
+        values[1:] = float("nan")
+        return values
+
+
+def test_a_network_that_overflows_is_an_error():
+    images = [np.zeros((20, 20, 3), np.uint8)] * 2
+    with pytest.raises(ValueError, match=r"NaN.*image 1.*(?s:.*)float32"):
+        embed(images, _OnlySecond(), n_crops=1)
+
+
+def test_the_top_crops_are_those_of_the_highest_scores():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 4, 8, 9, 16):
+        crops = rng.normal(size=(n, 5)).astype(np.float32)
+        scores = rng.permutation(n).astype(np.float32)
+        n_top = max(1, round(n / 4))
+        top = np.mean([crops[i] for i in range(n) if scores[i] >= n - n_top], axis=0)
+        pooled = pool_crops(crops, "mean_top", scores)
+        np.testing.assert_allclose(pooled, np.concatenate([crops.mean(axis=0), top]), rtol=1e-5)
+        whole = pool_crops(crops, "mean_std_top", scores)
+        parts = [crops.mean(axis=0), crops.std(axis=0), top]
+        np.testing.assert_allclose(whole, np.concatenate(parts), rtol=1e-5)
+
+
+def test_top_needs_scores():
+    with pytest.raises(ValueError, match=r"pooling='mean_top'.*finetune='full'"):
+        pool_crops(np.zeros((4, 2), np.float32), "mean_top")
+    with pytest.raises(ValueError, match="pooling='mean_std_top'"):
+        embed(random_images(2), pooling="mean_std_top")
+
+
+@pytest.mark.parametrize("batch_size", [2, 8, 64])
+def test_each_image_ranks_its_own_crops(batch_size):
+    images = random_images(7)
+    pooled = embed(images, Ranked(), n_crops=8, pooling="mean_top", batch_size=batch_size)
+    for row, image in zip(pooled, images, strict=True):
+        means = fixed_crops(image, 16, 8).mean(axis=(1, 2))
+        darkest = means[np.argsort(means.mean(axis=1))[: max(1, round(len(means) / 4))]]
+        np.testing.assert_allclose(row[:3], means.mean(axis=0), rtol=1e-5)
+        np.testing.assert_allclose(row[3:], darkest.mean(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_statistics_are_embedded_as_they_are_in_any_precision(dtype, batch_size):
+    images = random_images(9)
+    options = {"pooling": "mean_std", "batch_size": batch_size, "dtype": dtype}
+    found = embed(images, build_statistics(learnt=False), **options)
+    assert found.shape == (9, 2 * STATISTICS_DIM)
+    for row, image in zip(found, images, strict=True):
+        crops = torch.from_numpy(fixed_crops(image, 16, 4).transpose(0, 3, 1, 2).copy())
+        expected = residual_statistics(crops).numpy()
+        np.testing.assert_allclose(row[:STATISTICS_DIM], expected.mean(axis=0), atol=1e-4)
+        np.testing.assert_allclose(row[STATISTICS_DIM:], expected.std(axis=0), atol=1e-4)
+
+
+def test_crops_are_scored_in_their_order_whatever_the_batch():
+    network = build_backbone("resnet18", truncate_at="layer1")
+    network.classifier = nn.Linear(128, 3)
+    crops = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
+    )
+    scores = score_crops(network, crops, torch.float32, 7)
+    np.testing.assert_allclose(score_crops(network, crops, torch.float32, 2), scores, atol=1e-4)
+    with torch.inference_mode():
+        probabilities = network.eval().logits(crops).softmax(dim=1).numpy()
+    np.testing.assert_allclose(1 / (1 + np.exp(scores)), probabilities[:, 0], atol=1e-5)
 
 
 def test_wrapping_repeats_pixels_and_invents_none():

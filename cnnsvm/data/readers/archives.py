@@ -119,25 +119,14 @@ def open_archive(
 ) -> Iterator[Iterator[Member]]:
     """Walk the files in an archive without unpacking it, in the archive's order.
 
-    A tar is decompressed once, front to back: open a member before asking for the next one.
+    A tar is decompressed once, front to back: open a member before asking for the next one. The
+    members' names are relative, with slashes, stay inside the archive, and occur once.
+    ``max_bytes`` are the most that the content may come to, and ``free`` those that are free where
+    it goes.
 
-    Parameters
-    ----------
-    archive : path of a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 file
-    max_bytes, free : int, int or None
-        Most bytes that the content may come to, and those that are free where it goes.
-
-    Yields
-    ------
-    iterator of Member
-        Names are relative, with slashes, stay inside the archive, and occur once.
-
-    Raises
-    ------
-    DatasetError
-        If the archive is damaged or ends too early, or a member is a link, a device or encrypted,
-        leaves the folder, has the name of another, or makes the content larger than
-        ``max_bytes``, ``free``, or 100 times the archive (and 64 MiB).
+    A DatasetError says that the archive is damaged or ends too early, or a member is a link, a
+    device or encrypted, leaves the folder, has the name of another, or makes the content larger
+    than ``max_bytes``, ``free``, or 100 times the archive (and 64 MiB).
     """
     file = Path(archive).absolute()
     walk = _walk_zip if file.suffix.lower() == ".zip" else _walk_tar
@@ -159,28 +148,12 @@ def unpack_archive(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> Path:
-    """Unpack an archive into a folder of its own below ``workdir``, all or nothing.
+    """Unpack an archive into a folder of its own below ``workdir``, all or nothing, and return it.
 
     The folder is named by the archive's name and by its path, size and time of change, so an
-    archive that was unpacked before is not unpacked again, and a changed one is.
-
-    Parameters
-    ----------
-    archive : path of a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 file
-    workdir : path
-        Made if needed.
-    max_bytes : int
-        Most bytes that the content may take on disk.
-
-    Returns
-    -------
-    Path
-        The folder with the content.
-
-    Raises
-    ------
-    DatasetError
-        See `open_archive`; also if the content is larger than the free space.
+    archive that was unpacked before is not unpacked again, and a changed one is. The content may
+    take ``max_bytes`` on disk at most, and no more than is free; for other errors see
+    `open_archive`.
     """
     file, status = Path(archive).absolute(), os.stat(archive)
     identity = text_hash(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}")

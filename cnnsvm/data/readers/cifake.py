@@ -85,10 +85,7 @@ class Cifake:
     def join(self, other: "Cifake") -> "Cifake":
         """Put the images of another split behind these, grouped anew by their pixels.
 
-        Raises
-        ------
-        DatasetError
-            If a name occurs in both.
+        A DatasetError is raised if a name occurs in both.
         """
         twice = np.intersect1d(self.names, other.names)
         if len(twice):
@@ -156,17 +153,10 @@ def read_cifake(path: str | os.PathLike[str], splits: str | Sequence[str] | None
 
 @contextmanager
 def open_cifake(path: str | os.PathLike[str]) -> Iterator[Iterator[tuple[str | None, Member]]]:
-    """Walk the files of a folder or an archive, which is not unpacked.
+    """Walk the files of a folder or an archive, which is not unpacked, as (name, Member).
 
-    Yields
-    ------
-    iterator of (name, Member)
-        The name is spelled as in `Cifake.names`; None for what is no image in a class's folder.
-
-    Raises
-    ------
-    DatasetError
-        If the path is neither a folder nor an archive that can be read.
+    The name is spelled as in `Cifake.names`; None for what is no image in a class's folder. A
+    DatasetError says that the path is neither a folder nor an archive that can be read.
     """
     place = Path(path).absolute()
     if not place.exists():

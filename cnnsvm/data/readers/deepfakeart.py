@@ -55,11 +55,8 @@ def find_record_folders(root: str | os.PathLike[str]) -> list[Path]:
 def find_role(path: Path) -> tuple[str | None, str]:
     """Split the name of a record's file into its role and what follows.
 
-    Returns
-    -------
-    (role, suffix)
-        ``inpainting_top.png`` gives ("inpainting", "top"). The role is None for a file that is
-        not part of a record.
+    ``inpainting_top.png`` gives ("inpainting", "top"). The role is None for a file that is not part
+    of a record.
     """
     role, _, suffix = path.stem.partition("_")
     role = role.lower()
@@ -77,30 +74,16 @@ def read_records(
     """Read DeepfakeArt records, from Kaggle or as the seed project wrote them.
 
     The name of a record's folder is its ``source_id``. ``inpainting_x`` goes with ``mask_x``, or
-    else with the one ``mask``; both may be missing. Where there is a mask image, ``mask_schema``
-    is what the image shows, whatever its name says, because the seed project swapped names;
-    without one it is the name, when that is a schema.
+    else with the one ``mask``; both may be missing. Where there is a mask image, ``mask_schema`` is
+    what the image shows, whatever its name says, because the seed project swapped names; without
+    one it is the name, when that is a schema.
 
-    Parameters
-    ----------
-    root : path
-        The records' folder, or one that holds it, see `find_record_folders`.
-    variant, engine : str
-        What the manifest says of the fakes.
-    only_originals : bool
-        Read the originals alone, as when there are no others, such as after ``delete.py``.
-
-    Returns
-    -------
-    DataFrame
-        Manifest with absolute paths: the original of each record once (label 0), and every
-        inpainting (label 1). ``attrs["skipped"]`` lists as {path, reason} the records that
-        were left out and the masks that could not be used.
-
-    Raises
-    ------
-    DatasetError
-        If there is no complete record.
+    ``root`` is the records' folder, or one that holds it (`find_record_folders`); ``variant`` and
+    ``engine`` are what the manifest says of the fakes; ``only_originals`` reads the originals
+    alone, as when there are no others, such as after ``delete.py``. Returns a manifest with
+    absolute paths: the original of each record once (label 0), and every inpainting (label 1).
+    ``attrs["skipped"]`` lists as {path, reason} the records that were left out and the masks that
+    could not be used. A DatasetError says that no record is complete.
     """
     folders = find_record_folders(root)
     if not folders:

@@ -54,17 +54,10 @@ SOURCES = {
 class Body:
     """What a source builds.
 
-    Parameters
-    ----------
-    module : nn.Module
-        From a normalised (N, n_channels, H, W) batch to (N, d).
-    preprocessing : Preprocessing
-        How the library that trained its weights normalises images.
-    trainable : bool
-        Whether it has weights that gradients reach.
-    offline_name : str or None
-        Name from which the same architecture is built without its file or hub, to load saved
-        weights into it; None if the name that it was built from will do.
+    ``module`` maps a normalised (N, n_channels, H, W) batch to (N, d); ``preprocessing`` is how the
+    library that trained its weights normalises images; ``trainable`` says whether it has weights
+    that gradients reach. From ``offline_name`` the same architecture is built without its file or
+    hub, to load saved weights into it; None if the name that it was built from will do.
     """
 
     module: nn.Module
@@ -89,47 +82,25 @@ def build_backbone(
     stem: str = "native",
     truncate_at: str | int | tuple[int, ...] | None = None,
 ) -> Backbone:
-    """Build a backbone.
+    """Build a backbone in float32 on the CPU, with gradients on.
 
-    Parameters
-    ----------
-    backbone : str or nn.Module
-        A name of torchvision, "plain_cnn", "plain_cnn_7", "timm:NAME", "hf:ID-or-folder",
-        "onnx:FILE", or a module that maps float (N, 3, H, W) to (N, d) or (N, d, h, w).
-    weights : None, "imagenet" or path
-        None draws random weights from ``random_state``; "imagenet" loads those that the library
-        publishes; a path names a .safetensors, .pth or .pt file with the library's parameter
-        names. Parameters of the classifier that is cut off may be missing.
-    preprocessing : str, dict or Preprocessing
-        A key of `cnnsvm.features.preprocessing.PREPROCESSING`, the fields of a `Preprocessing`, or
-        "auto": residuals for random weights, else the library's own normalisation. With other
-        than three channels the first convolution is a new one.
-    random_state : int
-        Seed of the random weights.
-    projection : bool
-        Put a linear layer of 256 features and a ReLU on top, whose output is the embedding: the
-        part that ``finetune="head"`` trains.
-    stem : {"native", "nopool", "nodown", "small"}
-        How the network begins, see `cnnsvm.features.backbones.stems.STEMS`.
-    truncate_at : str, int, tuple of int or None
-        Last stage that is kept, such as "layer2" of a ResNet or "15" of vgg16, for timm the number
-        of a feature level; the embedding is then the mean and the standard deviation of each
-        channel. For transformers the layer, or layers, whose class token is the embedding. None
-        keeps the network whole.
+    ``backbone`` is a name of torchvision, "plain_cnn", "plain_cnn_7", "timm:NAME",
+    "hf:ID-or-folder", "onnx:FILE", or a module that maps float (N, 3, H, W) to (N, d) or (N, d, h,
+    w). ``weights`` None draws random ones from ``random_state``, "imagenet" loads those that the
+    library publishes, a path names a .safetensors, .pth or .pt file with the library's parameter
+    names; those of the classifier that is cut off may be missing. ``preprocessing`` is a key of
+    `cnnsvm.features.preprocessing.PREPROCESSING`, the fields of a `Preprocessing`, or "auto":
+    residuals for random weights, else the library's own normalisation; with other than three
+    channels the first convolution is a new one. ``projection`` puts a linear layer of 256 features
+    and a ReLU on top, whose output is the embedding: the part that ``finetune="head"`` trains.
+    ``stem`` is a key of `cnnsvm.features.backbones.stems.STEMS`. ``truncate_at`` is the last stage
+    that is kept, such as "layer2" of a ResNet or "15" of vgg16, for timm the number of a feature
+    level; the embedding is then the mean and the standard deviation of each channel. For
+    transformers it is the layer, or layers, whose class token is the embedding. None keeps the
+    network whole.
 
-    Returns
-    -------
-    Backbone
-        In float32 on the CPU, with gradients on.
-
-    Raises
-    ------
-    ValueError
-        If the name, the stem or the stage is not known.
-    WeightsError
-        If the weights cannot be had or do not fit the network.
-    ImportError
-        If the library of the source is not installed.
+    A ValueError is raised if the name, the stem or the stage is not known, a WeightsError if the
+    weights cannot be had or do not fit the network, an ImportError if the library is not installed.
     """
     settings = None if preprocessing == "auto" else as_preprocessing(preprocessing)
     if settings is None and weights is None and isinstance(backbone, str):
@@ -156,13 +127,8 @@ def build_backbone(
 def build_statistics(learnt: bool, random_state: int = 0) -> Backbone:
     """Build the embedding of residual statistics.
 
-    Parameters
-    ----------
-    learnt : bool
-        Put two layers of 512 and 256 features on the standardised statistics; else they are the
-        embedding as they are.
-    random_state : int
-        Seed of the layers' weights.
+    ``learnt`` puts two layers of 512 and 256 features, drawn from ``random_state``, on the
+    standardised statistics; else they are the embedding as they are.
     """
     if not learnt:
         return Backbone(None, RAW, nn.Identity())

@@ -54,14 +54,8 @@ class Standardise(nn.Module):
 class Backbone(nn.Module):
     """A network from pixels to embeddings, with its preprocessing inside.
 
-    Parameters
-    ----------
-    body : nn.Module or None
-        From a normalised (N, C, H, W) batch to (N, d).
-    preprocessing : Preprocessing
-    branch : nn.Module or None
-        From residual statistics of the pixels, float (N, STATISTICS_DIM), to (N, d), in place of
-        the body.
+    ``body`` maps a normalised (N, C, H, W) batch to (N, d); ``branch`` maps residual statistics of
+    the pixels, float (N, STATISTICS_DIM), to (N, d), in place of the body.
     """
 
     def __init__(
@@ -111,16 +105,9 @@ class Backbone(nn.Module):
         return logits[:, others].logsumexp(dim=1) - logits[:, self.real_class]
 
     def class_scores(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return what the fine-tuned classifier says of each class.
+        """Return what the fine-tuned classifier says of each class, from embeddings (N, d).
 
-        Parameters
-        ----------
-        embeddings : float tensor, shape (N, d)
-
-        Returns
-        -------
-        float tensor, shape (N, k)
-            The log-odds of the second of two classes, or the log probabilities of more.
+        Float (N, k): the log-odds of the second of two classes, or the log probabilities of more.
         """
         said = collapse(self._classify(embeddings), self.parents).log_softmax(dim=1)
         return said[:, 1:] - said[:, :1] if said.shape[1] == 2 else said
@@ -134,10 +121,7 @@ class Backbone(nn.Module):
 def embedding_dim(network: nn.Module, crop_size: int = 64) -> int:
     """Find the length of a network's embedding by one forward pass on a black crop.
 
-    Raises
-    ------
-    ValueError
-        If the network cannot take crops of that size.
+    A ValueError is raised if the network cannot take crops of that size.
     """
     was_training = network.training
     network.eval()
@@ -157,16 +141,8 @@ def embedding_dim(network: nn.Module, crop_size: int = 64) -> int:
 def collapse(logits: torch.Tensor, parents: Sequence[int] | None) -> torch.Tensor:
     """Add up the probabilities of each class's auxiliary labels.
 
-    Parameters
-    ----------
-    logits : float tensor, shape (N, n_labels)
-    parents : sequence of int, length n_labels, or None
-        Class of each auxiliary label; None leaves the logits as they are.
-
-    Returns
-    -------
-    float tensor, shape (N, n_classes)
-        Logits of the classes.
+    From logits of the labels, (N, n_labels), to those of the classes, (N, n_classes). ``parents``
+    is the class of each label; None leaves the logits as they are.
     """
     if parents is None:
         return logits

@@ -30,19 +30,9 @@ def set_channels(network: nn.Module, n_channels: int) -> None:
 
 
 def set_stem(network: nn.Module, stem: str) -> None:
-    """Change how a network begins, in place.
+    """Change how a network that torchvision built begins, in place: to one of `STEMS`.
 
-    Parameters
-    ----------
-    network : nn.Module
-        As torchvision builds it, with its weights.
-    stem : str
-        One of `STEMS`.
-
-    Raises
-    ------
-    ValueError
-        If the stem is not known.
+    A ValueError says that the stem is not known.
     """
     if stem not in STEMS:
         raise ValueError(f"stem must be one of {', '.join(STEMS)}, got {stem!r}.")

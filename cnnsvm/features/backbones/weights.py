@@ -23,18 +23,9 @@ class WeightsError(OSError, ValueError):
 
 
 def load_weights(network: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
-    """Load torchvision's parameters into its network ``name``.
+    """Load torchvision's parameters, "imagenet" or a path, into its network ``name``, in place.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Changed in place. Parameters of its classifier may be missing in the file.
-    name : str
-    weights : "imagenet" or path
-
-    Raises
-    ------
-    WeightsError
+    Parameters of its classifier may be missing in the file; others may not (`WeightsError`).
     """
     found = _imagenet_state(name) if weights == "imagenet" else read_state(weights)
     state = {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in found.items()}

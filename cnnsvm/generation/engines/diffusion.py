@@ -83,25 +83,13 @@ def diffusion_engine(
     training. An EngineError is raised if a setting is wrong, a package is missing, or the model
     cannot be had.
 
-    Parameters
-    ----------
-    model, revision : str
-        Id on the hub or folder of a Stable Diffusion 1, 2 or XL pipeline with safetensors; branch,
-        tag or commit on the hub, if any.
-    prompt, negative_prompt : str
-        For tasks without one, may be empty; what not to paint, which needs a guidance above 1.
-    steps : int in 1-1000
-        Denoising steps.
-    guidance : float in 0-100
-        Weight of the prompt; up to 1 turns classifier-free guidance off.
-    strength : float in (0, 1], or None
-        Share of the noise that the image starts from, and so of the steps. None takes the default
-        of diffusers: 1 for Stable Diffusion 1 and 2, and 0.9999, one step less, for XL.
-    batch_size : int or None
-        None takes 5 on CUDA and 1 on the CPU.
-    device, precision : str
-        See `cnnsvm.features.devices.choose_device`; "float32", "bfloat16", "float16", or "auto",
-        which is float16 on CUDA and float32 on the CPU.
+    ``model`` is the id on the hub (``revision``: branch, tag or commit) or folder of a Stable
+    Diffusion 1, 2 or XL pipeline with safetensors. ``prompt`` is for tasks without one,
+    ``negative_prompt`` what not to paint, which needs a ``guidance``, 0-100, above 1; up to 1 turns
+    classifier-free guidance off. ``steps`` are 1-1000. ``strength``, in (0, 1], is the share of the
+    noise that the image starts from, and so of the steps; None takes the default of diffusers: 1
+    for Stable Diffusion 1 and 2, and 0.9999, one step less, for XL. ``batch_size`` None takes 5 on
+    CUDA and 1 on the CPU; ``precision`` "auto" is float16 on CUDA and float32 on the CPU.
     """
     check_number("steps", steps, 1, 1000, whole=True)
     check_number("guidance", guidance, 0, 100)

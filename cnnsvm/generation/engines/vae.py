@@ -68,23 +68,13 @@ def vae_engine(
     to one and cropped back. The engine is named ``vae:<id or name of the folder>``. An EngineError
     is raised if a setting is wrong, a package is missing, or the model cannot be had.
 
-    Parameters
-    ----------
-    model : str
-        Folder, or id on the hub, of a diffusers ``AutoencoderKL`` or ``AutoencoderTiny``, or of a
-        pipeline with one in its subfolder ``vae``.
-    subfolder, revision : str or None
-        Where in it (None looks at the top and then in ``vae``); branch, tag or commit on the hub.
-    batch_size : int or None
-        None takes 4 on CUDA and 1 on the CPU.
-    device : str
-        See `cnnsvm.features.devices.choose_device`.
-    precision : {"auto", "float32", "bfloat16", "float16"}
-        "auto" is float16 on CUDA unless the model's config says ``force_upcast``, which most do,
-        and float32 everywhere else.
-    max_pixels : int
-        Most pixels in one pass, which bounds the memory: a batch is split to stay below it, and
-        a larger image is refused. (Tiles, normalised one by one, would leave another trace.)
+    ``model`` is the folder, or id on the hub, of a diffusers ``AutoencoderKL`` or
+    ``AutoencoderTiny``, or of a pipeline with one in its subfolder ``vae``; ``subfolder`` None
+    looks at the top and then there; ``revision`` is a branch, tag or commit. ``batch_size`` None
+    takes 4 on CUDA and 1 on the CPU. ``precision`` "auto" is float16 on CUDA unless the model's
+    config says ``force_upcast``, which most do, and float32 everywhere else. ``max_pixels`` are the
+    most in one pass, which bounds the memory: a batch is split to stay below it, and a larger image
+    is refused. (Tiles, normalised one by one, would leave another trace.)
     """
     if not model:
         raise EngineError(
