@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.cli import guard
 from cnnsvm.data.images import SUFFIXES, load_image
 from cnnsvm.io.files import write_bytes
+from scripting import make_parser, run_script
 
 LIST = Path(__file__).with_name("photographs.csv")
 #: Longest side of what is copied as it is, and the range of what larger ones are reduced to.
@@ -44,9 +44,7 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("unpacked", type=Path, help="folder of the unpacked packages")
     parser.add_argument("--out", type=Path, required=True, help="folder of the photographs")
     parser.add_argument("--list", type=Path, default=LIST, help="table of them [%(default)s]")
@@ -144,9 +142,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("collect_photographs.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

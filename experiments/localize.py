@@ -14,7 +14,6 @@ of mask policies is about. Run again with the same --out, it resumes.
 
 import argparse
 import logging
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -22,9 +21,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli import guard
 from cnnsvm.cli.flags import add_data_flags
 from cnnsvm.cli.localize_train import add_localizer_flags, make_localizer
+from scripting import command, data_and_out, make_parser, publish, run_script
 
 SAMPLES_ENGINES = ("opencv-telea", "opencv-ns")
 ARCHITECTURES = ("fcn_resnet50", "nixnet", "iidnet")
@@ -33,14 +32,11 @@ TABLES = ("matrix", "cross", "masks", "sizes", "jpeg", "cost")
 N_FOLDS = 5
 N_RESAMPLES = 1000
 N_STEPS = 5  # of a network that is timed
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add: Any = parser.add_argument
     several: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     add("--data", nargs="+", default=[], metavar="PATH", help="manifests, records or archives")
@@ -147,17 +143,14 @@ def measure(args: argparse.Namespace, designs: dict[str, Any], table: Any, out: 
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, train and judge, report; processes that only help to train report nothing."""
-    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.features.devices import first_alone
-    from cnnsvm.report import render_text, write_report
     from localization_study.report import localization_report
 
     started = time.perf_counter()
     args.sizes = args.sizes if "sizes" in args.tables else ()
     designs = make_designs(args, [*args.architectures, *args.sizes])
-    name = data_name(args.data[0]) if args.data else "samples"
-    out = args.out or RUNS / name / "localize"
+    name, out = data_and_out(args, "localize")
     with first_alone(next(iter(designs.values()))) as is_first:
         prepared = read(args, out)
     if not is_first:
@@ -169,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
     first = designs[args.architectures[0]]
     facts = asdict(wanted) | {
         "title": f"Localisation: {name}",
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command(),
         "data": ", ".join(args.data) or "embedded samples",
         "n_images": table["path"].nunique(),
         "n_sources": table["source_id"].nunique(),
@@ -180,19 +173,14 @@ def run(args: argparse.Namespace) -> int:
         "skipped": prepared.skipped,
         "seconds": time.perf_counter() - started,
     }
-    report = localization_report(study, costs, facts)
-    files = write_report(out, report)
-    print(render_text(report, files.values()), end="")
+    publish(out, localization_report(study, costs, facts))
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if sys.stderr.isatty():  # there a bar shows the epochs
-        logging.getLogger("cnnsvm.features.trainer").setLevel(logging.WARNING)
-    return guard("localize.py", lambda: run(args))
+    # on a terminal a bar shows the epochs
+    return run_script(__file__, run, parse_arguments(argv), epochs=not sys.stderr.isatty())
 
 
 if __name__ == "__main__":

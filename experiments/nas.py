@@ -11,13 +11,19 @@ it resumes.
 
 import argparse
 import logging
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnsvm.cli import guard
 from cnnsvm.cli.flags import add_data_flags
+from scripting import (
+    add_data_and_out,
+    add_machine_flags,
+    command,
+    data_and_out,
+    make_parser,
+    publish,
+    run_script,
+)
 
 if TYPE_CHECKING:
     from cnnsvm import InpaintLocalizer
@@ -31,19 +37,15 @@ PROXY: dict[str, Any] = {
     "validation_fraction": 0.25,
 }
 N_REPEATS = 3  # trainings of each of the two that are compared
-RUNS = Path(__file__).resolve().parent.parent / "runs"
 
 logger = logging.getLogger(__name__)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add: Any = parser.add_argument
-    add("--data", help="manifest, records, or an archive of one [the embedded samples]")
-    add("--out", type=Path, help="folder of the results [runs/NAME OF THE DATA/nas]")
+    add_data_and_out(parser, "nas")
     add("--trials", type=int, default=40, metavar="N", help="candidates [%(default)s]")
     add("--epochs", type=int, default=6, help="of a candidate [%(default)s]")
     add("--limit", type=int, metavar="N", help="take N sources only [all]")
@@ -52,8 +54,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--crops-per-image", type=int, default=1, metavar="N", help="an epoch [%(default)s]")
     add("--batch-size", type=int, default=16, help="patches [%(default)s]")
     add("--learning-rate", type=float, default=3e-3, help="[%(default)s]")
-    add("--seed", type=int, default=0)
-    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_machine_flags(parser)
     add("--precision", default="auto", help="float32, bfloat16 or float16")
     add("--jobs", type=int, default=1, help="processes that decode images")
     add_data_flags(parser, generate=False)
@@ -127,13 +128,11 @@ def run(args: argparse.Namespace) -> int:
     """Search, compare, write."""
     from architecture_search.report import describe_search, search_report
     from architecture_search.search import best_genotype, make_proxy, search_genotype
-    from cnnsvm.data.readers.archives import data_name
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.io.files import write_json
     from cnnsvm.localization.architectures.iidnet import PUBLISHED
-    from cnnsvm.report import render_text, write_report
 
-    out = args.out or RUNS / (data_name(args.data) if args.data else "samples") / "nas"
+    _, out = data_and_out(args, "nas")
     environment = describe_environment(args.device)
     table = read(args, out)
     proxy = make_proxy(make_localizer(args), table)
@@ -141,19 +140,15 @@ def run(args: argparse.Namespace) -> int:
     found = best_genotype(study)
     result = describe_search(study, proxy, compare(args, proxy, found, out))
     result |= {"genotype": found, "published": PUBLISHED, "environment": environment}
-    result["command"] = shlex.join(["python", *sys.argv])
+    result["command"] = command()
     write_json(out / "genotype.json", result)
-    report = search_report(result)
-    files = write_report(out, report)
-    print(render_text(report, [out / "genotype.json", *files.values()]), end="")
+    publish(out, search_report(result), [out / "genotype.json"])
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("nas.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python experiments/robustness.py                          the embedded samples
     python experiments/robustness.py --data records --folds 5
-    python experiments/robustness.py --data others --model model --degradations jpeg-75 crop
+    python experiments/robustness.py --data others --model model --corruptions jpeg-75 crop
 
-Each fold's detector, its threshold frozen, judges its held-out sources clean and degraded; all
+Each fold's detector, its threshold frozen, judges its held-out sources clean and corrupted; all
 folds together make the table. With --model a saved detector judges all the data but what it was
 trained on. Run again with the same --out, it resumes.
 """
@@ -37,7 +37,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--model",
         type=Path,
         help="saved detector; sources that it was trained on are left out. --seed draws the "
-        "degradations, and of the other flags of a detector those of the machine alone have a "
+        "corruptions, and of the other flags of a detector those of the machine alone have a "
         "meaning then",
     )
     parser.add_argument("--folds", type=int, default=N_FOLDS, help="outer folds [%(default)s]")
@@ -46,18 +46,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="label",
         help="column that is fitted; variant makes a class of each kind of fake [%(default)s]",
     )
-    parser.add_argument("--degradations", nargs="+", metavar="NAME", help="such as jpeg-75 [all]")
+    parser.add_argument("--corruptions", nargs="+", metavar="NAME", help="such as jpeg-75 [all]")
     add_data_flags(parser)
     add_detector_flags(parser)
     return parser.parse_args(argv)
 
 
-def choose_degradations(names: list[str] | None) -> list[str]:
+def choose_corruptions(names: list[str] | None) -> list[str]:
     """List what is asked for in the usual order, clean first since all is set against it."""
-    from cnnsvm.evaluation.corruptions import CLEAN, DEGRADATIONS, check_degradations
+    from cnnsvm.evaluation.corruptions import CLEAN, CORRUPTIONS, check_corruptions
 
-    check_degradations(names or [CLEAN])
-    return [name for name in DEGRADATIONS if names is None or name in (CLEAN, *names)]
+    check_corruptions(names or [CLEAN])
+    return [name for name in CORRUPTIONS if names is None or name in (CLEAN, *names)]
 
 
 def load_detector(args: argparse.Namespace) -> Any:
@@ -78,7 +78,7 @@ def judge(args: argparse.Namespace, detector: Any, manifest: Any, out: Path) -> 
     """Judge all data by a saved detector, or each fold by one that was fitted on the others."""
     from robustness_study.study import measure_by_folds, measure_robustness
 
-    names = choose_degradations(args.degradations)
+    names = choose_corruptions(args.corruptions)
     options: dict[str, Any] = {"random_state": args.seed}
     if args.model:
         return measure_robustness(detector, manifest, names, folder=out / "judged", **options)
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from robustness_study.study import summarise_robustness
 
     started = time.perf_counter()
-    choose_degradations(args.degradations)  # a misspelt one is told before anything is made
+    choose_corruptions(args.corruptions)  # a misspelt one is told before anything is made
     detector = load_detector(args) if args.model else make_detector(args)
     environment = describe_environment(args.device)
     name, out = data_and_out(args, "robustness")

@@ -103,10 +103,14 @@ def publish(out: Path, report: "Report", also: Iterable[Path] = ()) -> None:
 
 
 def run_script(
-    file: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace
+    file: str,
+    run: Callable[[argparse.Namespace], int],
+    args: argparse.Namespace,
+    *,
+    epochs: bool = False,
 ) -> int:
-    """Run a script with a log of its progress and return the exit status."""
+    """Run a script with a log of its progress, of every epoch too or not; return its status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for name in CHATTY:
+    for name in () if epochs else CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     return guard(Path(file).name, lambda: run(args))

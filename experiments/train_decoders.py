@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnsvm.cli import guard
+from scripting import add_machine_flags, make_parser, run_script
 
 N_STEPS = 2200
 N_MEASURED = 16
@@ -41,9 +41,7 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--data",
         required=True,
@@ -53,8 +51,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=int, default=N_STEPS, help="batches of 16 crops [%(default)s]"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_machine_flags(parser)
     parser.add_argument("--precision", default="auto", help="of the training [%(default)s]")
     return parser.parse_args(argv)
 
@@ -160,9 +157,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line and return the exit status."""
-    args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard("train_decoders.py", lambda: run(args))
+    return run_script(__file__, run, parse_arguments(argv))
 
 
 if __name__ == "__main__":

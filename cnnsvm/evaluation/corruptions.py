@@ -1,6 +1,6 @@
 """What happens to images on their way: recompression, resizing, blur, noise, crops, screenshots.
 
-Each degradation maps decoded pixels to decoded pixels in memory. It knows neither label nor file
+Each corruption maps decoded pixels to decoded pixels in memory. It knows neither label nor file
 and draws from a seeded generator: an original and its fakes that get one seed, and have one size,
 are cropped at one place and get the same noise, so that only the trace of the repainting differs.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from cnnsvm.data.images import MAX_PIXELS, ImageError, ImageInput, image_name, load_image
 from cnnsvm.generation.post_processing import PostProcessing
 
-Degradation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 CLEAN = "clean"
 GRID = 8  # pixels a side of a block of JPEG
@@ -21,43 +21,43 @@ _RESIZER = PostProcessing(resample="bicubic")
 _STRIP = 512  # rows that get their noise at once, so that it takes little memory
 
 
-def degrade(image: ImageInput, name: str, seed: int) -> np.ndarray:
-    """Degrade one image, an array of uint8 (H, W, 3) or what else `load_image` takes.
+def corrupt(image: ImageInput, name: str, seed: int) -> np.ndarray:
+    """Corrupt one image, an array of uint8 (H, W, 3) or what else `load_image` takes.
 
-    ``name`` is a key of ``DEGRADATIONS``; ``seed``, at least 0, is that of all that is drawn: give
+    ``name`` is a key of ``CORRUPTIONS``; ``seed``, at least 0, is that of all that is drawn: give
     one to all images of a source. Returns a new array, uint8 (H', W', 3), of at least one pixel a
-    side; images of one size keep one size. A ValueError is raised if there is no such degradation,
+    side; images of one size keep one size. A ValueError is raised if there is no such corruption,
     an ImageError if the image cannot be read or a codec cannot hold it.
     """
-    check_degradations([name])
+    check_corruptions([name])
     pixels = load_image(image)
     try:
-        return DEGRADATIONS[name](pixels, np.random.default_rng(seed))
+        return CORRUPTIONS[name](pixels, np.random.default_rng(seed))
     except ImageError as error:
         raise ImageError(f"{image_name(image)}: {name}: {error}") from error
 
 
-def check_degradations(names: list[str]) -> None:
-    """Refuse a list of degradations that is empty, repeats one or has one that does not exist."""
+def check_corruptions(names: list[str]) -> None:
+    """Refuse a list of corruptions that is empty, repeats one or has one that does not exist."""
     for name in names:
-        if name not in DEGRADATIONS:
-            raise ValueError(f"no degradation {name!r}. There is: {', '.join(DEGRADATIONS)}.")
+        if name not in CORRUPTIONS:
+            raise ValueError(f"no corruption {name!r}. There is: {', '.join(CORRUPTIONS)}.")
         if names.count(name) > 1:
-            raise ValueError(f"degradation {name!r} is listed more than once; name each once.")
+            raise ValueError(f"corruption {name!r} is listed more than once; name each once.")
     if not names:
-        raise ValueError(f"no degradation is listed. There is: {', '.join(DEGRADATIONS)}.")
+        raise ValueError(f"no corruption is listed. There is: {', '.join(CORRUPTIONS)}.")
 
 
 def _keep(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return image  # `degrade` has loaded, and so copied it
+    return image  # `corrupt` has loaded, and so copied it
 
 
 def _recompress(
     image: np.ndarray, rng: np.random.Generator, *, codec: str, quality: int
 ) -> np.ndarray:
     """Encode and decode an image; JPEG and WebP both with 4:2:0 chroma subsampling."""
-    history = PostProcessing(codec=codec, quality=quality)
-    return history.decode(history.encode(image))
+    processing = PostProcessing(codec=codec, quality=quality)
+    return processing.decode(processing.encode(image))
 
 
 def _resize(image: np.ndarray, rng: np.random.Generator, *, scale: float) -> np.ndarray:
@@ -120,8 +120,8 @@ def _screenshot(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _recompress(shown[top:, left:], rng, codec=codec, quality=quality)
 
 
-#: Name -> degradation, from mild to strong within each kind; "clean" comes first.
-DEGRADATIONS: dict[str, Degradation] = {
+#: Name -> corruption, from mild to strong within each kind; "clean" comes first.
+CORRUPTIONS: dict[str, Corruption] = {
     CLEAN: _keep,
     **{f"jpeg-{q}": partial(_recompress, codec="jpeg", quality=q) for q in (95, 90, 75, 60, 40)},
     **{f"webp-{q}": partial(_recompress, codec="webp", quality=q) for q in (80, 60)},
@@ -144,5 +144,5 @@ MEANINGS = {
 
 
 def kind_of(name: str) -> str:
-    """Name what a degradation does, without how strongly: a key of ``MEANINGS``."""
+    """Name what a corruption does, without how strongly: a key of ``MEANINGS``."""
     return name.partition("-")[0]

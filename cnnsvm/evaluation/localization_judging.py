@@ -90,8 +90,8 @@ def flatten(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def compress(pixels: np.ndarray, quality: int) -> np.ndarray:
     """Send pixels (H, W, 3) through a JPEG of a quality, 4:2:0, in memory."""
-    history = PostProcessing(codec="jpeg", quality=quality)
-    return history.decode(history.encode(pixels))
+    jpeg = PostProcessing(codec="jpeg", quality=quality)
+    return jpeg.decode(jpeg.encode(pixels))
 
 
 def _maps(

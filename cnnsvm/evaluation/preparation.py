@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 KEEP = "keep"
 #: Two classes may differ by this share in how many of their files are of one kind.
 MOST_DIFFERENCE = 0.05
-LOSSLESS = {"png", "webp"}  # as histories say it
+LOSSLESS = {"png", "webp"}  # as post-processing names them
 JPEG_GRID = (
     "Sources were compressed before: the traces of that are still in the pixels of the originals "
     "and missing where an engine repainted, so part of what is detected may be their absence. "
@@ -190,12 +190,16 @@ def _generate(
     variants: str,
     random_state: int,
 ) -> None:
-    history = "png" if codec in (None, KEEP) else str(codec)
-    settings = f"{engine}-{history}-{variants}-{random_state}"
+    processing = "png" if codec in (None, KEEP) else str(codec)
+    settings = f"{engine}-{processing}-{variants}-{random_state}"
     logger.info("repainting %d sources with %s", (prepared.manifest["label"] == 0).sum(), engine)
     folder = work / "generated" / safe_name(settings, text_hash(settings))
     prepared.manifest.attrs.clear()  # what was left out before is listed already
-    options: dict[str, Any] = {"engine": engine, "variants": variants, "post_processing": history}
+    options: dict[str, Any] = {
+        "engine": engine,
+        "variants": variants,
+        "post_processing": processing,
+    }
     made = build(prepared.manifest, folder, **options, n_jobs=-1, random_state=random_state)
     prepared.skipped += made.attrs["skipped"]
     prepared.manifest = made
@@ -215,29 +219,29 @@ def _check_classes(manifest: pd.DataFrame, data: Any) -> None:
 
 
 def _match(prepared: Prepared, work: Path, codec: str | None, skip_bad: bool) -> None:
-    differ = _differing_histories(prepared.manifest)
+    differ = _differing_files(prepared.manifest)
     if codec == KEEP:
-        prepared.warnings += [f"Histories are not matched: {text}." for text in differ]
+        prepared.warnings += [f"The post-processing is not matched: {text}." for text in differ]
         return
     if codec is None and not differ:
         return
-    history = codec or "png"
-    logger.info("rewriting all images as %s (%s)", history, "; ".join(differ) or "as asked")
-    folder = work / "matched" / history.replace(":", "-").replace(",", "-")
+    processing = codec or "png"
+    logger.info("rewriting all images as %s (%s)", processing, "; ".join(differ) or "as asked")
+    folder = work / "matched" / processing.replace(":", "-").replace(",", "-")
     matched = match_post_processing(
-        prepared.manifest, folder, history, n_jobs=-1, skip_bad=skip_bad
+        prepared.manifest, folder, processing, n_jobs=-1, skip_bad=skip_bad
     )
     prepared.skipped += matched.attrs["skipped"]
     prepared.manifest = matched
     if differ:
         prepared.warnings.append(
-            f"Real and fake files differed ({'; '.join(differ)}); all were rewritten as {history}. "
-            + JPEG_GRID
+            f"Real and fake files differed ({'; '.join(differ)}); all were rewritten as "
+            f"{processing}. {JPEG_GRID}"
         )
 
 
 def _warn_of_the_past(prepared: Prepared) -> None:
-    """Warn of what records went through before their common history."""
+    """Warn of what records went through before their common post-processing."""
     manifest = prepared.manifest
     if "history" not in manifest:
         return
@@ -258,7 +262,7 @@ def _file_kind(path: str) -> str:
     return f"{header.format} (mean quantiser {np.mean(luma):.1f})" if luma else str(header.format)
 
 
-def _differing_histories(manifest: pd.DataFrame) -> list[str]:
+def _differing_files(manifest: pd.DataFrame) -> list[str]:
     kinds = manifest["path"].map(_file_kind)
     shares = [kinds[manifest["label"] == label].value_counts(normalize=True) for label in (0, 1)]
     differ = []

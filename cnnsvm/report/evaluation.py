@@ -15,12 +15,12 @@ from cnnsvm.report.model import (
     Cell,
     Exhibit,
     Gallery,
-    Picture,
     Plot,
     Plots,
     Report,
     Section,
     Table,
+    Thumbnail,
 )
 from cnnsvm.report.render import Loader, thumbnail, to_csv, to_json
 from cnnsvm.report.wording import (
@@ -104,7 +104,7 @@ def evaluation_report(
                 for e in result.get("tables") or []
             ),
             _folds(result["folds"]),
-            *_pictures(predictions, loader),
+            *_thumbnails(predictions, loader),
         ],
         files={
             "report.json": to_json(result),
@@ -225,7 +225,7 @@ def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
     return Section("Folds", [Table(headers, rows), chosen], note)
 
 
-def _pictures(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
+def _thumbnails(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
     """Show the most confident mistakes of both kinds, and images drawn at random."""
     folder = common_folder(predictions["path"])
     galleries = []
@@ -249,5 +249,5 @@ def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
     kinds = [row.get(name) for name in _KINDS]
     made = ", ".join(str(kind) for kind in kinds if isinstance(kind, str) and kind)
     lines = [f"probability {chance}", f"{truth}, called {called}", made]
-    picture = Picture(thumbnail(row["path"], loader), alt)
-    return Exhibit([picture], str(row["path"]).removeprefix(folder), lines)
+    shown = Thumbnail(thumbnail(row["path"], loader), alt)
+    return Exhibit([shown], str(row["path"]).removeprefix(folder), lines)

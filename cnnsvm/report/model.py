@@ -78,7 +78,7 @@ class Plots:
 
 
 @dataclass
-class Picture:
+class Thumbnail:
     """An image as JPEG bytes, None if it cannot be shown; ``role`` is written under it."""
 
     data: bytes | None
@@ -88,9 +88,9 @@ class Picture:
 
 @dataclass
 class Exhibit:
-    """Pictures that belong together, with lines of text and a path below."""
+    """Images that belong together, with lines of text and a path below."""
 
-    pictures: Sequence[Picture]
+    thumbnails: Sequence[Thumbnail]
     path: str
     lines: Sequence[str] = ()
 

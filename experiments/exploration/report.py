@@ -16,12 +16,12 @@ from cnnsvm.report.model import (
     Exhibit,
     Gallery,
     Items,
-    Picture,
     Plot,
     Plots,
     Report,
     Section,
     Table,
+    Thumbnail,
 )
 from cnnsvm.report.render import Loader, thumbnail
 from cnnsvm.report.wording import common_folder, percent
@@ -306,7 +306,10 @@ def _examples(examples: list[dict[str, Any]], loader: Loader) -> Section:
         shown = [role for role in roles if any(record[role] for record in example["records"])]
         exhibits = [
             Exhibit(
-                [Picture(thumbs.get(record[r]), f"{r} of {record['source_id']}", r) for r in shown],
+                [
+                    Thumbnail(thumbs.get(record[r]), f"{r} of {record['source_id']}", r)
+                    for r in shown
+                ],
                 record["source_id"],
             )
             for record in example["records"]

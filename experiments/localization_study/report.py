@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from cnnsvm.data.images import load_image
 from cnnsvm.evaluation.localization_records import load_truth
 from cnnsvm.localization.masks import draw_overlay
-from cnnsvm.report.model import Card, Exhibit, Gallery, Picture, Plot, Plots, Report, Section
+from cnnsvm.report.model import Card, Exhibit, Gallery, Plot, Plots, Report, Section, Thumbnail
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from cnnsvm.report.render import encode_jpeg, to_csv, to_json
 from cnnsvm.report.wording import format_interval, format_number, interval_of, is_number
@@ -226,8 +226,8 @@ def _exhibit(example: Mapping[str, Any]) -> Exhibit:
     except (OSError, ValueError) as error:
         logger.warning("no overlay: %s", error)
         drawn = dict.fromkeys(ROLES)
-    pictures = [
-        Picture(None if pixels is None else encode_jpeg(pixels, SIDE), f"{role} of {path}", role)
+    thumbnails = [
+        Thumbnail(None if pixels is None else encode_jpeg(pixels, SIDE), f"{role} of {path}", role)
         for role, pixels in drawn.items()
     ]
-    return Exhibit(pictures, path, [f"IoU {format_number(example['iou'])}"])
+    return Exhibit(thumbnails, path, [f"IoU {format_number(example['iou'])}"])

@@ -38,8 +38,8 @@ VERDICTS = {
 }
 FROZEN = (
     "The detector and its threshold are frozen: nothing was fitted, calibrated or chosen on "
-    "degraded images.",
-    "Originals and fakes go through the same degradation after they are decoded, on top of what "
+    "corrupted images.",
+    "Originals and fakes go through the same corruption after they are decoded, on top of what "
     "their files had been through.",
     "The 95 % intervals come from resampling whole sources: they do not cover retraining or other "
     "generators.",
@@ -54,15 +54,15 @@ def robustness_report(
     Parameters
     ----------
     predictions : DataFrame
-        One row an image and degradation.
+        One row an image and corruption.
     summary : DataFrame
         As `robustness_study.study.summarise_robustness` returns it.
     facts : mapping
         Those of a `Report`.
     """
-    kinds = {name: MEANINGS[kind_of(name)] for name in summary["degradation"].unique()}
+    kinds = {name: MEANINGS[kind_of(name)] for name in summary["corruption"].unique()}
     meanings = {kind_of(name): meaning for name, meaning in kinds.items()}
-    alt = "ROC AUC and false-alarm rate by degradation, with the values of the tables below"
+    alt = "ROC AUC and false-alarm rate by corruption, with the values of the tables below"
     overall = _of_all_fakes(summary)
     return Report(
         facts,
@@ -75,11 +75,11 @@ def robustness_report(
             *(_of_variant(summary, variant) for variant in shown_variants(summary)),
             _section("Each class named (original, and each kind of fake)", overall, CLASSES),
             _section("Verdicts, which may be unsure", overall, VERDICTS),
-            Section("Degradations", [meanings], page_only=True),
+            Section("Corruptions", [meanings], page_only=True),
         ],
         files={
             "robustness.json": to_json(
-                {**facts, "degradations": kinds, "summary": _nested(summary)}
+                {**facts, "corruptions": kinds, "summary": _nested(summary)}
             ),
             "robustness.csv": to_csv(summary),
             "robustness-predictions.csv": to_csv(predictions),
@@ -89,7 +89,7 @@ def robustness_report(
 
 
 def describe_robustness(summary: pd.DataFrame) -> list[str]:
-    """Say in plain words what clean images give, and what the degradations cost."""
+    """Say in plain words what clean images give, and what the corruptions cost."""
     rows = _of_all_fakes(summary)
     others = {name: row for name, row in rows.items() if name != CLEAN}
     sentences = [outcome("Clean images", rows[CLEAN])] if CLEAN in rows else []
@@ -110,7 +110,7 @@ def describe_robustness(summary: pd.DataFrame) -> list[str]:
 
 def _of_all_fakes(summary: pd.DataFrame) -> dict[str, Row]:
     rows = summary[summary["variant"] == ALL].to_dict("records")
-    return {row["degradation"]: row for row in rows}
+    return {row["corruption"]: row for row in rows}
 
 
 def _extreme(rows: Mapping[str, Row], column: str, choose: Callable[..., Any]) -> str | None:
@@ -119,7 +119,7 @@ def _extreme(rows: Mapping[str, Row], column: str, choose: Callable[..., Any]) -
 
 
 def _cards(rows: Mapping[str, Row]) -> list[Card]:
-    """Show clean images beside the worst degradation, for the ranking and the decision."""
+    """Show clean images beside the worst corruption, for the ranking and the decision."""
     cards = []
     for column, worst in (("roc_auc", min), ("false_alarm_rate", max)):
         chosen = [CLEAN if CLEAN in rows else None, _extreme(rows, column, worst)]
@@ -134,21 +134,21 @@ def _of_variant(summary: pd.DataFrame, variant: str) -> Section:
     kind = "All fakes" if variant == ALL else str(variant).capitalize()
     n_fakes, n_originals = part[["n_fakes", "n_originals"]].iloc[0]
     heading = f"{kind}: {n_fakes} fakes against {n_originals} originals"
-    return _section(heading, {row["degradation"]: row for row in part.to_dict("records")}, COLUMNS)
+    return _section(heading, {row["corruption"]: row for row in part.to_dict("records")}, COLUMNS)
 
 
 def _section(title: str, rows: Mapping[str, Row], columns: Mapping[str, str]) -> Section:
-    """List rows, one a degradation; an empty section if they lack the columns."""
+    """List rows, one a corruption; an empty section if they lack the columns."""
     cells = [
         [name, *(_cell(row, column) for column in columns)]
         for name, row in rows.items()
         if all(column in row for column in columns)
     ]
-    return Section(title, [Table(["degradation", *columns.values()], cells)])
+    return Section(title, [Table(["corruption", *columns.values()], cells)])
 
 
 def _cell(row: Row, column: str) -> Any:
-    if column == "roc_auc_change" and row["degradation"] == CLEAN:
+    if column == "roc_auc_change" and row["corruption"] == CLEAN:
         return "-"
     # the interval of the ECE, in the CSV, would not fit on a page
     return row["ece"] if column == "ece" else interval_of(row, column)
@@ -156,7 +156,7 @@ def _cell(row: Row, column: str) -> Any:
 
 def _nested(summary: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn rows into what JSON holds, a ``{"value", "low", "high"}`` each metric."""
-    plain = ["degradation", "variant", "n_originals", "n_fakes", "n_sources"]
+    plain = ["corruption", "variant", "n_originals", "n_fakes", "n_sources"]
     shown = [name for name in (*COLUMNS, *CLASSES, *VERDICTS) if name in summary]
     return [
         {name: row[name] for name in plain} | {name: interval_of(row, name) for name in shown}
@@ -165,13 +165,13 @@ def _nested(summary: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def robustness_plot(summary: pd.DataFrame) -> Figure:
-    """Draw ROC AUC and false-alarm rate by degradation, with 95 % intervals.
+    """Draw ROC AUC and false-alarm rate by corruption, with 95 % intervals.
 
-    Above one line a variant, broken between the kinds of degradation; below one line, as false
+    Above one line a variant, broken between the kinds of corruption; below one line, as false
     alarms are those of the originals.
     """
     variants = shown_variants(summary)
-    names = list(summary["degradation"].unique())
+    names = list(summary["corruption"].unique())
     options: dict[str, Any] = {"height_ratios": (1.7, 1), "sharex": True}
     figure, (upper, lower) = new_figure(rows=2, height=6.4, **options)
     for number, variant in enumerate(variants):
@@ -187,7 +187,7 @@ def robustness_plot(summary: pd.DataFrame) -> Figure:
     upper.set(ylim=(floor, 1.01), xlim=(-0.6, len(names) - 0.4))
     upper.yaxis.set_major_locator(MultipleLocator(0.1))
     lower.set(ylabel="originals called fake", ylim=(-0.02, 1.02))
-    for rate in originals.loc[originals["degradation"] == CLEAN, "false_alarm_rate"]:
+    for rate in originals.loc[originals["corruption"] == CLEAN, "false_alarm_rate"]:
         lower.axhline(rate, color=GREY, linestyle=":", linewidth=1)
     lower.set_title("False alarms (dotted: those on clean)")
     lower.yaxis.set_major_formatter(PercentFormatter(1, 0))
@@ -209,20 +209,20 @@ def shown_variants(summary: pd.DataFrame) -> list[str]:
 def _draw_line(
     axes: Axes, part: pd.DataFrame, column: str, shift: float, number: int | None, label: str | None
 ) -> None:
-    """Draw values with their intervals, joined within a kind of degradation."""
+    """Draw values with their intervals, joined within a kind of corruption."""
     colour = "black" if number is None else COLOURS[number % len(COLOURS)]
     marker = MARKERS[(number or 0) % len(MARKERS)]
     places = np.arange(len(part)) + shift
     value, low, high = (part[f"{column}{end}"].to_numpy() for end in ("", "_low", "_high"))
     axes.vlines(places, low, high, color=colour, linewidth=1.2)
     axes.plot(places, value, marker, color=colour, markersize=4, label=label)
-    kinds = part["degradation"].map(kind_of).to_numpy()
+    kinds = part["corruption"].map(kind_of).to_numpy()
     for kind in dict.fromkeys(kinds):
         axes.plot(places[kinds == kind], value[kinds == kind], color=colour, linewidth=1)
 
 
 def _shade_kinds(axes: Axes, names: list[str]) -> None:
-    """Put every other kind of degradation on grey."""
+    """Put every other kind of corruption on grey."""
     kinds = [kind_of(name) for name in names]
     for number, kind in enumerate(dict.fromkeys(kinds)):
         if number % 2:

@@ -1,7 +1,7 @@
-"""What is left of a detector's skill when images are degraded before it sees them.
+"""What is left of a detector's skill when images are corrupted before it sees them.
 
-The detector and its threshold are frozen: nothing is fitted, calibrated or chosen on degraded
-images. Every image of a source goes through the same degradation with the same seed.
+The detector and its threshold are frozen: nothing is fitted, calibrated or chosen on corrupted
+images. Every image of a source goes through the same corruption with the same seed.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from cnnsvm.evaluation.bootstrap import (
     bootstrap_metrics,
     paired_difference,
 )
-from cnnsvm.evaluation.corruptions import CLEAN, DEGRADATIONS, check_degradations, degrade
+from cnnsvm.evaluation.corruptions import CLEAN, CORRUPTIONS, check_corruptions, corrupt
 from cnnsvm.evaluation.detectors import (
     check_calibrates,
     check_inner_folds,
@@ -49,18 +49,18 @@ SUMMARY_METRICS = {
     "detection_rate": "recall",
     "ece": "ece",
 }
-CHUNK = 2**27  # bytes of degraded pixels that are held at once, and one image more
+CHUNK = 2**27  # bytes of corrupted pixels that are held at once, and one image more
 
 
 def measure_robustness(
     detector: InpaintDetector,
     manifest: pd.DataFrame,
-    degradations: Sequence[str] | None = None,
+    corruptions: Sequence[str] | None = None,
     *,
     folder: str | os.PathLike[str] | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Let a fitted detector judge images that it was not trained on, degraded in each way.
+    """Let a fitted detector judge images that it was not trained on, corrupted in each way.
 
     Parameters
     ----------
@@ -69,33 +69,33 @@ def measure_robustness(
         real and all others are fake.
     manifest : DataFrame
         See `cnnsvm.data.manifest`; none of its sources may be among the detector's training images.
-    degradations : sequence of str or None
-        Keys of `cnnsvm.evaluation.corruptions.DEGRADATIONS`; None takes all.
+    corruptions : sequence of str or None
+        Keys of `cnnsvm.evaluation.corruptions.CORRUPTIONS`; None takes all.
     folder : path or None
         Run directory: a second call with the same detector and data resumes there.
     random_state : int
-        Seed of the degradations, together with the source.
+        Seed of the corruptions, together with the source.
 
     Returns
     -------
     DataFrame
-        One row an image and degradation, degradations in the order given and images in the
+        One row an image and corruption, corruptions in the order given and images in the
         manifest's: path, source_id, label (1 unless the variant is "original"), variant, engine,
-        mask_schema, degradation, score (log-odds of fake above the threshold's), probability (of
+        mask_schema, corruption, score (log-odds of fake above the threshold's), probability (of
         fake), prediction (1 where the score is positive), and more of a detector of several
         classes or with ``max_error``, see `cnnsvm.evaluation.detectors.judge_images`.
 
     Raises
     ------
     ValueError
-        If a degradation is unknown, or there are no images or no probabilities.
+        If a corruption is unknown, or there are no images or no probabilities.
     RunMismatchError
         If the folder holds results of another detector, other data, or another seed.
     ImageError
         If an image cannot be read, or a codec cannot hold it.
     """
-    names = list(DEGRADATIONS if degradations is None else degradations)
-    check_degradations(names)
+    names = list(CORRUPTIONS if corruptions is None else corruptions)
+    check_corruptions(names)
     if not len(manifest):
         raise ValueError("the manifest has no rows: there are no images to judge.")
     check_is_fitted(detector)
@@ -112,27 +112,27 @@ def measure_robustness(
         logger.info("%s (%d of %d)", name, number, len(names))
         judge = partial(_judge, detector, frame["path"].tolist(), seeds, name)
         scores = run.part(f"{name}.parquet", judge)
-        parts.append(pd.concat([frame.assign(degradation=name), scores], axis=1))
+        parts.append(pd.concat([frame.assign(corruption=name), scores], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
 def measure_by_folds(
     detector: InpaintDetector,
     manifest: pd.DataFrame,
-    degradations: Sequence[str] | None = None,
+    corruptions: Sequence[str] | None = None,
     *,
     n_splits: int = 3,
     target: str = "label",
     folder: str | os.PathLike[str] | None = None,
     random_state: int = 0,
 ) -> pd.DataFrame:
-    """Fit on all folds but one, judge that one in each degradation, and so on round.
+    """Fit on all folds but one, judge that one in each corruption, and so on round.
 
     Parameters
     ----------
     detector : InpaintDetector
         Unfitted; it must calibrate.
-    manifest, degradations, random_state
+    manifest, corruptions, random_state
         As for `measure_robustness`; the seed is also that of the folds.
     n_splits : int
         Number of outer folds, which separate no source.
@@ -154,8 +154,8 @@ def measure_by_folds(
     RunMismatchError
         If the folder holds detectors of other data or settings.
     """
-    names = list(DEGRADATIONS if degradations is None else degradations)
-    check_degradations(names)
+    names = list(CORRUPTIONS if corruptions is None else corruptions)
+    check_corruptions(names)
     check_calibrates(detector)
     check_target(manifest, target)
     splits = outer_folds(manifest, n_splits, random_state)
@@ -173,14 +173,14 @@ def measure_by_folds(
         part = measure_robustness(model, unseen, names, folder=place, random_state=random_state)
         parts.append(part.assign(fold=k).set_axis(np.tile(test, len(names))))
     whole = pd.concat(parts)
-    ordered = [whole[whole["degradation"] == name].sort_index() for name in names]
+    ordered = [whole[whole["corruption"] == name].sort_index() for name in names]
     return pd.concat(ordered, ignore_index=True)
 
 
 def summarise_robustness(
     predictions: pd.DataFrame, n_resamples: int = 1000, random_state: int = 0
 ) -> pd.DataFrame:
-    """Score each degradation, for all fakes and for those of each variant, and against clean.
+    """Score each corruption, for all fakes and for those of each variant, and against clean.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def summarise_robustness(
     Returns
     -------
     DataFrame
-        One row a degradation and variant ("all" first): degradation, variant, n_originals,
+        One row a corruption and variant ("all" first): corruption, variant, n_originals,
         n_fakes, n_sources; ``roc_auc``, ``roc_auc_change`` (from "clean", nan if that was not
         judged), ``balanced_accuracy``, ``detection_rate`` (share of the fakes called fake),
         ``false_alarm_rate`` (share of the originals called fake) and ``ece``, each followed by
@@ -203,9 +203,9 @@ def summarise_robustness(
     """
     options: dict[str, Any] = {"n_resamples": n_resamples, "random_state": random_state}
     variants = sorted(predictions.loc[predictions["label"] == 1, "variant"].unique())
-    clean = predictions[predictions["degradation"] == CLEAN]
+    clean = predictions[predictions["corruption"] == CLEAN]
     rows: list[dict[str, Any]] = []
-    for name, table in predictions.groupby("degradation", sort=False):
+    for name, table in predictions.groupby("corruption", sort=False):
         originals = table[table["label"] == 0]
         alarms = bootstrap_metrics(originals.assign(label=1), **options)["recall"]
         for variant in (ALL, *variants):
@@ -218,7 +218,7 @@ def summarise_robustness(
                 scores |= class_metrics(table, **options)
             if variant == ALL and "verdict" in table:
                 scores |= verdict_metrics(table, **options)
-            rows.append({"degradation": name, **_counts(table, variant), **as_columns(scores)})
+            rows.append({"corruption": name, **_counts(table, variant), **as_columns(scores)})
     return pd.DataFrame(rows)
 
 
@@ -247,17 +247,17 @@ def _counts(table: pd.DataFrame, variant: str) -> dict[str, Any]:
 def _judge(
     detector: InpaintDetector, paths: list[str], seeds: list[int], name: str
 ) -> pd.DataFrame:
-    """Score images in one degradation."""
+    """Score images in one corruption."""
     parts = [judge_images(detector, chunk) for chunk in _chunks(paths, seeds, name)]
     return pd.concat(parts, ignore_index=True)
 
 
 def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.ndarray]]:
-    """Degrade images and yield them in their order, about ``CHUNK`` bytes at a time."""
-    degraded = (degrade(path, name, seed) for path, seed in zip(paths, seeds, strict=True))
+    """Corrupt images and yield them in their order, about ``CHUNK`` bytes at a time."""
+    corrupted = (corrupt(path, name, seed) for path, seed in zip(paths, seeds, strict=True))
     chunk: list[np.ndarray] = []
     free = CHUNK
-    for image in show_progress(degraded, len(paths), name):
+    for image in show_progress(corrupted, len(paths), name):
         chunk.append(image)
         free -= image.nbytes
         if free <= 0:
@@ -268,5 +268,5 @@ def _chunks(paths: list[str], seeds: list[int], name: str) -> Iterator[list[np.n
 
 
 def _seed(random_state: int, source: Any) -> int:
-    """Make one seed for all images of a source, in every degradation and whatever the order."""
+    """Make one seed for all images of a source, in every corruption and whatever the order."""
     return int.from_bytes(hashlib.sha256(f"{random_state} {source}".encode()).digest()[:8])

@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from cnnsvm.data.images import ImageError
-from cnnsvm.evaluation import corruptions as degradations
+from cnnsvm.evaluation import corruptions
 from cnnsvm.evaluation.corruptions import (
-    DEGRADATIONS,
+    CORRUPTIONS,
     MEANINGS,
-    check_degradations,
-    degrade,
+    check_corruptions,
+    corrupt,
     kind_of,
 )
 
@@ -49,44 +49,44 @@ def test_clean_comes_first_and_the_promised_ones_are_there():
         *("resize-0.5", "resize-0.75", "resize-1.5", "resize-2.0", "blur-0.5", "blur-1.0"),
         *("noise-2", "noise-5", "crop", "screenshot"),
     }
-    assert promised <= set(DEGRADATIONS)
-    assert next(iter(DEGRADATIONS)) == "clean"
-    assert {kind_of(name) for name in DEGRADATIONS} == set(MEANINGS)
+    assert promised <= set(CORRUPTIONS)
+    assert next(iter(CORRUPTIONS)) == "clean"
+    assert {kind_of(name) for name in CORRUPTIONS} == set(MEANINGS)
 
 
-@pytest.mark.parametrize("name", DEGRADATIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_seed_repeats_and_the_input_stays(picture, name):
     before = picture.copy()
-    first = degrade(picture, name, 3)
-    np.testing.assert_array_equal(first, degrade(picture, name, 3))
+    first = corrupt(picture, name, 3)
+    np.testing.assert_array_equal(first, corrupt(picture, name, 3))
     np.testing.assert_array_equal(picture, before)
     assert first.dtype == np.uint8
     assert not np.shares_memory(first, picture)
 
 
-@pytest.mark.parametrize("name", DEGRADATIONS)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 2), (8, 8), (16, 3)])
 def test_the_smallest_pictures_survive(name, shape):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     for seed in range(4):
-        height, width, channels = degrade(pixels, name, seed).shape
+        height, width, channels = corrupt(pixels, name, seed).shape
         assert min(height, width) >= 1
         assert channels == 3
 
 
 @pytest.mark.parametrize("name", ["noise-2", "noise-5", "crop", "screenshot"])
 def test_another_seed_draws_something_else(picture, name):
-    results = [degrade(picture, name, seed).tobytes() for seed in range(5)]
+    results = [corrupt(picture, name, seed).tobytes() for seed in range(5)]
     assert len(set(results)) == 5
 
 
-@pytest.mark.parametrize("name", [name for name in DEGRADATIONS if kind_of(name) != "noise"])
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if kind_of(name) != "noise"])
 def test_a_source_and_its_fake_keep_the_pixels_that_they_share(picture, name):
     """Where nothing was repainted, both come out alike: cut, scaled and noised in one place."""
     fake = picture.copy()
     fake[80:, 120:] = 128
     for seed in range(3):
-        real, other = degrade(picture, name, seed), degrade(fake, name, seed)
+        real, other = corrupt(picture, name, seed), corrupt(fake, name, seed)
         assert real.shape == other.shape
         height, width = real.shape[0] // 3, real.shape[1] // 3
         moved = np.abs(real[:height, :width].astype(int) - other[:height, :width]).mean()
@@ -96,12 +96,12 @@ def test_a_source_and_its_fake_keep_the_pixels_that_they_share(picture, name):
 
 def test_noise_is_the_same_for_a_source_and_its_fake():
     dark, light = (np.full((40, 30, 3), value, dtype=np.uint8) for value in (90, 140))
-    moved = [degrade(image, "noise-5", 1).astype(int) - image for image in (dark, light)]
+    moved = [corrupt(image, "noise-5", 1).astype(int) - image for image in (dark, light)]
     np.testing.assert_array_equal(*moved)
 
 
 def test_clean_keeps_every_pixel(picture):
-    np.testing.assert_array_equal(degrade(picture, "clean", 0), picture)
+    np.testing.assert_array_equal(corrupt(picture, "clean", 0), picture)
 
 
 @pytest.mark.parametrize("quality", [95, 90, 75, 60, 40])
@@ -110,18 +110,18 @@ def test_jpeg_is_that_of_pillow(picture, quality):
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     with Image.open(buffer) as written:
         expected = np.asarray(written.convert("RGB"))
-    np.testing.assert_array_equal(degrade(picture, f"jpeg-{quality}", 0), expected)
+    np.testing.assert_array_equal(corrupt(picture, f"jpeg-{quality}", 0), expected)
 
 
 def test_stronger_compression_loses_more(picture):
     for kind, qualities in (("jpeg", (95, 90, 75, 60, 40)), ("webp", (80, 60))):
-        losses = [psnr(degrade(picture, f"{kind}-{q}", 0), picture) for q in qualities]
+        losses = [psnr(corrupt(picture, f"{kind}-{q}", 0), picture) for q in qualities]
         assert losses == sorted(losses, reverse=True)
         assert 20 < losses[-1] < losses[0] < 50
 
 
 def test_strong_jpeg_leaves_its_grid(picture):
-    assert blockiness(degrade(picture, "jpeg-40", 0), 0) > 1.3 * blockiness(picture, 0)
+    assert blockiness(corrupt(picture, "jpeg-40", 0), 0) > 1.3 * blockiness(picture, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,17 +135,17 @@ def test_strong_jpeg_leaves_its_grid(picture):
     ],
 )
 def test_sizes_change_as_told(picture, name, shape):
-    assert degrade(picture, name, 0).shape == (*shape, 3)
+    assert corrupt(picture, name, 0).shape == (*shape, 3)
 
 
 def test_resizing_is_pillows_bicubic(picture):
     expected = Image.fromarray(picture).resize((75, 50), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(degrade(picture, "resize-0.5", 0), np.asarray(expected))
+    np.testing.assert_array_equal(corrupt(picture, "resize-0.5", 0), np.asarray(expected))
 
 
 def test_what_would_become_too_large_is_cut_first(picture, monkeypatch):
-    monkeypatch.setattr(degradations, "MAX_PIXELS", 20_000)
-    large = degrade(picture, "resize-2.0", 0)
+    monkeypatch.setattr(corruptions, "MAX_PIXELS", 20_000)
+    large = corrupt(picture, "resize-2.0", 0)
     height, width, _ = large.shape
     assert 19_000 < height * width <= 20_000
     assert width / height == pytest.approx(150 / 101, rel=0.03)
@@ -162,7 +162,7 @@ def test_what_would_become_too_large_is_cut_first(picture, monkeypatch):
 def test_blur_spreads_a_point_by_its_sigma(sigma):
     point = np.zeros((31, 31, 3), dtype=np.uint8)
     point[15, 15] = 255
-    weights = degrade(point, f"blur-{sigma}", 0)[:, :, 0].astype(float)
+    weights = corrupt(point, f"blur-{sigma}", 0)[:, :, 0].astype(float)
     across = np.arange(31) - 15
     spread = np.sqrt((weights.sum(axis=0) * across**2).sum() / weights.sum())
     assert spread == pytest.approx(sigma, rel=0.1)
@@ -172,7 +172,7 @@ def test_blur_spreads_a_point_by_its_sigma(sigma):
 @pytest.mark.parametrize("sigma", [2, 5])
 def test_noise_has_its_sigma_and_no_drift(sigma):
     grey = np.full((1100, 60, 3), 128, dtype=np.uint8)  # several strips
-    noise = degrade(grey, f"noise-{sigma}", 0).astype(float) - 128
+    noise = corrupt(grey, f"noise-{sigma}", 0).astype(float) - 128
     assert noise.std() == pytest.approx(np.hypot(sigma, 12**-0.5), rel=0.02)  # and rounding
     assert abs(noise.mean()) < 0.05
     assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.02
@@ -182,11 +182,11 @@ def test_noise_has_its_sigma_and_no_drift(sigma):
 def test_noise_is_clipped_and_does_not_wrap():
     for value in (0, 255):
         flat = np.full((40, 40, 3), value, dtype=np.uint8)
-        assert np.abs(degrade(flat, "noise-5", 0).astype(int) - value).max() < 30
+        assert np.abs(corrupt(flat, "noise-5", 0).astype(int) - value).max() < 30
 
 
 def test_crops_lie_off_the_grid_and_everywhere(picture):
-    corners = [places(degrade(picture, "crop", seed), picture) for seed in range(40)]
+    corners = [places(corrupt(picture, "crop", seed), picture) for seed in range(40)]
     tops, lefts = np.array(corners).T
     assert (tops % 8 > 0).all()
     assert (lefts % 8 > 0).all()
@@ -196,19 +196,19 @@ def test_crops_lie_off_the_grid_and_everywhere(picture):
 
 
 def test_a_screenshot_is_resized_and_loses_the_grid(picture):
-    shapes = {degrade(picture, "screenshot", seed).shape for seed in range(30)}
+    shapes = {corrupt(picture, "screenshot", seed).shape for seed in range(30)}
     ratios = np.array([shape[:2] for shape in shapes]) / SIDES
     assert ratios.min() > 0.8
     assert ratios.max() < 1.1
     assert np.ptp(ratios, axis=0).min() > 0.1
     rough = np.kron(picture[:100, :144], np.ones((2, 2, 1))).astype(np.uint8)
-    blocked = degrade(rough, "jpeg-40", 0)
-    assert blockiness(degrade(blocked, "screenshot", 0), 0) < 0.8 * blockiness(blocked, 0)
+    blocked = corrupt(rough, "jpeg-40", 0)
+    assert blockiness(corrupt(blocked, "screenshot", 0), 0) < 0.8 * blockiness(blocked, 0)
 
 
 def test_a_screenshot_is_compressed_twice_on_two_grids(picture, monkeypatch):
     codecs, cuts = [], []
-    recompress, written = degradations._recompress, [picture]
+    recompress, written = corruptions._recompress, [picture]
 
     def watch(image, rng, *, codec, quality):
         codecs.append((codec, quality))
@@ -216,9 +216,9 @@ def test_a_screenshot_is_compressed_twice_on_two_grids(picture, monkeypatch):
         written.append(recompress(image, rng, codec=codec, quality=quality))
         return written[-1]
 
-    monkeypatch.setattr(degradations, "_recompress", watch)
+    monkeypatch.setattr(corruptions, "_recompress", watch)
     for seed in range(40):
-        degrade(picture, "screenshot", seed)
+        corrupt(picture, "screenshot", seed)
     assert set(codecs[::2]) == {("jpeg", 85)}
     assert set(codecs[1::2]) == {("jpeg", 75), ("webp", 80)}
     assert set(np.ravel(cuts[1::2])) == set(range(1, 8))
@@ -226,26 +226,26 @@ def test_a_screenshot_is_compressed_twice_on_two_grids(picture, monkeypatch):
 
 def test_what_can_be_loaded_can_be_degraded(picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "a.png")
-    expected = degrade(picture, "screenshot", 1)
-    np.testing.assert_array_equal(degrade(tmp_path / "a.png", "screenshot", 1), expected)
-    assert degrade(picture[..., 0], "jpeg-75", 0).shape == picture.shape
+    expected = corrupt(picture, "screenshot", 1)
+    np.testing.assert_array_equal(corrupt(tmp_path / "a.png", "screenshot", 1), expected)
+    assert corrupt(picture[..., 0], "jpeg-75", 0).shape == picture.shape
 
 
 def test_an_unknown_name_is_told_the_choices(picture):
     with pytest.raises(
-        ValueError, match=r"no degradation 'jpeg-50'. There is: clean, jpeg-95.*crop"
+        ValueError, match=r"no corruption 'jpeg-50'. There is: clean, jpeg-95.*crop"
     ):
-        degrade(picture, "jpeg-50", 0)
+        corrupt(picture, "jpeg-50", 0)
     with pytest.raises(ValueError, match="'crop' is listed more than once"):
-        check_degradations(["crop", "clean", "crop"])
-    with pytest.raises(ValueError, match="no degradation is listed"):
-        check_degradations([])
+        check_corruptions(["crop", "clean", "crop"])
+    with pytest.raises(ValueError, match="no corruption is listed"):
+        check_corruptions([])
 
 
 def test_a_picture_that_a_codec_cannot_hold_is_named(tmp_path):
     path = tmp_path / "long.png"
     Image.new("RGB", (16400, 1)).save(path)
     with pytest.raises(ImageError, match=r"long\.png: webp-80: 16400x1 .* Choose another codec"):
-        degrade(path, "webp-80", 0)
+        corrupt(path, "webp-80", 0)
     with pytest.raises(ImageError, match="float64"):
-        degrade(np.zeros((4, 4, 3)), "clean", 0)
+        corrupt(np.zeros((4, 4, 3)), "clean", 0)

@@ -41,7 +41,7 @@ def tree(tmp_path):
     return root
 
 
-def test_histories_that_differ_are_matched_and_said(records, tmp_path):
+def test_post_processing_that_differs_is_matched_and_said(records, tmp_path):
     prepared = prepare(records, tmp_path / "work")
     assert set(prepared.manifest["format"]) == {"PNG"}
     assert set(prepared.manifest["width"]) == {32}
@@ -50,10 +50,10 @@ def test_histories_that_differ_are_matched_and_said(records, tmp_path):
     assert "--codec jpeg:90" in prepared.warnings[0]
 
 
-def test_histories_are_kept_on_request_with_a_warning(records, tmp_path):
+def test_post_processing_is_kept_on_request_with_a_warning(records, tmp_path):
     prepared = prepare(records, tmp_path / "work", codec="keep")
     assert set(prepared.manifest["format"]) == {"JPEG", "WEBP"}
-    assert any("Histories are not matched" in text for text in prepared.warnings)
+    assert any("not matched" in text for text in prepared.warnings)
 
 
 def test_a_codec_recompresses_both_classes(records, tmp_path):

@@ -28,7 +28,7 @@ FACTS = {
     "designs": {"naive": "resized", "seed": "small", "detector": "ours"},
     "settings": {"naive": "ResizedSVM()"},
     "environment": {"python": "3.11"},
-    "warnings": ["histories differ"],
+    "warnings": ["files differ"],
     "skipped": [{"path": "broken.png", "reason": "truncated"}],
 }
 
@@ -83,7 +83,7 @@ def test_page_and_text_have_every_number(found):
                 assert format_interval(interval_of(row, "false_alarm_rate")) in page.cells
     lines = [line.split()[0] for line in said.splitlines() if line.startswith("  ")]
     assert lines.count("detector") == 2 * 2 + 2 * 2  # of all, by variant; against each other one
-    for part in ("30 sources, 2 folds", "histories differ", "broken.png", "Holm", "1 min 0 s"):
+    for part in ("30 sources, 2 folds", "files differ", "broken.png", "Holm", "1 min 0 s"):
         assert part in page.said
         assert part in said
     assert "detector - naive" in said

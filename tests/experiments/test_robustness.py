@@ -13,7 +13,7 @@ from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.detection.pretrained import fingerprint
 from cnnsvm.evaluation.bootstrap import bootstrap_metrics, paired_difference
-from cnnsvm.evaluation.corruptions import DEGRADATIONS, degrade
+from cnnsvm.evaluation.corruptions import CORRUPTIONS, corrupt
 from cnnsvm.evaluation.metrics import expected_calibration_error
 from cnnsvm.evaluation.protocol import outer_folds
 from cnnsvm.evaluation.runs import RunMismatchError
@@ -102,31 +102,31 @@ def forbid_fitting(monkeypatch):
     monkeypatch.setattr(TextureDetector, "fit", forbidden)
 
 
-def test_there_is_one_row_an_image_and_degradation_in_order(predictions, manifest):
+def test_there_is_one_row_an_image_and_corruption_in_order(predictions, manifest):
     assert list(predictions.columns) == [
         *("path", "source_id", "label", "variant", "engine", "mask_schema"),
-        *("degradation", "score", "probability", "prediction"),
+        *("corruption", "score", "probability", "prediction"),
     ]
-    assert predictions["degradation"].tolist() == np.repeat(SOME, len(manifest)).tolist()
-    for _, table in predictions.groupby("degradation"):
+    assert predictions["corruption"].tolist() == np.repeat(SOME, len(manifest)).tolist()
+    for _, table in predictions.groupby("corruption"):
         assert table["path"].tolist() == manifest["path"].tolist()
         assert table["label"].tolist() == manifest["label"].tolist()
 
 
-def test_all_degradations_are_the_default(detector, manifest):
+def test_all_corruptions_are_the_default(detector, manifest):
     few = measure_robustness(detector, manifest.iloc[:3])
-    assert few["degradation"].unique().tolist() == list(DEGRADATIONS)
+    assert few["corruption"].unique().tolist() == list(CORRUPTIONS)
 
 
 def test_scores_are_those_of_degraded_images(detector, manifest, predictions):
-    clean = predictions[predictions["degradation"] == "clean"]
+    clean = predictions[predictions["corruption"] == "clean"]
     np.testing.assert_allclose(clean["score"], detector.decision_function(manifest["path"]))
     chance = detector.predict_proba(manifest["path"])[:, 1]
     np.testing.assert_allclose(clean["probability"], chance)
     np.testing.assert_array_equal(clean["prediction"], detector.predict(manifest["path"]))
-    noisy = predictions[predictions["degradation"] == "noise-5"].iloc[7]
+    noisy = predictions[predictions["corruption"] == "noise-5"].iloc[7]
     seed = robustness._seed(0, noisy["source_id"])
-    by_hand = detector.decision_function([degrade(noisy["path"], "noise-5", seed)])
+    by_hand = detector.decision_function([corrupt(noisy["path"], "noise-5", seed)])
     assert noisy["score"] == pytest.approx(by_hand[0])
 
 
@@ -152,10 +152,10 @@ def test_both_classes_of_a_source_get_one_seed(detector, manifest, monkeypatch):
         return image
 
     for name in ("first", "second"):
-        monkeypatch.setitem(DEGRADATIONS, name, watch)
+        monkeypatch.setitem(CORRUPTIONS, name, watch)
     for state in (0, 1):
         measure_robustness(detector, manifest, ["first", "second"], random_state=state)
-    by_source = np.reshape(seen, (2, 2, 12, 3))  # state, degradation, source, variant
+    by_source = np.reshape(seen, (2, 2, 12, 3))  # state, corruption, source, variant
     assert (np.ptp(by_source, axis=3) == 0).all()
     assert len(np.unique(by_source[:, 0])) == 24
 
@@ -165,7 +165,7 @@ def test_neither_company_nor_order_nor_label_matter(detector, manifest, predicti
     alone = measure_robustness(detector, part, ["noise-5", "crop"])
     assert (alone["label"] == 0).all()  # that of the variant
     for row in alone.to_dict("records"):
-        known = predictions["degradation"].eq(row["degradation"]) & predictions["path"].eq(
+        known = predictions["corruption"].eq(row["corruption"]) & predictions["path"].eq(
             row["path"]
         )
         assert row["score"] == pytest.approx(predictions.loc[known, "score"].item())
@@ -233,7 +233,7 @@ def test_results_of_another_run_are_refused(detector, manifest, tmp_path):
     ):
         arguments = {"detector": detector, "manifest": manifest} | change
         with pytest.raises(RunMismatchError, match="Choose another output folder"):
-            measure_robustness(degradations=["crop"], folder=tmp_path, **arguments)
+            measure_robustness(corruptions=["crop"], folder=tmp_path, **arguments)
     assert len(JUDGED) == n_judged
 
 
@@ -254,8 +254,8 @@ def test_the_network_is_part_of_what_a_detector_is(pictures):
     ("change", "error", "message"),
     [
         ({"detector": DETECTOR}, NotFittedError, "not fitted"),
-        ({"degradations": ["blur"]}, ValueError, "There is: clean"),
-        ({"degradations": ["crop", "crop"]}, ValueError, "more than once"),
+        ({"corruptions": ["blur"]}, ValueError, "There is: clean"),
+        ({"corruptions": ["crop", "crop"]}, ValueError, "more than once"),
         ({"manifest": "empty"}, ValueError, "no rows"),
     ],
 )
@@ -281,9 +281,9 @@ def by_folds(manifest):
     return measure_by_folds(DETECTOR, manifest, SOME, n_splits=3)
 
 
-def test_folds_judge_every_image_once_in_each_degradation(by_folds, manifest):
-    assert by_folds["degradation"].tolist() == np.repeat(SOME, len(manifest)).tolist()
-    for _, table in by_folds.groupby("degradation"):
+def test_folds_judge_every_image_once_in_each_corruption(by_folds, manifest):
+    assert by_folds["corruption"].tolist() == np.repeat(SOME, len(manifest)).tolist()
+    for _, table in by_folds.groupby("corruption"):
         assert table["path"].tolist() == manifest["path"].tolist()
         assert sorted(table["fold"].unique()) == [0, 1, 2]
     assert (by_folds.groupby("source_id")["fold"].nunique() == 1).all()
@@ -326,7 +326,7 @@ def test_folds_of_another_run_are_refused(manifest, tmp_path, monkeypatch):
     ):
         arguments = {"detector": DETECTOR, "manifest": manifest, "n_splits": 2} | change
         with pytest.raises(RunMismatchError, match="Choose another output folder"):
-            measure_by_folds(degradations=["clean"], folder=tmp_path, **arguments)
+            measure_by_folds(corruptions=["clean"], folder=tmp_path, **arguments)
 
 
 def test_folds_may_be_fitted_on_the_kind_of_fake(manifest, tmp_path, monkeypatch):
@@ -364,7 +364,7 @@ def judged(by_folds):
     """Predictions with mistakes of every kind."""
     rng = np.random.default_rng(0)
     score = rng.normal(np.where(by_folds["label"] == 1, 1.0, -0.5), 1.2)
-    score -= 0.4 * (by_folds["degradation"] != "clean") * by_folds["label"]
+    score -= 0.4 * (by_folds["corruption"] != "clean") * by_folds["label"]
     probability, prediction = expit(score + 0.3), (score > 0).astype(int)
     return by_folds.assign(score=score, probability=probability, prediction=prediction)
 
@@ -374,8 +374,8 @@ def summary(judged):
     return summarise_robustness(judged, n_resamples=200)
 
 
-def test_the_summary_has_a_row_for_each_degradation_and_variant(summary):
-    pairs = list(zip(summary["degradation"], summary["variant"], strict=True))
+def test_the_summary_has_a_row_for_each_corruption_and_variant(summary):
+    pairs = list(zip(summary["corruption"], summary["variant"], strict=True))
     assert pairs == [(name, kind) for name in SOME for kind in ("all", "regenerated", "spliced")]
     assert (summary["n_originals"] == 12).all()
     assert summary["n_fakes"].tolist() == [24, 12, 12] * 4
@@ -384,7 +384,7 @@ def test_the_summary_has_a_row_for_each_degradation_and_variant(summary):
 
 def test_the_summary_is_what_scikit_learn_says(summary, judged):
     for row in summary.to_dict("records"):
-        part = judged[judged["degradation"] == row["degradation"]]
+        part = judged[judged["corruption"] == row["corruption"]]
         if row["variant"] != "all":
             part = part[(part["label"] == 0) | (part["variant"] == row["variant"])]
         truth, chance, called = part["label"], part["probability"], part["prediction"]
@@ -396,12 +396,12 @@ def test_the_summary_is_what_scikit_learn_says(summary, judged):
 
 
 def test_changes_are_paired_with_clean(summary, judged):
-    indexed = summary.set_index(["degradation", "variant"])
+    indexed = summary.set_index(["corruption", "variant"])
     clean, crop = (indexed.loc[(name, "spliced")] for name in ("clean", "crop"))
     assert crop["roc_auc_change"] == pytest.approx(crop["roc_auc"] - clean["roc_auc"])
     assert clean[["roc_auc_change", "roc_auc_change_low", "roc_auc_change_high"]].eq(0).all()
     parts = [
-        judged[(judged["degradation"] == name) & (judged["variant"] != "regenerated")]
+        judged[(judged["corruption"] == name) & (judged["variant"] != "regenerated")]
         for name in ("crop", "clean")
     ]
     expected = paired_difference(*parts, "roc_auc", 200)
@@ -410,8 +410,8 @@ def test_changes_are_paired_with_clean(summary, judged):
 
 
 def test_intervals_are_those_of_resampled_sources(summary, judged):
-    indexed = summary.set_index(["degradation", "variant"])
-    part = judged[judged["degradation"] == "crop"]
+    indexed = summary.set_index(["corruption", "variant"])
+    part = judged[judged["corruption"] == "crop"]
     expected = bootstrap_metrics(part, 200)
     row = indexed.loc[("crop", "all")]
     for column, name in (("roc_auc", "roc_auc"), ("detection_rate", "recall"), ("ece", "ece")):
@@ -434,7 +434,7 @@ def test_one_variant_alone_is_all(judged):
 
 
 def test_without_clean_there_is_no_change(judged):
-    found = summarise_robustness(judged[judged["degradation"] != "clean"], n_resamples=20)
+    found = summarise_robustness(judged[judged["corruption"] != "clean"], n_resamples=20)
     assert found["roc_auc_change"].isna().all()
     assert found["roc_auc"].notna().all()
 

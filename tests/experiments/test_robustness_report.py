@@ -23,7 +23,7 @@ FACTS = {
     "seconds": 75.0,
     "settings": {"backbone": "resnet18"},
     "environment": {"python": "3.11"},
-    "warnings": ["histories differ"],
+    "warnings": ["files differ"],
     "skipped": [{"path": "broken.png", "reason": "truncated"}],
 }
 CELLS = ("roc_auc", "roc_auc_change", "balanced_accuracy", "detection_rate", "false_alarm_rate")
@@ -38,10 +38,10 @@ def judged():
         for source in range(30)
         for kind in ("original", "regenerated", "spliced")
     ]
-    table = pd.DataFrame(rows, columns=["path", "source_id", "label", "variant", "degradation"])
+    table = pd.DataFrame(rows, columns=["path", "source_id", "label", "variant", "corruption"])
     skill = table["variant"].map({"original": -1.2, "regenerated": 2.2, "spliced": 1.4})
-    alike = np.tile(rng.normal(0, 1.2, 90), len(NAMES))  # a picture's own, in each degradation
-    score = alike + rng.normal(skill - table["degradation"].map(LOSS) * table["label"], 0.1)
+    alike = np.tile(rng.normal(0, 1.2, 90), len(NAMES))  # a picture's own, in each corruption
+    score = alike + rng.normal(skill - table["corruption"].map(LOSS) * table["label"], 0.1)
     chance = 1 / (1 + np.exp(-score))
     return table.assign(score=score, probability=chance, prediction=(score > 0).astype(int))
 
@@ -66,12 +66,12 @@ def test_the_text_has_every_number(shown, summary):
         lines = [line for line in block.splitlines() if line.split()[0] in NAMES]
         rows = summary[summary["variant"] == variant].to_dict("records")
         for line, row in zip(lines, rows, strict=True):
-            assert line.split()[0] == row["degradation"]
+            assert line.split()[0] == row["corruption"]
             assert format_interval(interval_of(row, "roc_auc")) in line
             assert f"{row['false_alarm_rate']:.3f}" in line
             assert f"{row['detection_rate']:.3f}" in line
             assert (format_interval(interval_of(row, "roc_auc_change")) in line) != (
-                row["degradation"] == "clean"
+                row["corruption"] == "clean"
             )
 
 
@@ -79,10 +79,10 @@ def test_the_page_has_every_number(shown, summary):
     page, text = shown
     for row in summary.to_dict("records"):
         for column in CELLS:
-            if column != "roc_auc_change" or row["degradation"] != "clean":
+            if column != "roc_auc_change" or row["corruption"] != "clean":
                 assert format_interval(interval_of(row, column)) in page.cells
         assert f"{row['ece']:.3f}" in page.cells
-    for part in ("30 sources, 2 folds", "histories differ", "broken.png"):
+    for part in ("30 sources, 2 folds", "files differ", "broken.png"):
         assert part in page.said
         assert part in text
     assert MEANINGS["crop"] in page.said
@@ -101,7 +101,7 @@ def test_verdicts_are_shown_where_there_are_some(judged, shown):
     rng = np.random.default_rng(0)
     verdicts = judged.assign(verdict=np.where(rng.random(len(said)) < 0.2, "unsure", said))
     more = summarise_robustness(verdicts, n_resamples=100)
-    clean = more[(more["degradation"] == "clean") & (more["variant"] == "all")].iloc[0]
+    clean = more[(more["corruption"] == "clean") & (more["variant"] == "all")].iloc[0]
     rate = interval_of(clean, "fakes_unsure_rate")
     report = robustness_report(verdicts, more, FACTS)
     page, text = check_report(report)
@@ -116,13 +116,13 @@ def test_verdicts_are_shown_where_there_are_some(judged, shown):
 
 def test_words_say_what_the_numbers_do(summary):
     said = " ".join(describe_robustness(summary))
-    worst = summary[(summary["degradation"] == "jpeg-40") & (summary["variant"] == "all")]
+    worst = summary[(summary["corruption"] == "jpeg-40") & (summary["variant"] == "all")]
     assert f"under jpeg-40: ROC AUC {worst['roc_auc'].item():.3f}" in said
     assert "ROC AUC 0.9" in said
     assert "Lower than clean, beyond chance: jpeg-40." in said
     assert "guessing" not in said
     low = summary.copy()
-    low.loc[low["degradation"] == "jpeg-40", "roc_auc_low"] = 0.4
+    low.loc[low["corruption"] == "jpeg-40", "roc_auc_low"] = 0.4
     assert "Not shown to beat guessing: jpeg-40." in " ".join(describe_robustness(low))
 
 
@@ -163,7 +163,7 @@ def test_one_class_alone_is_no_failure(judged, label):
 
 
 def test_without_facts_and_without_clean_there_is_a_report_too(judged):
-    found = summarise_robustness(judged[judged["degradation"] == "crop"], n_resamples=20)
+    found = summarise_robustness(judged[judged["corruption"] == "crop"], n_resamples=20)
     assert "crop" in check_report(robustness_report(judged, found, {}))[1]
 
 
@@ -178,9 +178,9 @@ def test_files_are_written_and_round_trip(tmp_path, judged, summary):
     pd.testing.assert_frame_equal(back, judged, check_dtype=False)
     report = json.loads(files["robustness.json"].read_text())
     assert report["model"] == str(tmp_path)
-    assert list(report["degradations"]) == NAMES
+    assert list(report["corruptions"]) == NAMES
     first = report["summary"][4]
     row = summary.iloc[4]
-    assert first["degradation"] == "jpeg-90"
+    assert first["corruption"] == "jpeg-90"
     for column in (*CELLS, "ece"):
         assert first[column] == pytest.approx(interval_of(row, column))

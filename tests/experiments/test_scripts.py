@@ -50,7 +50,7 @@ MISTAKES = [
     ("benchmark", ["--only", "best"], "no design 'best'. There is: naive, seed, statistics"),
     ("benchmark", ["--only", "seed", "--folds", "7"], "6 group(s) but 7 folds"),
     ("benchmark", ["--weights-naive", "nowhere.pth"], "nowhere.pth"),
-    ("robustness", ["--degradations", "jpeg-50"], "There is: clean, jpeg-95"),
+    ("robustness", ["--corruptions", "jpeg-50"], "There is: clean, jpeg-95"),
     ("robustness", ["--model", "nowhere"], "nowhere"),
     ("robustness", ["--backbone", "resnet19"], "'resnet19'"),
     ("robustness", ["--folds", "7"], "6 group(s) but 7 folds"),

@@ -24,7 +24,7 @@ FACTS = {
     "seconds": 75.0,
     "settings": {"backbone": "resnet18"},
     "environment": {"python": "3.11"},
-    "warnings": ["histories differ"],
+    "warnings": ["files differ"],
     "skipped": [{"path": "broken.png", "reason": "truncated"}],
 }
 METRICS = ("roc_auc", "roc_auc_change", "detection_rate", "false_alarm_rate")
@@ -102,7 +102,7 @@ def test_page_and_text_have_every_number(shown, summary):
     assert len(grown) == 3 * 3 * 2  # variants, sizes, both means
     for value in grown["roc_auc"]:
         assert f"{value:.3f}" in page.cells
-    for words in ("1 of 5 folds", "histories differ", "broken.png", "plain mean"):
+    for words in ("1 of 5 folds", "files differ", "broken.png", "plain mean"):
         assert words in page.said
         assert words in " ".join(text.split())
 

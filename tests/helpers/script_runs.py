@@ -77,7 +77,7 @@ def load_robustness() -> Any:
 
 
 def arguments_of_robustness(folder: Path) -> list[str]:
-    own = ["--backbone", "squeezenet1_1", "--degradations", "crop", "jpeg-75"]
+    own = ["--backbone", "squeezenet1_1", "--corruptions", "crop", "jpeg-75"]
     return [*arguments_of_cv(folder), *own]
 
 

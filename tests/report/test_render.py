@@ -13,12 +13,12 @@ from cnnsvm.report.model import (
     Exhibit,
     Gallery,
     Items,
-    Picture,
     Plot,
     Plots,
     Report,
     Section,
     Table,
+    Thumbnail,
 )
 from cnnsvm.report.plots import new_figure
 from cnnsvm.report.render import aligned, format_cell, render_html, render_text, thumbnail, to_json
@@ -26,7 +26,7 @@ from cnnsvm.report.render import aligned, format_cell, render_html, render_text,
 
 def everything(text):
     """Make a report that holds every kind of block, and a call of ``text`` wherever text can be."""
-    pictures = [Picture(None, text()), Picture(b"x", text())]
+    thumbnails = [Thumbnail(None, text()), Thumbnail(b"x", text())]
     headers = [text(), text()]
     blocks = [
         text(),
@@ -35,7 +35,7 @@ def everything(text):
         Items([text(), (text(), text())]),
         Items([text()], title=text()),
         Plots([Plot(new_figure()[0], text(), text())], wide=True),
-        Gallery([Exhibit(pictures, text(), [text()])], text(), text()),
+        Gallery([Exhibit(thumbnails, text(), [text()])], text(), text()),
     ]
     facts = {name: text() for name in ("title", "data", "model", "split", "command")}
     facts |= {"warnings": [text()], "skipped": [{"path": text(), "reason": text()}]}
