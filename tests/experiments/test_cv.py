@@ -53,4 +53,5 @@ def test_the_scores_of_make_cv_are_those_that_were_recorded(tmp_path, capsys):
     found = table.groupby(names)["probability"].apply(sorted)
     assert set(found.index) == set(recorded)
     for name, expected in recorded.items():
-        np.testing.assert_allclose(found[name], expected, atol=1e-6, err_msg=name)
+        # processors add up in other orders: 2e-6 between two of one maker
+        np.testing.assert_allclose(found[name], expected, atol=1e-5, err_msg=name)
