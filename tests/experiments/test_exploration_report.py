@@ -98,7 +98,7 @@ def test_sources_alone_make_a_report(records):
     assert "sources only" in page.said
     assert not any(section.title == "Masks" for section in report.sections)
     (gallery,) = section_of(report, "Images").blocks
-    assert [picture.role for e in gallery.exhibits for picture in e.pictures] == ["original"] * 4
+    assert [picture.role for e in gallery.exhibits for picture in e.thumbnails] == ["original"] * 4
 
 
 def test_fakes_alone_and_nothing_decodable_make_reports(records, tmp_path):
