@@ -24,6 +24,7 @@ from cnnsvm.io.bundle import (
     write_bundle,
 )
 from cnnsvm.io.hub import HubError, fetch_snapshot
+from cnnsvm.io.quantisation import BITS, dequantise, quantise
 from cnnsvm.svm import TunedSVC
 
 if TYPE_CHECKING:
@@ -57,21 +58,28 @@ def save(
     folder: str | os.PathLike[str],
     card: CardFacts | None = None,
     *,
-    half: bool = True,
+    bits: int = 16,
 ) -> Path:
     """Write a fitted detector (see `InpaintDetector.save_pretrained`).
 
-    With ``half``, arrays of two and more axes (weights, support vectors) are stored as float16. On
-    six small detectors that moved the probability of all but one image by less than 0.002, and of
-    that one by 0.01: less than running their networks in bfloat16 does. An array that would lose
-    more than `MAX_ROUNDING` stays as it is. A BundleError says that the folder holds something
-    else, a TypeError that classifier or embedder are of a kind that cannot be saved without pickle.
+    With 16 ``bits``, arrays of two and more axes (weights, support vectors) are stored as float16.
+    On six small detectors that moved the probability of all but one image by less than 0.002, and
+    of that one by 0.01: less than running their networks in bfloat16 does. An array that would lose
+    more than `MAX_ROUNDING` stays as it is. With 8 or 4, the large matrices of networks are rounded
+    further (`cnnsvm.io.quantisation`); with 32 nothing is. A BundleError says that the folder holds
+    something else, a TypeError that classifier or embedder are of a kind that cannot be saved
+    without pickle.
     """
+    if bits not in (32, 16, *BITS):
+        raise ValueError(f"bits must be 32, 16, 8 or 4, got {bits!r}.")
     config, arrays = to_state(detector)
-    if half:
+    if bits < 16:
+        networks = [name for name in arrays if name.startswith("embedder_")]
+        arrays |= {name: quantise(arrays[name], bits) for name in networks}
+    if bits < 32:
         arrays = {name: _halve(name, part) for name, part in arrays.items()}
     text = render_card(detector, card)
-    written = write_bundle(folder, config | {"half": half}, arrays, {CARD: text})
+    written = write_bundle(folder, config | {"bits": bits}, arrays, {CARD: text})
     for file in find_oversized(written):
         logger.warning(
             "%s has %.1f MB, more than the %.0f MB of a file that ships inside the package. Share "
@@ -141,9 +149,11 @@ def to_state(
 def from_state(
     kind: "type[Detector]", config: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]
 ) -> "Detector":
-    """Rebuild a detector from what `to_state` returned, in full or half precision."""
+    """Rebuild a detector from what `to_state` returned, in full precision or rounded."""
     embedders = [
-        EMBEDDERS[entry["class"]].from_state(entry, _widen(arrays[f"embedder_{k}"], np.float32))
+        EMBEDDERS[entry["class"]].from_state(
+            entry, _widen(dequantise(arrays[f"embedder_{k}"]), np.float32)
+        )
         for k, entry in enumerate(config["embedders"])
     ]
     svm = TunedSVC.from_state(config["classifier"], _widen(arrays["classifier"], np.float64))

@@ -86,7 +86,7 @@ def fit_resumable(
         return model.fit(inputs, seen[target].to_numpy(), seen["source_id"].to_numpy(), **own)
 
     kind = type(detector)
-    save = partial(kind.save_pretrained, half=False)
+    save = partial(kind.save_pretrained, bits=32)
     model = run.part(name, fit, load=kind.from_pretrained, save=save)
     for embedder, wanted in zip(model.embedder_, detector.embedders(), strict=True):
         known = embedder.get_params(deep=False)

@@ -38,8 +38,9 @@ from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
 from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.trainer import Training
 
-#: Parameters that belong to a machine rather than to a model: they are not saved.
-MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs", "cache_dir")
+#: Parameters that belong to a machine rather than to a model: they are not saved. The precision is:
+#: what was fitted on embeddings of float32 does not fit those of bfloat16 as well.
+MACHINE = ("device", "gpu_memory_fraction", "n_jobs", "cache_dir")
 _FRACTION = [Interval(Real, 0, 1, closed="right"), None]
 
 

@@ -340,7 +340,7 @@ def test_three_named_classes_go_straight_through(pictures, tmp_path):
     )
     heat = model.explain(images[1])
     assert heat.shape == (72, 80)
-    again = InpaintDetector.from_pretrained(model.save_pretrained(tmp_path / "m", half=False))
+    again = InpaintDetector.from_pretrained(model.save_pretrained(tmp_path / "m", bits=32))
     on_this_machine(again)
     np.testing.assert_array_equal(again.predict_proba(images), probabilities)
     np.testing.assert_array_equal(again.explain(images[1]), heat)

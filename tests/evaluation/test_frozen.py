@@ -35,7 +35,7 @@ def frozen(tmp_path_factory):
     images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
     first = detector(statistics(finetune=tuning(epochs=1)))
     first.fit(images, np.arange(8) % 2, groups=np.arange(8) // 2)
-    weights = first.save_pretrained(tmp_path_factory.mktemp("saved") / "model", half=False)
+    weights = first.save_pretrained(tmp_path_factory.mktemp("saved") / "model", bits=32)
     return detector(statistics(weights=weights, pooling="mean_top"))
 
 
