@@ -121,6 +121,19 @@ def trained(embedder, **more):
     return clone(embedder).set_params(finetune=tuning(epochs=1, **more), random_state=0)
 
 
+@pytest.mark.parametrize("layers", [1, (1,), (0, 1)])
+def test_layers_above_the_last_one_wanted_are_left_out(embedders, pictures, layers):
+    images = pictures[0][:3]
+    embedder = clone(embedders["hf"][0]).set_params(truncate_at=layers, pooling="mean")
+    found = embedder.fit(images).transform(images)
+    whole = clone(embedder).set_params(truncate_at=(0, 1, 2)).fit(images)
+    dim = whole.transform(images).shape[1] // 3
+    wanted = np.concatenate([range(dim * k, dim * (k + 1)) for k in np.atleast_1d(layers)])
+    np.testing.assert_allclose(found, whole.transform(images)[:, wanted], rtol=1e-5, atol=1e-6)
+    sizes = [sum(p.numel() for p in each.network_.parameters()) for each in (embedder, whole)]
+    assert sizes[0] < sizes[1]
+
+
 @EVERY
 def test_frozen_it_maps_images_to_rows(embedders, pictures, name):
     embedder, dim = embedders[name]
@@ -265,7 +278,6 @@ def test_an_interrupted_fine_tuning_resumes(pictures, tmp_path, monkeypatch, mod
     ("module", "backbone", "extra"),
     [
         ("timm", "timm:resnet18", "timm"),
-        ("transformers", "hf:owner/name", "hf"),
         ("onnxruntime", "onnx:FILE", "onnx"),
     ],
 )
@@ -319,7 +331,7 @@ def saved(pictures, tmp_path_factory):
     parts = [trained(cnn(pooling="mean_top")), trained(statistics(pooling="mean_top"))]
     folder = tmp_path_factory.mktemp("saved") / "model"
     model = detector(*parts).fit(images, names, groups)
-    return model, model.save_pretrained(folder, half=False)
+    return model, model.save_pretrained(folder, bits=32)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -1,4 +1,4 @@
-"""Vision models of transformers (``"hf:ID-or-folder"``); needs ``pip install 'cnnsvm[hf]'``."""
+"""Vision models of transformers (``"hf:ID-or-folder"``), CLIP's and DINO's among them."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from torch import nn
 
 from cnnsvm.features.backbones import Body
 from cnnsvm.features.backbones.stems import check_native
-from cnnsvm.features.backbones.weights import WeightsError, load_state, read_state, require
+from cnnsvm.features.backbones.weights import WeightsError, load_state, read_state
 from cnnsvm.features.preprocessing import PREPROCESSING, Preprocessing
 
 
@@ -26,7 +26,8 @@ def build(
 
     Of a model of text and images, such as CLIP, the image tower is taken.
     """
-    transformers = require("transformers", "hf")
+    import transformers
+
     check_native(f"hf:{name}", stem)
     if n_channels != 3:
         raise ValueError(
@@ -38,8 +39,11 @@ def build(
             config = transformers.AutoConfig.for_model(**json.loads(name))
         else:
             config = transformers.AutoConfig.from_pretrained(name)
+        config = getattr(config, "vision_config", config)
+        layers = (truncate_at,) if isinstance(truncate_at, int) else truncate_at
+        _leave_out_layers(config, layers)
         if weights == "imagenet":
-            model = transformers.AutoModel.from_pretrained(name)
+            model = transformers.AutoModel.from_pretrained(name, config=config)
         else:
             model = transformers.AutoModel.from_config(config)
     except (OSError, ValueError) as error:
@@ -50,9 +54,16 @@ def build(
     model = getattr(model, "vision_model", model)
     if weights is not None and weights != "imagenet":
         load_state(model, f"hf:{name}", weights, read_state(weights))
-    layers = (truncate_at,) if isinstance(truncate_at, int) else truncate_at
     known = PREPROCESSING["imagenet"] if name.startswith("{") else _preprocessing(name)
-    return Body(_Tower(model, layers), known, offline_name=f"hf:{config.to_json_string(False)}")
+    own = {key: value for key, value in config.to_dict().items() if not key.startswith("_")}
+    return Body(_Tower(model, layers), known, offline_name=f"hf:{json.dumps(own)}")
+
+
+def _leave_out_layers(config: Any, layers: tuple[int, ...] | None) -> None:
+    """Shorten a model to the last layer that is asked for: no weights or time for the others."""
+    depth = getattr(config, "num_hidden_layers", 0)
+    if layers and min(layers) >= 0 and max(layers) < depth:
+        config.num_hidden_layers = max(*layers, 1)
 
 
 def _preprocessing(name: str) -> Preprocessing:
