@@ -23,6 +23,7 @@ _NO_HASH = "0" * 64  # stands where the description's own hash will be
 SHIPPED = {
     "cnnsvm": Path(__file__).parents[1] / "detection" / "weights",
     "cifake": Path(__file__).parents[1] / "detection" / "weights" / "cifake",
+    "generated": Path(__file__).parents[1] / "detection" / "weights" / "generated",
 }
 _COPY_AGAIN = "Copy the whole folder again from its origin."
 
