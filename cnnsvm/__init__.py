@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cnnsvm.detection.combined import CombinedDetector
     from cnnsvm.detection.detector import InpaintDetector
     from cnnsvm.features.cnn_embedder import CNNEmbedder
     from cnnsvm.features.embedder import FineTuning
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 __all__ = [
     "CNNEmbedder",
+    "CombinedDetector",
     "FineTuning",
     "InpaintDetector",
     "InpaintLocalizer",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "CNNEmbedder": "cnnsvm.features.cnn_embedder",
+    "CombinedDetector": "cnnsvm.detection.combined",
     "FineTuning": "cnnsvm.features.embedder",
     "InpaintDetector": "cnnsvm.detection.detector",
     "InpaintLocalizer": "cnnsvm.localization.localizer",

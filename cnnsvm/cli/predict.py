@@ -4,12 +4,13 @@ import argparse
 import csv
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnsvm import InpaintDetector
+    from cnnsvm import CombinedDetector, InpaintDetector
 
 _ORIENTATION = 0x0112  # EXIF
 
@@ -21,8 +22,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        help="folder of a saved detector, cifake (ships too, for images of 32 pixels), or "
-        "owner/name on the Hugging Face hub [the detector of inpainting that ships]",
+        help="one detector alone: cnnsvm (traces of engines), generated (whole images) or cifake "
+        "(32 pixels), which ship, a folder, or owner/name on the Hugging Face hub [all evidence]",
     )
     parser.add_argument("--revision", help="commit, tag or branch of a model on the hub")
     parser.add_argument(
@@ -36,16 +37,26 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write one CSV row an image to standard output; status 1 if an image cannot be judged."""
-    from cnnsvm import InpaintDetector
+    from cnnsvm import CombinedDetector, InpaintDetector
     from cnnsvm.data.images import ImageError
 
     _check_places(args.images, args.heatmaps)
-    detector = InpaintDetector.from_pretrained(
-        args.model, revision=args.revision, device=args.device
-    )
+    if args.model is None:
+        if args.revision is not None:
+            raise ValueError(f"--revision {args.revision} needs the --model that it is one of.")
+        combined = CombinedDetector.from_pretrained(args.device)
+        detector: InpaintDetector = combined.trace
+        judge: Callable[[Path], dict[str, Any]] = partial(_judge_all, combined)
+        fields = ["path", "verdict", "evidence"]
+        fields += [*(f"probability_{name}" for name in combined.classes_), "coverage"]
+    else:
+        detector = InpaintDetector.from_pretrained(
+            args.model, revision=args.revision, device=args.device
+        )
+        names = class_names(detector)
+        judge = partial(_judge, detector, names)
+        fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
     _check_detector(detector, args.heatmaps)
-    names = class_names(detector)
-    fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
     fields += ["error"] if args.heatmaps is None else ["heatmap", "error"]
     writer = csv.DictWriter(sys.stdout, fields, restval="")
     writer.writeheader()
@@ -53,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     for path, name in list(_list(args.images, args.heatmaps)):  # before anything is written
         row: dict[str, Any] = {"path": path}
         try:
-            row |= _judge(detector, path, names)
+            row |= judge(path)
             if args.heatmaps is not None:
                 target = _free_name(args.heatmaps / name, taken)
                 row["heatmap"] = write_heatmap(detector, path, target)
@@ -137,13 +148,24 @@ def _list(places: list[Path], heatmaps: Path | None) -> Iterator[tuple[Path, Pat
         yield from ((path, path.relative_to(place)) for path in found or [place])
 
 
-def _judge(detector: "InpaintDetector", path: Path, names: list[str]) -> dict[str, Any]:
+def _load(path: Path) -> Any:
     from cnnsvm.data.images import ImageError, load_image
-    from cnnsvm.detection.reject import UNSURE
 
     if path.is_dir():
         raise ImageError(f"{path}: no images in this folder. Check the path.")
-    judged = detector.judge([load_image(path)])
+    return load_image(path)
+
+
+def _judge_all(detector: "CombinedDetector", path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {str(k): v for k, v in detector.explain([_load(path)]).iloc[0].items()}
+    stated = {f"probability_{name}": f"{found.pop(name):.4f}" for name in detector.classes_}
+    return found | stated | {"coverage": f"{found['coverage']:.3f}"}
+
+
+def _judge(detector: "InpaintDetector", names: list[str], path: Path) -> dict[str, Any]:
+    from cnnsvm.detection.reject import UNSURE
+
+    judged = detector.judge([_load(path)])
     name = names[judged.codes[0]]
     pairs = zip(names, judged.probabilities[0], strict=True)
     stated = {f"probability_{label}": f"{p:.4f}" for label, p in pairs}

@@ -79,6 +79,14 @@ def crop_positions(height: int, width: int, size: int, n_crops: int) -> list[tup
     return list(dict.fromkeys(positions))
 
 
+def covered_share(height: int, width: int, size: int, n_crops: int) -> float:
+    """Return the share of the pixels of an image that its crops show, in (0, 1]."""
+    seen = np.zeros((height, width), dtype=bool)
+    for top, left in crop_positions(max(height, size), max(width, size), size, n_crops):
+        seen[top : top + size, left : left + size] = True
+    return float(seen.mean())
+
+
 def fixed_crops(image: np.ndarray, size: int, n_crops: int, mirror: bool = False) -> np.ndarray:
     """Cut the deterministic crops that an image, uint8 (H, W, 3), is judged by.
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny_detector import cnn, detector, tuning
 
-from cnnsvm import InpaintDetector, TunedSVC
+from cnnsvm import CombinedDetector, InpaintDetector, TunedSVC
 from cnnsvm.cli import guard, main
 from cnnsvm.data.images import load_image
 from cnnsvm.io.bundle import SHIPPED
@@ -79,8 +79,8 @@ def test_an_unreadable_image_is_a_row_and_status_1(model, photos, tmp_path, caps
     assert rows[1]["error"] == ""
 
 
-def test_without_a_model_the_shipped_one_judges(shipped, photos, capsys):
-    assert main(["predict", str(photos / "3.png"), str(photos)]) == 0
+def test_a_shipped_one_judges_by_its_name(shipped, photos, capsys):
+    assert main(["predict", "--model", "cnnsvm", str(photos / "3.png"), str(photos)]) == 0
     rows = judged(capsys)
     assert len(rows) == 6
     for row in rows:
@@ -91,7 +91,7 @@ def test_without_a_model_the_shipped_one_judges(shipped, photos, capsys):
 def test_the_verdict_is_the_detectors(shipped, pictures, tmp_path, capsys):
     for i, image in enumerate(pictures[0]):
         Image.fromarray(image).save(tmp_path / f"{i:02d}.png")
-    assert main(["predict", str(tmp_path)]) == 0
+    assert main(["predict", "--model", "cnnsvm", str(tmp_path)]) == 0
     rows = judged(capsys)
     paths = [row["path"] for row in rows]
     names = {0: "real", 1: "fake", "unsure": "unsure"}
@@ -113,10 +113,30 @@ def test_a_missing_model_is_one_message(tmp_path, capsys):
     assert str(tmp_path / "none") in capsys.readouterr().err
 
 
-def test_without_a_shipped_model_the_message_says_what_to_do(photos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(SHIPPED, "cnnsvm", tmp_path)
+@pytest.mark.parametrize("name", ["cnnsvm", "generated"])
+def test_without_a_shipped_model_the_message_says_what_to_do(
+    name, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(SHIPPED, name, tmp_path)
     assert main(["predict", str(photos)]) == 2
-    assert "no pretrained detector 'cnnsvm' ships with this cnnsvm" in capsys.readouterr().err
+    assert f"no pretrained detector {name!r} ships with this cnnsvm" in capsys.readouterr().err
+
+
+def test_without_a_model_all_evidence_is_asked(photos, capsys):
+    assert main(["predict", str(photos / "3.png"), str(photos / "0.png")]) == 0
+    rows = judged(capsys)
+    table = CombinedDetector.from_pretrained().explain([row["path"] for row in rows])
+    for row, (_, expected) in zip(rows, table.iterrows(), strict=True):
+        for name in ("verdict", "evidence"):
+            assert row[name] == expected[name]
+        for name in CombinedDetector.classes_:
+            assert float(row[f"probability_{name}"]) == pytest.approx(expected[name], abs=1e-3)
+        assert float(row["coverage"]) == 1.0
+
+
+def test_a_revision_without_a_model_is_refused(photos, capsys):
+    assert main(["predict", "--revision", "main", str(photos)]) == 2
+    assert "--revision main" in capsys.readouterr().err
 
 
 def test_a_damaged_model_is_not_passed_over_for_another(shipped, model, photos, tmp_path, capsys):
@@ -129,7 +149,7 @@ def test_a_damaged_model_is_not_passed_over_for_another(shipped, model, photos, 
 def test_missing_images_and_empty_folders_are_rows(shipped, photos, tmp_path, capsys):
     gone, empty = str(tmp_path / "gone.png"), tmp_path / "empty"
     empty.mkdir()
-    assert main(["predict", gone, str(empty), str(photos / "0.png")]) == 1
+    assert main(["predict", "--model", "cnnsvm", gone, str(empty), str(photos / "0.png")]) == 1
     rows = judged(capsys)
     assert "no such file" in rows[0]["error"]
     assert "no images in this folder" in rows[1]["error"]
@@ -152,7 +172,7 @@ def test_a_detector_without_probabilities_is_refused(photos, tmp_path, capsys):
 
 def test_heatmaps_are_those_of_the_detector(shipped, photos, tmp_path, capsys):
     target = tmp_path / "new" / "maps"
-    assert main(["predict", str(photos), "--heatmaps", str(target)]) == 0
+    assert main(["predict", "--model", "cnnsvm", str(photos), "--heatmaps", str(target)]) == 0
     for row in judged(capsys):
         name = row["path"].rsplit("/", 1)[1]
         assert row["heatmap"] == str(target / f"{name}.heatmap.png")
@@ -174,7 +194,19 @@ def test_heatmaps_of_a_turned_photograph(shipped, tmp_path, capsys, orientation)
     exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=exif, quality=95)
     target = tmp_path / "maps"
-    assert main(["predict", str(tmp_path / "turned.jpg"), "--heatmaps", str(target)]) == 0
+    assert (
+        main(
+            [
+                "predict",
+                "--model",
+                "cnnsvm",
+                str(tmp_path / "turned.jpg"),
+                "--heatmaps",
+                str(target),
+            ]
+        )
+        == 0
+    )
     with Image.open(target / "turned.jpg.heatmap.png") as heatmap:
         assert heatmap.size == (100, 60)  # as stored
         expected = shipped.explain(tmp_path / "turned.jpg")
@@ -190,7 +222,7 @@ def test_images_of_one_name_keep_their_heatmaps(shipped, photos, tmp_path, capsy
         shutil.copy(photos / "0.png", tmp_path / place / "0.png")
     target = tmp_path / "maps"
     places = [str(tmp_path / "a"), str(tmp_path / "b"), str(photos / "0.png")]
-    assert main(["predict", *places, "--heatmaps", str(target)]) == 0
+    assert main(["predict", "--model", "cnnsvm", *places, "--heatmaps", str(target)]) == 0
     found = [row["heatmap"] for row in judged(capsys)]
     names = ["sub/0.png.heatmap.png", "0.png.heatmap.png", "0.png-2.heatmap.png"]
     assert found == [str(target / name) for name in names]
@@ -203,7 +235,7 @@ def test_one_bad_image_does_not_stop_the_heatmaps(shipped, photos, tmp_path, cap
     target.mkdir()
     (target / "0.png.heatmap.png").mkdir()  # in the way
     images = [str(tmp_path / "bad.png"), str(photos / "0.png"), str(photos / "1.png")]
-    assert main(["predict", *images, "--heatmaps", str(target)]) == 1
+    assert main(["predict", "--model", "cnnsvm", *images, "--heatmaps", str(target)]) == 1
     bad, blocked, good = judged(capsys)
     assert "not an image" in bad["error"]
     assert "cannot be written" in blocked["error"]
@@ -217,9 +249,9 @@ def test_heatmaps_are_not_judged_by_the_next_call(shipped, photos, tmp_path, cap
     shutil.copytree(photos, place)
     target = place / "maps"
     for _ in range(2):
-        assert main(["predict", str(place), "--heatmaps", str(target)]) == 0
+        assert main(["predict", "--model", "cnnsvm", str(place), "--heatmaps", str(target)]) == 0
         assert len(judged(capsys)) == 5
-    assert main(["predict", str(place), "--heatmaps", str(place)]) == 2
+    assert main(["predict", "--model", "cnnsvm", str(place), "--heatmaps", str(place)]) == 2
     assert "Choose another folder" in capsys.readouterr().err
 
 

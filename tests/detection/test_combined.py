@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from cnnsvm import CombinedDetector
+from cnnsvm.detection.combined import combine
+from cnnsvm.detection.reject import Judgement
+from cnnsvm.features.residual_statistics import ResidualStatistics
+
+
+class Said:
+    """A fitted detector whose opinion of each image is given."""
+
+    def __init__(self, classes, probabilities, bar):
+        self.classes_ = np.array(classes)
+        self.probabilities, self.bar = np.array(probabilities), bar
+        self.embedder_ = [ResidualStatistics(crop_size=64, n_crops=4)]
+
+    def judge(self, images):
+        codes = self.probabilities.argmax(axis=1)
+        unsure = self.probabilities.max(axis=1) <= self.bar
+        return Judgement(np.zeros(len(codes)), self.probabilities, codes, unsure)
+
+
+def combined(whole, trace, **options):
+    return CombinedDetector(
+        Said(["generated", "original"], whole, 0.8),
+        Said(["original", "regenerated", "spliced"], trace, 0.7),
+        **options,
+    )
+
+
+WHOLE = [[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9], [0.5, 0.5], [0.5, 0.5]]
+TRACE = [
+    [0.9, 0.05, 0.05],
+    [0.9, 0.05, 0.05],
+    [0.1, 0.8, 0.1],
+    [0.5, 0.2, 0.3],
+    [0.9, 0.05, 0.05],
+    [0.0, 0.1, 0.9],
+]
+VERDICTS = ["generated", "no_trace", "regenerated", "unsure", "unsure", "spliced"]
+IMAGES = [np.zeros((64, 64, 3), np.uint8)] * len(WHOLE)
+
+
+def test_the_stated_rule_gives_the_verdict():
+    assert combined(WHOLE, TRACE).verdict(IMAGES).tolist() == VERDICTS
+
+
+@pytest.mark.parametrize("whole", ["generated", "original", "unsure"])
+@pytest.mark.parametrize("trace", ["original", "regenerated", "spliced", "unsure"])
+def test_nothing_is_said_to_have_no_trace_unless_both_are_sure(whole, trace):
+    verdict, evidence = combine(whole, trace)
+    assert (verdict == "no_trace") == (whole == trace == "original")
+    assert evidence
+    if verdict in ("generated", "regenerated", "spliced"):
+        assert verdict in (whole, trace)
+
+
+def test_probabilities_sum_to_one_and_keep_what_each_detector_says():
+    model = combined(WHOLE, TRACE)
+    found = model.predict_proba(IMAGES)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    column = {name: found[:, k] for k, name in enumerate(model.classes_)}
+    np.testing.assert_allclose(column["generated"], np.array(WHOLE)[:, 0])
+    ratio = column["spliced"] / (1 - column["generated"])
+    np.testing.assert_allclose(ratio, np.array(TRACE)[:, 2])
+
+
+def test_what_no_detector_covers_is_set_aside():
+    certain = combined([[0.0, 1.0]], [[1.0, 0.0, 0.0]], uncovered=0.25)
+    found = dict(zip(certain.classes_, certain.predict_proba(IMAGES[:1])[0], strict=True))
+    assert (found["no_trace"], found["uncovered"]) == (0.75, 0.25)
+
+
+def test_explain_lists_all_evidence():
+    table = combined(WHOLE, TRACE).explain(IMAGES)
+    assert table["verdict"].tolist() == VERDICTS
+    assert table["evidence"].tolist() == [
+        "generated",
+        "generated, trace",
+        "trace",
+        "trace",
+        "generated",
+        "trace",
+    ]
+    assert table["coverage"].tolist() == [1.0] * len(IMAGES)
+
+
+def test_coverage_is_the_share_of_the_pixels_that_crops_show():
+    model = combined(WHOLE[:1], TRACE[:1])
+    assert model.coverage(np.zeros((128, 128, 3), np.uint8)) == 1.0
+    assert model.coverage(np.zeros((256, 256, 3), np.uint8)) == pytest.approx(4 * 64**2 / 256**2)
+    assert model.coverage(np.zeros((20, 30, 3), np.uint8)) == 1.0
+
+
+def test_a_detector_of_other_classes_is_refused():
+    wrong = combined(WHOLE, TRACE)
+    wrong.trace = wrong.generated
+    with pytest.raises(ValueError, match="regenerated"):
+        wrong.verdict(IMAGES)
+
+
+@pytest.mark.parametrize("uncovered", [-0.1, 1.0])
+def test_a_share_out_of_range_is_refused(uncovered):
+    with pytest.raises(ValueError, match="uncovered"):
+        combined(WHOLE, TRACE, uncovered=uncovered).predict_proba(IMAGES)
