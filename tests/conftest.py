@@ -16,26 +16,26 @@ def _one_thread():
 
 
 def texture(seed, height=72, width=80):
-    """A noisy picture; the left half of a fake one is smoothed, as an engine would."""
+    """A noisy image; the left half of a fake one is smoothed, as an engine would."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    noise = rng.normal(0, 12, picture.shape)
-    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    noise = rng.normal(0, 12, pixels.shape)
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
 
 
-def repaint(picture):
-    """Smooth the left half of a picture."""
+def repaint(pixels):
+    """Smooth the left half of an image."""
     import cv2
 
-    fake = picture.copy()
-    half = picture.shape[1] // 2
-    fake[:, :half] = cv2.GaussianBlur(picture, (0, 0), 1.5)[:, :half]
+    fake = pixels.copy()
+    half = pixels.shape[1] // 2
+    fake[:, :half] = cv2.GaussianBlur(pixels, (0, 0), 1.5)[:, :half]
     return fake
 
 
 @pytest.fixture(scope="session")
-def pictures():
+def labelled_images():
     """Twelve sources with two fakes each: (images, y, groups)."""
     images, y, groups = [], [], []
     for source in range(12):

@@ -1,4 +1,4 @@
-"""From a folder of pictures to a report, through a real (tiny, untrained) diffusion pipeline."""
+"""From a folder of images to a report, through a real (tiny, untrained) diffusion pipeline."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ def records(photos, tmp_path_factory):
     return work / "records"
 
 
-def test_manifest_says_how_each_picture_was_made(records):
+def test_manifest_says_how_each_image_was_made(records):
     manifest = read_manifest(records / "manifest.parquet")
     assert manifest["variant"].value_counts().to_dict() == {
         "spliced": 18,

@@ -44,8 +44,8 @@ def random_patches(height: int, width: int, rng: np.random.Generator) -> np.ndar
     The rectangles are 1/16 to 1/4 of the image wide and high, as in DeepfakeArt (Aboutalebi et al.
     2023). How many pixels to cover is drawn first, uniformly from what 40-60 % allows; rectangles
     are placed until that many are covered, and the last one is cut short there. Where no whole
-    number of pixels covers 40-60 %, it is 1 or 2 of 3 pixels, and the only one of a 1x1 image. A
-    ValueError says that a side is less than 1.
+    number of pixels covers 40-60 %, it is 1 or 2 of 3 pixels, and the only one of a 1x1 image.
+    Returns bool (height, width), True where to repaint; a ValueError says that a side is below 1.
     """
     _check_size(height, width)
     mask = np.zeros((height, width), dtype=bool)
@@ -89,13 +89,14 @@ MASK_SCHEMAS: dict[str, MaskSchema] = {
 
 
 def classify_mask(mask: np.ndarray) -> str | None:
-    """Name the schema that a mask, bool (H, W), was drawn with: a key of `MASK_SCHEMAS`, or None.
+    """Name the schema that a mask was drawn with: a key of `MASK_SCHEMAS`, or None.
 
-    One of the eight halves when the intersection over union is at least 0.9. Otherwise
-    ``random_patches`` when the mask looks like a union of many axis-aligned rectangles: it covers
-    40-60 % (give or take 4 %), its outline runs straight, and it has the corners of more than a few
-    rectangles. Resized or JPEG-compressed masks, thresholded at half, are recognised. A ValueError
-    says that the mask is no bool array of two dimensions with at least one pixel.
+    The mask is bool (H, W), True where repainted. One of the eight halves when the intersection
+    over union is at least 0.9. Otherwise ``random_patches`` when the mask looks like a union of
+    many axis-aligned rectangles: it covers 40-60 % (give or take 4 %), its outline runs straight,
+    and it has the corners of more than a few rectangles. Resized or JPEG-compressed masks,
+    thresholded at half, are recognised. A ValueError says that the mask is no bool array of two
+    dimensions with at least one pixel.
     """
     if mask.dtype != bool or mask.ndim != 2 or not mask.size:
         raise ValueError(

@@ -44,13 +44,30 @@ def merge_near_duplicates(
     """Give near-duplicate sources one ``source_id``, so that no split can separate them.
 
     Two sources are joined when their originals (of a source without one: its first row) have
-    perceptual hashes at most ``max_distance`` bits apart, or when any of their files are identical
-    by ``sha256``. Joining is transitive. Images without contrast are joined only when identical.
-    The distance, 0-64, is the Hamming distance of the 64-bit DCT hash (``imagehash.phash``); 0
-    joins equal hashes only. ``n_jobs`` threads decode images.
+    perceptual hashes at most ``max_distance`` bits apart, or when any of their files are
+    identical by ``sha256``. Joining is transitive. Images without contrast are joined only when
+    identical.
 
-    Returns a copy of the manifest, in which joined sources have the ``source_id`` that comes first.
-    A ValueError says that the distance is out of range, an ImageError that an image cannot be read.
+    Parameters
+    ----------
+    manifest : DataFrame with absolute paths
+        Not changed.
+    max_distance : int, 0-64
+        Hamming distance of the 64-bit DCT hash (``imagehash.phash``). 0 joins equal hashes only.
+    n_jobs : int or None
+        Threads that decode images.
+
+    Returns
+    -------
+    DataFrame
+        A copy in which joined sources have the ``source_id`` that comes first in the table.
+
+    Raises
+    ------
+    ValueError
+        If ``max_distance`` is not between 0 and 64.
+    ImageError
+        If an image cannot be read.
     """
     found = find_near_duplicates(manifest, max_distance, n_jobs=n_jobs)
     if not found:

@@ -62,10 +62,26 @@ def grouped_folds(
 ) -> list[Fold]:
     """Split samples into stratified folds that never separate a group.
 
-    Labels, (n_samples,), keep their proportions as far as the groups allow; groups None makes each
-    sample its own. ``n_splits`` is at least 2 and at most the number of groups of any class
-    (ValueError); ``random_state`` is the seed of the shuffle. Returns (train, test) of each fold as
-    integer index arrays; the test parts are disjoint and cover every sample.
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+        Class labels; the folds keep their proportions as far as the groups allow.
+    groups : array-like of shape (n_samples,) or None
+        Group of each sample; None makes each sample its own group.
+    n_splits : int
+        Number of folds, at least 2 and at most the number of groups of any class.
+    random_state : int or None
+        Seed of the shuffle.
+
+    Returns
+    -------
+    list of (train, test)
+        Integer index arrays; the test parts are disjoint and cover every sample.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer groups than folds, overall or in one class.
     """
     labels = np.asarray(y)
     codes = encode_groups(groups, len(labels))

@@ -256,19 +256,17 @@ class InpaintDetector(
             For two classes the log-odds of ``classes_[1]`` above the threshold's, so that what is
             positive is predicted as that (margins without calibration); else one column a class.
         """
-        scores = self._scores(X)
+        scores = self.classifier_.decision_function(self.transform(X))
         return scores if scores.ndim == 2 else scores - logit(self.threshold_)
 
     @available_if(_calibrates)
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give calibrated probabilities, float64 of shape (n_samples, n_classes), rows sum to 1."""
-        embeddings = self.transform(X)
-        return self.classifier_.predict_proba(embeddings)
+        return self.classifier_.predict_proba(self.transform(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
-        scores = self._scores(X)
-        return self.classes_[predicted_codes(scores, self.threshold_)]
+        return self.classes_[predicted_codes(self.decision_function(X), 0.5)]
 
     @available_if(_calibrates)
     def judge(self, X: Any) -> Judgement:
@@ -408,10 +406,6 @@ class InpaintDetector(
         for embedder in self.embedders():
             if isinstance(embedder, CropEmbedder):
                 embedder.check_params()
-
-    def _scores(self, X: Any) -> np.ndarray:
-        embeddings = self.transform(X)
-        return self.classifier_.decision_function(embeddings)
 
     def embedders(self) -> list[Any]:
         """List the unfitted embedders."""

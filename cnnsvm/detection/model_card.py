@@ -27,10 +27,20 @@ Number = float | tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """One set of images that a detector was tested on: what they are and what happened to them.
+    """One set of images that a detector was tested on.
 
-    ``numbers`` has the value of each metric, with its interval, (value, low, high), if there is
-    one. A ValueError is raised if a number is not finite or lies outside its interval.
+    Parameters
+    ----------
+    data : str
+        What the images are and what happened to them.
+    numbers : mapping of str to float, or to (value, low, high)
+        Name of each metric -> its value, with its interval if there is one.
+    n_images, n_sources : int or None
+
+    Raises
+    ------
+    ValueError
+        If a number is not finite or lies outside its interval.
     """
 
     data: str
@@ -57,12 +67,28 @@ class Measured:
 class CardFacts:
     """What a model card says beyond what the fitted detector knows of itself.
 
-    ``name`` is the headline and ``summary`` one paragraph of Markdown under it. ``trained_on`` has
-    a line for each set of training images: origin, number, licence, engines, masks; ``tested_on``
-    the rows of the table of results; ``test_protocol`` says how the images were kept apart from the
-    training and what the intervals are; ``limits`` are further ones, such as where it is known to
-    fail. ``command`` makes the detector again, with ``seed`` (None: its ``random_state``) and the
-    code of ``commit``. ``tags`` are further ones for the hub.
+    Parameters
+    ----------
+    name : str
+        Headline.
+    summary : str
+        One paragraph under it, Markdown.
+    trained_on : sequence of str
+        One line for each set of training images: origin, number, licence, engines, masks.
+    tested_on : sequence of Measured
+        Rows of the table of results.
+    test_protocol : str
+        How the images were kept apart from the training, what the intervals are.
+    limits : sequence of str
+        Further limits, such as where it is known to fail.
+    command : str
+        The command that makes the detector again.
+    seed : int or None
+        None takes the detector's ``random_state``.
+    commit : str
+        Of the code that made it.
+    tags : sequence of str
+        Further tags for the hub.
     """
 
     name: str = "cnnsvm detector of inpainted images"

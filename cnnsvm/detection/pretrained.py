@@ -18,13 +18,15 @@ from cnnsvm.io.bundle import (
     SHIPPED,
     BundleError,
     content_hash,
+    halve,
     holds_model,
     read_bundle,
     read_config,
+    round_weights,
+    widen,
     write_bundle,
 )
 from cnnsvm.io.hub import HubError, fetch_snapshot
-from cnnsvm.io.quantisation import BITS, dequantise, quantise
 from cnnsvm.svm import TunedSVC
 
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ USUAL = "cnnsvm"
 PATTERNS = ("*.safetensors", CARD)
 #: Largest file that is put into the package, in bytes; see `find_oversized`.
 MAX_FILE_BYTES = 12_000_000
-#: Relative error of a row that half precision may bring: what rounding does to normal numbers.
-MAX_ROUNDING = 2.0**-11
 #: Embedders whose fitted state can be saved, by name.
 EMBEDDERS: dict[str, type[CropEmbedder]] = {
     "CNNEmbedder": CNNEmbedder,
@@ -64,20 +64,18 @@ def save(
 
     With 16 ``bits``, arrays of two and more axes (weights, support vectors) are stored as float16.
     On six small detectors that moved the probability of all but one image by less than 0.002, and
-    of that one by 0.01: less than running their networks in bfloat16 does. An array that would lose
-    more than `MAX_ROUNDING` stays as it is. With 8 or 4, the large matrices of networks are rounded
-    further (`cnnsvm.io.quantisation`); with 32 nothing is. A BundleError says that the folder holds
-    something else, a TypeError that classifier or embedder are of a kind that cannot be saved
-    without pickle.
+    of that one by 0.01: less than running their networks in bfloat16 does. The single vector of a
+    linear machine stays. For other ``bits`` see `cnnsvm.io.bundle.round_weights`. A BundleError
+    says that the folder holds something else, a TypeError that classifier or embedder are of a kind
+    that cannot be saved without pickle.
     """
-    if bits not in (32, 16, *BITS):
-        raise ValueError(f"bits must be 32, 16, 8 or 4, got {bits!r}.")
     config, arrays = to_state(detector)
-    if bits < 16:
-        networks = [name for name in arrays if name.startswith("embedder_")]
-        arrays |= {name: quantise(arrays[name], bits) for name in networks}
+    networks = [name for name in arrays if name.startswith("embedder_")]
+    arrays |= {name: round_weights(arrays[name], bits) for name in networks}
+    svm = arrays["classifier"]
     if bits < 32:
-        arrays = {name: _halve(name, part) for name, part in arrays.items()}
+        large = [k for k, v in svm.items() if k.endswith(".vectors") and len(v) > 1]
+        svm |= {key: halve(svm[key]) for key in large}
     text = render_card(detector, card)
     written = write_bundle(folder, config | {"bits": bits}, arrays, {CARD: text})
     for file in find_oversized(written):
@@ -151,12 +149,10 @@ def from_state(
 ) -> "Detector":
     """Rebuild a detector from what `to_state` returned, in full precision or rounded."""
     embedders = [
-        EMBEDDERS[entry["class"]].from_state(
-            entry, _widen(dequantise(arrays[f"embedder_{k}"]), np.float32)
-        )
+        EMBEDDERS[entry["class"]].from_state(entry, widen(arrays[f"embedder_{k}"]))
         for k, entry in enumerate(config["embedders"])
     ]
-    svm = TunedSVC.from_state(config["classifier"], _widen(arrays["classifier"], np.float64))
+    svm = TunedSVC.from_state(config["classifier"], widen(arrays["classifier"], np.float64))
     detector = kind(
         [type(embedder)(**embedder.get_params(deep=False)) for embedder in embedders],
         TunedSVC(**svm.get_params(deep=False)),
@@ -248,29 +244,6 @@ def find_oversized(folder: str | os.PathLike[str], max_bytes: int | None = None)
     limit = MAX_FILE_BYTES if max_bytes is None else max_bytes
     files = sorted(path for path in Path(folder).iterdir() if path.is_file())
     return [path for path in files if path.stat().st_size > limit]
-
-
-def _halve(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Round weights and support vectors; the single vector of a linear machine stays."""
-    if name == "classifier":
-        large = [k for k, v in arrays.items() if k.endswith(".vectors") and len(v) > 1]
-    else:
-        large = [k for k, v in arrays.items() if v.ndim > 1 and v.dtype == np.float32]
-    return arrays | {key: _round(arrays[key]) for key in large}
-
-
-def _round(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = array.astype(np.float16)
-        lost = (rounded.astype(np.float64) - array).reshape(len(array), -1)
-        error = np.linalg.norm(lost, axis=1)
-    allowed = MAX_ROUNDING * np.linalg.norm(array.reshape(len(array), -1), axis=1)
-    return rounded if np.all(error <= allowed) else array
-
-
-def _widen(arrays: dict[str, np.ndarray], dtype: type) -> dict[str, np.ndarray]:
-    """Turn what was saved in half precision into what the code computes with."""
-    return {k: v.astype(dtype) if v.dtype == np.float16 else v for k, v in arrays.items()}
 
 
 def _refuse_revision(what: str, revision: str | None) -> None:

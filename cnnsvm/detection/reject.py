@@ -17,9 +17,15 @@ UNSURE = "unsure"
 class Judgement(NamedTuple):
     """What a detector says of images, from one pass over them.
 
-    ``decisions`` are as of `InpaintDetector.decision_function`; ``probabilities`` float64 (n,
-    n_classes); ``codes``, int (n,), the positions in ``classes_`` of the predicted classes;
-    ``is_unsure`` says where the verdict is "unsure".
+    Attributes
+    ----------
+    decisions : ndarray of float64, shape (n,) or (n, n_classes)
+        As `InpaintDetector.decision_function`.
+    probabilities : ndarray of float64, shape (n, n_classes)
+    codes : ndarray of int, shape (n,)
+        Position in ``classes_`` of the predicted class.
+    is_unsure : ndarray of bool, shape (n,)
+        Where the verdict is "unsure".
     """
 
     decisions: np.ndarray

@@ -211,7 +211,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "network_")
         decoded = Decoded(check_images(images), memory=0, resize=self.resize)
-        device = choose_device(self.device, self.gpu_memory_fraction)
+        device, dtype = self._place()
         embeddings = embed_crops(
             self.network_,
             FixedCrops(decoded, self.crop_size, self.n_crops, self.mirror),
@@ -219,7 +219,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             output=self.output,
             batch_size=int(self.batch_size),
             device=device,
-            dtype=choose_precision(self.precision, device),
+            dtype=dtype,
             n_jobs=self._n_workers(),
         )
         self.network_.cpu()
@@ -231,11 +231,9 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         From uint8 (n, crop_size, crop_size, 3) to float32 (n,).
         """
         check_is_fitted(self, "network_")
-        device = choose_device(self.device, self.gpu_memory_fraction)
-        dtype = choose_precision(self.precision, device)
-        scores = score_crops(
-            self.network_.to(device), to_tensor(crops), dtype, int(self.batch_size)
-        )
+        device, dtype = self._place()
+        network = self.network_.to(device)
+        scores = score_crops(network, to_tensor(crops), dtype, int(self.batch_size))
         self.network_.cpu()
         return scores
 
@@ -365,7 +363,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return history, held_out
 
     def _training(self, tuning: FineTuning, seed: int) -> Training:
-        device = choose_device(self.device, self.gpu_memory_fraction)
+        device, dtype = self._place()
         return Training(
             mode=tuning.mode,
             epochs=tuning.epochs,
@@ -380,10 +378,14 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             n_crops=int(self.n_crops),
             batch_size=int(self.batch_size),
             device=device,
-            dtype=choose_precision(self.precision, device),
+            dtype=dtype,
             n_jobs=self._n_workers(),
             mirror=bool(self.mirror),
         )
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        device = choose_device(self.device, self.gpu_memory_fraction)
+        return device, choose_precision(self.precision, device)
 
     def _usual_rate(self, tuning: FineTuning) -> float:
         return 1e-3

@@ -38,18 +38,9 @@ class AuxiliaryLabels:
 
     @classmethod
     def of(cls, labels: np.ndarray, codes: np.ndarray) -> "AuxiliaryLabels":
-        """Number auxiliary labels, and find the class of each.
+        """Number auxiliary labels, (n_samples,), and find the class of each among ``codes``.
 
-        Parameters
-        ----------
-        labels : ndarray, shape (n_samples,)
-        codes : ndarray of int, shape (n_samples,)
-            Class of each image.
-
-        Raises
-        ------
-        ValueError
-            If images of one auxiliary label are of several classes.
+        A ValueError says that images of one auxiliary label are of several classes.
         """
         names, first, numbers = np.unique(labels, return_index=True, return_inverse=True)
         parents = codes[first]
@@ -75,31 +66,14 @@ def finetune(
 ) -> list[Entry]:
     """Train a backbone in place and leave it with the weights of its best epoch.
 
-    Parameters
-    ----------
-    network : Backbone
-    images : sequence of image inputs
-    codes : ndarray of int, shape (n_samples,)
-        Class of each image, 0 .. n_classes - 1.
-    groups : array-like of shape (n_samples,) or None
-        Images of one group stay on one side of the validation split.
-    training : Training
-    checkpoint : path or None
-        File that is written after each epoch and from which an interrupted run resumes.
-    auxiliary : AuxiliaryLabels or None
-        Finer classes that the network is trained on; not for residual statistics.
+    ``codes`` are int (n_samples,), 0 .. n_classes - 1; images of one of ``groups`` stay on one side
+    of the validation split; an interrupted run resumes from ``checkpoint``, a file that is written
+    after each epoch; ``auxiliary`` are finer classes to train on, not for residual statistics.
 
-    Returns
-    -------
-    list of dict
-        One an epoch: ``epoch``, ``train_loss``, ``learning_rate`` and, unless there are too few
-        sources for a validation split, ``valid_loss``, ``valid_auc``. With ``auxiliary`` the
-        training loss is that of these labels, all else of the classes.
-
-    Raises
-    ------
-    DivergedError
-        If the loss is no longer finite.
+    Returns a dict an epoch: ``epoch``, ``train_loss``, ``learning_rate`` and, unless there are too
+    few sources for a validation split, ``valid_loss`` and ``valid_auc``; with ``auxiliary`` the
+    training loss is that of these labels, all else of the classes. A DivergedError says that the
+    loss is no longer finite.
     """
     group_codes = encode_groups(groups, len(codes))
     fit, valid = validation_split(codes, group_codes, training)

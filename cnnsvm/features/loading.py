@@ -82,9 +82,7 @@ def paired_draws(
     """
     rng = np.random.default_rng([seed, epoch])
     pairs: list[list[Draw]] = []
-    for group, members in _members(groups):
-        classes = [members[codes[members] == code] for code in np.unique(codes[members])]
-        n_pairs = max(map(len, classes))
+    for group, classes, n_pairs in _classes(codes, groups):
         taken = np.arange(n_pairs) if most is None else rng.permutation(n_pairs)[:most]
         for place, k in enumerate(taken.tolist()):
             plan_seed = (seed, epoch, group, place)
@@ -100,9 +98,7 @@ def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -
     """
     rng = np.random.default_rng([seed, n_views])
     draws = []
-    for group, members in _members(groups):
-        classes = [members[codes[members] == code] for code in np.unique(codes[members])]
-        n_pairs = max(map(len, classes))
+    for group, classes, n_pairs in _classes(codes, groups):
         taken = np.resize(rng.permutation(n_pairs), n_views)
         for view, k in enumerate(taken.tolist()):
             plan_seed = (seed, n_views, group, view)
@@ -110,8 +106,10 @@ def view_draws(codes: np.ndarray, groups: np.ndarray, seed: int, n_views: int) -
     return draws
 
 
-def _members(groups: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each group and which images it has, without a pass over all of them for each."""
-    order = np.argsort(groups, kind="stable")
+def _classes(codes: np.ndarray, groups: np.ndarray) -> Iterator[tuple[int, list[np.ndarray], int]]:
+    """Yield each group, the images of each of its classes, and how many the largest class has."""
+    order = np.argsort(groups, kind="stable")  # no pass over all images for each group
     names, starts = np.unique(groups[order], return_index=True)
-    yield from zip(names.tolist(), np.split(order, starts[1:]), strict=True)
+    for group, members in zip(names.tolist(), np.split(order, starts[1:]), strict=True):
+        classes = [members[codes[members] == code] for code in np.unique(codes[members])]
+        yield group, classes, max(map(len, classes))

@@ -9,8 +9,7 @@ from torch import nn
 
 from cnnsvm.features.backbones import Backbone, WeightsError
 from cnnsvm.features.preprocessing import as_preprocessing
-from cnnsvm.io.bundle import SHIPPED, BundleError, holds_model, read_bundle
-from cnnsvm.io.quantisation import dequantise
+from cnnsvm.io.bundle import SHIPPED, BundleError, holds_model, read_bundle, widen
 
 if TYPE_CHECKING:
     from cnnsvm.features.embedder import CropEmbedder
@@ -48,7 +47,7 @@ def load_saved_network(
         raise WeightsError(f"weights {name!r} cannot be read: {error}") from error
     number = _find(config.get("embedders", []), embedder, name)
     saved = config["embedders"][number]
-    network = embedder.rebuild(saved, dequantise(arrays[f"embedder_{number}"]))
+    network = embedder.rebuild(saved, widen(arrays[f"embedder_{number}"]))
     if mode is not None:
         _check_trainable(network, mode, name)
         network.classifier = network.parents = None  # training makes new ones

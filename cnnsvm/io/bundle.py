@@ -25,6 +25,14 @@ SHIPPED = {
     "cifake": Path(__file__).parents[1] / "detection" / "weights" / "cifake",
     "generated": Path(__file__).parents[1] / "detection" / "weights" / "generated",
 }
+#: Bits of a stored weight that is rounded to a grid: each `GROUP` of a row keeps its lowest value
+#: and a step as float16.
+BITS = (4, 8)
+GROUP = 64
+MIN_SIZE = 2**16  # smaller arrays are not worth it
+_PARTS = ("|codes", "|step", "|low")
+#: Relative error of a row that half precision may bring: what rounding does to normal numbers.
+MAX_ROUNDING = 2.0**-11
 _COPY_AGAIN = "Copy the whole folder again from its origin."
 
 
@@ -186,3 +194,80 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
         return load_file(file)
     except SafetensorError as error:
         raise BundleError(f"{file} is not a safetensors file: {error}.") from error
+
+
+def halve(array: np.ndarray) -> np.ndarray:
+    """Round an array to float16, unless a row would lose more than `MAX_ROUNDING` of its length."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = array.astype(np.float16)
+        lost = (rounded.astype(np.float64) - array).reshape(len(array), -1)
+        error = np.linalg.norm(lost, axis=1)
+    allowed = MAX_ROUNDING * np.linalg.norm(array.reshape(len(array), -1), axis=1)
+    return rounded if np.all(error <= allowed) else array
+
+
+def round_weights(arrays: dict[str, np.ndarray], bits: int) -> dict[str, np.ndarray]:
+    """Round the weights of a network, float32 of two and more axes, to 16 bits; 32 rounds nothing.
+
+    Of 8 or 4 ``bits`` the large matrices get no more (see `quantise`), the others 16.
+    """
+    if bits not in (32, 16, *BITS):
+        raise ValueError(f"bits must be 32, 16, 8 or 4, got {bits!r}.")
+    if bits < 16:
+        arrays = quantise(arrays, bits)
+    if bits < 32:
+        large = [k for k, v in arrays.items() if v.ndim > 1 and v.dtype == np.float32]
+        arrays = arrays | {key: halve(arrays[key]) for key in large}
+    return arrays
+
+
+def widen(arrays: dict[str, np.ndarray], dtype: type = np.float32) -> dict[str, np.ndarray]:
+    """Undo `round_weights`, as far as that can be: into what the code computes with."""
+    plain = dequantise(arrays)
+    return {k: v.astype(dtype) if v.dtype == np.float16 else v for k, v in plain.items()}
+
+
+def quantise(arrays: dict[str, np.ndarray], bits: int) -> dict[str, np.ndarray]:
+    """Round the large weight matrices among named arrays.
+
+    A matrix of float32 (n, d), d a multiple of `GROUP`, becomes three arrays: ``NAME|codes``, uint8
+    (n, d * bits / 8), two codes a byte in 4 bits, the earlier one in the lower half; ``NAME|step``
+    and ``NAME|low``, float16 (n, d / `GROUP`). A weight is ``low + code * step``, at most half a
+    step off. All other arrays are returned as they are.
+
+    A ValueError says that ``bits`` is neither 4 nor 8.
+    """
+    if bits not in BITS:
+        raise ValueError(f"weights are stored in {BITS} bits, got bits={bits!r}.")
+    done: dict[str, np.ndarray] = {}
+    for name, array in arrays.items():
+        fits = array.ndim == 2 and array.dtype == np.float32 and array.shape[1] % GROUP == 0
+        if not fits or array.size < MIN_SIZE:
+            done[name] = array
+            continue
+        done |= dict(zip((name + part for part in _PARTS), _encode(array, bits), strict=True))
+    return done
+
+
+def dequantise(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Undo `quantise`: the matrices come back as float32, the same on every machine."""
+    plain = {name: array for name, array in arrays.items() if not name.endswith(_PARTS)}
+    for name in (key.removesuffix("|codes") for key in arrays if key.endswith("|codes")):
+        codes, step, low = (arrays[name + part] for part in _PARTS)
+        if codes.shape[1] < step.shape[1] * GROUP:
+            codes = np.stack([codes & 15, codes >> 4], axis=-1)
+        values = codes.reshape(*step.shape, GROUP) * step[..., None].astype(np.float32)
+        values += low[..., None].astype(np.float32)
+        plain[name] = values.reshape(len(step), -1)
+    return plain
+
+
+def _encode(array: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    groups = array.reshape(len(array), -1, GROUP)
+    top = 2**bits - 1
+    low = groups.min(axis=2).astype(np.float16)
+    step = ((groups.max(axis=2) - low) / top).astype(np.float16)
+    safe = np.where(step > 0, step, 1).astype(np.float32)
+    codes = np.rint((groups - low[..., None]) / safe[..., None]).clip(0, top).astype(np.uint8)
+    codes = codes.reshape(array.shape)
+    return (codes[:, ::2] | codes[:, 1::2] << 4 if bits == 4 else codes), step, low

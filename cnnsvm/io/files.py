@@ -12,7 +12,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a hidden temporary path beside ``path``, and move it there when the block succeeds.
+    """Yield a hidden temporary ``.partial`` path beside ``path``, moved there when all succeeds.
 
     The folder is made if it is missing. If the block raises, an older file stays as it was and the
     temporary one is removed.

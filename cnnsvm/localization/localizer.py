@@ -282,18 +282,18 @@ class InpaintLocalizer(BaseEstimator):
                 ious.append(histogram_scores(counts, edges, self.threshold_)["iou"])
         return float(np.mean(ious))
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, half: bool = False) -> Path:
+    def save_pretrained(self, folder: str | os.PathLike[str], *, bits: int = 32) -> Path:
         """Write the fitted localiser to a folder of safetensors and JSON (no pickle).
 
         Parameters
         ----------
         folder : path
             Made new; a saved model that is there already is replaced, anything else is refused.
-        half : bool
-            Store the weights of two and more axes as float16, which halves the size.
+        bits : {32, 16, 8, 4}, default=32
+            Of a stored weight.
         """
         check_is_fitted(self, "network_")
-        return pretrained.save(self, folder, half) if writes(self.distributed) else Path(folder)
+        return pretrained.save(self, folder, bits) if writes(self.distributed) else Path(folder)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cnnsvm.features.cache import network_arrays
-from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
+from cnnsvm.io.bundle import BundleError, read_bundle, round_weights, widen, write_bundle
 from cnnsvm.localization.training import LocalizerTraining
 
 if TYPE_CHECKING:
@@ -25,18 +25,16 @@ MACHINE = (
 )
 
 
-def save(localizer: "InpaintLocalizer", folder: str | os.PathLike[str], half: bool = False) -> Path:
+def save(localizer: "InpaintLocalizer", folder: str | os.PathLike[str], bits: int = 32) -> Path:
     """Write a fitted localiser (see `InpaintLocalizer.save_pretrained`)."""
     config = {
         "kind": KIND,
-        "half": half,
+        "bits": bits,
         "params": _plain_params(localizer),
         "threshold": localizer.threshold_,
         "history": localizer.history_,
     }
-    arrays = network_arrays(localizer.network_)
-    if half:
-        arrays = {name: _halve(value) for name, value in arrays.items()}
+    arrays = round_weights(network_arrays(localizer.network_), bits)
     trained_on = {"hashes": localizer.trained_on_}
     return write_bundle(folder, config, {"network": arrays, "trained_on": trained_on})
 
@@ -53,7 +51,7 @@ def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer"
         params = config["params"] | {"training": LocalizerTraining(**config["params"]["training"])}
         localizer = kind(**params)
         network = localizer.build_network()
-        load_arrays(network, arrays["network"])
+        load_arrays(network, widen(arrays["network"]))
         localizer.network_ = network
         localizer.threshold_ = float(config["threshold"])
         localizer.history_ = list(config["history"])
@@ -69,14 +67,6 @@ def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
     """Put saved parameters into a network of the same architecture, ready for inference."""
     network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
     network.eval().requires_grad_(False)
-
-
-def _halve(array: np.ndarray) -> np.ndarray:
-    """Round an array of weights to float16; biases, statistics and what is too large stay."""
-    if array.ndim < 2 or array.dtype != np.float32:
-        return array
-    fits = np.abs(array).max(initial=0) <= np.finfo(np.float16).max
-    return array.astype(np.float16) if fits else array
 
 
 def _plain_params(localizer: "InpaintLocalizer") -> dict[str, Any]:

@@ -24,18 +24,16 @@ MIN_PROBABILITY = 1e-3
 # Odds ratio of two scores one standard deviation apart when the data support no ranking: small
 # enough that every probability is the prevalence, large enough to keep the scores' order.
 MIN_STANDARD_SLOPE = 1e-3
-MAX_NEWTON_STEPS = 100
 
 
 def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     """Fit the log-odds of the positive class as ``slope * score + offset``.
 
-    Maximum likelihood with Platt's regularised targets, by Newton's method with backtracking. The
-    slope is kept positive, so calibration never changes the order of the scores. Where the
-    likelihood asks for a slope near or below 0 (scores that do not rank, as of shuffled labels) the
-    slope is 0.001 per standard deviation and every probability is the prevalence. The scores,
-    float64 (n_samples,), are finite and of rows that the scoring machine was not fitted on;
-    ``target`` is True for the positive class.
+    Maximum likelihood with Platt's regularised targets. The slope is kept positive, so calibration
+    never changes the order of the scores. Where the likelihood asks for a slope near or below 0
+    (scores that do not rank, as of shuffled labels) the slope is 0.001 per standard deviation and
+    every probability is the prevalence. The scores, float64 (n_samples,), are finite and of rows
+    that the scoring machine was not fitted on; ``target`` is True for the positive class.
 
     J. Platt, "Probabilistic outputs for support vector machines", 1999, section 2; H.-T. Lin, C.-J.
     Lin and R. C. Weng, "A note on Platt's probabilistic outputs for support vector machines",
@@ -45,7 +43,11 @@ def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     goal = np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (len(target) - n_pos + 2))
     centre, spread = float(scores.mean()), float(scores.std()) or 1.0
     standard = (scores - centre) / spread
-    slope, offset = _newton(np.column_stack([standard, np.ones_like(standard)]), goal)
+    # a row of both classes, weighted by its target, is a row with a probability as its target
+    model = LogisticRegression(C=1e12, solver="newton-cholesky", tol=1e-10)
+    weights = np.concatenate([goal, 1 - goal])
+    model.fit(np.tile(standard, 2)[:, None], np.repeat([1, 0], len(goal)), weights)
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
     if not slope > MIN_STANDARD_SLOPE:
         logger.warning(
             "The out-of-fold scores do not rank the classes (Platt slope %.3g per standard "
@@ -54,29 +56,6 @@ def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
         )
         slope, offset = MIN_STANDARD_SLOPE, float(logit(goal.mean()))
     return slope / spread, offset - slope * centre / spread
-
-
-def _newton(design: np.ndarray, goal: np.ndarray) -> tuple[float, float]:
-    """Minimise the cross-entropy of ``expit(design @ weights)`` against ``goal``."""
-    weights = np.array([0.0, logit(goal.mean())])
-    loss = _cross_entropy(design @ weights, goal)
-    for _ in range(MAX_NEWTON_STEPS):
-        proba = expit(design @ weights)
-        gradient = design.T @ (proba - goal)
-        hessian = (design.T * (proba * (1 - proba))) @ design + 1e-12 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        size = 1.0
-        while size > 1e-10 and _cross_entropy(design @ (weights - size * step), goal) >= loss:
-            size /= 2
-        if size <= 1e-10:
-            break
-        weights = weights - size * step
-        loss = _cross_entropy(design @ weights, goal)
-    return float(weights[0]), float(weights[1])
-
-
-def _cross_entropy(log_odds: np.ndarray, goal: np.ndarray) -> float:
-    return float(np.sum(np.logaddexp(0, log_odds) - goal * log_odds))
 
 
 def one_vs_rest(codes: np.ndarray, n_classes: int) -> np.ndarray:

@@ -27,7 +27,7 @@ BATCH = 16
 LEARNING_RATE = 2e-3
 ADVERSARIAL_WEIGHT = 0.02
 PYRAMID_LEVELS = 3
-MAX_PICTURES = 2000
+MAX_IMAGES = 2000
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -122,7 +122,7 @@ def train_denoiser(
 
 
 def read_images(
-    paths: Sequence[str | os.PathLike[str]], *, at_most: int = MAX_PICTURES, random_state: int = 0
+    paths: Sequence[str | os.PathLike[str]], *, at_most: int = MAX_IMAGES, random_state: int = 0
 ) -> list[np.ndarray]:
     """Read images to train on, those with a side below 64 pixels left out.
 

@@ -39,8 +39,8 @@ def write_tower(onnx_file: Path, folder: Path, n_layers: int, bits: int) -> Path
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
+    from cnnsvm.io.bundle import dequantise, quantise
     from cnnsvm.io.files import file_hash, write_json
-    from cnnsvm.io.quantisation import dequantise, quantise
 
     found = file_hash(onnx_file)
     if found != SHA256:

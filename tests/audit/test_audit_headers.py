@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from audit_pictures import manifest_of, picture, write
+from audit_images import draw_image, manifest_of, write
 from PIL import Image
 
 from cnnsvm.audit.check import DataSet
@@ -11,7 +11,7 @@ from cnnsvm.audit.headers import (
 )
 from cnnsvm.data.images import ImageError
 
-PICTURES = [picture(seed, 72, 64) for seed in range(16)]
+IMAGES = [draw_image(seed, 72, 64) for seed in range(16)]
 
 
 def post_processing(manifest):
@@ -19,9 +19,9 @@ def post_processing(manifest):
     return check_post_processing(DataSet(manifest.assign(unit=manifest["source_id"]), headers))
 
 
-def both(folder, real=None, fake=None, fakes=PICTURES):
+def both(folder, real=None, fake=None, fakes=IMAGES):
     """Write each class with its own options of Pillow."""
-    reals = write(folder / "real", PICTURES, **(real or {}))
+    reals = write(folder / "real", IMAGES, **(real or {}))
     return manifest_of(reals, write(folder / "fake", fakes, **(fake or {})))
 
 
@@ -57,7 +57,7 @@ def test_a_quality_drawn_for_each_image_is_no_leak(tmp_path):
     paths = [
         write(folder / str(i), [pixels], ending="jpg", quality=int(rng.choice([70, 80, 90])))[0]
         for folder in folders
-        for i, pixels in enumerate(PICTURES)
+        for i, pixels in enumerate(IMAGES)
     ]
     assert post_processing(manifest_of(paths[:16], paths[16:])).verdict == "pass"
 
@@ -75,7 +75,7 @@ def test_classes_without_common_sources_are_compared_too(tmp_path):
 
 
 def test_another_size_of_the_fakes_is_a_leak(tmp_path):
-    check = post_processing(both(tmp_path, fakes=[pixels[:-3, :-3] for pixels in PICTURES]))
+    check = post_processing(both(tmp_path, fakes=[pixels[:-3, :-3] for pixels in IMAGES]))
     assert check.verdict == "leak"
     assert "16 of 16 records mix sizes (fakes larger in 0, smaller in 16)" in check.summary
     assert "multiples of 8" in check.summary
@@ -83,7 +83,7 @@ def test_another_size_of_the_fakes_is_a_leak(tmp_path):
 
 def test_mixed_sizes_without_a_direction_are_a_warning(tmp_path):
     fakes = [p[:-8, :-8] if i % 2 else np.pad(p, ((0, 8), (0, 8), (0, 0)))
-             for i, p in enumerate(PICTURES)]  # fmt: skip
+             for i, p in enumerate(IMAGES)]  # fmt: skip
     assert post_processing(both(tmp_path, fakes=fakes)).verdict == "warning"
 
 
@@ -95,7 +95,7 @@ def test_a_column_history_that_differs_is_a_leak(tmp_path):
 
 
 def test_headers_are_read(tmp_path):
-    image = Image.fromarray(PICTURES[0])
+    image = Image.fromarray(IMAGES[0])
     image.save(tmp_path / "a.jpg", quality=90, subsampling=1)
     image.convert("L").save(tmp_path / "b.jpg")
     photo, grey = (describe_header(str(tmp_path / name)) for name in ("a.jpg", "b.jpg"))
@@ -107,9 +107,9 @@ def test_headers_are_read(tmp_path):
         describe_header(str(tmp_path / "none.png"))
 
 
-def test_sizes_of_one_picture_a_class_are_chance(tmp_path):
+def test_sizes_of_one_image_a_class_are_chance(tmp_path):
     paths = [
-        write(tmp_path / name, [PICTURES[0][:height, :width]])[0]
+        write(tmp_path / name, [IMAGES[0][:height, :width]])[0]
         for name, height, width in (("real", 72, 64), ("fake", 71, 63))
     ]
     manifest = manifest_of(paths[:1], paths[1:]).assign(source_id=["one", "other"])
@@ -121,7 +121,7 @@ def test_sizes_of_one_picture_a_class_are_chance(tmp_path):
 def test_sizes_are_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    (path,) = write(tmp_path, PICTURES[:1], ending="jpg", exif=exif)
+    (path,) = write(tmp_path, IMAGES[:1], ending="jpg", exif=exif)
     header = describe_header(path)
     assert (header["width"], header["height"]) == (64, 72)
     assert "exif" in header["entries"]

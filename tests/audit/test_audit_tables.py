@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from audit_pictures import manifest_of, picture, write
+from audit_images import draw_image, manifest_of, write
 from PIL import Image
 
 from cnnsvm.audit.check import DataSet
@@ -11,9 +11,9 @@ from cnnsvm.data.near_duplicates import DuplicatePair
 
 @pytest.fixture
 def manifest(tmp_path):
-    pictures = [picture(seed, 96, 80) for seed in range(12)]
-    reals = write(tmp_path / "real", pictures)
-    return manifest_of(reals, write(tmp_path / "fake", [p[:, ::-1] for p in pictures]))
+    images = [draw_image(seed, 96, 80) for seed in range(12)]
+    reals = write(tmp_path / "real", images)
+    return manifest_of(reals, write(tmp_path / "fake", [p[:, ::-1] for p in images]))
 
 
 def add(manifest, folder, pixels, source, label=0, **options):
@@ -72,7 +72,7 @@ def test_a_source_in_two_splits_is_a_leak(manifest):
 def test_a_file_or_a_copy_of_it_in_two_splits_is_a_leak(manifest, tmp_path):
     divided = halves(manifest)
     for options in ({}, {"ending": "jpg", "quality": 80}):
-        copied = add(divided, tmp_path, picture(0, 96, 80), "s99", **options)
+        copied = add(divided, tmp_path, draw_image(0, 96, 80), "s99", **options)
         copied.loc[len(copied) - 1, "split"] = "test"
         assert splits(copied).verdict == "leak"
         copied.loc[len(copied) - 1, "split"] = "train"
@@ -91,14 +91,14 @@ def test_different_images_are_no_duplicates(manifest):
 
 
 def test_one_file_under_two_sources_is_a_leak(manifest, tmp_path):
-    check = duplicates(add(manifest, tmp_path, picture(3, 96, 80), "s99"))
+    check = duplicates(add(manifest, tmp_path, draw_image(3, 96, 80), "s99"))
     assert check.verdict == "leak"
     assert check.details["identical"] == [["s3", "s99"]]
     assert "merge_near_duplicates" in check.remedy
 
 
 def test_a_smaller_copy_under_another_source_is_a_leak(manifest, tmp_path):
-    small = np.asarray(Image.fromarray(picture(3, 96, 80)).resize((64, 53)))
+    small = np.asarray(Image.fromarray(draw_image(3, 96, 80)).resize((64, 53)))
     check = duplicates(add(manifest, tmp_path, small, "s99"))
     assert check.verdict == "leak"
     assert check.details["copy"] == [["s3", "s99"]]
@@ -106,9 +106,9 @@ def test_a_smaller_copy_under_another_source_is_a_leak(manifest, tmp_path):
 
 def test_a_fake_whose_original_has_another_source_is_found(tmp_path):
     """A Real/Fake tree read without groups."""
-    pictures = [picture(seed, 96, 80) for seed in range(6)]
-    reals = write(tmp_path / "real", pictures)
-    manifest = manifest_of(reals, write(tmp_path / "fake", [p // 2 + 60 for p in pictures]))
+    images = [draw_image(seed, 96, 80) for seed in range(6)]
+    reals = write(tmp_path / "real", images)
+    manifest = manifest_of(reals, write(tmp_path / "fake", [p // 2 + 60 for p in images]))
     manifest["source_id"] = manifest["path"]
     check = duplicates(manifest)
     assert check.verdict == "leak"
@@ -116,7 +116,7 @@ def test_a_fake_whose_original_has_another_source_is_found(tmp_path):
 
 
 def test_few_copies_among_many_sources_are_a_warning(manifest, monkeypatch, tmp_path):
-    small = np.asarray(Image.fromarray(picture(3, 96, 80)).resize((64, 53)))
+    small = np.asarray(Image.fromarray(draw_image(3, 96, 80)).resize((64, 53)))
     monkeypatch.setattr("cnnsvm.audit.tables.MANY", 0.5)
     assert duplicates(add(manifest, tmp_path, small, "s99")).verdict == "warning"
 

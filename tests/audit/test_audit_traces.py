@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from audit_pictures import LANCZOS, as_jpeg, by_way_of, picture, repaint
+from audit_images import LANCZOS, as_jpeg, by_way_of, draw_image, repaint
 from PIL import Image
 
 from cnnsvm.audit.traces import (
@@ -18,7 +18,7 @@ def height_at(spectrum, frequency):
 
 @pytest.mark.parametrize("kernel", ["LANCZOS", "BICUBIC", "BILINEAR"])
 def test_a_resize_leaves_lines_where_the_sizes_say(kernel):
-    pixels = picture(0, 280, 233)
+    pixels = draw_image(0, 280, 233)
     trip = by_way_of(pixels, 192, kernel=Image.Resampling[kernel])
     for axis, side in enumerate((280, 233)):
         assert height_at(resampling_spectrum(trip)[axis], 192 / side) > 4
@@ -26,7 +26,7 @@ def test_a_resize_leaves_lines_where_the_sizes_say(kernel):
 
 
 def test_one_way_too():
-    pixels = np.asarray(Image.fromarray(picture(1, 200, 200)).resize((260, 290), LANCZOS))
+    pixels = np.asarray(Image.fromarray(draw_image(1, 200, 200)).resize((260, 290), LANCZOS))
     spectrum = resampling_spectrum(pixels)
     assert height_at(spectrum[0], 200 / 260) > 5
     assert height_at(spectrum[1], 200 / 290) > 5
@@ -41,7 +41,7 @@ def test_without_a_resize_lines_are_rare():
 
 
 def test_what_an_engine_may_leave_is_not_seen():
-    pixels = picture(2, 256, 256)
+    pixels = draw_image(2, 256, 256)
     doubled = pixels[:128, :128].repeat(2, axis=0).repeat(2, axis=1)
     blocks = pixels[:32, :32].repeat(8, axis=0).repeat(8, axis=1)
     for made in (doubled, blocks, as_jpeg(pixels, 30)):
@@ -68,7 +68,7 @@ def test_images_too_small_for_lines_have_none():
 
 def test_an_image_that_was_a_jpeg_is_known_by_its_coefficients():
     for seed in range(4):
-        pixels = picture(seed)
+        pixels = draw_image(seed)
         assert double_compression(pixels) < 0.3
         assert double_compression(repaint(pixels)) < 0.3
         for quality in (95, 75, 50):
@@ -81,7 +81,7 @@ def test_an_image_without_enough_blocks_has_no_past():
 
 
 def test_grid_features_see_blocks_and_nothing_else():
-    pixels = picture(3, 200, 200)
+    pixels = draw_image(3, 200, 200)
     plain, compressed = grid_features(pixels), grid_features(as_jpeg(pixels, 20))
     assert np.abs(plain - 1).max() < 0.15
     assert compressed[7] > 1.2  # from the last column of a block to the first of the next

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from audit_pictures import by_way_of, check_of, manifest_of, picture, repaint, write
+from audit_images import by_way_of, check_of, draw_image, manifest_of, repaint, write
 
 from cnnsvm.audit.audit import CHECKS, PROBES, audit, draw_sample
 from cnnsvm.audit.check import Verdict
@@ -18,8 +18,8 @@ def run(manifest, **options):
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    return [picture(seed) for seed in range(N)]
+def images():
+    return [draw_image(seed) for seed in range(N)]
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +28,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fakes(pictures, folder):
+def fakes(images, folder):
     """What the seed project did: a resize to a square, the engine there, a resize back."""
-    return write(folder / "fake", [by_way_of(p, SIDE, between=repaint) for p in pictures])
+    return write(folder / "fake", [by_way_of(p, SIDE, between=repaint) for p in images])
 
 
 @pytest.fixture(scope="module")
-def seed_result(pictures, folder, fakes):
-    return run(manifest_of(write(folder / "untouched", pictures), fakes))
+def seed_result(images, folder, fakes):
+    return run(manifest_of(write(folder / "untouched", images), fakes))
 
 
 def test_the_history_of_the_seed_project_is_a_leak(seed_result):
@@ -51,16 +51,16 @@ def test_only_the_resize_leaks_there(seed_result):
     assert leaks == ["resampling"]
 
 
-def test_its_matched_twin_does_not_leak(pictures, folder, fakes):
-    reals = write(folder / "matched", [by_way_of(p, SIDE) for p in pictures])
+def test_its_matched_twin_does_not_leak(images, folder, fakes):
+    reals = write(folder / "matched", [by_way_of(p, SIDE) for p in images])
     result = run(manifest_of(reals, fakes))
     assert result["verdict"] == "warning"
     assert check_of(result, "metadata")["auc"] == 0.5
     assert check_of(result, "post-processing")["verdict"] == "pass"
 
 
-def test_png_against_jpeg_is_a_leak(pictures, folder, fakes):
-    reals = write(folder / "jpeg", pictures[:8], ending="jpg", quality=90)
+def test_png_against_jpeg_is_a_leak(images, folder, fakes):
+    reals = write(folder / "jpeg", images[:8], ending="jpg", quality=90)
     result = run(manifest_of(reals, fakes[:8]))
     assert check_of(result, "post-processing")["verdict"] == "leak"
     assert check_of(result, "metadata")["auc"] == 1.0

@@ -38,8 +38,8 @@ def model(photos, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finetuned(pictures, tmp_path_factory):
-    images, y, groups = pictures
+def finetuned(labelled_images, tmp_path_factory):
+    images, y, groups = labelled_images
     model = detector(cnn(finetune=tuning("head", epochs=1)), max_error=0.45)
     model.fit(images, y, groups)
     model.rejection_threshold_ = float(np.median(model.predict_proba(images).max(axis=1)))
@@ -88,8 +88,8 @@ def test_a_shipped_one_judges_by_its_name(shipped, photos, capsys):
         assert float(row["probability_fake"]) == pytest.approx(probability, abs=1e-3)
 
 
-def test_the_verdict_is_the_detectors(shipped, pictures, tmp_path, capsys):
-    for i, image in enumerate(pictures[0]):
+def test_the_verdict_is_the_detectors(shipped, labelled_images, tmp_path, capsys):
+    for i, image in enumerate(labelled_images[0]):
         Image.fromarray(image).save(tmp_path / f"{i:02d}.png")
     assert main(["predict", "--model", "cnnsvm", str(tmp_path)]) == 0
     rows = judged(capsys)

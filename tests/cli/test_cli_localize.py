@@ -16,7 +16,7 @@ QUICK = ["--architecture", "iidnet", "--size", "small", "--crop-size", "32", "--
 QUICK += ["--crops", "1", "--precision", "float32", "--augmentation", "geometric"]
 
 
-def picture(seed, height=48, width=56):
+def draw_image(seed, height=48, width=56):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (7, 8, 3), dtype=np.uint8)
     smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -29,10 +29,10 @@ def records(tmp_path_factory):
 
 
 def build(root, seeds):
-    """Make records: a source of each seed with two spliced pictures."""
+    """Make records: a source of each seed with two spliced images."""
     (root / "photos").mkdir()
     for seed in seeds:
-        Image.fromarray(picture(seed)).save(root / "photos" / f"{seed}.png")
+        Image.fromarray(draw_image(seed)).save(root / "photos" / f"{seed}.png")
     flags = ["--schemas", "diagonal_upper_left", "random_patches", "--no-panels"]
     assert main(["build", str(root / "photos"), str(root / "records"), *flags]) == 0
     return root / "records"
@@ -50,7 +50,7 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for name, seed in (("a.png", 1), ("a.bmp", 2), ("sub/a.png", 3)):
-        Image.fromarray(picture(seed)).save(folder / name)
+        Image.fromarray(draw_image(seed)).save(folder / name)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_masks_lie_on_the_pixels_as_they_are_stored(model, tmp_path, orientation
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = tmp_path / "turned.jpg"
-    Image.fromarray(picture(1, 40, 64)).save(turned, exif=exif, quality=95)
+    Image.fromarray(draw_image(1, 40, 64)).save(turned, exif=exif, quality=95)
     assert main(["localize", str(turned), str(tmp_path / "out"), "--model", str(model)]) == 0
     with Image.open(tmp_path / "out" / "turned.jpg.mask.png") as mask:
         assert mask.size == (64, 40)
@@ -122,7 +122,7 @@ def test_what_is_done_is_not_done_again(model, photos, tmp_path, monkeypatch, ca
     lines = whole.splitlines()
     table.write_text("\n".join([*lines[:3], lines[3][:-4]]))  # killed in the last row
     (out / "a.bmp.map.png").unlink()
-    Image.fromarray(picture(9)).save(photos / "a.png")
+    Image.fromarray(draw_image(9)).save(photos / "a.png")
     seen = []
     usual = InpaintLocalizer.predict_proba
 
@@ -139,7 +139,7 @@ def test_what_is_done_is_not_done_again(model, photos, tmp_path, monkeypatch, ca
     assert "0 image(s) done, 3 before, 0 failed" in capsys.readouterr().out
     rows = rows_of(out)
     assert list(rows) == ["a.bmp", "a.png", "sub/a.png"]
-    assert table.read_text() != whole  # a.png is another picture now
+    assert table.read_text() != whole  # a.png is another image now
 
 
 @pytest.mark.parametrize("flags", [["--threshold", "0.9"], ["--tile-size", "32"]])

@@ -27,7 +27,7 @@ DIRECTIONS = {
     "left": (0, -1),
     "right": (0, 1),
 }
-PICTURES = {
+IMAGES = {
     "diagonal_upper_right": (".###", "..##", "...#", "...."),
     "diagonal_lower_left": ("....", "#...", "##..", "###."),
     "diagonal_upper_left": ("###.", "##..", "#...", "...."),
@@ -64,8 +64,8 @@ def test_mask_is_bool_of_the_size_and_never_empty_nor_needlessly_full(name, heig
 
 
 @pytest.mark.parametrize("name", HALVES)
-def test_half_is_this_picture(name):
-    expected = np.array([[pixel == "#" for pixel in row] for row in PICTURES[name]])
+def test_half_is_this_image(name):
+    expected = np.array([[pixel == "#" for pixel in row] for row in IMAGES[name]])
     for pixel in ON_THE_LINE.get(name, []):
         expected[pixel] = True
     np.testing.assert_array_equal(draw(name, 4, 4), expected)

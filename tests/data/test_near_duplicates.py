@@ -13,7 +13,7 @@ from cnnsvm.data.near_duplicates import _near_pairs, join_pairs, perceptual_hash
 from cnnsvm.data.readers import merge_near_duplicates
 
 
-def picture(seed, size=(160, 120)):
+def draw_image(seed, size=(160, 120)):
     """Return a random scene: smooth shapes with enough structure to tell scenes apart."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -52,14 +52,14 @@ def save(folder, images, labels=None, sources=None):
     ],
 )
 def test_copies_are_merged_and_other_images_are_not(tmp_path, change):
-    images = [picture(seed) for seed in range(6)]
+    images = [draw_image(seed) for seed in range(6)]
     manifest = save(tmp_path, [*images, change(images[2])])
     merged = merge_near_duplicates(manifest, n_jobs=1)
     assert merged["source_id"].tolist() == ["s0", "s1", "s2", "s3", "s4", "s5", "s2"]
 
 
 def test_every_row_of_a_source_moves_with_its_original_which_is_what_counts(tmp_path):
-    a, b, fake = picture(1), picture(2), picture(3)
+    a, b, fake = draw_image(1), draw_image(2), draw_image(3)
     images = [fake, a, jpeg(fake, 90), jpeg(a, 60), b]
     labels, sources = [1, 0, 1, 0, 0], ["x", "x", "y", "z", "y"]
     merged = merge_near_duplicates(save(tmp_path, images, labels, sources), n_jobs=1)
@@ -67,7 +67,7 @@ def test_every_row_of_a_source_moves_with_its_original_which_is_what_counts(tmp_
 
 
 def test_a_source_without_an_original_is_known_by_its_first_row(tmp_path):
-    images = [picture(1), picture(2), jpeg(picture(1), 60)]
+    images = [draw_image(1), draw_image(2), jpeg(draw_image(1), 60)]
     manifest = save(tmp_path, images, [1, 1, 0], ["x", "x", "y"])
     assert set(merge_near_duplicates(manifest, n_jobs=1)["source_id"]) == {"x"}
 
@@ -108,7 +108,9 @@ def test_flat_images_are_merged_only_when_identical(tmp_path, level):
 
 
 def test_identical_files_are_merged_whatever_their_label(tmp_path):
-    manifest = save(tmp_path, [picture(1), picture(2), picture(3)], [0, 0, 1], ["a", "b", "a"])
+    manifest = save(
+        tmp_path, [draw_image(1), draw_image(2), draw_image(3)], [0, 0, 1], ["a", "b", "a"]
+    )
     shutil.copy(manifest.path[2], tmp_path / "copy.png")
     more = make_row(tmp_path / "copy.png", 1, "b")
     both = make_manifest([*manifest.to_dict("records"), more])
@@ -116,7 +118,7 @@ def test_identical_files_are_merged_whatever_their_label(tmp_path):
 
 
 def test_the_input_is_not_changed_and_merging_again_changes_nothing(tmp_path):
-    manifest = save(tmp_path, [picture(1), jpeg(picture(1), 70), picture(4)])
+    manifest = save(tmp_path, [draw_image(1), jpeg(draw_image(1), 70), draw_image(4)])
     before = manifest.copy()
     merged = merge_near_duplicates(manifest, n_jobs=1)
     pd.testing.assert_frame_equal(manifest, before)
@@ -127,7 +129,9 @@ def test_the_input_is_not_changed_and_merging_again_changes_nothing(tmp_path):
 
 
 def test_any_index_and_no_rows_at_all(tmp_path):
-    manifest = save(tmp_path, [picture(1), picture(4), jpeg(picture(1), 70)]).iloc[[2, 1, 0]]
+    manifest = save(tmp_path, [draw_image(1), draw_image(4), jpeg(draw_image(1), 70)]).iloc[
+        [2, 1, 0]
+    ]
     merged = merge_near_duplicates(manifest, n_jobs=1)
     assert merged["source_id"].tolist() == ["s2", "s1", "s2"]
     assert merged.index.tolist() == [2, 1, 0]
@@ -135,14 +139,14 @@ def test_any_index_and_no_rows_at_all(tmp_path):
 
 
 def test_the_log_names_what_was_merged(tmp_path, caplog):
-    manifest = save(tmp_path, [picture(1), picture(4), jpeg(picture(1), 70)])
+    manifest = save(tmp_path, [draw_image(1), draw_image(4), jpeg(draw_image(1), 70)])
     with caplog.at_level(logging.INFO):
         merge_near_duplicates(manifest, n_jobs=1)
     assert "merged 2 near-duplicate sources into 1: s0, s2" in caplog.text
 
 
 def test_distance_zero_and_impossible_distances(tmp_path):
-    manifest = save(tmp_path, [picture(1), crop(picture(1), 0.03)])
+    manifest = save(tmp_path, [draw_image(1), crop(draw_image(1), 0.03)])
     assert merge_near_duplicates(manifest, 0, n_jobs=1)["source_id"].nunique() == 2
     for distance in (-1, 65):
         with pytest.raises(ValueError, match=f"between 0 and 64 bits, got {distance}"):
@@ -150,5 +154,5 @@ def test_distance_zero_and_impossible_distances(tmp_path):
 
 
 def test_the_hash_is_that_of_imagehash(tmp_path):
-    picture(5).save(tmp_path / "a.png")
-    assert f"{perceptual_hash(tmp_path / 'a.png')[0]:016x}" == str(imagehash.phash(picture(5)))
+    draw_image(5).save(tmp_path / "a.png")
+    assert f"{perceptual_hash(tmp_path / 'a.png')[0]:016x}" == str(imagehash.phash(draw_image(5)))

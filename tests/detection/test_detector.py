@@ -24,15 +24,15 @@ from cnnsvm.svm import CalibratedClassifier
 
 
 @pytest.fixture(scope="module")
-def fitted(pictures):
-    return detector().fit(*pictures)
+def fitted(labelled_images):
+    return detector().fit(*labelled_images)
 
 
 @pytest.fixture(scope="module")
-def files(pictures, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def files(labelled_images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelled_images")
     paths = []
-    for i, image in enumerate(pictures[0]):
+    for i, image in enumerate(labelled_images[0]):
         paths.append(str(folder / f"{i:02d}.png"))
         Image.fromarray(image).save(paths[-1])
     return paths
@@ -61,8 +61,8 @@ def forbid(monkeypatch, owner, name):
 # what it answers
 
 
-def test_shapes_ranges_and_agreement(fitted, pictures):
-    images = pictures[0]
+def test_shapes_ranges_and_agreement(fitted, labelled_images):
+    images = labelled_images[0]
     scores, probabilities = fitted.decision_function(images), fitted.predict_proba(images)
     assert scores.shape == (36,)
     assert probabilities.shape == (36, 2)
@@ -77,15 +77,15 @@ def test_shapes_ranges_and_agreement(fitted, pictures):
     assert not judged.is_unsure.any()
 
 
-def test_order_and_subset_do_not_matter(fitted, pictures):
-    images = pictures[0]
+def test_order_and_subset_do_not_matter(fitted, labelled_images):
+    images = labelled_images[0]
     scores = fitted.decision_function(images)
     np.testing.assert_allclose(fitted.decision_function(images[::-1])[::-1], scores, atol=1e-3)
     np.testing.assert_allclose(fitted.decision_function(images[7:9]), scores[7:9], atol=1e-3)
 
 
-def test_all_kinds_of_input_agree(fitted, pictures, files):
-    array = pictures[0][3]
+def test_all_kinds_of_input_agree(fitted, labelled_images, files):
+    array = labelled_images[0][3]
     kinds = [array, files[3], Path(files[3]).read_bytes(), Image.fromarray(array)]
     scores = fitted.decision_function(kinds)
     np.testing.assert_allclose(scores, scores[0], atol=1e-3)
@@ -94,8 +94,8 @@ def test_all_kinds_of_input_agree(fitted, pictures, files):
     np.testing.assert_allclose(fitted.decision_function(iter([files[3]])), scores[:1], atol=1e-3)
 
 
-def test_a_manifest_brings_labels_and_groups(pictures, files, fitted, monkeypatch):
-    _, y, groups = pictures
+def test_a_manifest_brings_labels_and_groups(labelled_images, files, fitted, monkeypatch):
+    _, y, groups = labelled_images
     rows = [
         make_row(f, int(label), source) for f, label, source in zip(files, y, groups, strict=True)
     ]
@@ -110,8 +110,8 @@ def test_a_manifest_brings_labels_and_groups(pictures, files, fitted, monkeypatc
     assert model.verdict(manifest).tolist() == fitted.verdict(files).tolist()
 
 
-def test_inputs_are_not_changed(pictures):
-    images, y, groups = pictures
+def test_inputs_are_not_changed(labelled_images):
+    images, y, groups = labelled_images
     before = [image.copy() for image in images]
     detector(cnn(finetune=tuning(epochs=1))).fit(images, y, groups)
     assert all(np.array_equal(a, b) for a, b in zip(before, images, strict=True))
@@ -137,11 +137,11 @@ def odd_images():
 
 
 @pytest.mark.parametrize("kind", ["learnt", "raw"])
-def test_odd_images_have_finite_probabilities(pictures, kind):
+def test_odd_images_have_finite_probabilities(labelled_images, kind):
     embedders = (
         [cnn(finetune=tuning(epochs=1)), statistics()] if kind == "learnt" else [statistics()]
     )
-    model = detector(*embedders, n_views=2, max_error=0.3).fit(*pictures)
+    model = detector(*embedders, n_views=2, max_error=0.3).fit(*labelled_images)
     probabilities = model.predict_proba(odd_images())
     assert np.isfinite(probabilities).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -160,29 +160,29 @@ def test_odd_images_can_be_learnt_from():
 # composition
 
 
-def test_a_string_is_the_backbone_of_a_cnn(pictures):
+def test_a_string_is_the_backbone_of_a_cnn(labelled_images):
     embedder = InpaintDetector("resnet50").embedders()[0]
     assert isinstance(embedder, CNNEmbedder)
     assert embedder.get_params() == CNNEmbedder("resnet50").get_params()
 
 
-def test_embedders_stand_side_by_side(pictures):
-    images = pictures[0][:4]
+def test_embedders_stand_side_by_side(labelled_images):
+    images = labelled_images[0][:4]
     parts = [cnn(), statistics()]
-    model = detector(*parts).fit(*pictures)
-    alone = [detector(part).fit(*pictures).transform(images) for part in parts]
+    model = detector(*parts).fit(*labelled_images)
+    alone = [detector(part).fit(*labelled_images).transform(images) for part in parts]
     np.testing.assert_array_equal(model.transform(images), np.hstack(alone))
     assert model.transform(images).shape == (4, 512 + 2 * STATISTICS_DIM)
 
 
 @pytest.mark.parametrize("finetune", ["none", tuning(epochs=3)])
-def test_residual_statistics_alone_make_a_detector(pictures, finetune):
-    images, y, groups = (part[:27] for part in pictures)
+def test_residual_statistics_alone_make_a_detector(labelled_images, finetune):
+    images, y, groups = (part[:27] for part in labelled_images)
     model = detector(statistics(finetune=finetune)).fit(images, y, groups)
-    scores = model.decision_function(pictures[0][27:])
-    assert roc_auc_score(pictures[1][27:], scores) > 0.9
+    scores = model.decision_function(labelled_images[0][27:])
+    assert roc_auc_score(labelled_images[1][27:], scores) > 0.9
     again = detector(statistics(finetune=finetune)).fit(images, y, groups)
-    np.testing.assert_array_equal(again.decision_function(pictures[0][27:]), scores)
+    np.testing.assert_array_equal(again.decision_function(labelled_images[0][27:]), scores)
 
 
 class Means(TransformerMixin, BaseEstimator):
@@ -195,18 +195,20 @@ class Means(TransformerMixin, BaseEstimator):
         return np.array([[*image.mean((0, 1)), *image.std((0, 1))] for image in images])
 
 
-def test_any_transformer_is_an_embedder(pictures, tmp_path):
-    model = detector(Means(), n_views=2, max_error=0.4, cache_dir=tmp_path).fit(*pictures)
-    assert model.transform(pictures[0]).shape == (36, 6)
-    assert set(model.verdict(pictures[0])) <= {0, 1, "unsure"}
+def test_any_transformer_is_an_embedder(labelled_images, tmp_path):
+    model = detector(Means(), n_views=2, max_error=0.4, cache_dir=tmp_path).fit(*labelled_images)
+    assert model.transform(labelled_images[0]).shape == (36, 6)
+    assert set(model.verdict(labelled_images[0])) <= {0, 1, "unsure"}
     with pytest.raises(TypeError, match="without pickle"):
         model.save_pretrained(tmp_path / "model")
 
 
 @pytest.mark.parametrize("classifier", [LogisticRegression(), RandomForestClassifier(20)])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_any_classifier_is_calibrated_on_folds_by_group(pictures, classifier, n_classes, tmp_path):
-    images, y, groups = pictures
+def test_any_classifier_is_calibrated_on_folds_by_group(
+    labelled_images, classifier, n_classes, tmp_path
+):
+    images, y, groups = labelled_images
     y = y + (np.arange(len(y)) % 3 == 2) if n_classes == 3 else y
     model = detector(statistics(), classifier=classifier, max_error=0.3, cv=2)
     model.fit(images, y, groups)
@@ -234,8 +236,8 @@ def test_parameters_are_few_and_nested():
     assert copy.classifier.n_trials == 2
 
 
-def test_works_in_a_pipeline_and_a_grid_search(pictures):
-    images, y, groups = pictures
+def test_works_in_a_pipeline_and_a_grid_search(labelled_images):
+    images, y, groups = labelled_images
     pipeline = make_pipeline(detector()).fit(images, y, inpaintdetector__groups=groups)
     assert pipeline.predict(images[:2]).shape == (2,)
     single = InpaintDetector(cnn(), TunedSVC(n_trials=1, cv=2), random_state=0)
@@ -253,11 +255,11 @@ def test_clone_keeps_parameters_and_drops_what_was_fitted(fitted):
 # groups and leakage
 
 
-def test_groups_reach_every_inner_split(pictures, monkeypatch):
+def test_groups_reach_every_inner_split(labelled_images, monkeypatch):
     from cnnsvm.features import finetuning
     from cnnsvm.svm import inner_cv
 
-    images, y, groups = pictures
+    images, y, groups = labelled_images
     splits = []
     for place in (finetuning, inner_cv):
         original = place.grouped_folds
@@ -287,8 +289,8 @@ def test_groups_reach_every_inner_split(pictures, monkeypatch):
 
 
 @pytest.mark.parametrize("n_views", [1, 3])
-def test_views_are_balanced_and_keep_their_source(pictures, monkeypatch, n_views):
-    images, y, groups = pictures
+def test_views_are_balanced_and_keep_their_source(labelled_images, monkeypatch, n_views):
+    images, y, groups = labelled_images
     seen = watch_svm(monkeypatch)
     model = detector(n_views=n_views).fit(images, y, groups)
     (rows,) = seen
@@ -308,15 +310,15 @@ def test_views_are_balanced_and_keep_their_source(pictures, monkeypatch, n_views
     assert n_views == 1 or np.mean(degraded) > 0.7
 
 
-def test_every_embedder_sees_the_same_views(pictures, monkeypatch):
+def test_every_embedder_sees_the_same_views(labelled_images, monkeypatch):
     seen = watch_svm(monkeypatch)
-    detector(cnn(), statistics(), n_views=3).fit(*pictures)
-    detector(statistics(), n_views=3).fit(*pictures)
+    detector(cnn(), statistics(), n_views=3).fit(*labelled_images)
+    detector(statistics(), n_views=3).fit(*labelled_images)
     np.testing.assert_array_equal(seen[0]["X"][:, 512:], seen[1]["X"])
 
 
-def test_without_groups_each_image_is_the_source_of_its_views(pictures, monkeypatch):
-    images, y, _ = pictures
+def test_without_groups_each_image_is_the_source_of_its_views(labelled_images, monkeypatch):
+    images, y, _ = labelled_images
     seen = watch_svm(monkeypatch)
     detector(n_views=2).fit(images, y)
     assert np.bincount(seen[0]["groups"]).tolist() == [2] * len(images)
@@ -326,8 +328,8 @@ def test_without_groups_each_image_is_the_source_of_its_views(pictures, monkeypa
 # calibration and the option to decline
 
 
-def test_three_named_classes_go_straight_through(pictures, tmp_path):
-    images, y, groups = pictures
+def test_three_named_classes_go_straight_through(labelled_images, tmp_path):
+    images, y, groups = labelled_images
     names = np.array(["original", "regenerated", "spliced"])[y + (np.arange(len(y)) % 3 == 2)]
     model = detector(cnn(finetune=tuning(epochs=3)), max_error=0.4, n_views=2)
     model.fit(images, names, groups)
@@ -346,8 +348,8 @@ def test_three_named_classes_go_straight_through(pictures, tmp_path):
     np.testing.assert_array_equal(again.explain(images[1]), heat)
 
 
-def test_the_threshold_is_chosen_on_out_of_fold_scores(pictures):
-    images, y, groups = pictures
+def test_the_threshold_is_chosen_on_out_of_fold_scores(labelled_images):
+    images, y, groups = labelled_images
     model = detector(threshold="balanced_accuracy").fit(images, y, groups)
     scores = model.classifier_.cv_decision_
 
@@ -363,8 +365,10 @@ def test_the_threshold_is_chosen_on_out_of_fold_scores(pictures):
 
 
 @pytest.mark.parametrize("n_views", [None, 2])
-def test_sources_of_early_stopping_calibrate_if_they_are_enough(pictures, monkeypatch, n_views):
-    images, y, groups = pictures
+def test_sources_of_early_stopping_calibrate_if_they_are_enough(
+    labelled_images, monkeypatch, n_views
+):
+    images, y, groups = labelled_images
     seen = watch_svm(monkeypatch)
     embedder = cnn(finetune=tuning(epochs=1, validation_fraction=0.5))
     model = detector(embedder, n_views=n_views).fit(images, y, groups)
@@ -383,10 +387,10 @@ def test_sources_of_early_stopping_calibrate_if_they_are_enough(pictures, monkey
             )
 
 
-def test_frozen_embedders_calibrate_on_everything(pictures, monkeypatch):
+def test_frozen_embedders_calibrate_on_everything(labelled_images, monkeypatch):
     monkeypatch.setattr(module, "MIN_HELD_OUT", 1)
     seen = watch_svm(monkeypatch)
-    detector().fit(*pictures)
+    detector().fit(*labelled_images)
     assert seen[0]["calibration"] is None
 
 
@@ -394,8 +398,10 @@ def test_frozen_embedders_calibrate_on_everything(pictures, monkeypatch):
 @pytest.mark.parametrize(
     ("threshold", "max_error"), [(0.5, 0.12), (0.3, 0.2), ("balanced_accuracy", 0.12)]
 )
-def test_verdicts_keep_the_error_on_out_of_fold_rows(pictures, threshold, max_error, classifier):
-    images, y, groups = pictures
+def test_verdicts_keep_the_error_on_out_of_fold_rows(
+    labelled_images, threshold, max_error, classifier
+):
+    images, y, groups = labelled_images
     noisy = y.copy()
     noisy[::7] = 1 - noisy[::7]
     model = detector(
@@ -417,21 +423,21 @@ def test_verdicts_keep_the_error_on_out_of_fold_rows(pictures, threshold, max_er
     assert model.verdict(images).tolist() == expected
 
 
-def test_an_error_that_cannot_be_kept_leaves_everything_unsure(pictures):
-    model = detector(max_error=0.001).fit(*pictures)
+def test_an_error_that_cannot_be_kept_leaves_everything_unsure(labelled_images):
+    model = detector(max_error=0.001).fit(*labelled_images)
     assert model.rejection_threshold_ == 1
-    assert set(model.verdict(pictures[0])) == {"unsure"}
+    assert set(model.verdict(labelled_images[0])) == {"unsure"}
 
 
-def test_margins_give_no_probability_and_no_verdict(pictures):
-    model = detector(classifier=TunedSVC(n_trials=1, cv=2, calibrate=False)).fit(*pictures)
-    assert model.decision_function(pictures[0]).shape == (36,)
+def test_margins_give_no_probability_and_no_verdict(labelled_images):
+    model = detector(classifier=TunedSVC(n_trials=1, cv=2, calibrate=False)).fit(*labelled_images)
+    assert model.decision_function(labelled_images[0]).shape == (36,)
     for method in ("predict_proba", "verdict", "judge"):
         assert not hasattr(model, method)
 
 
-def test_images_of_unknown_sizes_are_unsure(pictures):
-    images, y, groups = pictures
+def test_images_of_unknown_sizes_are_unsure(labelled_images):
+    images, y, groups = labelled_images
     model = detector(cnn(crop_size=80, n_crops=1), max_error=0.45).fit(images, y, groups)
     assert (model.min_side_, model.max_side_) == (72, 80)
     model.rejection_threshold_ = 0.0
@@ -445,7 +451,7 @@ def test_images_of_unknown_sizes_are_unsure(pictures):
 # state
 
 
-def test_unfitted(pictures):
+def test_unfitted(labelled_images):
     for method in (
         "predict",
         "predict_proba",
@@ -455,13 +461,13 @@ def test_unfitted(pictures):
         "judge",
     ):
         with pytest.raises(NotFittedError):
-            getattr(detector(), method)(pictures[0][:1])
+            getattr(detector(), method)(labelled_images[0][:1])
     with pytest.raises(NotFittedError):
         detector().save_pretrained("nowhere")
 
 
-def test_a_refit_starts_afresh(pictures):
-    images, y, groups = pictures
+def test_a_refit_starts_afresh(labelled_images):
+    images, y, groups = labelled_images
     model = detector(cnn(finetune=tuning(epochs=1)))
     first = model.fit(images, y, groups).decision_function(images)
     model.fit([image[:, ::-1].copy() for image in images], y, groups)
@@ -469,10 +475,10 @@ def test_a_refit_starts_afresh(pictures):
 
 
 @pytest.mark.parametrize("stage", ["network", "embedding", "svm"])
-def test_a_fit_that_fails_leaves_everything_as_it_was(pictures, monkeypatch, stage):
+def test_a_fit_that_fails_leaves_everything_as_it_was(labelled_images, monkeypatch, stage):
     from cnnsvm.features import cache, embedder
 
-    images, y, groups = pictures
+    images, y, groups = labelled_images
     model = detector(cnn(finetune=tuning(epochs=1))).fit(images, y, groups)
     scores, known = model.decision_function(images), set(vars(model))
 
@@ -498,10 +504,10 @@ def test_a_fit_that_fails_leaves_everything_as_it_was(pictures, monkeypatch, sta
         new.predict(images)
 
 
-def test_fit_records_what_it_was_trained_on(fitted, pictures):
+def test_fit_records_what_it_was_trained_on(fitted, labelled_images):
     from cnnsvm.detection.training_overlap import find_training_images
 
-    assert [i for i, _ in find_training_images(fitted, pictures[0][:3])] == [0, 1, 2]
+    assert [i for i, _ in find_training_images(fitted, labelled_images[0][:3])] == [0, 1, 2]
     noise = np.random.default_rng(9).integers(0, 256, (90, 90, 3), dtype=np.uint8)
     assert find_training_images(fitted, [noise], 2) == []
 
@@ -509,8 +515,8 @@ def test_fit_records_what_it_was_trained_on(fitted, pictures):
 # caches
 
 
-def test_pickles_without_caches(pictures, tmp_path):
-    images, y, groups = pictures
+def test_pickles_without_caches(labelled_images, tmp_path):
+    images, y, groups = labelled_images
     model = detector(cache_dir=tmp_path).fit(images, y, groups)
     plain = detector().fit(images, y, groups)
     content = pickle.dumps(model)
@@ -522,13 +528,13 @@ def test_pickles_without_caches(pictures, tmp_path):
 
 @pytest.mark.parametrize("n_views", [None, 2])
 def test_an_interrupted_fit_resumes_and_a_repeated_one_is_quick(
-    pictures, tmp_path, monkeypatch, n_views
+    labelled_images, tmp_path, monkeypatch, n_views
 ):
     from cnnsvm.features import cache, embedder
 
     settings = {"n_views": n_views, "random_state": 0}
     parts = (cnn(finetune=tuning()), statistics(finetune=tuning()))
-    expected = detector(*parts, **settings).fit(*pictures)
+    expected = detector(*parts, **settings).fit(*labelled_images)
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -537,19 +543,21 @@ def test_an_interrupted_fit_resumes_and_a_repeated_one_is_quick(
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupt)
             with pytest.raises(KeyboardInterrupt):
-                detector(*parts, cache_dir=tmp_path, **settings).fit(*pictures)
+                detector(*parts, cache_dir=tmp_path, **settings).fit(*labelled_images)
         forbid(monkeypatch, cache, "finetune")
     forbid(monkeypatch, embedder, "embed_crops")
-    resumed = detector(*parts, cache_dir=tmp_path, **settings).fit(*pictures)
+    resumed = detector(*parts, cache_dir=tmp_path, **settings).fit(*labelled_images)
     monkeypatch.undo()
     assert resumed.history_ == expected.history_
-    scores = expected.decision_function(pictures[0])
-    np.testing.assert_array_equal(resumed.decision_function(pictures[0]), scores)
-    np.testing.assert_array_equal(resumed.explain(pictures[0][1]), expected.explain(pictures[0][1]))
+    scores = expected.decision_function(labelled_images[0])
+    np.testing.assert_array_equal(resumed.decision_function(labelled_images[0]), scores)
+    np.testing.assert_array_equal(
+        resumed.explain(labelled_images[0][1]), expected.explain(labelled_images[0][1])
+    )
 
 
-def test_the_cache_tells_tasks_apart(pictures, files, tmp_path):
-    images, y, groups = pictures
+def test_the_cache_tells_tasks_apart(labelled_images, files, tmp_path):
+    images, y, groups = labelled_images
     changed = [image.copy() for image in images]
     changed[0][0, 0] ^= 255
     variants = [
@@ -569,10 +577,10 @@ def test_the_cache_tells_tasks_apart(pictures, files, tmp_path):
     assert len(list(tmp_path.iterdir())) == len(variants)
 
 
-def test_other_inner_folds_find_their_own_studies(pictures, tmp_path):
+def test_other_inner_folds_find_their_own_studies(labelled_images, tmp_path):
     for cv in (2, 3):
         svm = TunedSVC(n_trials=1, cv=cv)
-        detector(classifier=svm, cache_dir=tmp_path).fit(*pictures)
+        detector(classifier=svm, cache_dir=tmp_path).fit(*labelled_images)
 
 
 # errors
@@ -616,15 +624,15 @@ def test_other_inner_folds_find_their_own_studies(pictures, tmp_path):
         ),
     ],
 )
-def test_bad_parameters_are_named(pictures, change, message):
+def test_bad_parameters_are_named(labelled_images, change, message):
     model = detector().set_params(**change)
     with pytest.raises(ValueError, match=message):
-        model.fit(*pictures)
+        model.fit(*labelled_images)
     assert not hasattr(model, "classifier_")
 
 
-def test_bad_data_is_named(pictures, fitted):
-    images, y, groups = pictures
+def test_bad_data_is_named(labelled_images, fitted):
+    images, y, groups = labelled_images
     with pytest.raises(ValueError, match="only one class"):
         detector().fit(images, np.zeros(len(images)), groups)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
@@ -654,19 +662,19 @@ def test_bad_data_is_named(pictures, fitted):
         detector(cnn("vgg11", crop_size=16, finetune=tuning())),
     ],
 )
-def test_what_cannot_work_is_refused_before_fine_tuning(pictures, monkeypatch, model):
+def test_what_cannot_work_is_refused_before_fine_tuning(labelled_images, monkeypatch, model):
     from cnnsvm.features import cache
 
     forbid(monkeypatch, cache, "finetune")
     with pytest.raises(ValueError, match=r"kernel|13 folds|crop_size=16"):
-        model.fit(*pictures)
+        model.fit(*labelled_images)
 
 
 # auxiliary labels
 
 
-def test_auxiliary_labels_train_the_network_and_the_classes_are_predicted(pictures):
-    images, y, groups = pictures
+def test_auxiliary_labels_train_the_network_and_the_classes_are_predicted(labelled_images):
+    images, y, groups = labelled_images
     kinds = np.array(
         [f"{label} {source[-1] in '02468'}" for label, source in zip(y, groups, strict=True)]
     )
@@ -689,8 +697,8 @@ def test_auxiliary_labels_train_the_network_and_the_classes_are_predicted(pictur
         (cnn(finetune=tuning()), lambda kinds: [None, *kinds[1:]], r"auxiliary_labels\[0\]"),
     ],
 )
-def test_bad_auxiliary_labels_are_refused(pictures, embedder, change, message):
-    images, y, groups = pictures
+def test_bad_auxiliary_labels_are_refused(labelled_images, embedder, change, message):
+    images, y, groups = labelled_images
     kinds = np.array([f"{label} kind" for label in y], dtype=object)
     with pytest.raises(ValueError, match=message):
         detector(embedder).fit(images, y, groups, change(kinds))

@@ -17,10 +17,10 @@ N_TRAIN = 24
 
 
 @pytest.fixture(scope="module")
-def trained(pictures):
+def trained(labelled_images):
     settings = {"n_crops": 4, "finetune": tuning(epochs=4), "random_state": 0}
     embedder = cnn("resnet18", truncate_at="layer1", **settings)
-    return embedder.fit(*(part[:N_TRAIN] for part in pictures))
+    return embedder.fit(*(part[:N_TRAIN] for part in labelled_images))
 
 
 def noise(*shape):
@@ -41,7 +41,7 @@ def brightness(trained, monkeypatch):
 
 @pytest.fixture
 def uneven():
-    """A picture that no turn or reflection maps onto itself."""
+    """An image that no turn or reflection maps onto itself."""
     rows, columns = np.mgrid[:70, :110]
     grey = 20 + 180 * np.exp(-((rows - 12) ** 2 + (columns - 25) ** 2) / 500) + columns / 3
     return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
@@ -67,8 +67,8 @@ def is_map(values, shape):
     assert values.max() <= 1
 
 
-def test_the_repainted_half_stands_out_in_pictures_never_seen(trained, pictures):
-    images, y, _ = (part[N_TRAIN:] for part in pictures)
+def test_the_repainted_half_stands_out_in_images_never_seen(trained, labelled_images):
+    images, y, _ = (part[N_TRAIN:] for part in labelled_images)
     clean = np.mean([explain(trained, image).mean() for image in images[::3]])
     assert y[::3].sum() == 0
     for fake in (image for image, label in zip(images, y, strict=True) if label):
@@ -84,25 +84,25 @@ def test_the_map_is_that_of_the_classifier(trained):
     """An image of one crop: the map is the probability that fine-tuning trained."""
     import torch
 
-    picture = noise(32, 32, 3)
-    crop = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
+    shown = noise(32, 32, 3)
+    crop = torch.from_numpy(shown.transpose(2, 0, 1).copy())[None]
     with torch.inference_mode():
         fake = trained.network_.logits(crop).softmax(dim=1)[0, 1].item()
-    np.testing.assert_allclose(explain(trained, picture), fake, atol=1e-5)
+    np.testing.assert_allclose(explain(trained, shown), fake, atol=1e-5)
 
 
 def test_explaining_changes_nothing(trained):
-    picture = noise(50, 60, 3)
-    before = picture.copy()
-    embedding = trained.transform([picture])
-    first = explain(trained, picture)
-    np.testing.assert_array_equal(explain(trained, picture), first)
-    np.testing.assert_array_equal(picture, before)
-    np.testing.assert_array_equal(trained.transform([picture]), embedding)
+    shown = noise(50, 60, 3)
+    before = shown.copy()
+    embedding = trained.transform([shown])
+    first = explain(trained, shown)
+    np.testing.assert_array_equal(explain(trained, shown), first)
+    np.testing.assert_array_equal(shown, before)
+    np.testing.assert_array_equal(trained.transform([shown]), embedding)
 
 
-def test_log_odds_of_one_crop_size_are_averaged_and_then_the_maps_of_several(pictures):
-    images = pictures[0][:1]
+def test_log_odds_of_one_crop_size_are_averaged_and_then_the_maps_of_several(labelled_images):
+    images = labelled_images[0][:1]
     odds = {"a": -1.0, "b": 2.0, "c": 0.5}
 
     class Says(CropEmbedder):
@@ -131,13 +131,13 @@ def test_the_map_lies_on_the_pixels_as_they_are_stored(
     brightness, uneven, tmp_path, orientation, kind
 ):
     content = write(uneven, orientation, kind)
-    (tmp_path / "picture").write_bytes(content)
-    found = explain(brightness, tmp_path / "picture")
+    (tmp_path / "shown").write_bytes(content)
+    found = explain(brightness, tmp_path / "shown")
     is_map(found, (70, 110))
     row, column = np.unravel_index(found.argmax(), found.shape)
     assert abs(row - 12) < 20
     assert abs(column - 25) < 20
-    # Pillow turns the map as it turns the picture: into the map of the upright picture
+    # Pillow turns the map as it turns the image: into the map of the upright image
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     stored = Image.fromarray(found)
@@ -148,7 +148,7 @@ def test_the_map_lies_on_the_pixels_as_they_are_stored(
 
 def test_all_kinds_of_input_agree(brightness, uneven, tmp_path):
     content = write(uneven, 6)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(content)
     expected = explain(brightness, path)
     for image in (str(path), content, Image.open(path)):
@@ -184,16 +184,16 @@ def test_one_colour_is_one_value(trained, value):
 
 
 def test_grey_alpha_and_two_level_images(trained):
-    picture = noise(72, 80, 3)
-    grey = picture[:, :, 0]
-    alpha = np.dstack([picture, grey])
+    shown = noise(72, 80, 3)
+    grey = shown[:, :, 0]
+    alpha = np.dstack([shown, grey])
     for image in (grey, alpha, Image.fromarray(grey), Image.fromarray(grey).convert("1")):
         is_map(explain(trained, image), (72, 80))
     expected = explain(trained, np.repeat(grey[:, :, None], 3, axis=2))
     np.testing.assert_array_equal(explain(trained, grey), expected)
 
 
-def test_large_pictures_do_not_take_forever(trained, monkeypatch):
+def test_large_images_do_not_take_forever(trained, monkeypatch):
     batches = []
 
     def count(self, crops):
@@ -201,9 +201,9 @@ def test_large_pictures_do_not_take_forever(trained, monkeypatch):
         return brightness_of(crops)
 
     monkeypatch.setattr(CropEmbedder, "score_crops", count)
-    picture = np.zeros((600, 900, 3), np.uint8)
-    picture[:300, 600:] = 255
-    found = explain(trained, picture)
+    shown = np.zeros((600, 900, 3), np.uint8)
+    shown[:300, 600:] = 255
+    found = explain(trained, shown)
     is_map(found, (600, 900))
     assert 200 < sum(batches) <= MAX_WINDOWS
     assert max(batches) <= trained.batch_size
@@ -215,7 +215,7 @@ def test_large_pictures_do_not_take_forever(trained, monkeypatch):
 @pytest.mark.parametrize(
     "shape", [(128, 128), (129, 128), (130, 500), (257, 301), (1000, 1500), (128, 9000)]
 )
-def test_windows_cover_the_picture_and_are_not_too_many(shape, size):
+def test_windows_cover_the_image_and_are_not_too_many(shape, size):
     tops, lefts = window_positions(*shape, size)
     for side, starts in zip(shape, (tops, lefts), strict=True):
         assert starts[0] == 0
@@ -243,21 +243,23 @@ def test_blending_is_the_weighted_mean_of_the_windows_over_a_pixel():
 
 
 @pytest.mark.parametrize("embedder", [cnn(), statistics(), cnn(resize=40)])
-def test_without_a_classifier_of_native_crops_there_is_nothing_to_explain(pictures, embedder):
+def test_without_a_classifier_of_native_crops_there_is_nothing_to_explain(
+    labelled_images, embedder
+):
     if embedder.resize:
         embedder.set_params(finetune=tuning(epochs=1))
-    fitted = embedder.fit(*pictures)
+    fitted = embedder.fit(*labelled_images)
     with pytest.raises(ValueError, match=r"finetune='full' or 'head'"):
-        heatmap([fitted], pictures[0][0])
+        heatmap([fitted], labelled_images[0][0])
 
 
-def test_a_detector_explains_by_its_embedders_once_it_is_fitted(pictures, trained):
+def test_a_detector_explains_by_its_embedders_once_it_is_fitted(labelled_images, trained):
     with pytest.raises(NotFittedError):
-        detector().explain(pictures[0][0])
+        detector().explain(labelled_images[0][0])
     embedder = cnn(finetune=tuning(epochs=1))
-    model = detector(embedder, statistics()).fit(*pictures)
-    expected = heatmap(model.embedder_[:1], pictures[0][1])
-    np.testing.assert_array_equal(model.explain(pictures[0][1]), expected)
+    model = detector(embedder, statistics()).fit(*labelled_images)
+    expected = heatmap(model.embedder_[:1], labelled_images[0][1])
+    np.testing.assert_array_equal(model.explain(labelled_images[0][1]), expected)
 
 
 def test_what_is_no_image_is_named(trained, tmp_path):

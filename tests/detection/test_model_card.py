@@ -27,9 +27,9 @@ FULL = CardFacts(
 
 
 @pytest.fixture(scope="module")
-def fitted(pictures):
+def fitted(labelled_images):
     parts = [cnn("resnet18", truncate_at="layer1", finetune=tuning(epochs=1)), statistics()]
-    return detector(*parts, max_error=0.4, n_views=2, random_state=5).fit(*pictures)
+    return detector(*parts, max_error=0.4, n_views=2, random_state=5).fit(*labelled_images)
 
 
 def header(text):
@@ -120,8 +120,8 @@ def test_threshold_and_unsure_rule_are_those_of_the_detector(fitted):
     ("classifier", "words"),
     [(None, "never unsure"), (TunedSVC(n_trials=1, cv=2, calibrate=False), "no probabilities")],
 )
-def test_a_detector_without_an_unsure_rule_says_so(pictures, classifier, words):
-    images, _, groups = pictures
+def test_a_detector_without_an_unsure_rule_says_so(labelled_images, classifier, words):
+    images, _, groups = labelled_images
     names = np.tile(["a", "b", "c"], 12)
     model = detector(cnn(resize=40), classifier=classifier).fit(images, names, groups)
     text = render_card(model)

@@ -33,9 +33,9 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def small(pictures):
+def small(labelled_images):
     """A detector whose network is residual statistics as they are: small files."""
-    return detector(statistics(pooling="mean")).fit(*pictures)
+    return detector(statistics(pooling="mean")).fit(*labelled_images)
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def folder(small, tmp_path):
 
 
 @pytest.fixture
-def rows(pictures):
-    return pictures[0][::7]
+def rows(labelled_images):
+    return labelled_images[0][::7]
 
 
 def load(*args, **options):
@@ -94,8 +94,8 @@ def trained_cnn(**more):
 
 
 @pytest.fixture(scope="module")
-def detectors(pictures):
-    images, y, groups = pictures
+def detectors(labelled_images):
+    images, y, groups = labelled_images
     many = np.array(["fake", "original", "spliced"])[(y + (np.arange(len(y)) % 3 == 2)) % 3]
     voting = TunedSVC(kernel=("rbf", "linear"), voting="soft", n_trials=2, cv=2)
     return {
@@ -116,8 +116,8 @@ EVERY = pytest.mark.parametrize("name", ["frozen", "head", "full", "classes"])
 
 
 @EVERY
-def test_in_full_precision_every_bit_comes_back(detectors, pictures, tmp_path, name):
-    model, images = detectors[name], pictures[0]
+def test_in_full_precision_every_bit_comes_back(detectors, labelled_images, tmp_path, name):
+    model, images = detectors[name], labelled_images[0]
     folder = model.save_pretrained(tmp_path / "m", bits=32)
     again = on_this_machine(InpaintDetector.from_pretrained(folder))
     np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
@@ -140,9 +140,9 @@ def test_in_full_precision_every_bit_comes_back(detectors, pictures, tmp_path, n
 
 @EVERY
 def test_half_precision_halves_the_files_and_hardly_changes_a_decision(
-    detectors, pictures, tmp_path, name
+    detectors, labelled_images, tmp_path, name
 ):
-    model, images = detectors[name], pictures[0]
+    model, images = detectors[name], labelled_images[0]
     whole = model.save_pretrained(tmp_path / "whole", bits=32)
     half = model.save_pretrained(tmp_path / "half")
     assert size_of(half) < 0.6 * size_of(whole)
@@ -205,11 +205,11 @@ def test_an_array_is_rounded_only_if_every_row_survives(array, expected):
     assert rounded.shape == array.shape
 
 
-def test_what_belongs_to_one_machine_is_not_saved(pictures, tmp_path):
+def test_what_belongs_to_one_machine_is_not_saved(labelled_images, tmp_path):
     embedder = cnn(cache_dir=tmp_path / "cache", n_jobs=1, batch_size=np.int64(8))
     model = detector(
         embedder, cache_dir=tmp_path / "cache", random_state=np.random.RandomState(0)
-    ).fit(*pictures)
+    ).fit(*labelled_images)
     folder = model.save_pretrained(tmp_path / "m")
     assert str(tmp_path) not in (folder / "config.json").read_text()
     again = InpaintDetector.from_pretrained(folder)
@@ -237,8 +237,8 @@ def test_parameters_come_back(detectors, tmp_path, name):
     assert again.classifier_.get_params() == again.classifier.get_params() == svm
 
 
-def test_frozen_embedders_see_images_as_the_saved_ones_do(detectors, pictures, tmp_path):
-    model, images = detectors["full"], pictures[0][:4]
+def test_frozen_embedders_see_images_as_the_saved_ones_do(detectors, labelled_images, tmp_path):
+    model, images = detectors["full"], labelled_images[0][:4]
     folder = model.save_pretrained(tmp_path / "m", bits=32)
     frozen = pretrained.frozen_embedders(folder)
     assert [embedder.finetune for embedder in frozen] == ["none", "none"]
@@ -366,7 +366,7 @@ def test_what_ships_tells_a_photograph_from_its_repainting(tmp_path):
     assert model.verdict([photos[0][:100]]).tolist() == ["unsure"]  # smaller than a crop
 
 
-def test_the_detector_of_small_pictures_ships_too():
+def test_the_detector_of_small_images_ships_too():
     folder = SHIPPED["cifake"]
     assert pretrained.find_oversized(folder) == []
     model = load("cifake")

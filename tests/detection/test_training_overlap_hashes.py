@@ -17,7 +17,7 @@ from cnnsvm.detection.training_overlap import (
 
 
 def photo(seed, size=160):
-    """A picture with content at low frequencies, which is what the hash sees."""
+    """An image with content at low frequencies, which is what the hash sees."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 

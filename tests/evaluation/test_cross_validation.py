@@ -29,10 +29,10 @@ def changed(**more):
 
 
 @pytest.fixture(scope="module")
-def manifest(pictures, tmp_path_factory):
+def manifest(labelled_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     rows = []
-    for i, (image, label, source) in enumerate(zip(*pictures, strict=True)):
+    for i, (image, label, source) in enumerate(zip(*labelled_images, strict=True)):
         path = folder / f"{i:02d}.png"
         Image.fromarray(image).save(path)
         schema = ["left", "right"][i % 2] if label else None

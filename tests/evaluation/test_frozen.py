@@ -14,7 +14,7 @@ N_SOURCES = 8
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     rows = []
     for i in range(N_SOURCES):
@@ -30,7 +30,7 @@ def manifest(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
-    """A detector that starts from the frozen network of one of other pictures."""
+    """A detector that starts from the frozen network of one of other images."""
     rng = np.random.default_rng(1)
     images = [rng.integers(0, 256, (40, 40, 3), dtype=np.uint8) for _ in range(8)]
     first = detector(statistics(finetune=tuning(epochs=1)))

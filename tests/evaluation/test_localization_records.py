@@ -19,7 +19,7 @@ def manifest(tmp_path):
     return write_records(tmp_path, n_sources=3)
 
 
-def test_a_regenerated_picture_has_two_readings(manifest):
+def test_a_regenerated_image_has_two_readings(manifest):
     table, warnings = with_truth(manifest)
     kinds = ["a spliced", "b spliced", "b regenerated (mask)", "b regenerated (whole)"]
     assert kinds_of(table) == kinds
@@ -50,7 +50,7 @@ def test_what_has_no_mask_is_read_as_whole_or_left_out(manifest):
         with_truth(bare, ["mask"])
 
 
-def test_regenerated_pictures_that_are_the_spliced_ones_are_left_out(manifest):
+def test_regenerated_images_that_are_the_spliced_ones_are_left_out(manifest):
     spliced = manifest.loc[manifest["engine"] == "b", "sha256"].iloc[0]
     manifest.loc[manifest["variant"] == "regenerated", "sha256"] = spliced
     table, warnings = with_truth(manifest)

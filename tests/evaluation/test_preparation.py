@@ -11,7 +11,7 @@ from cnnsvm.evaluation.preparation import JPEG_GRID, prepare
 from cnnsvm.generation import build
 
 
-def picture(seed, height=48, width=56):
+def draw_image(seed, height=48, width=56):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -26,8 +26,8 @@ def records(tmp_path):
     """Four records as a download brings them: JPEG originals, lossless fakes of another size."""
     root = tmp_path / "records"
     for i in range(4):
-        save(root / f"{i}" / "original.jpg", picture(i), quality=95)
-        fake = np.asarray(Image.fromarray(picture(i)).resize((32, 32)))
+        save(root / f"{i}" / "original.jpg", draw_image(i), quality=95)
+        fake = np.asarray(Image.fromarray(draw_image(i)).resize((32, 32)))
         save(root / f"{i}" / "inpainting.webp", fake, lossless=True)
     return root
 
@@ -36,8 +36,8 @@ def records(tmp_path):
 def tree(tmp_path):
     root = tmp_path / "tree"
     for i in range(4):
-        save(root / "Real" / f"r{i}.png", picture(i))
-        save(root / "Fake" / f"f{i}.png", picture(100 + i))
+        save(root / "Real" / f"r{i}.png", draw_image(i))
+        save(root / "Fake" / f"f{i}.png", draw_image(100 + i))
     return root
 
 
@@ -123,8 +123,12 @@ def test_bad_rows_of_a_manifest_are_refused_or_skipped(tree, tmp_path):
 
 def test_near_duplicates_share_a_group(tmp_path):
     root = tmp_path / "tree"
-    scene = np.asarray(Image.fromarray(picture(0, 6, 7)).resize((96, 80), Image.Resampling.BICUBIC))
-    other = np.asarray(Image.fromarray(picture(1, 6, 7)).resize((96, 80), Image.Resampling.BICUBIC))
+    scene = np.asarray(
+        Image.fromarray(draw_image(0, 6, 7)).resize((96, 80), Image.Resampling.BICUBIC)
+    )
+    other = np.asarray(
+        Image.fromarray(draw_image(1, 6, 7)).resize((96, 80), Image.Resampling.BICUBIC)
+    )
     save(root / "Real" / "a.png", scene)
     save(root / "Real" / "b.png", np.clip(scene.astype(int) + 2, 0, 255).astype(np.uint8))
     save(root / "Fake" / "c.png", other)
@@ -144,8 +148,8 @@ def test_the_embedded_samples_come_without_a_path(tmp_path, monkeypatch):
 def test_skipping_bad_rows_does_not_switch_off_the_matching(tmp_path):
     lines = ["path,label,source_id"]
     for i in range(3):
-        save(tmp_path / f"r{i}.jpg", picture(i))
-        save(tmp_path / f"f{i}.png", picture(i + 50))
+        save(tmp_path / f"r{i}.jpg", draw_image(i))
+        save(tmp_path / f"f{i}.png", draw_image(i + 50))
         lines += [f"r{i}.jpg,0,s{i}", f"f{i}.png,1,s{i}"]
     lines.append("r0.jpg,oops,s9")
     (tmp_path / "manifest.csv").write_text("\n".join(lines))
@@ -158,8 +162,8 @@ def test_skipping_bad_rows_does_not_switch_off_the_matching(tmp_path):
 
 def test_a_jpeg_quality_of_one_class_is_a_history_that_differs(tmp_path):
     for i in range(4):
-        save(tmp_path / "tree" / "Real" / f"{i}r.jpg", picture(i), quality=95)
-        save(tmp_path / "tree" / "Fake" / f"{i}f.jpg", picture(i + 9), quality=75)
+        save(tmp_path / "tree" / "Real" / f"{i}r.jpg", draw_image(i), quality=95)
+        save(tmp_path / "tree" / "Fake" / f"{i}f.jpg", draw_image(i + 9), quality=75)
     prepared = prepare(tmp_path / "tree", tmp_path / "work")
     assert set(prepared.manifest["format"]) == {"PNG"}
     assert "mean quantiser" in prepared.warnings[0]
@@ -167,7 +171,7 @@ def test_a_jpeg_quality_of_one_class_is_a_history_that_differs(tmp_path):
 
 def test_sources_that_were_jpeg_come_with_a_warning(tmp_path):
     for i in range(2):
-        save(tmp_path / "photos" / f"{i}.jpg", picture(i))
+        save(tmp_path / "photos" / f"{i}.jpg", draw_image(i))
     for codec, warned in ((None, True), ("jpeg:90", False)):
         prepared = prepare(
             tmp_path / "photos", tmp_path / "work", generate="opencv-telea", codec=codec
@@ -179,13 +183,13 @@ def test_an_image_that_changed_since_the_manifest_is_refused(tree, tmp_path):
     rows = [make_row(p, 0, p.stem) for p in sorted((tree / "Real").iterdir())]
     rows += [make_row(p, 1, p.stem) for p in sorted((tree / "Fake").iterdir())]
     file = write_manifest(make_manifest(rows), tree / "manifest.csv")
-    save(tree / "Real" / "r0.png", picture(77))
+    save(tree / "Real" / "r0.png", draw_image(77))
     with pytest.raises(ManifestError, match=r"row 1 .*sha256 is not that of the file"):
         prepare(file, tmp_path / "work")
 
 
 def test_look_alikes_of_different_sizes_share_a_group_and_keep_their_sizes(tmp_path):
-    scene = Image.fromarray(picture(0, 6, 7))
+    scene = Image.fromarray(draw_image(0, 6, 7))
     for name, side in (("a", 64), ("b", 96)):
         large = np.asarray(scene.resize((side, side), Image.Resampling.BICUBIC))
         save(tmp_path / "records" / name / "original.png", large)
@@ -202,7 +206,7 @@ def test_look_alikes_of_different_sizes_share_a_group_and_keep_their_sizes(tmp_p
 )
 def test_records_built_of_jpeg_sources_come_with_the_warning_too(history, codec, warned, tmp_path):
     for i in range(3):
-        save(tmp_path / f"{i}.jpg", picture(i))
+        save(tmp_path / f"{i}.jpg", draw_image(i))
     build([tmp_path / f"{i}.jpg" for i in range(3)], tmp_path / "records", post_processing=history)
     prepared = prepare(tmp_path / "records", tmp_path / "work", codec=codec)
     assert prepared.warnings == ([JPEG_GRID] if warned else [])

@@ -13,7 +13,7 @@ from cnnsvm.io.bundle import SHIPPED, BundleError
 N_SOURCES = 6
 
 
-def picture(seed):
+def draw_image(seed):
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     return coarse.resize((96, 80), Image.Resampling.BICUBIC)
@@ -21,12 +21,12 @@ def picture(seed):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rows = []
     for i in range(N_SOURCES):
         for label in (0, 1):
             path = folder / f"{i}_{label}.png"
-            picture(i + 100 * label).save(path)
+            draw_image(i + 100 * label).save(path)
             rows.append(make_row(path, label, f"source{i}", variant=("original", "spliced")[label]))
     return Prepared(make_manifest(rows), [], ["an earlier warning"])
 
@@ -47,7 +47,7 @@ def model():
 
 @pytest.fixture
 def trained_on(model, tmp_path):
-    """Save the detector as one that was trained on some of the pictures."""
+    """Save the detector as one that was trained on some of the images."""
 
     def save(images, name="model"):
         model.trained_on_ = hash_images(images)
@@ -57,7 +57,7 @@ def trained_on(model, tmp_path):
 
 
 def test_sources_whose_original_was_seen_are_left_out(prepared, trained_on):
-    folder = trained_on([picture(1).resize((192, 160)), picture(4)])
+    folder = trained_on([draw_image(1).resize((192, 160)), draw_image(4)])
     left = leave_out_seen(prepared, folder)
     assert set(left.manifest["source_id"]) == {"source0", "source2", "source3", "source5"}
     assert len(left.manifest) == 8
@@ -69,13 +69,13 @@ def test_sources_whose_original_was_seen_are_left_out(prepared, trained_on):
 
 
 def test_a_seen_fake_alone_leaves_its_source_in(prepared, trained_on):
-    left = leave_out_seen(prepared, trained_on([picture(102)]))
+    left = leave_out_seen(prepared, trained_on([draw_image(102)]))
     assert left.manifest.equals(prepared.manifest)
     assert left.warnings == ["an earlier warning"]
 
 
 def test_nothing_left_is_an_error(prepared, trained_on):
-    folder = trained_on([picture(i) for i in range(N_SOURCES)])
+    folder = trained_on([draw_image(i) for i in range(N_SOURCES)])
     with pytest.raises(ValueError, match="6 of 6 sources of the data look like images that"):
         leave_out_seen(prepared, folder)
 
@@ -86,7 +86,7 @@ def test_what_is_no_saved_detector_leaves_all_in(prepared, tmp_path):
 
 
 def test_a_changed_bundle_is_an_error(prepared, trained_on):
-    folder = trained_on([picture(1)])
+    folder = trained_on([draw_image(1)])
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"threshold": 0.4}))
     with pytest.raises(BundleError, match="has changed"):
@@ -94,7 +94,7 @@ def test_a_changed_bundle_is_an_error(prepared, trained_on):
 
 
 def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
-    folder = trained_on([picture(3)])
+    folder = trained_on([draw_image(3)])
     monkeypatch.setitem(SHIPPED, "cnnsvm", folder)
     left = leave_out_seen(prepared, "cnnsvm")
     assert "source3" not in set(left.manifest["source_id"])
@@ -103,14 +103,14 @@ def test_the_shipped_one_has_a_name(prepared, trained_on, monkeypatch):
 
 def test_a_fake_stands_for_a_source_without_an_original(prepared, trained_on):
     apart = prepared.manifest.assign(source_id=[f"own{i}" for i in range(2 * N_SOURCES)])
-    folder = trained_on([picture(102), picture(0)])
+    folder = trained_on([draw_image(102), draw_image(0)])
     left = leave_out_seen(Prepared(apart, [], []), folder)
     assert set(apart["source_id"]) - set(left.manifest["source_id"]) == {"own0", "own5"}
 
 
 def test_a_class_that_is_gone_is_an_error(prepared, trained_on):
     apart = prepared.manifest.assign(source_id=[f"own{i}" for i in range(2 * N_SOURCES)])
-    folder = trained_on([picture(i) for i in range(N_SOURCES)])
+    folder = trained_on([draw_image(i) for i in range(N_SOURCES)])
     with pytest.raises(ValueError, match="6 of 12 sources of others look"):
         leave_out_seen(Prepared(apart, [], []), folder, name="others")
 
@@ -118,11 +118,11 @@ def test_a_class_that_is_gone_is_an_error(prepared, trained_on):
 def test_what_the_first_network_was_trained_on_is_left_out_a_generation_later(
     prepared, trained_on, tmp_path
 ):
-    folder = trained_on([picture(2)])
+    folder = trained_on([draw_image(2)])
     for generation in range(2):
         second = fit(statistics(weights=folder), seed=generation + 1)
         folder = second.save_pretrained(tmp_path / f"generation{generation}")
-        expected = {*hash_images([picture(2)])}
+        expected = {*hash_images([draw_image(2)])}
         for seed in range(1, generation + 2):
             expected |= {*hash_images(noise(seed))}
         assert {*training_hashes(folder)} == expected
@@ -131,7 +131,7 @@ def test_what_the_first_network_was_trained_on_is_left_out_a_generation_later(
 
 
 def test_every_embedder_of_a_detector_counts(prepared, trained_on):
-    first, second = trained_on([picture(1)], "first"), trained_on([picture(4)], "second")
+    first, second = trained_on([draw_image(1)], "first"), trained_on([draw_image(4)], "second")
     both = detector(cnn(), statistics(weights=first), statistics(weights=second))
     left = leave_out_seen_by(prepared, both)
     gone = {*prepared.manifest["source_id"]} - {*left.manifest["source_id"]}

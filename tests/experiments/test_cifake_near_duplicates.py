@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_files import cifake_files, pack, picture
+from dataset_files import cifake_files, draw_image, pack
 from PIL import Image
 
 from cifake_study import near_duplicates
@@ -19,7 +19,7 @@ REAL_ARCHIVE = Path(__file__).parents[2] / "../shared/data/cifake_train.tar.xz"
 
 def variants(seed):
     """An image and what a copy of it may look like."""
-    image = np.asarray(picture(seed))
+    image = np.asarray(draw_image(seed))
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=75)
     brighter = np.clip(image.astype(int) + 15, 0, 255).astype(np.uint8)
@@ -35,7 +35,9 @@ def test_near_duplicates_share_a_group_and_nothing_else_does():
 
 
 def test_mirror_images_are_near_duplicates():
-    images = np.stack([np.asarray(picture(0)), np.asarray(picture(1)), variants(0)[1][:, ::-1]])
+    images = np.stack(
+        [np.asarray(draw_image(0)), np.asarray(draw_image(1)), variants(0)[1][:, ::-1]]
+    )
     assert group_near_duplicates(images).tolist() == [0, 1, 0]
 
 

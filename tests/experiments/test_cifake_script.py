@@ -79,7 +79,7 @@ def both(script, run):
     return [InpaintDetector.from_pretrained(out / k) for k in ("objects", "together")], out / "both"
 
 
-def test_a_network_is_taught_what_pictures_show(both):
+def test_a_network_is_taught_what_images_show(both):
     auxiliary = both[0][0]
     network = auxiliary.embedder_[0].network_
     assert network.parents == (0, 1, 0, 1)  # airplanes and cats, real and fake
@@ -147,8 +147,8 @@ def test_heads_controls_and_duplicates_are_reported(run):
 def test_the_bundle_judges_as_the_report_says(run):
     detector = InpaintDetector.from_pretrained(run[1] / "bundle")
     table = pd.read_csv(run[1] / "predictions.csv")
-    pictures = [cifake_jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
-    said = detector.predict_proba(pictures)[:, 1]
+    images = [cifake_jpeg(int(Path(path).stem[:4]), "FAKE" in path) for path in table["path"]]
+    said = detector.predict_proba(images)[:, 1]
     assert np.abs(said - table["probability"]).max() < 0.05  # half precision
     larger = np.zeros((48, 48, 3), np.uint8)
     assert detector.verdict([larger])[0] == "unsure"

@@ -95,7 +95,7 @@ def test_coverage_and_mean_masks_are_those_drawn(found):
     np.testing.assert_allclose(top.mean(axis=1), np.arange(64) < 32)
 
 
-def test_pixel_statistics_of_known_pictures(tmp_path):
+def test_pixel_statistics_of_known_images(tmp_path):
     grey = describe_pixels(save(tmp_path / "grey.png", np.full((9, 9, 3), 100, np.uint8)))
     assert grey == pytest.approx(dict.fromkeys(PIXEL_FEATURES, 0) | {"brightness": 100}, abs=1e-4)
     stripes = np.zeros((8, 8, 3), np.uint8)
@@ -177,7 +177,7 @@ def test_columns_of_ones_own_do_no_harm(tmp_path):
     assert found["separation"] == plain["separation"]
 
 
-def test_a_whole_picture_that_an_engine_made_needs_no_mask(tmp_path):
+def test_a_whole_image_that_an_engine_made_needs_no_mask(tmp_path):
     rows = [row for i in range(3) for row in make_record(tmp_path, i)]
     for variant, expected in (("regenerated", []), ("spliced", ["s1"])):
         rows[5] |= {"variant": variant, "mask_schema": None, "mask_path": None}

@@ -19,7 +19,7 @@ from exploration.plots import (
 from exploration.report import choose_examples, exploration_report, findings
 
 
-def picture(path, seed=0, width=40, height=30):
+def draw_image(path, seed=0, width=40, height=30):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
@@ -32,10 +32,12 @@ def records(tmp_path_factory):
     Image.fromarray(np.arange(40)[None].repeat(30, axis=0) < 10).save(mask)
     rows = []
     for i in range(4):
-        rows.append(make_row(picture(folder / f"{i}.png", i), 0, f"s{i}"))
+        rows.append(make_row(draw_image(folder / f"{i}.png", i), 0, f"s{i}"))
         for j, schema in enumerate(("left", "top", "left")):
             made = {"engine": "vae:a", "mask_schema": schema, "mask_path": str(mask)}
-            rows.append(make_row(picture(folder / f"{i}_{j}.jpg", 9 * i + j), 1, f"s{i}", **made))
+            rows.append(
+                make_row(draw_image(folder / f"{i}_{j}.jpg", 9 * i + j), 1, f"s{i}", **made)
+            )
     return make_manifest(rows)
 
 
@@ -98,13 +100,13 @@ def test_sources_alone_make_a_report(records):
     assert "sources only" in page.said
     assert not any(section.title == "Masks" for section in report.sections)
     (gallery,) = section_of(report, "Images").blocks
-    assert [picture.role for e in gallery.exhibits for picture in e.thumbnails] == ["original"] * 4
+    assert [image.role for e in gallery.exhibits for image in e.thumbnails] == ["original"] * 4
 
 
 def test_fakes_alone_and_nothing_decodable_make_reports(records, tmp_path):
     found = explore(records[records["label"] == 1], progress=False)
     assert "no real images" in check_report(exploration_report(found, {}))[0].said
-    path = picture(tmp_path / "a.png")
+    path = draw_image(tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:500])
     broken = explore(make_manifest([make_row(path, 0, "a")]), progress=False)
     check_report(exploration_report(broken, {}))

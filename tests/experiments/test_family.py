@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from generation_helpers import picture, tree
+from generation_helpers import draw_image, tree
 from PIL import Image
 
 from cnnsvm.data.images import load_image
@@ -21,9 +21,9 @@ def originals(tmp_path_factory):
     rows = []
     for i in range(N_SOURCES):
         path = folder / f"p{i}.jpg"
-        Image.fromarray(picture(i, 160 + 8 * i, 180)).save(path, quality=60)
+        Image.fromarray(draw_image(i, 160 + 8 * i, 180)).save(path, quality=60)
         # finished by another program, at a size of its own
-        fake = Image.fromarray(picture(i + 50, 160 + 8 * i, 180)).resize((120, 96))
+        fake = Image.fromarray(draw_image(i + 50, 160 + 8 * i, 180)).resize((120, 96))
         fake.save(folder / f"p{i}-fake.png")
         rows.append(make_row(path, 0, f"source {i}"))
     rows.append(make_row(folder / "p0-fake.png", 1, "source 0"))  # fakes are left alone
@@ -102,7 +102,7 @@ def test_finished_files_take_the_originals_as_they_are(made):
     assert set(zip(own["width"], own["height"], strict=True)) == {(120, 96)}
     for row in own[own["variant"] == "regenerated"].itertuples():
         number = int(row.source_id.split()[1])
-        fake = Image.fromarray(picture(number + 50, 160 + 8 * number, 180)).resize((120, 96))
+        fake = Image.fromarray(draw_image(number + 50, 160 + 8 * number, 180)).resize((120, 96))
         np.testing.assert_array_equal(load_image(row.path), np.asarray(fake))
 
 
@@ -148,12 +148,12 @@ def test_a_source_of_several_originals_keeps_them_apart(originals, tmp_path):
 def test_a_second_call_makes_nothing_again(made, originals, monkeypatch):
     folder, first = made
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*") if path.is_file()}
-    pictures = {path: when for path, when in before.items() if path.suffix in (".png", ".json")}
+    files = {path: when for path, when in before.items() if path.suffix in (".png", ".json")}
     monkeypatch.setattr("decoders.reduction.reduce", None)
     monkeypatch.setattr("cnnsvm.generation.engines.Engine.repaint_all", None)
     again = build_family(originals, folder, ENGINES, only_spliced=("self-blend",))
     assert again.equals(first)
-    assert {path: path.stat().st_mtime_ns for path in pictures} == pictures
+    assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
 def test_the_seed_decides(originals, tmp_path):
@@ -163,12 +163,12 @@ def test_the_seed_decides(originals, tmp_path):
             few, tmp_path / name, ["self-blend"], only_spliced=["self-blend"], random_state=seed
         )
 
-    def pictures(name):
+    def draw_images(name):
         files = tree(tmp_path / name)
         return {path: files[path] for path in files if "inpainting" in path}
 
-    assert pictures("a") == pictures("b")
-    assert set(pictures("a").values()).isdisjoint(pictures("c").values())
+    assert draw_images("a") == draw_images("b")
+    assert set(draw_images("a").values()).isdisjoint(draw_images("c").values())
 
 
 def test_without_reduction_all_is_native(originals, tmp_path):
@@ -188,7 +188,7 @@ def test_a_family_can_be_judged_as_it_is_and_recompressed(made, tmp_path):
     assert table.groupby("record")["engine"].nunique().max() == 1
     sizes = table.groupby("record")[["width", "height"]].nunique()
     assert (sizes == 1).all(axis=None)
-    # the finished pictures are smaller than their originals, the other engines' are not
+    # the finished images are smaller than their originals, the other engines' are not
     rewritten = match_post_processing(table, tmp_path, post_processing="jpeg:75")
     assert len(rewritten) == len(table)
     assert set(rewritten["engine"].dropna()) == set(table["engine"].dropna())

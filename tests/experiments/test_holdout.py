@@ -20,7 +20,7 @@ DETECTOR = detector(
 )
 
 
-def pictures(n=60):
+def draw_images(n=60):
     """Fakes are smooth, reals are not."""
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2
@@ -66,7 +66,7 @@ def test_drawn_groups_are_whole():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    images, manifest = pictures()
+    images, manifest = draw_images()
     folder = tmp_path_factory.mktemp("run")
     split = (np.arange(40), np.arange(40, 60))
     found, model = evaluate_held_out(DETECTOR, manifest, *split, images=images, folder=folder)
@@ -110,6 +110,6 @@ def test_other_settings_are_not_mixed_in(run):
 
 
 def test_a_source_on_both_sides_is_refused():
-    images, manifest = pictures()
+    images, manifest = draw_images()
     with pytest.raises(ValueError, match=r"1 source.* such as 's19'"):
         evaluate_held_out(DETECTOR, manifest, np.arange(39), np.arange(39, 60), images=images)

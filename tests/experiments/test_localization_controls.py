@@ -31,7 +31,7 @@ def test_calling_every_pixel_is_right_as_often_as_they_are_repainted(parts):
     assert row["n_images"] == 2
 
 
-def test_masks_that_lie_in_one_place_are_known_without_a_picture(parts):
+def test_masks_that_lie_in_one_place_are_known_without_an_image(parts):
     row = judged(parts, "a spliced").loc[MEAN_MASK]
     assert row["per_image_iou"] > 0.95
     assert row["pooled_auc"] > 0.99
@@ -47,5 +47,5 @@ def test_the_mean_mask_is_that_of_the_training_part(parts, tmp_path):
     assert row["per_image_iou"] < 0.05
 
 
-def test_of_pictures_that_are_repainted_whole_both_are_right(parts):
+def test_of_images_that_are_repainted_whole_both_are_right(parts):
     assert judged(parts, "b regenerated (whole)")["per_image_iou"].tolist() == [1.0, 1.0]

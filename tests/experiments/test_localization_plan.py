@@ -28,7 +28,7 @@ def test_the_matrix_is_every_kind_on_every_kind():
         assert judged(plan, fit.design, fit.kind) == [*KINDS, "original"]
 
 
-def test_engines_are_compared_on_spliced_pictures_alone():
+def test_engines_are_compared_on_spliced_images_alone():
     plan = plan_study(wanted("cross"))
     assert {fit.kind for fit in plan} == set(KINDS[:2])
     assert judged(plan, "fcn", "b spliced") == ["a spliced", "b spliced", "original"]
@@ -54,7 +54,7 @@ def test_policies_are_judged_by_each_other():
     assert len(plan_study(wanted("masks", has_greys=False))) == 1
 
 
-def test_jpeg_is_of_repainted_and_untouched_pictures():
+def test_jpeg_is_of_repainted_and_untouched_images():
     plan = plan_study(wanted("jpeg"))
     conditions = plan[Fit("iid", "a spliced", "half")]
     for quality in (None, *QUALITIES):

@@ -47,7 +47,7 @@ COSTS = {
 
 
 def scored(kind, share):
-    """Score six pictures of which ``share`` of what is repainted is found."""
+    """Score six images of which ``share`` of what is repainted is found."""
     masks, maps = [], []
     for _ in range(6):
         mask = np.zeros((10, 20), dtype=bool)
@@ -121,7 +121,7 @@ def test_kinds_that_were_only_judged_on_have_no_row_but_a_letter(study):
     assert len(plot.axes[0].get_xticks()) == 3
 
 
-def test_what_needs_no_picture_has_a_row_a_kind(study):
+def test_what_needs_no_image_has_a_row_a_kind(study):
     rows = [
         {"control": name, "judged_on": kind, "judged_policy": policy} | scored(kind, share)
         for name, share in zip(CONTROLS, (1.0, 0.5), strict=True)

@@ -56,7 +56,7 @@ def test_every_condition_is_judged_on_held_out_sources(run, table):
     assert study.fits[0]["n_images"] == 2 * len(set(table["source_id"]) - held_out)
 
 
-def test_what_needs_no_picture_is_judged_beside(run):
+def test_what_needs_no_image_is_judged_beside(run):
     controls = run[0].controls
     assert controls["judged_on"].tolist() == ["a spliced", "a spliced"]
     assert controls["judged_policy"].tolist() == ["half", "half"]
@@ -153,7 +153,7 @@ def test_readings_are_scored_apart(table):
         assert found[kind]["per_image_iou"] == pytest.approx(value)
 
 
-def test_pictures_go_through_a_jpeg_before_they_are_judged(table):
+def test_images_go_through_a_jpeg_before_they_are_judged(table):
     seen = []
 
     class Watching(Oracle):

@@ -65,7 +65,7 @@ def test_the_report_has_every_localiser_and_its_overlays(run):
     page = (run[1] / "localization.html").read_text()
     assert "From one engine to another" in page
     assert "Without looking at an image" in page
-    assert page.count("data:image/jpeg") == 4 * 2 * 4  # of each localiser two pictures
+    assert page.count("data:image/jpeg") == 4 * 2 * 4  # of each localiser two images
     assert "<script" not in page
 
 

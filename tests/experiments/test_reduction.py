@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from generation_helpers import picture, tree
+from generation_helpers import draw_image, tree
 from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
@@ -36,7 +36,7 @@ def originals(tmp_path):
     for i, place in enumerate(("monet/a.jpg", "monet/b.jpg", "manet/a.jpg")):
         path = tmp_path / "in" / place
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(i, 180, 240)).save(path, quality=60)
+        Image.fromarray(draw_image(i, 180, 240)).save(path, quality=60)
         paths.append(path)
     return paths
 
@@ -84,10 +84,10 @@ def test_files_that_are_there_are_kept(originals, tmp_path, monkeypatch):
 
 def test_another_content_under_an_old_name_is_made_anew(originals, tmp_path):
     write_reduced(originals[:1], ["a"], tmp_path / "out")
-    Image.fromarray(picture(9, 180, 240)).save(originals[0])
+    Image.fromarray(draw_image(9, 180, 240)).save(originals[0])
     made = write_reduced(originals[:1], ["a"], tmp_path / "out")
     assert len(list((tmp_path / "out").iterdir())) == 2
-    assert np.abs(load_image(made["path"][0]).mean() - picture(9, 180, 240).mean()) < 3
+    assert np.abs(load_image(made["path"][0]).mean() - draw_image(9, 180, 240).mean()) < 3
 
 
 def test_an_original_that_cannot_be_read_is_named(tmp_path):
@@ -145,7 +145,7 @@ def test_of_long_sides_the_middle_is_kept():
 @pytest.mark.parametrize("seed", range(4))
 def test_the_grid_of_an_old_jpeg_is_weaker_afterwards(seed):
     noise = np.random.default_rng(seed).normal(0, 8, (320, 320, 3))
-    clean = np.clip(picture(seed, 320, 320) + noise, 0, 255).astype(np.uint8)
+    clean = np.clip(draw_image(seed, 320, 320) + noise, 0, 255).astype(np.uint8)
     old = as_jpeg(clean, quality=20)
     before, floor = grid_strength(old), grid_strength(clean)
     assert before > floor + 0.5  # there is a grid to be lost

@@ -56,10 +56,10 @@ def _nothing_judged():
 
 
 @pytest.fixture(scope="module")
-def manifest(pictures, tmp_path_factory):
+def manifest(labelled_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     rows = []
-    for i, (image, label, source) in enumerate(zip(*pictures, strict=True)):
+    for i, (image, label, source) in enumerate(zip(*labelled_images, strict=True)):
         path = folder / f"{i:02d}.png"
         Image.fromarray(image).save(path)
         kind = {"variant": VARIANTS[i % 3], "engine": "smooth" if label else None}
@@ -235,8 +235,8 @@ def test_results_of_another_run_are_refused(detector, manifest, tmp_path):
     assert len(JUDGED) == n_judged
 
 
-def test_the_network_is_part_of_what_a_detector_is(pictures):
-    model = tiny_detector.detector(tiny_detector.cnn()).fit(*pictures)
+def test_the_network_is_part_of_what_a_detector_is(labelled_images):
+    model = tiny_detector.detector(tiny_detector.cnn()).fit(*labelled_images)
     before = fingerprint(model)
     model.embedder_[0].set_params(device="auto", n_jobs=2)
     assert fingerprint(model) == before

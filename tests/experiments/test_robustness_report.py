@@ -40,7 +40,7 @@ def judged():
     ]
     table = pd.DataFrame(rows, columns=["path", "source_id", "label", "variant", "corruption"])
     skill = table["variant"].map({"original": -1.2, "regenerated": 2.2, "spliced": 1.4})
-    alike = np.tile(rng.normal(0, 1.2, 90), len(NAMES))  # a picture's own, in each corruption
+    alike = np.tile(rng.normal(0, 1.2, 90), len(NAMES))  # an image's own, in each corruption
     score = alike + rng.normal(skill - table["corruption"].map(LOSS) * table["label"], 0.1)
     chance = 1 / (1 + np.exp(-score))
     return table.assign(score=score, probability=chance, prediction=(score > 0).astype(int))

@@ -30,7 +30,7 @@ def script():
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Records whose fakes are no pictures: they must not be looked at."""
+    """Records whose fakes are no images: they must not be looked at."""
     folder = tmp_path_factory.mktemp("data")
     with zipfile.ZipFile(folder / "records.zip", "w") as packed:
         for i in range(3):

@@ -111,9 +111,9 @@ def test_the_image_is_not_changed():
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_each_encoder_loses_more_at_lower_quality(encoder):
     smooth = np.cumsum(np.cumsum(IMAGE.astype(float) - IMAGE.mean(), axis=0), axis=1)
-    picture = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
+    pixels = np.interp(smooth, (smooth.min(), smooth.max()), (0, 255)).astype(np.uint8)
     losses = [
-        np.abs(recompress(picture, encoder, quality).astype(int) - picture).mean()
+        np.abs(recompress(pixels, encoder, quality).astype(int) - pixels).mean()
         for quality in (30, 95)
     ]
     assert losses[0] > 1.5 * losses[1] > 0

@@ -139,7 +139,7 @@ def test_the_residual_is_that_of_the_formula():
     )
 
 
-def test_the_residual_ignores_what_the_picture_shows():
+def test_the_residual_ignores_what_the_image_shows():
     ramp = torch.arange(64.0).view(1, 1, 1, 64).expand(1, 3, 64, 64) * 3 + 7
     residual = high_pass(ramp, PREPROCESSING["residual"].residual)
     assert residual[..., 1:-1].abs().max() == 0
@@ -219,7 +219,7 @@ def test_filters_that_do_not_exist_are_refused():
         as_preprocessing({"residual": 8.0, "filters": ["round"]})
 
 
-def test_every_kernel_ignores_a_flat_picture():
+def test_every_kernel_ignores_a_flat_image():
     assert high_pass(torch.full((1, 3, 8, 8), 77.0), 8.0, tuple(FILTERS)).abs().max() == 0
 
 
@@ -237,7 +237,7 @@ def test_the_class_of_untouched_images_may_stand_anywhere():
     ("name", "dim"),
     [("resnet18", 512), ("densenet121", 1024), ("vgg11_bn", 512), ("mobilenet_v2", 1280)],
 )
-def test_a_small_stem_keeps_pictures_of_32_pixels_large(name, dim):
+def test_a_small_stem_keeps_images_of_32_pixels_large(name, dim):
     network = build_backbone(name, stem="small").eval()
     sides = []
     for module in network.body.modules():
@@ -272,7 +272,7 @@ def test_the_plain_network_takes_any_size_and_learns_in_every_part():
     assert sum(p.numel() for p in network.parameters()) < 400_000
 
 
-def test_the_network_of_seven_convolutions_halves_a_picture_three_times():
+def test_the_network_of_seven_convolutions_halves_an_image_three_times():
     network = build_backbone("plain_cnn_7", stem="small", truncate_at="stage3", random_state=1)
     maps = []
     for stage in list(network.body)[:-1]:

@@ -38,9 +38,9 @@ def statistics_network():
     return build_statistics(True)
 
 
-def run(pictures, network=None, folder=None, validate=True, **changes):
+def run(labelled_images, network=None, folder=None, validate=True, **changes):
     """Train the branch of a network, on the split that fine-tuning makes."""
-    images, codes, groups = pictures
+    images, codes, groups = labelled_images
     network = network or statistics_network()
     training = dataclasses.replace(TRAINING, **changes)
     group_codes = encode_groups(groups, len(codes))
@@ -81,27 +81,27 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_many_passes_learn_more_than_one(pictures, monkeypatch, seed):
+def test_many_passes_learn_more_than_one(labelled_images, monkeypatch, seed):
     changes = {"epochs": 6, "crop_size": 48, "random_state": seed}
-    _, history = run(pictures, **changes)
+    _, history = run(labelled_images, **changes)
     many = history[best_epoch(history)]
     assert len(history) == branch.PASSES
     assert many["valid_auc"] > 0.95
     monkeypatch.setattr(branch, "PASSES", 1)
-    _, (once,) = run(pictures, **changes)
+    _, (once,) = run(labelled_images, **changes)
     assert many["valid_loss"] < 0.6 * once["valid_loss"]
 
 
-def test_shuffled_classes_teach_nothing(pictures):
+def test_shuffled_classes_teach_nothing(labelled_images):
     """What the history calls unseen is unseen: by heart, all could be told apart."""
-    images, codes, groups = pictures
+    images, codes, groups = labelled_images
     shuffled = np.random.default_rng(0).permutation(codes)
     _, history = run((images, shuffled, groups), learning_rate=3e-3)
     assert history[-1]["train_loss"] < 0.5
     assert history[-1]["valid_loss"] > 0.6
 
 
-def test_what_is_kept_is_what_the_history_says(pictures, monkeypatch):
+def test_what_is_kept_is_what_the_history_says(labelled_images, monkeypatch):
     found = []
     gather = branch._gather
 
@@ -110,7 +110,7 @@ def test_what_is_kept_is_what_the_history_says(pictures, monkeypatch):
         return found[-1]
 
     monkeypatch.setattr(branch, "_gather", keep)
-    network, history = run(pictures)
+    network, history = run(labelled_images)
     rows, targets = map(torch.from_numpy, found[-1])
     with torch.inference_mode():
         logits = network.classifier(network.branch(rows))
@@ -118,8 +118,8 @@ def test_what_is_kept_is_what_the_history_says(pictures, monkeypatch):
     assert loss == pytest.approx(min(entry["valid_loss"] for entry in history), rel=1e-4)
 
 
-def test_held_out_sources_are_in_no_training_row(pictures, quick, monkeypatch):
-    groups = pictures[2]
+def test_held_out_sources_are_in_no_training_row(labelled_images, quick, monkeypatch):
+    groups = labelled_images[2]
     rounds = []
 
     class Watched(branch.DrawnCrops):
@@ -128,7 +128,7 @@ def test_held_out_sources_are_in_no_training_row(pictures, quick, monkeypatch):
             super().__init__(images, codes, draws, size, augmentation)
 
     monkeypatch.setattr(branch, "DrawnCrops", Watched)
-    run(pictures)
+    run(labelled_images)
     *trained, held_out = rounds
     assert len(trained) == TRAINING.epochs
     assert all(part == trained[0] for part in trained)
@@ -137,8 +137,8 @@ def test_held_out_sources_are_in_no_training_row(pictures, quick, monkeypatch):
     assert len(held_out) == 3
 
 
-def test_each_round_draws_crops_of_its_own(pictures, quick, tmp_path):
-    run(pictures, folder=tmp_path)
+def test_each_round_draws_crops_of_its_own(labelled_images, quick, tmp_path):
+    run(labelled_images, folder=tmp_path)
     files = sorted(tmp_path.glob("*"))
     assert [file.name for file in files] == [f"statistics_{k}.safetensors" for k in range(4)]
     rows = [load_file(file)["rows"] for file in files]
@@ -147,22 +147,22 @@ def test_each_round_draws_crops_of_its_own(pictures, quick, tmp_path):
     assert not np.array_equal(rows[1], rows[2])
 
 
-def test_rows_stand_beside_the_classes_of_their_crops(pictures, quick, tmp_path):
-    _, codes, groups = pictures
+def test_rows_stand_beside_the_classes_of_their_crops(labelled_images, quick, tmp_path):
+    _, codes, groups = labelled_images
     group_codes = encode_groups(groups, len(codes))
-    run(pictures, folder=tmp_path, validate=False)
+    run(labelled_images, folder=tmp_path, validate=False)
     draws = paired_draws(codes, group_codes, TRAINING.random_state, 1)
     kept = load_file(tmp_path / "statistics_1.safetensors")
     assert kept["targets"].tolist() == [codes[draw.index] for draw in draws]
 
 
-def test_pairs_limit_the_crops_of_a_source(pictures, quick, gathered):
-    run(pictures, pairs=1, validate=False)
+def test_pairs_limit_the_crops_of_a_source(labelled_images, quick, gathered):
+    run(labelled_images, pairs=1, validate=False)
     assert sum(gathered) == TRAINING.epochs * 12 * 2
 
 
-def test_an_interrupted_gathering_goes_on(pictures, quick, gathered, tmp_path, monkeypatch):
-    whole, history = run(pictures)
+def test_an_interrupted_gathering_goes_on(labelled_images, quick, gathered, tmp_path, monkeypatch):
+    whole, history = run(labelled_images)
     all_crops = sum(gathered)
     per_round = 36
     original, limit = branch.residual_statistics, per_round + 10
@@ -176,20 +176,20 @@ def test_an_interrupted_gathering_goes_on(pictures, quick, gathered, tmp_path, m
     with monkeypatch.context() as patch:
         patch.setattr(branch, "residual_statistics", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(pictures, folder=tmp_path)
+            run(labelled_images, folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["statistics_0.safetensors"]
     gathered.clear()
-    resumed, resumed_history = run(pictures, folder=tmp_path)
+    resumed, resumed_history = run(labelled_images, folder=tmp_path)
     assert sum(gathered) == all_crops - per_round
     assert resumed_history == history
     assert not differ(weights(resumed), weights(whole))
     gathered.clear()
-    run(pictures, folder=tmp_path)
+    run(labelled_images, folder=tmp_path)
     assert gathered == []
 
 
-def test_a_finished_task_leaves_its_network_only(pictures, quick, gathered, tmp_path):
-    images, codes, groups = pictures
+def test_a_finished_task_leaves_its_network_only(labelled_images, quick, gathered, tmp_path):
+    images, codes, groups = labelled_images
     training, cache = dataclasses.replace(TRAINING, epochs=1), tmp_path / "task"
     network = statistics_network()
     seen = []
@@ -226,8 +226,8 @@ def test_standardise_gives_zero_mean_and_unit_deviation():
     assert (layer(rows + torch.tensor([0, 0, 0.5, 0]))[:, 2] - 0.5).abs().max() < 1e-6
 
 
-def test_standardisation_is_of_the_training_rows_and_is_saved(pictures, quick, tmp_path):
-    network, _ = run(pictures, folder=tmp_path)
+def test_standardisation_is_of_the_training_rows_and_is_saved(labelled_images, quick, tmp_path):
+    network, _ = run(labelled_images, folder=tmp_path)
     kept = [load_file(tmp_path / f"statistics_{k}.safetensors")["rows"] for k in range(3)]
     rows = np.concatenate(kept).astype(np.float64)
     np.testing.assert_allclose(network.branch[0].mean, rows.mean(0), atol=1e-6)
@@ -247,8 +247,8 @@ def test_standardisation_is_of_the_training_rows_and_is_saved(pictures, quick, t
         assert torch.equal(loaded.logits(crops), network.logits(crops))
 
 
-def test_unbalanced_classes_count_the_same(pictures, quick, monkeypatch):
-    images, codes, groups = pictures
+def test_unbalanced_classes_count_the_same(labelled_images, quick, monkeypatch):
+    images, codes, groups = labelled_images
     # half of the sources have no original, so that there are more crops of fakes
     few = np.flatnonzero((codes == 1) | (np.arange(len(codes)) // 3 % 2 == 0))
     found = []
@@ -276,8 +276,8 @@ def test_the_weights_of_the_classes_are_those_of_the_loss():
     np.testing.assert_allclose(proba, 0.5, atol=0.1)
 
 
-def test_three_classes(pictures, quick):
-    images, codes, groups = pictures
+def test_three_classes(labelled_images, quick):
+    images, codes, groups = labelled_images
     three = codes.copy()
     three[2::3] = 2
     network, history = run((images, three, groups))

@@ -122,8 +122,8 @@ def trained(embedder, **more):
 
 
 @pytest.mark.parametrize("layers", [1, (1,), (0, 1)])
-def test_layers_above_the_last_one_wanted_are_left_out(embedders, pictures, layers):
-    images = pictures[0][:3]
+def test_layers_above_the_last_one_wanted_are_left_out(embedders, labelled_images, layers):
+    images = labelled_images[0][:3]
     embedder = clone(embedders["hf"][0]).set_params(truncate_at=layers, pooling="mean")
     found = embedder.fit(images).transform(images)
     whole = clone(embedder).set_params(truncate_at=(0, 1, 2)).fit(images)
@@ -135,9 +135,9 @@ def test_layers_above_the_last_one_wanted_are_left_out(embedders, pictures, laye
 
 
 @EVERY
-def test_frozen_it_maps_images_to_rows(embedders, pictures, name):
+def test_frozen_it_maps_images_to_rows(embedders, labelled_images, name):
     embedder, dim = embedders[name]
-    images = pictures[0][:6]
+    images = labelled_images[0][:6]
     assert clone(embedder).fit(images) is not None  # no labels are needed
     fitted = clone(embedder).set_params(random_state=3).fit(images)
     rows = fitted.transform(images)
@@ -152,8 +152,8 @@ def test_frozen_it_maps_images_to_rows(embedders, pictures, name):
 
 
 @TRAINABLE
-def test_trained_it_keeps_whole_sources_from_the_network(embedders, pictures, name):
-    images, y, groups = pictures
+def test_trained_it_keeps_whole_sources_from_the_network(embedders, labelled_images, name):
+    images, y, groups = labelled_images
     fitted = trained(embedders[name][0]).fit(images, y, groups)
     held_out = fitted.validation_rows_
     assert 0 < held_out.sum() < len(images)
@@ -168,8 +168,8 @@ def test_trained_it_keeps_whole_sources_from_the_network(embedders, pictures, na
 
 
 @EVERY
-def test_saved_state_comes_back_without_files_or_hub(embedders, pictures, name, monkeypatch):
-    embedder, images = embedders[name][0], pictures[0][:4]
+def test_saved_state_comes_back_without_files_or_hub(embedders, labelled_images, name, monkeypatch):
+    embedder, images = embedders[name][0], labelled_images[0][:4]
     fitted = clone(embedder).set_params(random_state=3).fit(images)
     if name == "module":  # refused now, not when it is loaded
         with pytest.raises(TypeError, match="backbone=Small"):
@@ -189,8 +189,8 @@ def test_saved_state_comes_back_without_files_or_hub(embedders, pictures, name, 
 
 @pytest.mark.parametrize("name", ["torchvision, cut", "statistics"])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_poolings_and_scores(embedders, pictures, name, pooling):
-    images, y, groups = (part[:12] for part in pictures)
+def test_poolings_and_scores(embedders, labelled_images, name, pooling):
+    images, y, groups = (part[:12] for part in labelled_images)
     embedder = trained(embedders[name][0]).set_params(pooling=pooling, n_crops=4)
     fitted = embedder.fit(images, y, groups)
     n_parts = len(POOLINGS[pooling])
@@ -201,8 +201,8 @@ def test_poolings_and_scores(embedders, pictures, name, pooling):
     assert three.transform(images).shape == (12, 3 * n_parts)
 
 
-def test_scores_are_what_the_classifier_says_of_the_crops(pictures):
-    images, y, groups = pictures
+def test_scores_are_what_the_classifier_says_of_the_crops(labelled_images):
+    images, y, groups = labelled_images
     both = trained(cnn(pooling="mean", n_crops=1)).fit(images, y, groups)
     scores = trained(cnn(pooling="mean", n_crops=1, output="scores")).fit(images, y, groups)
     with torch.inference_mode():
@@ -211,15 +211,15 @@ def test_scores_are_what_the_classifier_says_of_the_crops(pictures):
     np.testing.assert_allclose(scores.transform(images)[:, 0], expected, atol=1e-5)
 
 
-def test_the_librarys_own_normalisation_is_used(embedders, pictures):
-    published = clone(embedders["hf"][0]).fit(pictures[0][:1])
+def test_the_librarys_own_normalisation_is_used(embedders, labelled_images):
+    published = clone(embedders["hf"][0]).fit(labelled_images[0][:1])
     assert published.network_.preprocessing.mean == (0.4, 0.5, 0.6)
-    random = cnn().fit(pictures[0][:1])
+    random = cnn().fit(labelled_images[0][:1])
     assert random.network_.preprocessing.residual is not None
 
 
-def test_the_layers_of_a_tower_are_its_class_tokens(embedders, pictures):
-    image = pictures[0][0][:32, :32]
+def test_the_layers_of_a_tower_are_its_class_tokens(embedders, labelled_images):
+    image = labelled_images[0][0][:32, :32]
     fitted = clone(embedders["hf, layers"][0]).set_params(n_crops=1, pooling="mean").fit([image])
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     with torch.inference_mode():
@@ -229,8 +229,8 @@ def test_the_layers_of_a_tower_are_its_class_tokens(embedders, pictures):
     np.testing.assert_allclose(fitted.transform([image]), expected, atol=1e-5)
 
 
-def test_an_image_is_resized_only_when_that_is_asked_for(pictures):
-    image = pictures[0][0]
+def test_an_image_is_resized_only_when_that_is_asked_for(labelled_images):
+    image = labelled_images[0][0]
     whole = cnn(resize=32, n_crops=1, random_state=0).fit([image])
     native = cnn(n_crops=1, random_state=0).fit([image])
     small = resize_short_side(image, 32)
@@ -239,8 +239,8 @@ def test_an_image_is_resized_only_when_that_is_asked_for(pictures):
     assert np.abs(whole.transform([image]) - native.transform([image])).max() > 1e-3
 
 
-def test_a_head_trains_a_projection_on_a_frozen_body(pictures):
-    images, y, groups = pictures
+def test_a_head_trains_a_projection_on_a_frozen_body(labelled_images):
+    images, y, groups = labelled_images
     body = build_backbone("plain_cnn", None, "residual", random_state=0)
     fitted = cnn(finetune=tuning("head"), random_state=0).fit(images, y, groups)
     assert fitted.network_.body[0][0].weight.equal(body.body[0][0].weight)
@@ -248,10 +248,10 @@ def test_a_head_trains_a_projection_on_a_frozen_body(pictures):
 
 
 @pytest.mark.parametrize("mode", ["full", "head"])
-def test_an_interrupted_fine_tuning_resumes(pictures, tmp_path, monkeypatch, mode):
+def test_an_interrupted_fine_tuning_resumes(labelled_images, tmp_path, monkeypatch, mode):
     from cnnsvm.features.finetuning import FineTuner
 
-    images, y, groups = pictures
+    images, y, groups = labelled_images
     embedder = cnn(finetune=tuning(mode, epochs=3), random_state=0)
     expected = clone(embedder).fit(images, y, groups).transform(images)
     validate, calls = FineTuner.validate, []
@@ -306,27 +306,27 @@ def test_backbones_that_cannot_be_had_say_why(change, error, message, monkeypatc
         CNNEmbedder(**FROZEN | {"preprocessing": "imagenet"} | change).fit(["never opened"])
 
 
-def test_onnx_networks_cannot_be_trained(embedders, pictures):
+def test_onnx_networks_cannot_be_trained(embedders, labelled_images):
     embedder = trained(embedders["onnx"][0])
     with pytest.raises(ValueError, match="cannot be trained"):
-        embedder.fit(*pictures)
+        embedder.fit(*labelled_images)
 
 
-def test_crops_of_a_size_that_a_tower_does_not_take(embedders, pictures):
+def test_crops_of_a_size_that_a_tower_does_not_take(embedders, labelled_images):
     embedder = clone(embedders["hf"][0]).set_params(crop_size=64)
     with pytest.raises(ValueError, match="crop_size=64 does not fit"):
-        embedder.fit(pictures[0])
+        embedder.fit(labelled_images[0])
 
 
 # the networks of saved detectors
 
 
 @pytest.fixture(scope="module")
-def saved(pictures, tmp_path_factory):
+def saved(labelled_images, tmp_path_factory):
     """The folder of a detector with a CNN and statistics, both trained."""
     from tiny_detector import detector
 
-    images, y, groups = pictures
+    images, y, groups = labelled_images
     names = np.array(["untouched", "faked"])[y]
     parts = [trained(cnn(pooling="mean_top")), trained(statistics(pooling="mean_top"))]
     folder = tmp_path_factory.mktemp("saved") / "model"
@@ -335,23 +335,23 @@ def saved(pictures, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_frozen_saved_network_embeds_as_it_did(saved, pictures, number):
+def test_a_frozen_saved_network_embeds_as_it_did(saved, labelled_images, number):
     model, folder = saved
     first = model.embedder_[number]
-    second = clone(first).set_params(weights=folder, finetune="none").fit(pictures[0])
+    second = clone(first).set_params(weights=folder, finetune="none").fit(labelled_images[0])
     for name, value in network_arrays(first.network_).items():
         np.testing.assert_array_equal(network_arrays(second.network_)[name], value)
     assert second.network_.real_class == first.network_.real_class == 1
     assert second.has_classifier
-    images = pictures[0][:4]
+    images = labelled_images[0][:4]
     np.testing.assert_array_equal(second.transform(images), first.transform(images))
     np.testing.assert_array_equal(second.trained_on_, model.trained_on_)
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_fine_tuning_starts_from_a_saved_network(saved, pictures, number):
+def test_fine_tuning_starts_from_a_saved_network(saved, labelled_images, number):
     model, folder = saved
-    images, y, groups = pictures
+    images, y, groups = labelled_images
     small = {"weights": folder, "finetune": tuning(epochs=1, learning_rate=1e-6)}
     second = clone(model.embedder_[number]).set_params(**small).fit(images, y, groups)
     before, after = (network_arrays(e.network_) for e in (model.embedder_[number], second))
@@ -372,28 +372,28 @@ def test_fine_tuning_starts_from_a_saved_network(saved, pictures, number):
     ],
 )
 def test_saved_networks_of_another_architecture_are_refused(
-    saved, pictures, number, change, message
+    saved, labelled_images, number, change, message
 ):
     embedder = clone(saved[0].embedder_[number]).set_params(weights=saved[1], **change)
     with pytest.raises(WeightsError, match=message):
-        embedder.fit(*pictures)
+        embedder.fit(*labelled_images)
 
 
-def test_a_changed_byte_is_refused(saved, pictures, tmp_path):
+def test_a_changed_byte_is_refused(saved, labelled_images, tmp_path):
     folder = saved[0].save_pretrained(tmp_path / "model")
     file = folder / "embedder_0.safetensors"
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
     with pytest.raises(WeightsError, match="cannot be read"):
-        cnn(weights=folder).fit(pictures[0])
+        cnn(weights=folder).fit(labelled_images[0])
 
 
-def test_statistics_take_saved_layers_only_from_detectors(pictures, tmp_path):
+def test_statistics_take_saved_layers_only_from_detectors(labelled_images, tmp_path):
     from tiny_detector import detector
 
     with pytest.raises(ValueError, match="is no saved detector"):
-        statistics(weights=tmp_path / "gone").fit(pictures[0])
-    raw = detector(statistics()).fit(*pictures).save_pretrained(tmp_path / "raw")
+        statistics(weights=tmp_path / "gone").fit(labelled_images[0])
+    raw = detector(statistics()).fit(*labelled_images).save_pretrained(tmp_path / "raw")
     with pytest.raises(WeightsError, match="nothing to train"):
-        statistics(weights=raw, finetune=tuning()).fit(*pictures)
+        statistics(weights=raw, finetune=tuning()).fit(*labelled_images)

@@ -29,8 +29,8 @@ TRAINING = Training(
 )
 
 
-def run(pictures, network=None, checkpoint=None, **changes):
-    images, codes, groups = pictures
+def run(labelled_images, network=None, checkpoint=None, **changes):
+    images, codes, groups = labelled_images
     network = network or build_backbone("squeezenet1_1", preprocessing="residual")
     training = dataclasses.replace(TRAINING, **changes)
     return network, finetune(network, images, codes, groups, training, checkpoint)
@@ -44,13 +44,13 @@ def differ(a, b):
     return any(not torch.equal(a[name], b[name]) for name in a)
 
 
-def test_training_lowers_the_loss_on_unseen_sources(pictures):
+def test_training_lowers_the_loss_on_unseen_sources(labelled_images):
     network = build_backbone("resnet18", preprocessing="residual")
-    _, history = run(pictures, network, epochs=8, learning_rate=7e-4)
+    _, history = run(labelled_images, network, epochs=8, learning_rate=7e-4)
     best = history[best_epoch(history)]
     assert best["valid_loss"] < 0.5  # guessing gives 0.69
     assert best["valid_auc"] > 0.9
-    images, codes, _ = pictures  # the classifier that is kept is the one that was so good
+    images, codes, _ = labelled_images  # the classifier that is kept is the one that was so good
     crops = torch.from_numpy(np.stack([x[:32, :32].transpose(2, 0, 1) for x in images]))
     with torch.inference_mode():
         scores = network.fake_score(network(crops)).numpy()
@@ -76,7 +76,7 @@ def test_without_fine_tuning_there_is_no_classifier():
             judge(torch.zeros(1, 3, 48, 48, dtype=torch.uint8))
 
 
-def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
+def test_pairs_limit_an_epoch_to_so_many_of_each_source(labelled_images, monkeypatch):
     epochs = []
     draws = FineTuner.draws
 
@@ -86,24 +86,26 @@ def test_pairs_limit_an_epoch_to_so_many_of_each_source(pictures, monkeypatch):
         return epochs[-1]
 
     monkeypatch.setattr(FineTuner, "draws", watch)
-    run(pictures, epochs=1, pairs=1)
-    groups = pictures[2]
+    run(labelled_images, epochs=1, pairs=1)
+    groups = labelled_images[2]
     for drawn in epochs:
         counts = np.unique([groups[d.index] for d in drawn], return_counts=True)[1]
         assert set(counts) == {2}
 
 
 @pytest.mark.parametrize("mode", ["head", "full"])
-def test_layers_over_residual_statistics_learn(pictures, mode):
+def test_layers_over_residual_statistics_learn(labelled_images, mode):
     network = build_statistics(True)
-    _, history = run(pictures, network, mode=mode, epochs=8, learning_rate=3e-3, crop_size=48)
+    _, history = run(
+        labelled_images, network, mode=mode, epochs=8, learning_rate=3e-3, crop_size=48
+    )
     best = history[best_epoch(history)]
     assert best["valid_auc"] > 0.95
     assert best["valid_loss"] < 0.2  # guessing gives 0.69
 
 
-def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
-    images, codes, groups = pictures
+def test_validation_sources_are_not_trained_on(labelled_images, monkeypatch):
+    images, codes, groups = labelled_images
     seen, judged = set(), set()
     step, validate = FineTuner.draws, FineTuner.validate
 
@@ -124,41 +126,41 @@ def test_validation_sources_are_not_trained_on(pictures, monkeypatch):
     assert seen.isdisjoint(judged)
 
 
-def test_head_mode_leaves_the_body_alone(pictures):
+def test_head_mode_leaves_the_body_alone(labelled_images):
     network = build_backbone("resnet18", projection=True)
     before = weights(network)
-    run(pictures, network, mode="head", epochs=1)
+    run(labelled_images, network, mode="head", epochs=1)
     after = weights(network)
     changed = {name for name in before if not torch.equal(after[name], before[name])}
     assert changed == {"projection.0.weight", "projection.0.bias"}
     assert set(after) - set(before) == {"classifier.weight", "classifier.bias"}
 
 
-def test_full_mode_trains_every_parameter(pictures):
+def test_full_mode_trains_every_parameter(labelled_images):
     network = build_backbone("squeezenet1_1")
     before = weights(network)
-    run(pictures, network, epochs=1)
+    run(labelled_images, network, epochs=1)
     after = weights(network)
     assert all(not torch.equal(after[name], before[name]) for name in before)
 
 
-def test_a_single_source_a_class_trains_without_validation(pictures, caplog):
-    images, codes, groups = pictures
+def test_a_single_source_a_class_trains_without_validation(labelled_images, caplog):
+    images, codes, groups = labelled_images
     _, history = run((images[:3], codes[:3], groups[:3]), epochs=2)
     assert "valid_loss" not in history[-1]
     assert best_epoch(history) == 1
     assert "without early stopping" in caplog.text
 
 
-def test_images_without_groups_are_their_own(pictures):
-    images, codes, _ = pictures
+def test_images_without_groups_are_their_own(labelled_images):
+    images, codes, _ = labelled_images
     _, history = run((images, codes, None), epochs=1)
     assert "valid_loss" in history[0]
     assert len(np.unique(encode_groups(None, len(images)))) == len(images)
 
 
-def test_three_classes_train(pictures):
-    images, codes, groups = pictures
+def test_three_classes_train(labelled_images):
+    images, codes, groups = labelled_images
     three = codes.copy()
     three[2::3] = 2
     network, history = run((images, three, groups), epochs=1)
@@ -166,10 +168,10 @@ def test_three_classes_train(pictures):
     assert not network.training
 
 
-def test_dropout_follows_the_seed_too(pictures):
+def test_dropout_follows_the_seed_too(labelled_images):
     def train():
         network = build_backbone("efficientnet_b0")  # it drops whole layers at random
-        run(pictures, network, epochs=1)
+        run(labelled_images, network, epochs=1)
         return weights(network)
 
     torch.manual_seed(1)
@@ -198,8 +200,8 @@ def test_finer_classes_are_taught_and_the_classes_validated():
     assert (said.argmax(dim=1).numpy() // 2 == kinds).mean() > 0.9
 
 
-def test_shares_told_right_are_of_the_classes(pictures, monkeypatch):
-    images, codes, groups = pictures
+def test_shares_told_right_are_of_the_classes(labelled_images, monkeypatch):
+    images, codes, groups = labelled_images
     fine = AuxiliaryLabels.of(2 * (np.arange(len(codes)) % 3) + codes, codes)
     real = FineTuner.logits
 

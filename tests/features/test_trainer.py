@@ -35,8 +35,8 @@ TRAINING = Training(
 )
 
 
-def make_finetuner(pictures, validate, **changes):
-    images, codes, groups = pictures
+def make_finetuner(labelled_images, validate, **changes):
+    images, codes, groups = labelled_images
     training = dataclasses.replace(TRAINING, **changes)
     fit, valid = validation_split(codes, encode_groups(groups, len(codes)), training)
     network = build_backbone("squeezenet1_1", preprocessing="residual")
@@ -44,7 +44,7 @@ def make_finetuner(pictures, validate, **changes):
     return FineTuner(network, *data, fit, valid if validate else fit[:0], training)
 
 
-def make_statistics_trainer(pictures, validate, **changes):
+def make_statistics_trainer(labelled_images, validate, **changes):
     rng = np.random.default_rng(0)
     codes = np.arange(600) % 2
     rows = rng.normal(0, 1, (600, STATISTICS_DIM)).astype(np.float32)
@@ -55,7 +55,7 @@ def make_statistics_trainer(pictures, validate, **changes):
     return StatisticsTrainer(network, rows[:512], codes[:512], held_out, 2, training)
 
 
-def make_localizer_trainer(pictures, validate, **changes):
+def make_localizer_trainer(labelled_images, validate, **changes):
     pairs = Pairs(*paintings(0, 16), "half")
     valid = np.arange(12, 16 if validate else 12)
     return make_trainer(Tiny(), pairs, np.arange(12), valid, **{"epochs": 3} | changes)
@@ -71,11 +71,11 @@ STOPPING = [name for name in MAKERS if name != "statistics"]
 
 
 @pytest.fixture
-def make(pictures, monkeypatch):
+def make(labelled_images, monkeypatch):
     monkeypatch.setattr(branch, "PASSES", 3)
 
     def build(kind, validate=True, **changes):
-        return MAKERS[kind](pictures, validate, **changes)
+        return MAKERS[kind](labelled_images, validate, **changes)
 
     return build
 

@@ -1,5 +1,5 @@
 import pytest
-from generation_helpers import picture
+from generation_helpers import draw_image
 from PIL import Image
 
 
@@ -8,7 +8,7 @@ def photos(tmp_path):
     """A folder with three photographs, JPEG and PNG, two of one name."""
     folder = tmp_path / "photos"
     (folder / "more").mkdir(parents=True)
-    Image.fromarray(picture(0)).save(folder / "a.jpg", quality=60)
-    Image.fromarray(picture(1, 31, 20)).save(folder / "b c.png")
-    Image.fromarray(picture(2, 17, 40)).save(folder / "more" / "a.jpg", quality=95)
+    Image.fromarray(draw_image(0)).save(folder / "a.jpg", quality=60)
+    Image.fromarray(draw_image(1, 31, 20)).save(folder / "b c.png")
+    Image.fromarray(draw_image(2, 17, 40)).save(folder / "more" / "a.jpg", quality=95)
     return folder

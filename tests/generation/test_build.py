@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from generation_helpers import Kill, Replace, picture, tree
+from generation_helpers import Kill, Replace, draw_image, tree
 from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
@@ -143,7 +143,7 @@ def test_working_size_leaves_a_splice_untouched_outside_the_mask(photos, tmp_pat
         assert (fake[mask] != original[mask]).any(axis=1).all()
 
 
-def test_group_image_shows_the_three_pictures(photos, tmp_path):
+def test_group_image_shows_the_three_images(photos, tmp_path):
     manifest = make([photos / "a.jpg"], tmp_path / "out", engine=INVERT, schemas=["left"])
     folder = tmp_path / "out" / manifest["record"][0]
     group = load_image(folder / "group_left.png")
@@ -151,12 +151,12 @@ def test_group_image_shows_the_three_pictures(photos, tmp_path):
     assert group.shape[0] > height
     assert group.shape[1] >= 3 * width
     strips = [load_image(folder / f"{name}.png") for name in ("original", "mask_left")]
-    for picture_ in [*strips, load_image(folder / "inpainting_left.png")]:
-        windows = np.lib.stride_tricks.sliding_window_view(group, picture_.shape)
-        assert (windows[-1, :, 0] == picture_).all(axis=(1, 2, 3)).sum() == 1
+    for image_ in [*strips, load_image(folder / "inpainting_left.png")]:
+        windows = np.lib.stride_tricks.sliding_window_view(group, image_.shape)
+        assert (windows[-1, :, 0] == image_).all(axis=(1, 2, 3)).sum() == 1
 
 
-def test_order_and_subset_do_not_change_a_picture(photos, tmp_path):
+def test_order_and_subset_do_not_change_an_image(photos, tmp_path):
     paths = sorted(photos.rglob("*.*g"))
     whole = tree_of_records(make(paths, tmp_path / "whole", engine=NOISE), tmp_path / "whole")
     back = make(paths[::-1], tmp_path / "back", engine=NOISE, n_jobs=2)
@@ -170,7 +170,7 @@ def tree_of_records(manifest, folder):
     return {k: v for k, v in tree(folder).items() if k.split("/")[0] in set(manifest["record"])}
 
 
-def test_random_state_changes_the_pictures(photos, tmp_path):
+def test_random_state_changes_the_images(photos, tmp_path):
     one = fakes(make(photos, tmp_path / "0", engine=NOISE))
     other = fakes(make(photos, tmp_path / "1", engine=NOISE, random_state=1))
     assert set(one["seed"]).isdisjoint(other["seed"])
@@ -180,9 +180,9 @@ def test_random_state_changes_the_pictures(photos, tmp_path):
 def test_tiles_of_one_photograph_are_records_of_one_group(tmp_path):
     rows = []
     for i in range(3):
-        Image.fromarray(picture(i)).save(tmp_path / f"tile{i}.png")
+        Image.fromarray(draw_image(i)).save(tmp_path / f"tile{i}.png")
         rows.append(make_row(tmp_path / f"tile{i}.png", 0, "photo/1", split="train", artist="x"))
-    Image.fromarray(picture(9)).save(tmp_path / "fake.png")
+    Image.fromarray(draw_image(9)).save(tmp_path / "fake.png")
     rows.append(make_row(tmp_path / "fake.png", 1, "photo/1"))
     manifest = make(make_manifest(rows), tmp_path / "out")
     assert manifest["record"].nunique() == 3
@@ -241,7 +241,7 @@ def test_second_run_does_nothing_twice(photos, tmp_path):
 def test_damaged_file_of_a_finished_record_is_made_again(name, photos, tmp_path):
     manifest = make(photos, tmp_path / "out")
     before = tree(tmp_path / "out")
-    Image.fromarray(picture(77)).save(tmp_path / "out" / manifest["record"][0] / name)
+    Image.fromarray(draw_image(77)).save(tmp_path / "out" / manifest["record"][0] / name)
     make(photos, tmp_path / "out")
     assert tree(tmp_path / "out") == before
 
@@ -275,7 +275,7 @@ def spoil(photos):
     whole = (photos / "a.jpg").read_bytes()
     (photos / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (photos / "text.png").write_text("no image")
-    Image.fromarray(picture(0, 1, 1)).save(photos / "dot.png")
+    Image.fromarray(draw_image(0, 1, 1)).save(photos / "dot.png")
     shutil.copy(photos / "a.jpg", photos / "copy.jpg")
 
 

@@ -121,7 +121,7 @@ def test_any_size_is_mirrored_up_to_8_and_cropped(engines, name, size):
 
 
 class Knowing(Denoiser):
-    """Knows the picture, so finds exactly the noise; notes the levels it is asked for."""
+    """Knows the image, so finds exactly the noise; notes the levels it is asked for."""
 
     def __init__(self, clean):
         super().__init__(8)
@@ -133,7 +133,7 @@ class Knowing(Denoiser):
         return (noisy - angle.cos() * self.clean) / angle.sin()
 
 
-def test_a_perfect_denoiser_gives_the_picture_back_from_levels_that_fall_to_none():
+def test_a_perfect_denoiser_gives_the_image_back_from_levels_that_fall_to_none():
     clean = torch.rand(5, 3, 8, 8) * 2 - 1
     model = Knowing(clean)
     torch.testing.assert_close(renoise(model, clean, range(5)), clean, atol=1e-5, rtol=0)

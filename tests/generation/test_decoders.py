@@ -39,7 +39,7 @@ def small(upsampling="nearest", factor=8, bottleneck="kl", loss="l1"):
     return DecoderSpec(upsampling, factor, bottleneck, loss, width=8)
 
 
-def pictures(n=3):
+def draw_images(n=3):
     """Smooth colours, which a small network learns in a few steps."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(0, 1, 72)[:, None, None] * np.ones((72, 80, 1))
@@ -143,7 +143,7 @@ def test_bad_spec_says_why(values, message):
 
 
 def train(spec, seed, n_steps=3, images=None):
-    images = pictures() if images is None else images
+    images = draw_images() if images is None else images
     options = {"n_steps": n_steps, "random_state": seed, "device": CPU}
     if spec is None:
         return train_denoiser(images, width=8, **options)
@@ -173,7 +173,7 @@ def test_training_depends_on_the_seed_alone(spec):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_an_autoencoder_learns(loss):
-    images = pictures()
+    images = draw_images()
     values = as_values(images)
 
     def error(n_steps):
@@ -191,7 +191,7 @@ def test_losses_make_different_weights():
 
 
 def test_a_denoiser_learns():
-    images = pictures()
+    images = draw_images()
     values = as_values(images)
     noise = torch.randn(values.shape, generator=torch.Generator().manual_seed(0))
     level = torch.full((len(values),), 0.5)
@@ -205,7 +205,7 @@ def test_a_denoiser_learns():
     assert error(30) < 0.7 * error(1)
 
 
-def test_shares_of_picture_and_noise():
+def test_shares_of_image_and_noise():
     signal, sigma = signal_and_noise(torch.linspace(0, 1, 11))
     torch.testing.assert_close(signal**2 + sigma**2, torch.ones(11, 1, 1, 1))
     assert (signal[0], sigma[0]) == (1, 0)
@@ -225,7 +225,7 @@ def test_what_cannot_be_trained_on_says_why(images, n_steps, message):
         train(small(), 0, n_steps, images)
 
 
-def test_pictures_are_read_and_small_ones_left_out(tmp_path):
+def test_images_are_read_and_small_ones_left_out(tmp_path):
     from PIL import Image
 
     sizes = [(64, 80), (63, 80), (90, 70), (65, 66)]

@@ -133,7 +133,7 @@ def test_negative_prompt_matters_and_is_recorded(folder, engine):
         diffusion_engine(str(folder), negative_prompt="cat", guidance=1.0)
 
 
-def test_prompt_that_would_be_cut_off_is_a_bad_picture_and_the_others_go_on(engine):
+def test_prompt_that_would_be_cut_off_is_a_bad_image_and_the_others_go_on(engine):
     image = noise()
     prompts = ["a cat", "x" * 10_000, "cat " * 75, "cat " * 76]
     tasks = [Task(image, hole(image), 0, prompt) for prompt in prompts]
@@ -151,10 +151,10 @@ def test_default_prompt_that_would_be_cut_off_is_refused_at_once(folder, name):
         diffusion_engine(str(folder), **{name: "cat " * 300})
 
 
-# what can go wrong with a picture
+# what can go wrong with an image
 
 
-def test_picture_that_the_safety_checker_withholds_is_no_fake(tmp_path, logged):
+def test_image_that_the_safety_checker_withholds_is_no_fake(tmp_path, logged):
     strict = make_tiny_pipeline(tmp_path / "strict", safety_checker=True)
     engine = diffusion_engine(str(strict), steps=1, batch_size=2)
     tasks = [Task(noise(seed=seed), hole(noise())) for seed in range(2)]
@@ -165,7 +165,7 @@ def test_picture_that_the_safety_checker_withholds_is_no_fake(tmp_path, logged):
 
 
 @pytest.mark.parametrize(("value", "problem"), [(torch.nan, "not finite"), (-1.0, "black")])
-def test_overflow_is_a_bad_picture(engine, pipeline, monkeypatch, value, problem):
+def test_overflow_is_a_bad_image(engine, pipeline, monkeypatch, value, problem):
     decode = pipeline.vae.decode
 
     def broken(*args, **kwargs):
@@ -181,7 +181,7 @@ def test_batch_that_does_not_fit_is_halved(engine, pipeline, monkeypatch, caplog
 
     def short_of_memory(latents, *args, **kwargs):
         sizes.append(len(latents))
-        if len(latents) > limit[0]:  # two a picture, with and without the prompt
+        if len(latents) > limit[0]:  # two an image, with and without the prompt
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(latents, *args, **kwargs)
 

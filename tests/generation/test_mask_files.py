@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from generation_helpers import picture
+from generation_helpers import draw_image
 from PIL import Image
 
 from cnnsvm.data.images import ImageError
@@ -16,8 +16,8 @@ MASK[3:15, 5:30] = True
 def scene(tmp_path):
     folder = tmp_path / "a{stem}b" / "photos"  # placeholders in names of folders mean nothing
     folder.mkdir(parents=True)
-    Image.fromarray(picture(0)).save(folder / "my cat.v2.jpg")
-    return Scene(picture(0), str(folder / "my cat.v2.jpg"))
+    Image.fromarray(draw_image(0)).save(folder / "my cat.v2.jpg")
+    return Scene(draw_image(0), str(folder / "my cat.v2.jpg"))
 
 
 def save(scene, place, pixels=MASK):
@@ -96,7 +96,7 @@ def test_file_that_is_no_image_is_told(scene, tmp_path):
 
 def test_image_that_came_from_no_file_has_no_mask():
     with pytest.raises(MaskError, match=r"an image without a path .* Pass images as files"):
-        read("file", Scene(picture(0)))
+        read("file", Scene(draw_image(0)))
 
 
 @pytest.mark.parametrize("name", ["file:{name}", "file:./x/../{stem}.jpg"])

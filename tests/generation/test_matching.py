@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from generation_helpers import Kill, Replace, picture, tree
+from generation_helpers import Kill, Replace, draw_image, tree
 from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
@@ -24,13 +24,13 @@ def write_record(folder, seed, size=(32, 32), n_fakes=1, source_id=None):
     """Write a JPEG original of 40x24, BMP fakes of a size and a mask; return the rows."""
     source_id = source_id or f"s{seed}"
     rows = [
-        make_row(save(folder / "original.jpg", picture(seed, 24, 40), quality=70), 0, source_id)
+        make_row(save(folder / "original.jpg", draw_image(seed, 24, 40), quality=70), 0, source_id)
     ]
     half = np.zeros((24, 40), np.uint8)
     half[:, :20] = 255
     mask = save(folder / "mask.png", half)
     for i in range(n_fakes):
-        fake = picture(1000 + 10 * seed + i, size[1], size[0])
+        fake = draw_image(1000 + 10 * seed + i, size[1], size[0])
         path = save(folder / f"inpainting_{i}.bmp", fake)
         rows.append(make_row(path, 1, source_id, mask_path=str(mask), engine="vae:x", artist="y"))
     return rows
@@ -113,10 +113,10 @@ def test_names_never_collide(tmp_path):
     rows = []
     names = ["a/x y.png", "b/x_y.png", "c/X_Y.webp", "d/x_y.jpg", "e/record.png", "f/é.png"]
     for i, name in enumerate(names):
-        path = save(tmp_path / "in" / name, picture(i, 20, 20))
+        path = save(tmp_path / "in" / name, draw_image(i, 20, 20))
         rows.append(make_row(path, int(i > 0), "one/source: ünïque?", mask_path=str(path)))
     for i, source_id in enumerate(["p/q", "p_q", "p q", "../../p", ".", "é", "x" * 300]):
-        path = save(tmp_path / "in" / f"s{i}" / "x.png", picture(50 + i, 9, 9))
+        path = save(tmp_path / "in" / f"s{i}" / "x.png", draw_image(50 + i, 9, 9))
         rows.append(make_row(path, 0, source_id))
     matched = match(make_manifest(rows), tmp_path / "out")
     files = [*matched["path"], *matched["mask_path"].dropna()]
@@ -167,7 +167,7 @@ def test_bad_mask_takes_its_fakes_along(manifest, tmp_path):
 
 
 def test_fakes_of_several_sizes_are_skipped_and_the_sizes_named(manifest, tmp_path):
-    extra = save(tmp_path / "in" / "r0" / "large.png", picture(70, 48, 64))
+    extra = save(tmp_path / "in" / "r0" / "large.png", draw_image(70, 48, 64))
     rows = [*manifest.to_dict("records"), make_row(extra, 1, "s0")]
     matched = match(make_manifest(rows), tmp_path / "out")
     assert set(matched["source_id"]) == {"s1", "s2"}
@@ -226,7 +226,7 @@ def test_second_run_writes_only_the_manifest(manifest, tmp_path, monkeypatch):
 
 def test_changed_source_is_made_again(manifest, tmp_path):
     match(manifest, tmp_path / "out")
-    save(tmp_path / "in" / "r1" / "original.jpg", picture(99, 24, 40))
+    save(tmp_path / "in" / "r1" / "original.jpg", draw_image(99, 24, 40))
     again = match(manifest, tmp_path / "out")
     fresh = match(manifest, tmp_path / "fresh")
     assert list(again["sha256"]) == list(fresh["sha256"])

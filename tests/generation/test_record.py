@@ -13,7 +13,7 @@ def panel(height, width):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (32, 32), (80, 600), (400, 80), (321, 481)])
-def test_every_picture_is_there_at_its_size(height, width):
+def test_every_image_is_there_at_its_size(height, width):
     drawn = panel(height, width)
     assert drawn.dtype == np.uint8
     assert (drawn == (255, 0, 0)).all(axis=2).sum() == 2 * height * width
@@ -31,7 +31,7 @@ def test_labels_fit_into_their_cells():
         assert gap not in text
 
 
-def test_labels_tell_the_pictures_apart():
+def test_labels_tell_the_images_apart():
     red = np.zeros((50, 100, 3), np.uint8)
     one, other = (draw_panel([(name, red)]) for name in NAMES[:2])
     assert one.shape == other.shape
@@ -39,5 +39,5 @@ def test_labels_tell_the_pictures_apart():
     np.testing.assert_array_equal(one[22:], other[22:])
 
 
-def test_large_pictures_are_shown_smaller():
+def test_large_images_are_shown_smaller():
     assert panel(1000, 2000).shape[1] <= 3 * MAX_SIDE + 8

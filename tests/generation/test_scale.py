@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from generation_helpers import picture, tree
+from generation_helpers import draw_image, tree
 from PIL import Image
 
 from cnnsvm.data.images import load_image
@@ -36,7 +36,7 @@ def many(tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(12):
-        Image.fromarray(picture(i, 20 + i, 30)).save(folder / f"{i:02}.png")
+        Image.fromarray(draw_image(i, 20 + i, 30)).save(folder / f"{i:02}.png")
     (folder / "copy.png").write_bytes((folder / "03.png").read_bytes())
     (folder / "text.png").write_text("no image")
     return folder
@@ -131,11 +131,11 @@ def test_sigkill_at_any_moment_leaves_nothing_half_done_and_nothing_is_done_twic
         return subprocess.Popen(arguments, stderr=subprocess.DEVNULL)
 
     assert start(tmp_path / "whole", 0).wait() == 0
-    n_pictures = len(log.read_text().split())
-    assert n_pictures == 12 * 5
+    n_images = len(log.read_text().split())
+    assert n_images == 12 * 5
     log.unlink()
     killed = tmp_path / "killed"
-    for wanted in (7, 23, 41):  # three times, each after some more pictures
+    for wanted in (7, 23, 41):  # three times, each after some more images
         process = start(killed, 0.02)
         deadline = time.monotonic() + 60
         while not log.exists() or len(log.read_text().split()) < wanted:
@@ -152,12 +152,12 @@ def test_sigkill_at_any_moment_leaves_nothing_half_done_and_nothing_is_done_twic
     assert start(killed, 0).wait() == 0
     assert tree(killed) == tree(tmp_path / "whole")
     again = Counter(log.read_text().split())
-    assert len(again) == n_pictures
+    assert len(again) == n_images
     # a kill costs the engine's last call and what of its batch was not on disk yet: one schema
-    assert sum(again.values()) <= n_pictures + 3
+    assert sum(again.values()) <= n_images + 3
 
 
-def test_second_call_reads_no_picture_again(many, tmp_path, monkeypatch):
+def test_second_call_reads_no_image_again(many, tmp_path, monkeypatch):
     first = make(many, tmp_path / "out")
     read = []
     real = Path.read_bytes
@@ -232,7 +232,7 @@ def test_space_is_estimated_well(variants, post_processing, tmp_path, caplog):
     folder = tmp_path / "in"
     folder.mkdir()
     for i in range(20):
-        Image.fromarray(picture(i, 200 + 10 * i, 240)).save(folder / f"{i}.png")
+        Image.fromarray(draw_image(i, 200 + 10 * i, 240)).save(folder / f"{i}.png")
     recipe = make_recipe("opencv-ns", TWO, variants, "hard", post_processing, None, 0, True)
     found, _ = find_sources(folder, tmp_path / "out")
     with caplog.at_level(logging.INFO):

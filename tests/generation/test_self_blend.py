@@ -3,7 +3,7 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-from generation_helpers import picture
+from generation_helpers import draw_image
 from skimage.transform import AffineTransform
 from skimage.transform import warp as skimage_warp
 
@@ -17,15 +17,15 @@ def warp(image, seed):
     return get_engine("self-blend")(image, np.eye(*image.shape[:2], dtype=bool), seed)
 
 
-def test_it_is_never_the_picture_itself():
-    image = picture(0, 40, 56)
+def test_it_is_never_the_image_itself():
+    image = draw_image(0, 40, 56)
     for seed in range(20):
         assert (warp(image, seed) != image).any(axis=2).mean() > 0.5
 
 
 def test_equals_scikit_image_with_a_reflected_border(monkeypatch):
     monkeypatch.setattr(opencv, "KERNELS", (cv2.INTER_LINEAR,))
-    image = picture(0, 60, 90)
+    image = draw_image(0, 60, 90)
     for seed in range(5):
         matrix, _ = draw_warp(90, 60, np.random.default_rng([seed, opencv._STREAM]))
         back = AffineTransform(np.vstack([matrix, [0, 0, 1]])).inverse
@@ -35,7 +35,7 @@ def test_equals_scikit_image_with_a_reflected_border(monkeypatch):
 
 
 def test_kernels_differ(monkeypatch):
-    image = picture(0, 40, 56)
+    image = draw_image(0, 40, 56)
     outputs = []
     for kernel in KERNELS:
         monkeypatch.setattr(opencv, "KERNELS", (kernel,))

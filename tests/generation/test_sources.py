@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from generation_helpers import picture
+from generation_helpers import draw_image
 from PIL import Image
 
 from cnnsvm.cli import main
@@ -35,8 +35,8 @@ def save(path, pixels, **options):
 def tree(tmp_path):
     """Photographs and, in a folder beside them, a finished repainting of each."""
     for i in range(3):
-        save(tmp_path / "data" / "photos" / f"{i}.png", picture(i))
-        save(tmp_path / "data" / "fakes" / f"{i}.png", 255 - picture(i))
+        save(tmp_path / "data" / "photos" / f"{i}.png", draw_image(i))
+        save(tmp_path / "data" / "fakes" / f"{i}.png", 255 - draw_image(i))
     return tmp_path / "data"
 
 
@@ -44,7 +44,7 @@ def originals(manifest):
     return sorted(manifest[manifest["label"] == 0]["sha256"])
 
 
-def test_finished_pictures_below_the_sources_are_no_sources(tree, tmp_path):
+def test_finished_images_below_the_sources_are_no_sources(tree, tmp_path):
     values = {"engine": "file:../fakes/{stem}.png", "variants": "regenerated"}
     made = make(tree, tmp_path / "out", **values)
     alone = make(tree / "photos", tmp_path / "alone", **values)
@@ -87,9 +87,9 @@ def test_manifest_by_its_path(photos, tmp_path):
     assert list(again["source_id"].unique()) == list(first["source_id"].unique())
 
 
-def test_two_sets_of_finished_pictures_are_two_engines(tree, tmp_path):
+def test_two_sets_of_finished_images_are_two_engines(tree, tmp_path):
     for i in range(3):
-        save(tree / "other" / f"{i}.png", picture(10 + i))
+        save(tree / "other" / f"{i}.png", draw_image(10 + i))
     names = set()
     for name in ("fakes", "other"):
         made = make(tree / "photos", tmp_path / name, engine=f"file:../{name}/{{stem}}.png")
@@ -99,10 +99,10 @@ def test_two_sets_of_finished_pictures_are_two_engines(tree, tmp_path):
         make(tree / "photos", tmp_path / "fakes", engine="file:../other/{stem}.png")
 
 
-def test_record_is_made_again_when_its_finished_picture_changes(tree, tmp_path):
+def test_record_is_made_again_when_its_finished_image_changes(tree, tmp_path):
     values = {"engine": "file:../fakes/{stem}.png", "variants": "regenerated"}
     first = make(tree / "photos", tmp_path / "out", **values)
-    save(tree / "fakes" / "1.png", picture(20, 30, 40))
+    save(tree / "fakes" / "1.png", draw_image(20, 30, 40))
     second = make(tree / "photos", tmp_path / "out", **values)
     changed = first["sha256"].ne(second["sha256"])
     assert set(second[changed]["source_id"]) == {s for s in first["source_id"] if s[0] == "1"}
@@ -172,7 +172,7 @@ def test_shards_of_other_sources_are_not_merged(photos, tmp_path):
     out = tmp_path / "out"
     for index in (1, 2):
         make(photos, out, shard=f"{index}/2")
-    save(photos / "new.png", picture(30))
+    save(photos / "new.png", draw_image(30))
     before = (out / "manifest.parquet").read_bytes()
     make(photos, out, shard="1/2")
     assert (out / "manifest.parquet").read_bytes() == before
@@ -235,9 +235,9 @@ def test_errors_csv_is_there_when_everything_is_bad(photos, tmp_path, capsys):
 
 def test_originals_count_whatever_became_of_their_fakes(tmp_path):
     for i in range(3):
-        save(tmp_path / "in" / str(i) / "original.png", picture(i))
+        save(tmp_path / "in" / str(i) / "original.png", draw_image(i))
         if i:
-            save(tmp_path / "in" / str(i) / "inpainting.png", picture(10 + i))
+            save(tmp_path / "in" / str(i) / "inpainting.png", draw_image(10 + i))
     assert main(["build", str(tmp_path / "in"), str(tmp_path / "out"), "--strict"]) == 0
     made = read_manifest(tmp_path / "out" / "manifest.parquet")
     assert set(made["source_id"]) == {"0", "1", "2"}
@@ -253,9 +253,9 @@ def test_working_folder_is_found_from_a_dot(photos, tmp_path, monkeypatch):
 
 def test_what_the_fakes_went_through_before_is_said(tree, tmp_path):
     for i in range(3):
-        save(tree / "lossy" / f"{i}.webp", 255 - picture(i), quality=40)
-        save(tree / "whole" / f"{i}.webp", 255 - picture(i), lossless=True)
-        save(tree / "small" / f"{i}.png", 255 - picture(i, 20, 30))
+        save(tree / "lossy" / f"{i}.webp", 255 - draw_image(i), quality=40)
+        save(tree / "whole" / f"{i}.webp", 255 - draw_image(i), lossless=True)
+        save(tree / "small" / f"{i}.png", 255 - draw_image(i, 20, 30))
     for name, expected in (("lossy/{stem}.webp", LOSSY_FAKES), ("whole/{stem}.webp", None),
                            ("small/{stem}.png", RESIZED.format(3))):  # fmt: skip
         out = tmp_path / name[:5]
@@ -264,9 +264,9 @@ def test_what_the_fakes_went_through_before_is_said(tree, tmp_path):
         assert warnings == ([expected] if expected else [])
 
 
-def test_multi_picture_jpegs_are_jpegs(tmp_path):
+def test_multi_image_jpegs_are_jpegs(tmp_path):
     for i in range(3):
-        images = [Image.fromarray(picture(i)), Image.fromarray(picture(i))]
+        images = [Image.fromarray(draw_image(i)), Image.fromarray(draw_image(i))]
         (tmp_path / "in").mkdir(exist_ok=True)
         images[0].save(tmp_path / "in" / f"{i}.jpg", "MPO", save_all=True,
                        append_images=images[1:], quality=50)  # fmt: skip
@@ -276,10 +276,10 @@ def test_multi_picture_jpegs_are_jpegs(tmp_path):
 
 def test_mask_file_of_the_native_size_fits_a_record_of_another(tree, tmp_path):
     for i in range(3):
-        save(tree / "small" / f"{i}.png", 255 - picture(i, 12 * 2, 36))
+        save(tree / "small" / f"{i}.png", 255 - draw_image(i, 12 * 2, 36))
         save(tree / "masks" / f"{i}.png", np.where(np.arange(36) < 18, 255, 0).astype(
             np.uint8)[None].repeat(24, axis=0))  # fmt: skip
-        save(tree / "small" / f"{i}.png", 255 - picture(i, 18, 27))
+        save(tree / "small" / f"{i}.png", 255 - draw_image(i, 18, 27))
     made = make(tree / "photos", tmp_path / "out", engine="file:../small/{stem}.png",
                 schemas=["file:../masks/{stem}.png"])  # fmt: skip
     fakes = made[made["label"] == 1]
@@ -329,7 +329,7 @@ def test_a_record_that_is_made_again_loses_nothing_but_its_images(tree, tmp_path
     for note in notes:
         note.write_text("mine")
     for i in range(3):
-        save(tree / "fakes" / f"{i}.png", picture(40 + i))
+        save(tree / "fakes" / f"{i}.png", draw_image(40 + i))
     with caplog.at_level("INFO"):
         second = make(tree / "photos", tmp_path / "out", **values)
     assert set(first["sha256"]) & set(second["sha256"]) == set(originals(first))
@@ -368,7 +368,7 @@ def test_records_that_were_being_matched_are_no_sources(photos, tmp_path):
     match_post_processing(made, tmp_path / "data" / "out", "png", n_jobs=1)
     for path in (tmp_path / "data").rglob("record.json"):
         path.unlink()
-    save(tmp_path / "data" / "mine.png", picture(50))
+    save(tmp_path / "data" / "mine.png", draw_image(50))
     again = make(tmp_path / "data", tmp_path / "again")
     assert again["record"].nunique() == 1
 

@@ -128,7 +128,7 @@ def test_half_precision_is_automatic_only_where_the_model_bears_it(
     assert vae_engine(str(folders[key]), precision="float16").details["precision"] == "bfloat16"
 
 
-def test_values_that_are_no_numbers_are_a_bad_picture_not_a_black_one(engine, monkeypatch):
+def test_values_that_are_no_numbers_are_a_bad_image_not_a_black_one(engine, monkeypatch):
     network = engine.repaint.__self__.network
     decode = network.decode
 

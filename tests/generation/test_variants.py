@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from generation_helpers import picture
+from generation_helpers import draw_image
 from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
@@ -103,7 +103,7 @@ def test_regenerated_alone_without_masks_is_a_record_of_deepfakeart(photos, tmp_
 
 @pytest.mark.parametrize("blur", [1, 2.5])
 def test_soft_edge_blends_and_its_mask_holds_only_what_is_fully_repainted(blur, tmp_path):
-    Image.fromarray(picture(0, 64, 80)).save(tmp_path / "a.png")
+    Image.fromarray(draw_image(0, 64, 80)).save(tmp_path / "a.png")
     made = make([tmp_path / "a.png"], tmp_path / "out", edge=f"blur:{blur}", variants="both")
     original = load_image(tmp_path / "a.png")
     for spliced, whole in zip(
@@ -134,14 +134,14 @@ def test_weights_of_a_soft_edge_are_those_of_a_gaussian():
 
 
 def test_blend_is_exact_at_its_ends():
-    original, output = picture(1), picture(2)
+    original, output = draw_image(1), draw_image(2)
     for alpha, expected in ((0, original), (255, output)):
         weights = np.full(original.shape[:2], alpha, np.uint8)
         np.testing.assert_array_equal(blend(original, output, weights), expected)
 
 
 def test_edge_that_eats_the_mask_is_an_error_of_that_schema_only(tmp_path):
-    Image.fromarray(picture(0, 48, 48)).save(tmp_path / "a.png")
+    Image.fromarray(draw_image(0, 48, 48)).save(tmp_path / "a.png")
     made = make([tmp_path / "a.png"], tmp_path / "out", edge="blur:6",
                 schemas=["left", "random_patches"])  # fmt: skip
     assert set(made["mask_schema"].dropna()) == {"left"}
@@ -226,7 +226,7 @@ def test_engine_names_its_working_size_unless_the_history_does(photos, tmp_path)
     assert set(zip(made["width"], made["height"], strict=True)) == {(36, 24)}
 
 
-def test_one_failing_picture_costs_that_picture_only(photos, tmp_path):
+def test_one_failing_image_costs_that_image_only(photos, tmp_path):
     def repaint(tasks):
         return [
             ImageError("withheld") if task.mask[0, 0] and not task.mask[0, -1] else 255 - task.image
@@ -245,7 +245,7 @@ def test_one_failing_picture_costs_that_picture_only(photos, tmp_path):
     assert again.attrs["skipped"] == []
 
 
-def test_engine_that_fails_on_a_picture_does_not_stop_the_others(photos, tmp_path):
+def test_engine_that_fails_on_an_image_does_not_stop_the_others(photos, tmp_path):
     def fail(image, mask, seed):
         if image.shape[0] == 24:
             raise RuntimeError("kernel launch failed")
@@ -258,7 +258,7 @@ def test_engine_that_fails_on_a_picture_does_not_stop_the_others(photos, tmp_pat
 
 @pytest.mark.parametrize("side", [1, 15])
 def test_sources_below_16_pixels_are_left_out_with_the_rule(side, photos, tmp_path):
-    Image.fromarray(picture(5, side, 40)).save(photos / "small.png")
+    Image.fromarray(draw_image(5, side, 40)).save(photos / "small.png")
     made = make(photos, tmp_path / "out")
     (entry,) = made.attrs["skipped"]
     assert entry["path"].endswith("small.png")
@@ -271,7 +271,7 @@ def round_trips(tmp_path):
     for i, size in enumerate([(36, 24), (40, 30), (64, 48)]):
         folder = tmp_path / "in" / f"record{i}"
         folder.mkdir(parents=True)
-        image = Image.fromarray(picture(i, size[1], size[0]))
+        image = Image.fromarray(draw_image(i, size[1], size[0]))
         image.save(folder / "original.jpg")
         trip = image.resize((32, 32), Image.Resampling.LANCZOS) if i == 2 else image
         Image.fromarray(cv2.GaussianBlur(np.array(trip), (3, 3), 0)).save(
@@ -328,7 +328,7 @@ def test_file_engine_refuses_another_working_size(round_trips, tmp_path):
              engine="file:inpainting.webp", post_processing="20,png")  # fmt: skip
 
 
-def test_engine_that_loses_a_picture_is_broken():
-    task = Task(picture(0), np.eye(24, 36, dtype=bool))
+def test_engine_that_loses_an_image_is_broken():
+    task = Task(draw_image(0), np.eye(24, 36, dtype=bool))
     with pytest.raises(EngineError, match="returned 1 images for 2 tasks"):
         Engine("lossy", lambda tasks: [tasks[0].image], batch_size=2).repaint_all([task, task])

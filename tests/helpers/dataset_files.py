@@ -10,7 +10,7 @@ from PIL import Image
 CIFAKE_FOLDERS = ("train/REAL", "train/FAKE", "test/REAL", "test/FAKE")
 
 
-def picture(seed, size=(32, 32)):
+def draw_image(seed, size=(32, 32)):
     """Large patches of colour with finer ones of grey on them, as in photographs."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(128, 40, (4, 4, 3)).repeat(8, 0).repeat(8, 1)
@@ -22,7 +22,7 @@ def picture(seed, size=(32, 32)):
 
 def jpeg(seed, size=(32, 32), format="JPEG"):
     buffer = io.BytesIO()
-    picture(seed, size).save(buffer, format)
+    draw_image(seed, size).save(buffer, format)
     return buffer.getvalue()
 
 

@@ -34,7 +34,7 @@ def changed(**more):
     return clone(DETECTOR).set_params(**more)
 
 
-def picture(source):
+def draw_image(source):
     rng = np.random.default_rng(source)
     coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC))
@@ -44,7 +44,7 @@ def picture(source):
 def write_records(folder, engines, sources, prefix=""):
     rows = []
     for source in sources:
-        real = picture(source)
+        real = draw_image(source)
         made = {("original", None): real}
         for engine, sigma in engines.items():
             fake = cv2.GaussianBlur(real, (0, 0), sigma)

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed, height=24, width=36):
-    """Draw a smooth picture that no other seed gives."""
+def draw_image(seed, height=24, width=36):
+    """Draw a smooth image that no other seed gives."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 

@@ -10,7 +10,7 @@ SIDE = 40
 
 
 def write_records(folder, n_sources=6, engines=("a", "b")):
-    """Write originals, spliced pictures of each engine, and regenerated ones of the last."""
+    """Write originals, spliced images of each engine, and regenerated ones of the last."""
     rows = []
     for source in range(n_sources):
         rng = np.random.default_rng(source)

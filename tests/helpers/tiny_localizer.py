@@ -1,4 +1,4 @@
-"""Small networks of the architectures' contract, and pictures whose repainted part is smooth."""
+"""Small networks of the architectures' contract, and images whose repainted part is smooth."""
 
 import dataclasses
 
@@ -109,21 +109,21 @@ def make_trainer(network, pairs, fit, valid, **changes):
 
 
 def painting(seed, height=64, width=72):
-    """Draw a noisy picture, smooth inside a rectangle, and the mask of that."""
+    """Draw a noisy image, smooth inside a rectangle, and the mask of that."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (9, 10, 3)).astype(np.uint8)
-    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture = np.clip(picture + rng.normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
     mask = np.zeros((height, width), dtype=bool)
     top, left = rng.integers(0, height // 2), rng.integers(0, width // 2)
     mask[top : top + 28, left : left + 32] = True
-    picture[mask] = cv2.GaussianBlur(picture, (0, 0), 1.5)[mask]
-    return picture, mask
+    image[mask] = cv2.GaussianBlur(image, (0, 0), 1.5)[mask]
+    return image, mask
 
 
 def paintings(first, n):
     pairs = [painting(seed) for seed in range(first, first + n)]
-    return [picture for picture, _ in pairs], [mask for _, mask in pairs]
+    return [image for image, _ in pairs], [mask for _, mask in pairs]
 
 
 def weights(network):

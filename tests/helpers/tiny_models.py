@@ -46,7 +46,7 @@ def make_tiny_pipeline(
 ) -> Path:
     """Save a pipeline with the shape of Stable Diffusion 2 inpainting, of 64x64 pixels.
 
-    The safety checker withholds every picture.
+    The safety checker withholds every image.
     """
     import diffusers
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cnnsvm.io.quantisation import GROUP, MIN_SIZE, dequantise, quantise
+from cnnsvm.io.bundle import GROUP, MIN_SIZE, dequantise, quantise
 
 
 @pytest.fixture

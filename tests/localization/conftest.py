@@ -12,5 +12,5 @@ def tiny_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def painted():
-    """Sixteen pictures and their masks, and eight other ones."""
+    """Sixteen images and their masks, and eight other ones."""
     return paintings(0, 16), paintings(1000, 8)

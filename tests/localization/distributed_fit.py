@@ -13,7 +13,7 @@ from cnnsvm.localization.architectures import ARCHITECTURES
 
 
 def fit(distributed, cache_dir=None):
-    """Fit a small localiser on sixteen pictures."""
+    """Fit a small localiser on sixteen images."""
     made = localizer(epochs=3, distributed=distributed, cache_dir=cache_dir)
     return made.fit(*paintings(0, 16))
 

@@ -72,7 +72,7 @@ def test_any_size_gives_a_logit_a_pixel(network, size):
     assert found.isfinite().all()
 
 
-def test_a_flat_picture_is_no_trouble(network):
+def test_a_flat_image_is_no_trouble(network):
     assert logits_of(network, torch.zeros(1, 3, 40, 40, dtype=torch.uint8)).isfinite().all()
 
 
@@ -90,7 +90,7 @@ def test_gradients_reach_every_parameter(name):
     assert all(parameter.requires_grad for parameter in built.parameters())
 
 
-def test_a_single_smallest_picture_can_be_trained_on(name):
+def test_a_single_smallest_image_can_be_trained_on(name):
     built = build(name)
     built(pixels(1, 1, 1)).sum().backward()
 
@@ -111,10 +111,10 @@ def test_the_result_is_the_same_every_time(network):
     assert torch.equal(logits_of(network, batch), logits_of(network, batch))
 
 
-def test_a_picture_is_judged_by_itself(network):
+def test_an_image_is_judged_by_itself(network):
     batch = pixels(3, 40, 33)
     batch[1] = 128  # unlike its neighbours
-    alone = torch.cat([logits_of(network, picture[None]) for picture in batch])
+    alone = torch.cat([logits_of(network, image[None]) for image in batch])
     assert_alike(logits_of(network, batch), alone, 1e-3)
 
 
@@ -162,13 +162,13 @@ def test_a_trained_state_moves_to_another_network(name, network):
 
 
 def smoothed(n, side=32):
-    """Noise that is blurred in one half of each picture, left or right in turn."""
+    """Noise that is blurred in one half of each image, left or right in turn."""
     noise = np.random.default_rng(7).normal(128, 12, (n, side, side, 3))
     half = side // 2
     masks = np.zeros((n, 1, side, side), dtype=np.float32)
-    for k, picture in enumerate(noise):
+    for k, image in enumerate(noise):
         place = slice(0, half) if k % 2 else slice(half, side)
-        picture[:, place] = cv2.GaussianBlur(picture, (0, 0), 1.0)[:, place]
+        image[:, place] = cv2.GaussianBlur(image, (0, 0), 1.0)[:, place]
         masks[k, :, :, place] = 1
     values = np.clip(noise, 0, 255).astype(np.uint8).transpose(0, 3, 1, 2)
     return torch.from_numpy(values.copy()), torch.from_numpy(masks)

@@ -66,11 +66,11 @@ def test_what_is_flat_leaves_no_residual():
 def test_the_enhancement_joins_three_kinds_of_layers():
     enhance = Enhancement().eval()  # a new batch norm passes on what comes
     enhance.norm.eps = 1e-12
-    picture = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
-    plain, constrained, fixed = enhance(picture).split([3, 3, 18], dim=1)
-    torch.testing.assert_close(plain, enhance.plain(enhance.see(picture)))
-    torch.testing.assert_close(constrained, enhance.constrained(picture.float() / 4))
-    red = picture[0, 0].float()
+    image = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    plain, constrained, fixed = enhance(image).split([3, 3, 18], dim=1)
+    torch.testing.assert_close(plain, enhance.plain(enhance.see(image)))
+    torch.testing.assert_close(constrained, enhance.constrained(image.float() / 4))
+    red = image[0, 0].float()
     across = (red[1:-1, 2:] - red[1:-1, 1:-1]).clamp(-8, 8) / 4
     torch.testing.assert_close(fixed[0, 0, 1:-1, 1:-1], across)
     assert {name for name, _ in enhance.named_parameters()} == {
@@ -79,7 +79,7 @@ def test_the_enhancement_joins_three_kinds_of_layers():
         "norm.weight",
         "norm.bias",
     }
-    assert enhance.train()(picture).std(dim=(0, 2, 3)).max() < 1.01
+    assert enhance.train()(image).std(dim=(0, 2, 3)).max() < 1.01
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

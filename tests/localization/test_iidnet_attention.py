@@ -13,7 +13,7 @@ from cnnsvm.localization.architectures.iidnet.layers import (
 
 
 def by_hand(features):
-    """The mean over the T most similar places, one place and picture after the other."""
+    """The mean over the T most similar places, one place and image after the other."""
     n, channels, height, width = features.shape
     result = torch.empty_like(features).flatten(2)
     for i in range(n):
@@ -34,7 +34,7 @@ def test_each_place_becomes_the_mean_of_those_like_it(likeness):
     torch.testing.assert_close(GlobalAttention()(features), by_hand(features))
 
 
-def test_how_many_count_depends_on_the_picture():
+def test_how_many_count_depends_on_the_image():
     torch.manual_seed(0)
     unlike = torch.randn(1, 40, 512)
     alike = 5 + torch.randn(1, 40, 512)

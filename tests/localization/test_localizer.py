@@ -61,7 +61,7 @@ def save_pairs(folder, images, masks):
     return paths, [None, *mask_paths[1:]]
 
 
-def test_held_out_pictures_are_marked_far_better_than_by_chance(fitted, painted):
+def test_held_out_images_are_marked_far_better_than_by_chance(fitted, painted):
     images, masks = painted[1]
     chance = np.mean([mask.mean() for mask in masks])  # the IoU of calling everything
     score = fitted.score(images, masks)
@@ -131,7 +131,7 @@ def test_all_kinds_of_input_agree(fitted, painted, tmp_path):
             assert (a == b).all()
 
 
-def test_a_picture_that_cannot_be_read_is_named(fitted):
+def test_an_image_that_cannot_be_read_is_named(fitted):
     with pytest.raises(ImageError, match=r"nowhere\.png: no such file"):
         fitted.predict(["nowhere.png"])
 
@@ -307,7 +307,7 @@ def test_unfitted():
         quick().predict([painting(0)[0]])
 
 
-def test_an_untouched_picture_scores_by_its_false_alarms(fitted):
+def test_an_untouched_image_scores_by_its_false_alarms(fitted):
     localizer = clone(fitted)
     localizer.network_, localizer.threshold_ = Brightness(), 0.5
     dark, light = np.zeros((9, 9, 3), np.uint8), np.full((9, 9, 3), 255, np.uint8)
@@ -474,7 +474,7 @@ def test_training_in_half_precision_has_finite_weights(painted):
 
 def test_bad_pairs_are_named_before_training(painted, monkeypatch):
     images, masks = list(painted[0][0]), list(painted[0][1])
-    images[7] = b"no picture"
+    images[7] = b"no image"
     monkeypatch.setattr(LocalizerTrainer, "run", None)
     with pytest.raises(ImageError, match="<10 bytes>"):
         quick().fit(images, masks)

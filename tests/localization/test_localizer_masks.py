@@ -9,7 +9,7 @@ from cnnsvm.data.images import ImageError
 from cnnsvm.localization.masks import POLICIES, MaskError, as_mask_list, load_mask, load_pair
 
 SOFT = np.array([[0, 1, 127, 128, 254, 255]], dtype=np.uint8)
-PICTURE = np.full((4, 6, 3), 90, dtype=np.uint8)
+IMAGE = np.full((4, 6, 3), 90, dtype=np.uint8)
 
 
 @pytest.mark.parametrize(("policy", "n_repainted"), [("any", 5), ("half", 3), ("full", 1)])
@@ -43,7 +43,7 @@ def test_all_kinds_of_input_agree(policy, tmp_path):
         assert (load_mask(kind, policy) == load_mask(SOFT, policy)).all()
 
 
-def test_a_picture_of_one_bit_is_a_mask():
+def test_an_image_of_one_bit_is_a_mask():
     mask = Image.fromarray(SOFT > 100)
     assert mask.mode == "1"
     assert (load_mask(mask, "full") == (SOFT > 100)).all()
@@ -53,7 +53,7 @@ def test_a_picture_of_one_bit_is_a_mask():
 def test_an_empty_mask_is_an_untouched_image(policy):
     assert not load_mask(np.zeros((3, 4), np.uint8), policy).any()
     assert not load_mask(np.zeros((3, 4), bool), policy).any()
-    assert not load_pair(PICTURE, None, policy)[1].any()
+    assert not load_pair(IMAGE, None, policy)[1].any()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_grey_masks_of_which_nothing_counts_are_refused(policy, brightest, fitti
 )
 def test_what_is_no_mask_of_its_image_is_named(mask, message):
     with pytest.raises(MaskError, match=message) as caught:
-        load_pair(PICTURE, mask)
+        load_pair(IMAGE, mask)
     assert isinstance(caught.value, ImageError)  # so what skips bad images skips bad masks
     assert "<array (4, 6, 3) uint8>" in str(caught.value)
 
@@ -96,7 +96,7 @@ def test_an_unknown_policy_is_named():
 
 
 def turned(array, orientation=6):
-    """Save a picture that is shown turned."""
+    """Save an image that is shown turned."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     buffer = io.BytesIO()
@@ -107,14 +107,14 @@ def turned(array, orientation=6):
 def test_orientation_is_applied_to_image_and_mask():
     mask = np.zeros((4, 6), np.uint8)
     mask[0, :2] = 255
-    pixels, repainted = load_pair(turned(PICTURE), turned(mask))
+    pixels, repainted = load_pair(turned(IMAGE), turned(mask))
     assert pixels.shape == (6, 4, 3)
     assert repainted.shape == (6, 4)
     assert np.argwhere(repainted).tolist() == [[0, 3], [1, 3]]  # turned to the right
     upright = np.rot90(mask, -1)
-    assert (load_pair(turned(PICTURE), upright)[1] == repainted).all()
+    assert (load_pair(turned(IMAGE), upright)[1] == repainted).all()
     with pytest.raises(MaskError, match=r"is 6x4 pixels and the image 4x6.*upright"):
-        load_pair(turned(PICTURE), mask)
+        load_pair(turned(IMAGE), mask)
 
 
 def test_missing_masks_mean_untouched_images():

@@ -159,7 +159,7 @@ def test_what_is_erased_in_the_image_stays_in_the_mask(seed):
 
 
 @pytest.mark.parametrize(("codec", "expected"), [(1.0, 0.5), (0.0, 0.0)])
-def test_half_of_the_recompressed_patches_lie_on_the_grid_of_the_picture(codec, expected):
+def test_half_of_the_recompressed_patches_lie_on_the_grid_of_the_image(codec, expected):
     dots = np.zeros((96, 88), dtype=bool)
     dots[::8, ::8] = True
     saved_again = Augmentation(turn=False, codec=codec)

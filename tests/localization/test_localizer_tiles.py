@@ -15,7 +15,7 @@ def tiling(tile=32, overlap=8, most_pixels=4 * 32**2):
     return Tiling(tile, overlap, most_pixels, CPU, torch.float32)
 
 
-def picture(height, width, seed=0):
+def draw_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -54,7 +54,7 @@ def test_tiles_cover_a_side_and_overlap(side, tile, overlap):
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 90), (33, 32), (100, 131)])
 def test_a_constant_network_gives_a_constant_map(shape):
-    found = predict_map(Constant(), picture(*shape), tiling())
+    found = predict_map(Constant(), draw_image(*shape), tiling())
     assert found.shape == shape
     assert found.dtype == np.float32
     assert (found == torch.sigmoid(torch.tensor(1.23)).item()).all()
@@ -63,14 +63,14 @@ def test_a_constant_network_gives_a_constant_map(shape):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 70), (32, 32), (33, 65), (90, 131)])
 @pytest.mark.parametrize("options", [{}, {"overlap": 0}, {"overlap": 31}, {"tile": 16}])
 def test_a_network_that_sees_single_pixels_is_not_changed_by_tiles(shape, options):
-    pixels = picture(*shape)
+    pixels = draw_image(*shape)
     assert (
         predict_map(Brightness(), pixels, tiling(**options)) == whole(Brightness(), pixels)
     ).all()
 
 
-def test_a_picture_smaller_than_a_tile_goes_in_whole():
-    network, pixels = Watched(Tiny()), picture(31, 20)
+def test_an_image_smaller_than_a_tile_goes_in_whole():
+    network, pixels = Watched(Tiny()), draw_image(31, 20)
     assert (predict_map(network, pixels, tiling()) == whole(Tiny(), pixels)).all()
     assert network.shapes == [(1, 3, 31, 20)]
 
@@ -98,7 +98,7 @@ def test_the_batch_does_not_matter(most_pixels):
 
 @pytest.mark.parametrize("shape", [(20_000, 64), (64, 20_000), (700, 800)])
 def test_no_more_goes_in_at_once_than_asked_for(shape):
-    network, pixels = Watched(Brightness()), picture(*shape)
+    network, pixels = Watched(Brightness()), draw_image(*shape)
     found = predict_map(network, pixels, tiling(tile=128, overlap=16, most_pixels=60_000))
     assert (found == whole(Brightness(), pixels)).all()
     assert max(n * h * w for n, _, h, w in network.shapes) <= 60_000
@@ -110,6 +110,6 @@ def test_probabilities_stay_in_range():
         def forward(self, pixels):
             return torch.where(pixels[:, :1] > 127, 1e4, -1e4)
 
-    found = predict_map(Sure(), picture(80, 90), tiling())
+    found = predict_map(Sure(), draw_image(80, 90), tiling())
     assert found.min() == 0
     assert found.max() == 1

@@ -20,7 +20,7 @@ def test_a_size_has_the_parameters_that_it_is_named_by(size):
     assert n_parameters / 1e6 == pytest.approx(float(size.removesuffix("m")), rel=0.1)
 
 
-def test_the_noise_stream_does_not_see_the_picture():
+def test_the_noise_stream_does_not_see_the_image():
     """Its fixed filters sum to zero, so that brightness goes."""
     listen = build_network("nixnet", size="2m").body.listen
     dark = pixels(high=150)

@@ -87,22 +87,40 @@ def open_dataset(
     skip_bad: bool = False,
     only_originals: bool = False,
 ) -> pd.DataFrame:
-    """Read a data set as a manifest with absolute paths, whatever its layout.
+    """Read a data set as a manifest, whatever its layout.
 
-    ``path`` is a manifest, a folder in one of the layouts of ``data/README.md``, or an archive
-    (.zip, .tar, .tar.gz, .tar.xz, .tar.bz2) of one, which is unpacked below ``workdir``.
-    ``groups``, a regular expression or the path of a CSV table, says which loose images share a
-    source, see `read_folder`; manifests and records say so themselves. ``variant`` and ``engine``
-    are what the manifest says of fakes that do not come with one. ``skip_bad`` leaves out loose
-    files that are no images (listed in ``attrs["skipped"]``), and does not check the rows of a
-    manifest: `cnnsvm.data.manifest.find_bad_rows` lists the bad ones. ``only_originals`` reads the
-    originals of records alone, whatever is wrong with what was made of them. All labels are 0 for a
-    folder of sources.
+    Parameters
+    ----------
+    path : path
+        A manifest, a folder in one of the layouts of ``data/README.md``, or an archive (.zip,
+        .tar, .tar.gz, .tar.xz, .tar.bz2) of one.
+    workdir : path
+        Where an archive is unpacked, see `cnnsvm.data.readers.archives.unpack_archive`; not used
+        otherwise.
+    groups : None, regular expression, or path of a CSV table
+        Which loose images share a source, see `read_folder`. Manifests and records say so
+        themselves.
+    variant, engine : str
+        What the manifest says of fakes that do not come with one.
+    skip_bad : bool
+        Leave out loose files that are no images (listed in ``attrs["skipped"]``), and do not
+        check the rows of a manifest: `cnnsvm.data.manifest.find_bad_rows` lists the bad ones.
+    only_originals : bool
+        Of records, read the originals alone, whatever is wrong with what was made of them.
 
-    A DatasetError is raised if the layout is not recognised (the message lists those that are), or
-    is recognised and incomplete, or an archive is damaged or unsafe, or holds CIFAKE: that is read
-    straight into memory (`read_cifake`), not unpacked into 100,000 files; a ManifestError if a
-    manifest has bad rows.
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths. All labels are 0 for a folder of sources.
+
+    Raises
+    ------
+    DatasetError
+        If the layout is not recognised (the message lists those that are), or is recognised
+        and incomplete, or an archive is damaged or unsafe, or holds CIFAKE: that is read straight
+        into memory (`read_cifake`), not unpacked into 100,000 files.
+    ManifestError
+        If a manifest has bad rows.
     """
     place = Path(path).absolute()
     if not place.exists():

@@ -148,12 +148,28 @@ def unpack_archive(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> Path:
-    """Unpack an archive into a folder of its own below ``workdir``, all or nothing, and return it.
+    """Unpack an archive into a folder of its own below ``workdir``, all or nothing.
 
     The folder is named by the archive's name and by its path, size and time of change, so an
-    archive that was unpacked before is not unpacked again, and a changed one is. The content may
-    take ``max_bytes`` on disk at most, and no more than is free; for other errors see
-    `open_archive`.
+    archive that was unpacked before is not unpacked again, and a changed one is.
+
+    Parameters
+    ----------
+    archive : path of a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 file
+    workdir : path
+        Made if needed.
+    max_bytes : int
+        Most bytes that the content may take on disk.
+
+    Returns
+    -------
+    Path
+        The folder with the content.
+
+    Raises
+    ------
+    DatasetError
+        See `open_archive`; also if the content is larger than the free space.
     """
     file, status = Path(archive).absolute(), os.stat(archive)
     identity = text_hash(f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}")

@@ -74,16 +74,30 @@ def read_records(
     """Read DeepfakeArt records, from Kaggle or as the seed project wrote them.
 
     The name of a record's folder is its ``source_id``. ``inpainting_x`` goes with ``mask_x``, or
-    else with the one ``mask``; both may be missing. Where there is a mask image, ``mask_schema`` is
-    what the image shows, whatever its name says, because the seed project swapped names; without
-    one it is the name, when that is a schema.
+    else with the one ``mask``; both may be missing. Where there is a mask image, ``mask_schema``
+    is what the image shows, whatever its name says, because the seed project swapped names;
+    without one it is the name, when that is a schema.
 
-    ``root`` is the records' folder, or one that holds it (`find_record_folders`); ``variant`` and
-    ``engine`` are what the manifest says of the fakes; ``only_originals`` reads the originals
-    alone, as when there are no others, such as after ``delete.py``. Returns a manifest with
-    absolute paths: the original of each record once (label 0), and every inpainting (label 1).
-    ``attrs["skipped"]`` lists as {path, reason} the records that were left out and the masks that
-    could not be used. A DatasetError says that no record is complete.
+    Parameters
+    ----------
+    root : path
+        The records' folder, or one that holds it, see `find_record_folders`.
+    variant, engine : str
+        What the manifest says of the fakes.
+    only_originals : bool
+        Read the originals alone, as when there are no others, such as after ``delete.py``.
+
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths: the original of each record once (label 0), and every
+        inpainting (label 1). ``attrs["skipped"]`` lists as {path, reason} the records that
+        were left out and the masks that could not be used.
+
+    Raises
+    ------
+    DatasetError
+        If there is no complete record.
     """
     folders = find_record_folders(root)
     if not folders:

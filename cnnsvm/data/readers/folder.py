@@ -36,22 +36,36 @@ def read_folder(
     engine: str = "unknown",
     skip_bad: bool = False,
 ) -> pd.DataFrame:
-    """Read a tree whose folders are named Real and Fake as a manifest with absolute paths.
+    """Read a tree whose folders are named Real and Fake.
 
     The class folders may lie in or hold folders named Train, Test, Valid or Validation, in any
-    case: ``Train/Real``, ``Real/Train``, ``REAL`` and CIFAKE's ``test/FAKE`` all work; ``split`` is
-    train, test, valid or None. ``variant`` and ``engine`` are what the manifest says of the fakes.
+    case: ``Train/Real``, ``Real/Train``, ``REAL`` and CIFAKE's ``test/FAKE`` all work.
 
-    ``groups`` None takes each file for a source of its own, named by its relative path: right only
-    when no fake was made from a real image of the tree. A regular expression is searched in the
-    file's name (not its folders) and names the source by its group ``source`` or else its only
-    group. A path, or a string that ends in ``.csv``, is a table with the columns ``path`` (relative
-    to ``root``) and ``source_id``.
+    Parameters
+    ----------
+    root : path
+    groups : None, regular expression, or path of a CSV table
+        None takes each file for a source of its own, named by its relative path: right only when
+        no fake was made from a real image of the tree. A regular expression is searched in the
+        file's name (not its folders) and names the source by its group ``source`` or else its
+        only group. A path, or a string that ends in ``.csv``, is a table with the columns
+        ``path`` (relative to ``root``) and ``source_id``.
+    variant, engine : str
+        What the manifest says of the fakes.
+    skip_bad : bool
+        Leave out files whose header is not that of an image, and list them in
+        ``attrs["skipped"]`` as {path, reason}; otherwise the first is an `ImageError`.
 
-    ``skip_bad`` leaves out files whose header is not that of an image, and lists them in
-    ``attrs["skipped"]`` as {path, reason}; otherwise the first is an `ImageError`. A DatasetError
-    is raised if there are no images, a class is missing, a path names both classes, or ``groups``
-    is malformed or leaves an image without a source.
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths; ``split`` is train, test, valid or None.
+
+    Raises
+    ------
+    DatasetError
+        If there are no images, a class is missing, a path names both classes, or ``groups`` is
+        malformed or leaves an image without a source.
     """
     folder = _check_folder(root)
     files = _list_files(folder)
@@ -76,9 +90,17 @@ def read_sources(
 ) -> pd.DataFrame:
     """Read a folder of untouched images, to generate from, with parameters as in `read_folder`.
 
-    Returns a manifest with absolute paths, all label 0, without the records that
-    `cnnsvm.generation` made. A DatasetError says that there are no images, or none but records, a
-    folder is named Fake, or ``groups`` is malformed or leaves an image without a source.
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths, all label 0. Records that `cnnsvm.generation` made are left
+        out.
+
+    Raises
+    ------
+    DatasetError
+        If there are no images, or none but records, a folder is named Fake, or ``groups`` is
+        malformed or leaves an image without a source.
     """
     folder = _check_folder(root)
     if "fake" in find_class_folders(folder):

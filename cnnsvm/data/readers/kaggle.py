@@ -30,14 +30,28 @@ _LINES = 8  # of the client's output that an error repeats
 
 
 def download(name: str, folder: str | os.PathLike[str]) -> Path:
-    """Download "deepfakeart" or "cifake" from Kaggle into a folder; a finished one is not repeated.
+    """Download a data set from Kaggle; a finished download is not repeated.
 
     The work is done by the command ``kaggle`` (``pip install kaggle``), which finds its token by
     itself and shows its progress on standard error. It resumes an interrupted download, if it was
-    the client (2.2 or later) that was interrupted. Returns the .zip file, for `open_dataset` or
-    `read_cifake`. A DatasetError is raised if the name is unknown, the client is missing or fails
-    (the message has the end of its output, the command, and where a token belongs), or the disk is
-    too full.
+    the client (2.2 or later) that was interrupted.
+
+    Parameters
+    ----------
+    name : "deepfakeart" or "cifake"
+    folder : path
+        Where the archive goes; made if needed.
+
+    Returns
+    -------
+    Path
+        The .zip file, for `open_dataset` or `read_cifake`.
+
+    Raises
+    ------
+    DatasetError
+        If the name is unknown, the client is missing or fails (the message has the end of its
+        output, the command, and where a token belongs), or the disk is too full.
     """
     if name not in DATASETS:
         raise DatasetError(f"name must be one of {', '.join(DATASETS)}, got {name!r}.")

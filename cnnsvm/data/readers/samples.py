@@ -47,14 +47,30 @@ def write_samples(
     """Write the embedded sample images as lossless tiles, with a manifest beside them.
 
     Tiles of one photograph do not overlap but share texture, light and camera, so the group
-    (``source_id``) of a tile is its photograph. Tiles are ``size`` pixels a side, at most
-    ``max_tiles`` of a photograph, nearest to the middle; smaller images are left out.
-    ``<parent>_<k>.png`` and ``manifest.csv`` go to ``folder``; use one for each size. Files that
-    are there already and hold the right pixels are left alone.
+    (``source_id``) of a tile is its photograph. The ``manifest.csv`` says so to whoever opens
+    the folder later. Files that are there already and hold the right pixels are left alone.
 
-    Returns a manifest with absolute paths, all label 0; the defaults give 63 tiles of 19
-    photographs. A MissingDataError says that an installed package lacks one of its sample images, a
-    DatasetError that an option is below 1 or no image is as large as ``size``.
+    Parameters
+    ----------
+    folder : path
+        Where ``<parent>_<k>.png`` and ``manifest.csv`` go; made if needed. Use one folder for
+        one ``size``.
+    size : int
+        Side of the square tiles in pixels; images smaller than that are left out.
+    max_tiles : int
+        Most tiles of one photograph; those nearest to the middle are taken.
+
+    Returns
+    -------
+    DataFrame
+        Manifest with absolute paths, all label 0. The defaults give 63 tiles of 19 photographs.
+
+    Raises
+    ------
+    MissingDataError
+        If an installed package lacks one of its sample images.
+    DatasetError
+        If ``size`` or ``max_tiles`` is below 1, or no image is as large as ``size``.
     """
     if size < 1 or max_tiles < 1:
         raise DatasetError(

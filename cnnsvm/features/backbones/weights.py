@@ -105,7 +105,7 @@ def read_state(weights: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-        return state.get("state_dict", state)
+        return dict(state.get("state_dict", state.get("model", state)))
     except (OSError, RuntimeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
         raise WeightsError(f"weights {str(file)!r} cannot be read: {error}") from error
     except Exception as error:  # safetensors raises a class of its own

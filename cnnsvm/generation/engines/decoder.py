@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 KIND = "decoder"
 WEIGHTS = "weights"
 STRIDE = 8
-#: Noise levels that a image is brought to before it is denoised.
+#: Noise levels that an image is brought to before it is denoised.
 LEVELS = (0.12, 0.4)
 N_STEPS = 6
 _CUDA_BATCH = 4

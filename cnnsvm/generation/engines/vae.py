@@ -43,7 +43,7 @@ _LEVELS = {
     "AutoencoderKL": "block_out_channels",
     "AutoencoderTiny": "encoder_block_out_channels",
 }
-_BLACK = 16  # a image with a pixel this bright does not come back black throughout
+_BLACK = 16  # an image with a pixel this bright does not come back black throughout
 
 
 def engine_from_text(argument: str) -> Engine:

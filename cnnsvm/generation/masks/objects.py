@@ -5,7 +5,7 @@ The network runs once an image; a draw picks one of the objects within the limit
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,8 +293,14 @@ def _from_file(model: str, file: str) -> "nn.Module":
     from torch import nn
     from torchvision import models
 
+    from cnnsvm.features.backbones.weights import WeightsError, read_state
+
+    try:
+        found = read_state(file)
+    except WeightsError as error:
+        raise SchemaError(f"{error} Or leave weights= out for torchvision's own.") from error
     # the auxiliary classifier serves training only
-    state = {k: v for k, v in _file_state(file).items() if not k.startswith("aux_classifier.")}
+    state = {k: v for k, v in found.items() if not k.startswith("aux_classifier.")}
     network = models.get_model(model, weights=None, weights_backbone=None)
     try:
         keys = network.load_state_dict(state, strict=False)
@@ -317,22 +323,3 @@ def _misfit(model: str, file: str, reason: str) -> SchemaError:
         f"weights={file} do not fit {model} ({reason}). The file must hold torchvision's {model}; "
         "without weights= its own are taken from the hub."
     )
-
-
-def _file_state(file: str) -> Mapping[str, Any]:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if Path(file).suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        return dict(state.get("state_dict", state.get("model", state)))
-    except Exception as error:
-        # the first sentence only: the next ones say how to load an unsafe file all the same
-        reason = str(error).partition(". ")[0] or type(error).__name__
-        raise SchemaError(
-            f"weights={file} cannot be read ({reason}). Give an existing "
-            ".safetensors, .pth or .pt file with nothing but the network's parameters, or leave "
-            "weights= out to have torchvision's own from its hub."
-        ) from error

@@ -1,4 +1,4 @@
-"""Pictures with the detail of photographs, and histories to give them."""
+"""Images with the detail of photographs, and histories to give them."""
 
 import io
 
@@ -11,7 +11,7 @@ from cnnsvm.data.manifest import make_manifest, make_row
 LANCZOS = Image.Resampling.LANCZOS
 
 
-def picture(seed, width=None, height=None):
+def draw_image(seed, width=None, height=None):
     """Smooth shapes, texture and noise, in a size of its own."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(150, 290, 2)
@@ -49,11 +49,11 @@ def as_jpeg(pixels, quality):
     return np.array(Image.open(buffer))
 
 
-def write(folder, pictures, ending="png", **options):
-    """Write pictures; their paths."""
+def write(folder, images, ending="png", **options):
+    """Write images; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{i}.{ending}" for i in range(len(pictures))]
-    for path, pixels in zip(paths, pictures, strict=True):
+    paths = [folder / f"{i}.{ending}" for i in range(len(images))]
+    for path, pixels in zip(paths, images, strict=True):
         Image.fromarray(pixels).save(path, **options)
     return [str(path) for path in paths]
 
