@@ -1,6 +1,7 @@
 """Flags that become an `InpaintDetector`, shared by every command that fits one."""
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def _add_embedder_flags(parser: argparse.ArgumentParser) -> None:
     add("--epochs", "at most", type=int)
     add("--learning-rate", "[1e-4 for a whole pretrained network, else 1e-3]", type=float)
     add("--crop-size", "pixels", type=int)
-    add("--n-crops", "crops an image at most", type=int)
+    add("--n-crops", "crops an image, at most; all of them: all", type=number_or_name)
     add("--mirror", "the mirror image of each crop too", action="store_true")
-    add("--pooling", "how crops become one: mean, mean_max, mean_std, mean_top, mean_std_top")
+    add("--pooling", "how crops become one, such as mean_std or mean_std_top_peak")
     add("--output", "what an embedder gives: embedding or scores")
     add("--resize", "short side of the resized image; removes traces [no resize]", type=int)
     add("--statistics", "residual statistics beside the network", action="store_true")
@@ -140,7 +141,8 @@ def make_embedders(args: argparse.Namespace, shipped: bool) -> list[Any]:
     machine |= {"gpu_memory_fraction": args.gpu_memory_fraction, "batch_size": args.batch_size}
     for embedder in embedders:
         known = embedder.get_params(deep=False)
-        embedder.set_params(**{k: v for k, v in (asked_crops | machine).items() if k in known})
+        wanted = {k: None if v == "all" else v for k, v in asked_crops.items()}
+        embedder.set_params(**{k: v for k, v in (wanted | machine).items() if k in known})
     return embedders
 
 
@@ -183,9 +185,9 @@ def _value(args: argparse.Namespace, name: str) -> Any:
     return _USUAL[name] if found is None else found
 
 
-def number_or_name(text: str) -> float | str:
-    """Read a threshold, which is a number or the name of a rule."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def number_or_name(text: str) -> int | float | str:
+    """Read what is a number or the name of a rule, such as a threshold."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text

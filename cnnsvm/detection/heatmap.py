@@ -8,11 +8,8 @@ from PIL import Image
 from scipy.special import expit
 
 from cnnsvm.data.images import load_image, read_header
-from cnnsvm.features.crops import wrap_to
+from cnnsvm.features.crops import window_positions, wrap_to
 from cnnsvm.features.embedder import CropEmbedder
-
-#: Windows of a heatmap at most; larger images get a wider stride, up to a crop's side.
-MAX_WINDOWS = 1024
 
 
 def heatmap(embedders: Sequence[Any], image: Any) -> np.ndarray:
@@ -39,7 +36,7 @@ def heatmap(embedders: Sequence[Any], image: Any) -> np.ndarray:
 
 def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) -> np.ndarray:
     large = wrap_to(pixels, size)
-    tops, lefts = window_positions(large.shape[0], large.shape[1], size)
+    tops, lefts = window_positions(large.shape[0], large.shape[1], size, max(1, size // 4))
     places = [(top, left) for top in tops for left in lefts]
     scores = []
     step = embedders[0].batch_size
@@ -49,25 +46,6 @@ def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) 
         scores.append(np.mean([embedder.score_crops(crops) for embedder in embedders], axis=0))
     blended = blend_windows(expit(np.concatenate(scores)), places, large.shape[:2], size)
     return blended[: pixels.shape[0], : pixels.shape[1]]
-
-
-def window_positions(height: int, width: int, size: int) -> tuple[list[int], list[int]]:
-    """Spread overlapping windows over an image: at a quarter of their side if they are not many.
-
-    Returns tops and lefts, both from 0 to the last place where a window fits; the windows are their
-    product.
-    """
-    stride = max(1, size // 4)
-    while True:
-        counts = [-(-(side - size) // stride) + 1 for side in (height, width)]
-        if counts[0] * counts[1] <= MAX_WINDOWS or stride >= size:
-            break
-        stride = min(size, stride * 2)
-    tops, lefts = (
-        np.linspace(0, side - size, count).round().astype(int).tolist()
-        for side, count in zip((height, width), counts, strict=True)
-    )
-    return tops, lefts
 
 
 def blend_windows(

@@ -159,9 +159,12 @@ def _describe(embedder: Any) -> str:
         stage = f", cut after `{embedder.truncate_at}`" if embedder.truncate_at else ""
         what = f"`{embedder.backbone}`{stage}, stem `{embedder.stem}`"
     resized = f"resized to a short side of {embedder.resize}" if embedder.resize else "not resized"
+    number = "as many as show every pixel"
+    if embedder.n_crops is not None:
+        number = f"up to {embedder.n_crops} an image"
     return (
-        f"embedder: {what}, {n_weights:,} weights, up to {embedder.n_crops} crops of "
-        f"{embedder.crop_size} pixels an image, {resized}, pooling `{embedder.pooling}`"
+        f"embedder: {what}, {n_weights:,} weights, crops of {embedder.crop_size} pixels, {number}, "
+        f"{resized}, pooling `{embedder.pooling}`"
     )
 
 

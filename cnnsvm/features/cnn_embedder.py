@@ -42,13 +42,15 @@ class CNNEmbedder(CropEmbedder):
         What is trained before the network embeds; a `FineTuning` says how.
     crop_size : int, default=128
         Side of a crop in pixels; smaller images are wrapped.
-    n_crops : int, default=4
-        Most crops of an image.
+    n_crops : int or None, default=4
+        Most crops of an image; None takes as many as show every pixel, side by side.
     mirror : bool, default=False
         Embed the mirror image of each crop too, which takes twice as long.
-    pooling : {"mean", "mean_max", "mean_std", "mean_top", "mean_std_top"}, default="mean_std"
-        How the embeddings of an image's crops become one; "top" is the mean of the quarter of the
-        crops that look the most fake, for images that were repainted in part.
+    pooling : {"mean", "mean_max", "mean_std", "mean_top", "mean_std_top", "mean_std_top_peak"}, \
+default="mean_std"
+        How the embeddings of an image's crops become one; "top" and "peak" are the mean of the
+        quarter and of the sixteenth of the crops that look the most fake, for images that were
+        repainted in part.
     output : {"embedding", "scores"}, default="embedding"
         Give embeddings, or the log-odds of the classifier that fine-tuning trained: a few numbers
         an image, where there are not thousands of images for several embeddings.
@@ -90,7 +92,7 @@ class CNNEmbedder(CropEmbedder):
         preprocessing: str | dict[str, Any] = "auto",
         finetune: str | FineTuning = "full",
         crop_size: int = 128,
-        n_crops: int = 4,
+        n_crops: int | None = 4,
         mirror: bool = False,
         pooling: str = "mean_std",
         output: str = "embedding",

@@ -32,12 +32,15 @@ POOLINGS = {
     "mean_std": ("mean", "std"),
     "mean_top": ("mean", "top"),
     "mean_std_top": ("mean", "std", "top"),
+    "mean_std_top_peak": ("mean", "std", "top", "peak"),
 }
 #: The embedding of a crop itself, or what the classifier that fine-tuning trained says of each
 #: class (stacked generalization: Wolpert, Neural Networks 5, 1992).
 OUTPUTS = ("embedding", "scores")
-#: Share of an image's crops that "top" takes, at least one.
-TOP_SHARE = 0.25
+#: Share of an image's crops, those that look the most fake, that a part takes, at least one.
+TOP_SHARES = {"top": 1 / 4, "peak": 1 / 16}
+#: Windows closer than side by side are spread while they are not more.
+MAX_WINDOWS = 1024
 
 
 def wrap_to(image: np.ndarray, size: int) -> np.ndarray:
@@ -52,19 +55,24 @@ def wrap_to(image: np.ndarray, size: int) -> np.ndarray:
     return np.pad(image, missing + [(0, 0)] * (image.ndim - 2), mode="wrap")
 
 
-def crop_positions(height: int, width: int, size: int, n_crops: int) -> list[tuple[int, int]]:
+def crop_positions(
+    height: int, width: int, size: int, n_crops: int | None
+) -> list[tuple[int, int]]:
     """Spread crops of ``size`` pixels a side evenly and deterministically over an image.
 
     The crops lie in rows, as many as the shape of the image asks for; one crop is centred, four
     crops of a square are its corners, five are three above two. Both sides of the image must be at
     least ``size``. Returns at most ``n_crops`` different (top, left), fewer when the image is
-    hardly larger than a crop.
+    hardly larger than a crop; None takes as many as show every pixel.
     """
     free_y, free_x = height - size, width - size
     if free_y < 0 or free_x < 0:
         raise ValueError(
             f"a {size}-pixel crop does not fit {width}x{height}; wrap the image first."
         )
+    if n_crops is None:
+        tops, lefts = window_positions(height, width, size, size)
+        return [(top, left) for top in tops for left in lefts]
     if free_y == 0:
         n_rows = 1
     elif free_x == 0:
@@ -79,7 +87,27 @@ def crop_positions(height: int, width: int, size: int, n_crops: int) -> list[tup
     return list(dict.fromkeys(positions))
 
 
-def covered_share(height: int, width: int, size: int, n_crops: int) -> float:
+def window_positions(
+    height: int, width: int, size: int, stride: int
+) -> tuple[list[int], list[int]]:
+    """Spread windows over an image so that they show every pixel.
+
+    They lie ``stride`` pixels apart at most, up to side by side where they would be more than
+    `MAX_WINDOWS`. Returns tops and lefts, both from 0 to the last place where a window fits; the
+    windows are their product.
+    """
+    while True:
+        counts = [-(-(side - size) // stride) + 1 for side in (height, width)]
+        if counts[0] * counts[1] <= MAX_WINDOWS or stride >= size:
+            break
+        stride = min(size, stride * 2)
+    tops, lefts = (
+        _spread(side - size, count) for side, count in zip((height, width), counts, strict=True)
+    )
+    return tops, lefts
+
+
+def covered_share(height: int, width: int, size: int, n_crops: int | None) -> float:
     """Return the share of the pixels of an image that its crops show, in (0, 1]."""
     seen = np.zeros((height, width), dtype=bool)
     for top, left in crop_positions(max(height, size), max(width, size), size, n_crops):
@@ -87,10 +115,12 @@ def covered_share(height: int, width: int, size: int, n_crops: int) -> float:
     return float(seen.mean())
 
 
-def fixed_crops(image: np.ndarray, size: int, n_crops: int, mirror: bool = False) -> np.ndarray:
+def fixed_crops(
+    image: np.ndarray, size: int, n_crops: int | None, mirror: bool = False
+) -> np.ndarray:
     """Cut the deterministic crops that an image, uint8 (H, W, 3), is judged by.
 
-    Returns uint8 (k, size, size, 3) with 1 <= k <= ``n_crops``; with ``mirror`` the mirror image of
+    Returns uint8 (k, size, size, 3), those of `crop_positions`; with ``mirror`` the mirror image of
     each crop stands behind them.
     """
     large = wrap_to(image, size)
@@ -150,7 +180,7 @@ class Decoded:
 class CropDataset(Protocol):
     """The crops of images: item i is uint8 of shape (k, 3, size, size)."""
 
-    n_crops: int
+    n_crops: int | None
     mirror: bool
 
     def __len__(self) -> int: ...
@@ -161,7 +191,9 @@ class CropDataset(Protocol):
 class FixedCrops(Dataset):
     """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
 
-    def __init__(self, images: Decoded, size: int, n_crops: int, mirror: bool = False) -> None:
+    def __init__(
+        self, images: Decoded, size: int, n_crops: int | None, mirror: bool = False
+    ) -> None:
         self.images, self.size, self.n_crops, self.mirror = images, size, n_crops, mirror
 
     def __len__(self) -> int:
@@ -175,8 +207,12 @@ class FixedCrops(Dataset):
 def iterate_crops(
     dataset: CropDataset, batch_size: int, n_jobs: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time."""
-    images_per_batch = max(1, batch_size // (dataset.n_crops * (2 if dataset.mirror else 1)))
+    """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time.
+
+    An image is not divided: that of a large one, seen whole, is as many as it has.
+    """
+    most = batch_size if dataset.n_crops is None else dataset.n_crops
+    images_per_batch = max(1, batch_size // (most * (2 if dataset.mirror else 1)))
     items_of: Any = dataset  # a map-style data set, whatever its class
     loader = DataLoader(items_of, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
     for items in loader:
@@ -192,15 +228,15 @@ def pool_crops(crops: np.ndarray, pooling: str, scores: np.ndarray | None = None
     """Pool the embeddings of one image's crops, float32 (k, d), to (d * number of parts,).
 
     A half-repainted image has crops of both kinds, which the mean alone blurs. ``pooling`` is a key
-    of `POOLINGS`: the mean, the largest value, the standard deviation over the crops, and "top",
-    the mean of the quarter of the crops with the highest ``scores``, float32 (k,), of how fake they
-    look.
+    of `POOLINGS`: the mean, the largest value, the standard deviation over the crops, and "top"
+    and "peak", the mean of the quarter and of the sixteenth of the crops with the highest
+    ``scores``, float32 (k,), of how fake they look.
     """
     if pooling not in POOLINGS:
         raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
     parts = []
     for part in POOLINGS[pooling]:
-        if part != "top":
+        if part not in TOP_SHARES:
             parts.append(getattr(crops, part)(axis=0))
         elif scores is None:
             raise ValueError(
@@ -208,7 +244,7 @@ def pool_crops(crops: np.ndarray, pooling: str, scores: np.ndarray | None = None
                 "or 'head', or another pooling."
             )
         else:
-            n_top = max(1, round(TOP_SHARE * len(crops)))
+            n_top = max(1, round(TOP_SHARES[part] * len(crops)))
             parts.append(crops[np.argsort(-scores, kind="stable")[:n_top]].mean(axis=0))
     return np.concatenate(parts)
 
@@ -239,8 +275,12 @@ def embed_crops(
     progress = tqdm(total=total, desc=label, unit="image", disable=not sys.stderr.isatty())
     with torch.inference_mode(), progress:
         for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
-            placed = crops.to(device, non_blocking=True)
-            features, scores = _describe(network, placed, dtype, output)
+            parts = [
+                _describe(network, part.to(device, non_blocking=True), dtype, output)
+                for part in crops.split(batch_size)
+            ]
+            features = np.concatenate([features for features, _ in parts])
+            scores = None if parts[0][1] is None else np.concatenate([rank for _, rank in parts])
             cuts = np.cumsum(counts)[:-1]
             ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
             for part, rank in zip(np.split(features, cuts), ranks, strict=True):

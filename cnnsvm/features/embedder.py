@@ -121,7 +121,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "weights": [str, os.PathLike, None],
         "finetune": [StrOptions({"none", "head", "full"}), FineTuning],
         "crop_size": [Interval(Integral, 16, None, closed="left")],
-        "n_crops": [Interval(Integral, 1, None, closed="left")],
+        "n_crops": [Interval(Integral, 1, None, closed="left"), None],
         "mirror": ["boolean"],
         "pooling": [StrOptions(set(POOLINGS))],
         "output": [StrOptions(set(OUTPUTS))],
@@ -140,7 +140,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     weights: Any
     finetune: Any
     crop_size: int
-    n_crops: int
+    n_crops: int | None
     mirror: bool
     pooling: str
     output: str
@@ -375,7 +375,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             pairs=tuning.pairs_per_source,
             random_state=seed,
             crop_size=int(self.crop_size),
-            n_crops=int(self.n_crops),
+            n_crops=self.n_crops,
             batch_size=int(self.batch_size),
             device=device,
             dtype=dtype,

@@ -41,7 +41,7 @@ cache_dir, random_state
         weights: str | os.PathLike[str] | None = None,
         finetune: str | FineTuning = "full",
         crop_size: int = 128,
-        n_crops: int = 4,
+        n_crops: int | None = 4,
         mirror: bool = False,
         pooling: str = "mean_std",
         output: str = "embedding",

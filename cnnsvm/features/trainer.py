@@ -51,7 +51,7 @@ class TrainingOptions:
     weight_decay: float
     batch_size: int
     crop_size: int
-    n_crops: int
+    n_crops: int | None
     augmentation: Augmentation
     random_state: int
     n_jobs: int

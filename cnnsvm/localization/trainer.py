@@ -175,8 +175,8 @@ class LocalizerTrainer(Trainer):
     def _fixed_batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         options = self.options
         own = self.processes.share(self.valid.tolist())
-        patches = FixedPatches(self.pairs, own, options.crop_size, options.n_crops)
-        n_images = max(1, options.batch_size // options.n_crops)
+        patches = FixedPatches(self.pairs, own, options.crop_size, self.settings.n_crops)
+        n_images = max(1, options.batch_size // self.settings.n_crops)
         for items in DataLoader(patches, n_images, num_workers=options.n_jobs, collate_fn=list):
             crops, targets = zip(*items, strict=True)
             yield torch.cat(crops), torch.cat(targets)

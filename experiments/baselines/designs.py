@@ -37,7 +37,8 @@ def resize_to_square(image: Any, size: int, resample: Image.Resampling) -> np.nd
 class Squares(Dataset):
     """Item i: image i as the one square of ``size`` pixels, uint8 of shape (1, 3, size, size)."""
 
-    n_crops, mirror = 1, False
+    n_crops: int | None = 1
+    mirror = False
 
     def __init__(self, images: Decoded, size: int, resample: Image.Resampling) -> None:
         self.images, self.size, self.resample = images, size, resample

@@ -8,7 +8,8 @@ from tiny_detector import cnn, detector, statistics, tuning
 
 from cnnsvm.data.estimators import real_class
 from cnnsvm.data.images import ImageError, load_image
-from cnnsvm.detection.heatmap import MAX_WINDOWS, blend_windows, heatmap, window_positions
+from cnnsvm.detection.heatmap import blend_windows, heatmap
+from cnnsvm.features.crops import MAX_WINDOWS
 from cnnsvm.features.embedder import CropEmbedder
 
 ORIENTATION = 0x0112
@@ -209,23 +210,6 @@ def test_large_images_do_not_take_forever(trained, monkeypatch):
     assert max(batches) <= trained.batch_size
     assert found[:260, 640:].min() > 0.9
     assert found[340:].max() < 0.1
-
-
-@pytest.mark.parametrize("size", [16, 31, 128])
-@pytest.mark.parametrize(
-    "shape", [(128, 128), (129, 128), (130, 500), (257, 301), (1000, 1500), (128, 9000)]
-)
-def test_windows_cover_the_image_and_are_not_too_many(shape, size):
-    tops, lefts = window_positions(*shape, size)
-    for side, starts in zip(shape, (tops, lefts), strict=True):
-        assert starts[0] == 0
-        assert starts[-1] == side - size
-        assert len(set(starts)) == len(starts)
-        assert all(0 < step <= size for step in np.diff(starts))
-    tiles = np.prod([-(-side // size) for side in shape])
-    assert len(tops) * len(lefts) <= max(MAX_WINDOWS, tiles)
-    if np.prod([-(-4 * side // size) for side in shape]) <= MAX_WINDOWS:
-        assert all(step <= size // 4 for starts in (tops, lefts) for step in np.diff(starts))
 
 
 def test_blending_is_the_weighted_mean_of_the_windows_over_a_pixel():

@@ -103,7 +103,7 @@ def test_embedders_classes_and_classifier_are_described(fitted):
         assert f"{sum(p.numel() for p in embedder.network_.parameters()):,} weights" in what
     for part in ("`resnet18`", "cut after `layer1`", "stem `native`", "residual statistics"):
         assert part in what
-    assert "2 crops of 32 pixels" in what
+    assert "crops of 32 pixels, up to 2 an image" in what
     assert "classes: `0`, `1` (0 real, 1 fake)" in what
     assert f"{fitted.classifier_.n_features_in_} features" in what
 

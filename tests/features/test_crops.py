@@ -6,13 +6,16 @@ from torch import nn
 from cnnsvm.data.images import ImageError
 from cnnsvm.features.backbones import build_backbone, build_statistics
 from cnnsvm.features.crops import (
+    MAX_WINDOWS,
     Decoded,
     FixedCrops,
+    covered_share,
     crop_positions,
     embed_crops,
     fixed_crops,
     pool_crops,
     score_crops,
+    window_positions,
     wrap_to,
 )
 from cnnsvm.features.statistics import STATISTICS_DIM, residual_statistics
@@ -220,3 +223,44 @@ def test_mirror_images_stand_behind_the_crops():
     plain, both = fixed_crops(image, 16, 3), fixed_crops(image, 16, 3, mirror=True)
     np.testing.assert_array_equal(both[: len(plain)], plain)
     np.testing.assert_array_equal(both[len(plain) :], plain[:, :, ::-1])
+
+
+@pytest.mark.parametrize("size", [16, 31, 128])
+@pytest.mark.parametrize(
+    "shape", [(128, 128), (129, 128), (130, 500), (257, 301), (1000, 1500), (128, 9000)]
+)
+def test_windows_cover_the_image_and_are_not_too_many(shape, size):
+    tops, lefts = window_positions(*shape, size, size // 4)
+    for side, starts in zip(shape, (tops, lefts), strict=True):
+        assert starts[0] == 0
+        assert starts[-1] == side - size
+        assert len(set(starts)) == len(starts)
+        assert all(0 < step <= size for step in np.diff(starts))
+    tiles = np.prod([-(-side // size) for side in shape])
+    assert len(tops) * len(lefts) <= max(MAX_WINDOWS, tiles)
+    if np.prod([-(-4 * side // size) for side in shape]) <= MAX_WINDOWS:
+        assert all(step <= size // 4 for starts in (tops, lefts) for step in np.diff(starts))
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (130, 500), (1000, 1500), (128, 9000), (2400, 3600)])
+def test_without_a_number_crops_show_every_pixel(shape):
+    positions = crop_positions(*shape, 128, None)
+    assert covered_share(*shape, 128, None) == 1
+    assert len(positions) == np.prod([-(-side // 128) for side in shape])
+
+
+def test_a_large_image_goes_through_the_network_in_batches():
+    seen = []
+
+    class Counting(MeanColour):
+        def forward(self, pixels):
+            seen.append(len(pixels))
+            return super().forward(pixels)
+
+    image = np.random.default_rng(0).integers(0, 256, (200, 330, 3), dtype=np.uint8)
+    crops = FixedCrops(Decoded([image]), 32, None)
+    (found,) = embed_crops(Counting(), crops, batch_size=8, device=CPU)
+    assert sum(seen) == 7 * 11
+    assert max(seen) == 8
+    expected = crops[0].float().mean(dim=(0, 2, 3)).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
