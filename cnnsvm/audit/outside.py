@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from cnnsvm.audit.check import Check, Sample, Score, Verdict, judge, on_threads, score_probe
-from cnnsvm.audit.traces import judge_lines, line_heights, predict_lines, sixth_difference
 from cnnsvm.data.images import load_image
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.evaluation.negative_controls import run_probe
+from cnnsvm.features.traces import judge_lines, line_heights, predict_lines, sixth_difference
 from cnnsvm.io.progress import show_progress
 
 #: Pixels around the mask that are left out: soft edges of masks; blocks of codecs.
@@ -39,7 +39,7 @@ class Outside:
     changed: float  # share of the pixels that differ
     difference: float  # mean absolute, in grey levels
     features: np.ndarray  # (2, n_features), of `outside_features`
-    spectra: np.ndarray  # (2, 2, n_frequencies), as of `cnnsvm.audit.traces.resampling_spectrum`
+    spectra: np.ndarray  # (2, 2, n_frequencies), as of `cnnsvm.features.traces.resampling_spectrum`
     size: tuple[int, int]  # width and height
 
 

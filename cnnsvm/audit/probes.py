@@ -13,10 +13,13 @@ import pandas as pd
 
 from cnnsvm.audit.check import SAME_PATH, Check, Sample, Score, Verdict, judge, score_probe
 from cnnsvm.audit.headers import FACTS
-from cnnsvm.audit.traces import (
+from cnnsvm.data.images import load_image
+from cnnsvm.evaluation.negative_controls import colour_histogram, metadata_features, run_probe
+from cnnsvm.features.traces import (
     ANYWHERE,
     BY_ONE_FACTOR,
     MIN_SIDE,
+    WAS_JPEG,
     Hypotheses,
     double_compression,
     grid_features,
@@ -25,11 +28,7 @@ from cnnsvm.audit.traces import (
     resampling_spectrum,
     simplest,
 )
-from cnnsvm.data.images import load_image
-from cnnsvm.evaluation.negative_controls import colour_histogram, metadata_features, run_probe
 
-#: `double_compression` of an image that was a JPEG: in the wide gap to those that were not.
-WAS_JPEG = 0.4
 #: Share of both classes with the line of one resize from which both were resized alike.
 ALIKE = 0.5
 #: ROC AUC that lines must reach then, since an engine between the two resizes changes their

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnnsvm import CombinedDetector, InpaintDetector
+
+logger = logging.getLogger(__name__)
 
 _ORIENTATION = 0x0112  # EXIF
 
@@ -32,6 +35,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write there where each image looks repainted: NAME.heatmap.png, NAME.overlay.jpg",
     )
+    parser.add_argument(
+        "--untouched",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="your own untouched images, or folders of them, to recalibrate on",
+    )
+    parser.add_argument(
+        "--max-false-alarms",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="of images like --untouched that may be named fake [%(default)s]",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
@@ -45,6 +62,7 @@ def main(args: argparse.Namespace) -> int:
         if args.revision is not None:
             raise ValueError(f"--revision {args.revision} needs the --model that it is one of.")
         combined = CombinedDetector.from_pretrained(args.device)
+        _recalibrate(combined, args)
         detector: InpaintDetector = combined.trace
         judge: Callable[[Path], dict[str, Any]] = partial(_judge_all, combined)
         fields = ["path", "verdict", "evidence"]
@@ -53,6 +71,7 @@ def main(args: argparse.Namespace) -> int:
         detector = InpaintDetector.from_pretrained(
             args.model, revision=args.revision, device=args.device
         )
+        _recalibrate(detector, args)
         names = class_names(detector)
         judge = partial(_judge, detector, names)
         fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
@@ -73,6 +92,20 @@ def main(args: argparse.Namespace) -> int:
         n_bad += "error" in row
         writer.writerow(row)
     return 1 if n_bad else 0
+
+
+def _recalibrate(detector: "CombinedDetector | InpaintDetector", args: argparse.Namespace) -> None:
+    """Choose the threshold on the images of --untouched, and say what it promises."""
+    if args.untouched is None:
+        return
+    paths = [path for path, _ in _list(args.untouched, None)]
+    found = detector.recalibrate(paths, args.max_false_alarms).false_alarms_
+    if found is not None:
+        logger.info(
+            "of images like these %d, %.1f %% will be named fake on average, %.1f to %.1f %% in 95 "
+            "of 100 recalibrations",
+            *(found.n_images, 100 * found.expected, 100 * found.low, 100 * found.high),
+        )
 
 
 def class_names(detector: "InpaintDetector") -> list[str]:

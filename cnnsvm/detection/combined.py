@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from cnnsvm.data.images import check_images, image_sides
+from cnnsvm.data.images import check_images, image_sides, load_image
 from cnnsvm.detection.detector import InpaintDetector
-from cnnsvm.detection.reject import UNSURE, Judgement
+from cnnsvm.detection.reject import UNSURE, FalseAlarms, Judgement, choose_false_alarms
 from cnnsvm.features.crops import covered_share
 from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.traces import WAS_JPEG, double_compression, was_resampled
 
 GENERATED, REGENERATED, SPLICED, ORIGINAL = "generated", "regenerated", "spliced", "original"
 NO_TRACE, UNCOVERED = "no_trace", "uncovered"
+_N_FAKE = 3  # columns of probabilities
 
 
 class CombinedDetector(BaseEstimator):
@@ -47,6 +49,8 @@ class CombinedDetector(BaseEstimator):
     ----------
     classes_ : ndarray of str
         The columns of `predict_proba`.
+    false_alarms_ : FalseAlarms or None
+        What `recalibrate` chose.
 
     Examples
     --------
@@ -56,6 +60,7 @@ class CombinedDetector(BaseEstimator):
     """
 
     classes_ = np.array([GENERATED, REGENERATED, SPLICED, NO_TRACE, UNCOVERED])
+    false_alarms_: FalseAlarms | None = None
 
     def __init__(
         self, generated: InpaintDetector, trace: InpaintDetector, *, uncovered: float = 0.12
@@ -91,15 +96,32 @@ class CombinedDetector(BaseEstimator):
         -------
         DataFrame
             One row an image: ``verdict``; ``evidence``, the detectors that it rests on or, where it
-            is "unsure", those that are; a probability for each of ``classes_``; and ``coverage``,
-            the share of its pixels that ``trace`` looked at, in (0, 1].
+            is "unsure", those that are; a probability for each of ``classes_``; ``coverage``, the
+            share of its pixels that ``trace`` looked at, in (0, 1]; and what happened to the file,
+            which weakens what ``trace`` says: ``was_jpeg`` and ``was_resampled``
+            (`cnnsvm.features.traces`).
         """
         images = check_images(X)
         probabilities, verdicts, evidence = self._judge(images)
         table = pd.DataFrame(probabilities, columns=self.classes_)
         table.insert(0, "verdict", verdicts)
         table.insert(1, "evidence", evidence)
-        return table.assign(coverage=[self.coverage(image) for image in images])
+        pixels = [load_image(image) for image in images]
+        return table.assign(
+            coverage=[self.coverage(image) for image in images],
+            was_jpeg=[double_compression(each) > WAS_JPEG for each in pixels],
+            was_resampled=[was_resampled(each) for each in pixels],
+        )
+
+    def recalibrate(self, X: Any, max_false_alarms: float = 0.05, groups: Any = None) -> Self:
+        """Choose when `verdict` names an image, on your own untouched ones.
+
+        As `InpaintDetector.recalibrate`, for the probability of all kinds of fakes together: what
+        exceeds the threshold is named by the most probable kind, and nothing else is.
+        """
+        scores = self.predict_proba(X)[:, :_N_FAKE].sum(axis=1)
+        self.false_alarms_ = choose_false_alarms(scores, max_false_alarms, groups)
+        return self
 
     def coverage(self, image: Any) -> float:
         """Return the share of an image's pixels that ``trace`` looks at, in (0, 1]."""
@@ -126,8 +148,15 @@ class CombinedDetector(BaseEstimator):
             ]
         )
         said = zip(_said(self.generated, whole), _said(self.trace, trace), strict=True)
-        verdicts, evidence = zip(*(combine(*pair) for pair in said), strict=True)
-        return probabilities, np.array(verdicts, dtype=object), list(evidence)
+        verdicts, evidence = map(list, zip(*(combine(*pair) for pair in said), strict=True))
+        if self.false_alarms_ is not None:
+            for row, fake in enumerate(probabilities[:, :_N_FAKE]):
+                if fake.sum() > self.false_alarms_.threshold:
+                    verdicts[row] = str(self.classes_[fake.argmax()])
+                    evidence[row] = "generated" if verdicts[row] == GENERATED else "trace"
+                elif verdicts[row] != NO_TRACE:
+                    verdicts[row] = UNSURE
+        return probabilities, np.array(verdicts, dtype=object), evidence
 
 
 def combine(whole: str, trace: str) -> tuple[str, str]:

@@ -23,6 +23,7 @@ from cnnsvm.data.estimators import (
     check_auxiliary_labels,
     check_labelled_images,
     install,
+    real_class,
 )
 from cnnsvm.data.images import check_images, image_sides
 from cnnsvm.data.splits import encode_groups, grouped_folds
@@ -30,6 +31,7 @@ from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import (
     UNSURE,
     Judgement,
+    choose_false_alarms,
     choose_thresholds,
     of_unknown_size,
     predicted_codes,
@@ -112,6 +114,8 @@ class InpaintDetector(
     rejection_threshold_ : float
         Probability of the predicted class above which `verdict` commits itself (0 without
         ``max_error``).
+    false_alarms_ : FalseAlarms or None
+        What `recalibrate` chose.
     min_side_, max_side_ : int
         Shortest and longest side of the training images in pixels (0: unknown).
     history_ : list of dict
@@ -235,6 +239,7 @@ class InpaintDetector(
             classifier_=classifier,
             threshold_=thresholds.threshold,
             rejection_threshold_=thresholds.rejection,
+            false_alarms_=None,
             min_side_=int(sides.min()),
             max_side_=int(sides.max()),
             history_=next((e.history_ for e in embedders if getattr(e, "history_", [])), []),
@@ -279,6 +284,12 @@ class InpaintDetector(
         codes = predicted_codes(scores, self.threshold_)
         stated = probabilities[np.arange(len(codes)), codes]
         unsure = stated <= self.rejection_threshold_
+        if self.false_alarms_ is not None:
+            real = real_class(self.classes_)
+            fake = np.delete(np.arange(len(self.classes_)), real)
+            is_fake = 1 - probabilities[:, real] > self.false_alarms_.threshold
+            codes = np.where(is_fake, fake[probabilities[:, fake].argmax(axis=1)], real)
+            unsure = ~is_fake & (probabilities[:, real] <= self.rejection_threshold_)
         if self.max_error is not None:
             unsure |= of_unknown_size(self.embedder_, images, self.min_side_, self.max_side_)
         decisions = scores if scores.ndim == 2 else scores - logit(self.threshold_)
@@ -300,6 +311,37 @@ class InpaintDetector(
         verdicts = self.classes_[judged.codes].astype(object)
         verdicts[judged.is_unsure] = UNSURE
         return verdicts
+
+    @available_if(_calibrates)
+    def recalibrate(self, X: Any, max_false_alarms: float = 0.05, groups: Any = None) -> Self:
+        """Choose when `verdict` names a fake, on your own untouched images.
+
+        What a detector calls fake depends on cameras, codecs and sizes. Afterwards an image is
+        named fake if the probability of all fake classes together is above a threshold that at most
+        ``max_false_alarms`` of untouched images like these exceed; `predict` and `predict_proba`
+        stay as they were.
+
+        Parameters
+        ----------
+        X : as for `fit`
+            Untouched images, none of which the detector was trained on.
+        max_false_alarms : float in (0, 1), default=0.05
+        groups : array-like of shape (n_samples,), optional
+            The source of each image: the highest score of each counts.
+
+        Returns
+        -------
+        InpaintDetector
+            Itself, with what can be promised in ``false_alarms_`` (`FalseAlarms`).
+
+        Raises
+        ------
+        ValueError
+            If there are too few images for the promise.
+        """
+        scores = 1 - self.predict_proba(X)[:, real_class(self.classes_)]
+        self.false_alarms_ = choose_false_alarms(scores, max_false_alarms, groups)
+        return self
 
     def explain(self, image: Any) -> np.ndarray:
         """Show where an image looks repainted.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from cnnsvm.detection.model_card import CARD, CardFacts, render_card
+from cnnsvm.detection.reject import FalseAlarms
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.residual_statistics import ResidualStatistics
@@ -127,6 +128,7 @@ def to_state(
         "params": {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()},
         "threshold": detector.threshold_,
         "rejection_threshold": detector.rejection_threshold_,
+        "false_alarms": detector.false_alarms_,
         "min_side": detector.min_side_,
         "max_side": detector.max_side_,
         "classifier": svm,
@@ -158,12 +160,14 @@ def from_state(
         TunedSVC(**svm.get_params(deep=False)),
         **config["params"],
     )
+    alarms = config.get("false_alarms")
     detector.__dict__ |= {
         "classes_": svm.classes_,
         "embedder_": embedders,
         "classifier_": svm,
         "threshold_": float(config["threshold"]),
         "rejection_threshold_": float(config["rejection_threshold"]),
+        "false_alarms_": None if alarms is None else FalseAlarms(*alarms),
         "min_side_": int(config["min_side"]),
         "max_side_": int(config["max_side"]),
         "history_": next((e.history_ for e in embedders if e.history_), []),

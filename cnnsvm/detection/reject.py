@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logit
+from scipy.stats import beta
 from sklearn.metrics import roc_curve
 
 from cnnsvm.data.images import image_sides
+from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.svm.calibration import log_odds_to_proba
 
@@ -32,6 +34,21 @@ class Judgement(NamedTuple):
     probabilities: np.ndarray
     codes: np.ndarray
     is_unsure: np.ndarray
+
+
+class FalseAlarms(NamedTuple):
+    """What a recalibration on untouched images promises.
+
+    An image is named fake if the probability that it is, is above ``threshold``. Of further images
+    like the ``n_images`` (or sources) it was chosen on, a share of ``expected`` is named fake on
+    average, and between ``low`` and ``high`` in 95 of 100 such recalibrations.
+    """
+
+    threshold: float
+    n_images: int
+    expected: float
+    low: float
+    high: float
 
 
 class Thresholds(NamedTuple):
@@ -66,6 +83,36 @@ def choose_thresholds(
     predicted = predicted_codes(scores, chosen)
     rejection = choose_rejection_threshold(probabilities, predicted, codes, max_error, copies)
     return Thresholds(chosen, rejection)
+
+
+def choose_false_alarms(
+    scores: np.ndarray, max_false_alarms: float, groups: Any = None
+) -> FalseAlarms:
+    """Choose a threshold on the probabilities of untouched images, (n,), that they are fake.
+
+    The least one for which the next image like these is named fake with a probability of at most
+    ``max_false_alarms``, in (0, 1): split conformal prediction (Vovk, Gammerman and Shafer,
+    "Algorithmic Learning in a Random World", 2005); the share itself follows a beta distribution
+    (Vovk, ACML 2012). Of each of ``groups`` the highest score counts, so that many images of one
+    source do not pass for proof. A ValueError says that there are too few.
+    """
+    if not 0 < max_false_alarms < 1:
+        raise ValueError(f"max_false_alarms must lie in (0, 1), got {max_false_alarms!r}.")
+    highest = np.asarray(scores, dtype=float)
+    if groups is not None:
+        codes = encode_groups(groups, len(highest))
+        highest = np.array([highest[codes == code].max() for code in range(codes.max() + 1)])
+    n = len(highest)
+    n_above = int(max_false_alarms * (n + 1) + 1e-9)
+    if n_above == 0:
+        raise ValueError(
+            f"max_false_alarms={max_false_alarms!r} cannot be promised on {n} untouched images (or "
+            f"sources). Give at least {int(np.ceil(1 / max_false_alarms - 1e-9)) - 1}, or accept "
+            f"{1 / (n + 1):.3f}."
+        )
+    threshold = float(np.sort(highest)[n - n_above])
+    low, high = beta.ppf([0.025, 0.975], n_above, n + 1 - n_above).tolist()
+    return FalseAlarms(threshold, n, n_above / (n + 1), low, high)
 
 
 def predicted_codes(scores: np.ndarray, threshold: float) -> np.ndarray:

@@ -14,8 +14,8 @@ from cnnsvm.audit.probes import (
     probe_metadata,
     probe_resampling,
 )
-from cnnsvm.audit.traces import double_compression, resampling_spectrum
 from cnnsvm.data.splits import grouped_folds
+from cnnsvm.features.traces import double_compression, resampling_spectrum
 
 N = 20
 IMAGES = [draw_image(seed) for seed in range(N)]

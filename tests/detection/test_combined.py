@@ -1,5 +1,8 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnsvm import CombinedDetector
 from cnnsvm.detection.combined import combine
@@ -104,3 +107,28 @@ def test_a_detector_of_other_classes_is_refused():
 def test_a_share_out_of_range_is_refused(uncovered):
     with pytest.raises(ValueError, match="uncovered"):
         combined(WHOLE, TRACE, uncovered=uncovered).predict_proba(IMAGES)
+
+
+def test_recalibrated_on_untouched_images_it_names_what_exceeds_their_scores():
+    fake = np.linspace(0.05, 0.5, 20)
+    model = combined([[0.0, 1.0]] * 20, [[1 - p, 0.0, p] for p in fake])
+    model.recalibrate(IMAGES[:1] * 20, 0.1)
+    assert model.false_alarms_.threshold == pytest.approx(fake[-2])
+    model.trace = Said(["original", "regenerated", "spliced"], [[0.55, 0.0, 0.45]], 0.7)
+    model.generated = Said(["generated", "original"], [[0.0, 1.0]], 0.8)
+    assert model.verdict(IMAGES[:1]).tolist() == ["unsure"]
+    model.trace.probabilities = np.array([[0.5, 0.3, 0.2]])
+    assert model.verdict(IMAGES[:1]).tolist() == ["regenerated"]
+    model.trace.probabilities = np.array([[0.9, 0.05, 0.05]])
+    assert model.verdict(IMAGES[:1]).tolist() == ["no_trace"]
+
+
+def test_what_happened_to_a_file_is_told():
+    smooth = np.random.default_rng(0).normal(128, 30, (160, 160, 3)).clip(0, 255).astype(np.uint8)
+    once = Image.fromarray(smooth).resize((208, 208), Image.Resampling.BICUBIC)
+    jpeg = io.BytesIO()
+    once.save(jpeg, "JPEG", quality=80)
+    images = [smooth, np.asarray(once), jpeg.getvalue()]
+    table = combined(WHOLE[:3], TRACE[:3]).explain(images)
+    assert table["was_jpeg"].tolist() == [False, False, True]
+    assert table["was_resampled"].tolist()[:2] == [False, True]

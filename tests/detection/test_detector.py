@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import texture
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.ensemble import RandomForestClassifier
@@ -702,3 +703,20 @@ def test_bad_auxiliary_labels_are_refused(labelled_images, embedder, change, mes
     kinds = np.array([f"{label} kind" for label in y], dtype=object)
     with pytest.raises(ValueError, match=message):
         detector(embedder).fit(images, y, groups, change(kinds))
+
+
+def test_recalibration_bounds_what_is_named_among_untouched_images(labelled_images, tmp_path):
+    images, y, groups = labelled_images
+    model = detector(cnn(n_crops=2), max_error=0.1).fit(images, y, groups=groups)
+    untouched = [texture(seed) for seed in range(100, 160)]
+    more = [texture(seed) for seed in range(200, 260)]
+    assert model.recalibrate(untouched, 0.1) is model
+    assert model.false_alarms_.expected <= 0.1
+    scores = 1 - model.predict_proba(untouched)[:, 0]
+    assert (model.verdict(untouched) == 1).sum() == (scores > model.false_alarms_.threshold).sum()
+    assert (model.verdict(more) == 1).mean() <= 0.3
+    folder = model.save_pretrained(tmp_path / "model", bits=32)
+    loaded = InpaintDetector.from_pretrained(folder)
+    assert loaded.false_alarms_ == model.false_alarms_
+    assert loaded.verdict(more).tolist() == model.verdict(more).tolist()
+    assert model.fit(images, y, groups=groups).false_alarms_ is None

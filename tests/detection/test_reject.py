@@ -5,6 +5,7 @@ from tiny_detector import cnn, statistics
 
 from cnnsvm.data.images import ImageError
 from cnnsvm.detection.reject import (
+    choose_false_alarms,
     choose_rejection_threshold,
     choose_thresholds,
     of_unknown_size,
@@ -172,3 +173,28 @@ def test_an_image_is_too_large_where_training_saw_all_of_them_whole():
 def test_only_crops_of_native_resolution_have_a_size():
     images = [np.zeros((10, 10, 3), np.uint8), np.zeros((99, 99, 3), np.uint8)]
     assert unknown(["no CropEmbedder", cnn(resize=40, n_crops=1)], images, 20, 32) == [False] * 2
+
+
+@pytest.mark.parametrize(("n", "target"), [(19, 0.05), (40, 0.05), (100, 0.1)])
+def test_false_alarms_keep_their_promise_on_average(n, target):
+    rng = np.random.default_rng(0)
+    promised = [choose_false_alarms(rng.random(n), target) for _ in range(4000)]
+    shares = np.array([1 - each.threshold for each in promised])  # of uniform scores
+    assert promised[0].expected <= target
+    assert shares.mean() == pytest.approx(promised[0].expected, abs=0.003)
+    within = (shares >= promised[0].low) & (shares <= promised[0].high)
+    assert within.mean() == pytest.approx(0.95, abs=0.015)
+
+
+def test_many_images_of_one_source_are_no_proof():
+    scores = np.random.default_rng(1).random(60)
+    groups = np.repeat(np.arange(20), 3)
+    found = choose_false_alarms(scores, 0.1, groups)
+    assert found == choose_false_alarms(scores.reshape(20, 3).max(axis=1), 0.1)
+    assert found.n_images == 20
+
+
+@pytest.mark.parametrize(("n", "target", "word"), [(18, 0.05, "at least 19"), (5, 0.0, "0, 1")])
+def test_what_cannot_be_promised_is_refused(n, target, word):
+    with pytest.raises(ValueError, match=word):
+        choose_false_alarms(np.linspace(0, 1, n), target)

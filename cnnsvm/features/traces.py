@@ -35,6 +35,8 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _QUANTISERS = np.arange(3, 33)
 _MIN_COEFFICIENTS = 40
 _BEST = 16
+#: `double_compression` of an image that was a JPEG: in the wide gap to those that were not.
+WAS_JPEG = 0.4
 
 #: Height from which a line counts, and how much more than that counts, since engines weaken lines.
 PRESENT, _MOST = 3.0, 2.0
@@ -66,6 +68,12 @@ def resampling_spectrum(pixels: np.ndarray) -> np.ndarray:
     green = _middle(pixels[:, :, 1]).astype(np.int16)
     means = (sixth_difference(rows).mean(axis=0, dtype=np.float64) for rows in (green, green.T))
     return np.stack([line_heights(profile) for profile in means])
+
+
+def was_resampled(pixels: np.ndarray) -> bool:
+    """Tell whether uint8 pixels (H, W, 3) have a line that chance does not give."""
+    clear = resampling_spectrum(pixels)[:, _is_clear(FREQUENCIES)]
+    return bool(clear.max() > PRESENT_ANYWHERE)
 
 
 def sixth_difference(rows: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ import pytest
 from audit_images import LANCZOS, as_jpeg, by_way_of, draw_image, repaint
 from PIL import Image
 
-from cnnsvm.audit.traces import (
+from cnnsvm.features.traces import (
     FREQUENCIES,
     double_compression,
     grid_features,
