@@ -7,8 +7,10 @@ r"""Make the detector that ships with the package: many engines, one seed, every
     cp -r runs/bundle/weights cnnsvm/
 
 Each image is repainted by every engine, whole and spliced, half of the time as it is and half
-of the time from a copy that was reduced first, whose past JPEG compression shows less. Run again
-with the same engines and --out, it resumes.
+of the time from a copy that was reduced first, whose past JPEG compression shows less. With
+--network the network of a saved detector is kept as it is, and a new classifier is fitted on
+windows that show every pixel: of sources that the network has not learnt from, if it is to be
+calibrated. Run again with the same engines and --out, it resumes.
 """
 
 import argparse
@@ -28,6 +30,11 @@ ENGINES = ("opencv-telea", "opencv-ns", "self-blend")
 ONLY_SPLICED = ("opencv-telea", "opencv-ns", "self-blend")
 #: Generators that repaint the first data alone: twenty passes an image are seconds a megapixel.
 SLOW = ("denoiser",)
+#: Masks that are dealt to the engines in turn: large ones, and small ones anywhere.
+SCHEMAS = (
+    *("random_patches", "rectangles:0.05-0.2", "strokes:0.05-0.2", "upper_left", "strokes:0.1-0.4"),
+    *("rectangles:0.1-0.4", "lower_right"),
+)
 TUNING: dict[str, Any] = {
     "augmentation": "robust",
     "pairs_per_source": 4,
@@ -41,8 +48,17 @@ EMBEDDER: dict[str, Any] = {
     "pooling": "mean_std_top",
     "batch_size": 48,
 }
+#: Of a network that is kept: windows that show every pixel.
+KEPT: dict[str, Any] = {
+    "finetune": "none",
+    "crop_size": 128,
+    "n_crops": None,
+    "pooling": "mean_std_top_peak",
+    "batch_size": 48,
+}
 CLASSIFIER: dict[str, Any] = {"kernel": "linear", "n_trials": 6}
 N_VIEWS = 4
+AUGMENTATION = "reshared"  # of the views
 MAX_ERROR = 0.05
 NAME = "cnnsvm"
 #: Of the JSON; "steps" are the commands before this one, the others are `CardFacts`'s.
@@ -65,6 +81,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--file", help="finished repaintings beside the originals of the first data, as a pattern"
     )
+    parser.add_argument("--network", help="saved detector whose network is kept, such as cnnsvm")
     parser.add_argument(
         "--card", type=Path, help="JSON of what the model card says: summary, tested_on, limits..."
     )
@@ -116,6 +133,7 @@ def make_records(args: argparse.Namespace) -> Any:
             args.out / "records" / str(number),
             quick if number else [*files, *engines],
             only_spliced=ONLY_SPLICED,
+            schemas=SCHEMAS,
             random_state=args.seed,
         )
         made.append(part.assign(data=str(number)))
@@ -181,10 +199,14 @@ def run(args: argparse.Namespace) -> int:
     manifest = make_records(args)
     if args.records_only:
         return 0
+    own: dict[str, Any] = {"finetune": FineTuning(**TUNING), **EMBEDDER}
+    if args.network is not None:
+        own = {"weights": args.network, **KEPT}
     detector = InpaintDetector(
-        ResidualStatistics(finetune=FineTuning(**TUNING), device=args.device, **EMBEDDER),
+        ResidualStatistics(device=args.device, **own),
         TunedSVC(**CLASSIFIER),
         n_views=N_VIEWS,
+        augmentation=AUGMENTATION,
         max_error=MAX_ERROR,
         cache_dir=args.out / "cache",
         random_state=args.seed,

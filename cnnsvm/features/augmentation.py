@@ -38,7 +38,8 @@ class Augmentation:
     log-uniform in ``resize_range``, the kernel is drawn as well; ``blur_sigma`` is in pixels,
     ``noise_sigma`` in grey levels, both the largest; ``quality`` and ``webp_quality`` are ranges,
     ``webp`` the probability that a codec is WebP instead of JPEG, ``encoders`` the keys of
-    `ENCODERS` that write the JPEGs.
+    `ENCODERS` that write the JPEGs. ``undo`` is how often the resize of a whole image is undone
+    afterwards, so that a loss of detail, which a repainting brings too, says nothing by itself.
     """
 
     turn: bool = True
@@ -57,6 +58,7 @@ class Augmentation:
     quality: tuple[int, int] = (60, 100)
     webp_quality: tuple[int, int] = (60, 100)
     encoders: tuple[str, ...] = ("jpeg",)
+    undo: float = 0.0
 
 
 #: What ``augmentation=`` accepts. "geometric" keeps every pixel value; "small" is for
@@ -83,6 +85,9 @@ AUGMENTATIONS = {
         encoders=("jpeg", "jpeg", "jpeg-444", "jpeg-opencv"),
     ),
 }
+
+#: "reshared" is for the views that a classifier is fitted on: it knows resizes that were undone.
+AUGMENTATIONS["reshared"] = replace(AUGMENTATIONS["robust"], resize=0.35, undo=0.4)
 
 #: Fields of `Augmentation` that are probabilities of a degradation.
 DEGRADATIONS = ("resize", "blur", "noise", "codec", "second_codec")
@@ -114,6 +119,7 @@ class Plan:
     kernel: int = 0
     shift: tuple[int, int] = (0, 0)
     erase: tuple[int, float, float] | None = None
+    undo: bool = False
 
 
 def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
@@ -143,6 +149,7 @@ def draw_plan(augmentation: Augmentation, rng: np.random.Generator) -> Plan:
         kernel=int(rng.integers(len(KERNELS))),
         shift=_draw_shift(wanted.shift, rng),
         erase=_draw_square(wanted.erase, rng),
+        undo=bool(rng.random() < wanted.undo),
     )
 
 
@@ -174,7 +181,10 @@ def apply_to_whole(image: np.ndarray, plan: Plan) -> np.ndarray:
         scale = _bounded(plan.scale, image.shape[0], image.shape[1])
         sides = [max(MIN_SIDE, round(side * scale)) for side in image.shape[1::-1]]
         pixels = Image.fromarray(np.ascontiguousarray(image))
-        image = np.asarray(pixels.resize((sides[0], sides[1]), KERNELS[plan.kernel]))
+        resized = pixels.resize((sides[0], sides[1]), KERNELS[plan.kernel])
+        image = np.asarray(
+            resized.resize(pixels.size, KERNELS[plan.kernel]) if plan.undo else resized
+        )
     return _degrade(np.ascontiguousarray(image), plan)
 
 

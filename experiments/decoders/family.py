@@ -21,6 +21,7 @@ def build_family(
     engines: Sequence[str],
     *,
     only_spliced: Sequence[str] = (),
+    schemas: Sequence[str] = tuple(MASK_SCHEMAS),
     reduced: bool = True,
     random_state: int = 0,
 ) -> pd.DataFrame:
@@ -41,6 +42,8 @@ def build_family(
         See `cnnsvm.generation.engines`.
     only_spliced : sequence of str
         Engines of which no ``regenerated`` fakes are made.
+    schemas : sequence of str
+        See `cnnsvm.generation.masks`.
     reduced : bool
     random_state : int
 
@@ -60,7 +63,6 @@ def build_family(
         copies = write_reduced(
             real["path"].tolist(), names, target / "reduced", random_state=random_state
         )
-    schemas = list(MASK_SCHEMAS)
     parts = []
     for k, engine in enumerate(engines):
         is_file = engine.startswith("file:")

@@ -156,3 +156,21 @@ def test_a_card_of_unknown_fields_is_refused(script, photos, tmp_path, capsys):
     arguments = ["--out", str(tmp_path / "out"), "--card", str(tmp_path / "card.json")]
     assert script.main(["--data", str(photos), *arguments]) == 2
     assert "unknown ['accuracy']; a card has name, summary" in capsys.readouterr().err
+
+
+def test_a_kept_network_gets_a_classifier_on_windows_that_show_every_pixel(
+    run, script, loaded, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(script, "KEPT", {**script.KEPT, "crop_size": 48, "batch_size": 8})
+    others = tmp_path / "others"
+    others.mkdir()
+    for i in range(N_BUNDLE_SOURCES):
+        Image.fromarray(bundle_photo(50 + i)).save(others / f"{i}.jpg", quality=90)
+    out = tmp_path / "out"
+    arguments = ["--data", str(others), "--out", str(out), "--network", str(run[1] / "weights")]
+    assert script.main([*arguments, "--device", "cpu"]) == 0
+    kept = InpaintDetector.from_pretrained(out / "weights")
+    assert kept.embedder_[0].n_crops is None
+    for name, value in loaded.embedder_[0].network_.state_dict().items():
+        assert (kept.embedder_[0].network_.state_dict()[name] == value).all()
+    assert len(kept.trained_on_) == 2 * len(loaded.trained_on_)

@@ -190,3 +190,22 @@ def test_an_erased_square_is_grey_and_the_rest_as_it_was(place):
     expected[max(0, top) : top + 12, max(0, left) : left + 12] = True
     np.testing.assert_array_equal(grey, expected)
     np.testing.assert_array_equal(erased[~grey], image[~grey])
+
+
+def test_an_undone_resize_gives_the_size_back_and_less_detail():
+    plan = replace(STILL, scale=0.5)
+    undone = apply_to_whole(IMAGE, replace(plan, undo=True))
+    assert undone.shape == IMAGE.shape
+    assert apply_to_whole(IMAGE, plan).shape != IMAGE.shape
+    assert np.abs(np.diff(undone.astype(int), axis=1)).mean() < (
+        0.8 * np.abs(np.diff(IMAGE.astype(int), axis=1)).mean()
+    )
+
+
+def test_only_views_that_are_shared_again_undo_resizes():
+    drawn = {
+        name: [draw_plan(AUGMENTATIONS[name], np.random.default_rng(k)) for k in range(400)]
+        for name in ("robust", "reshared")
+    }
+    assert not any(plan.undo for plan in drawn["robust"])
+    assert 0.3 < np.mean([plan.undo for plan in drawn["reshared"]]) < 0.5
