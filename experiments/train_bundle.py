@@ -32,8 +32,8 @@ ONLY_SPLICED = ("opencv-telea", "opencv-ns", "self-blend")
 SLOW = ("denoiser",)
 #: Masks that are dealt to the engines in turn: large ones, and small ones anywhere.
 SCHEMAS = (
-    *("random_patches", "rectangles:0.05-0.2", "strokes:0.05-0.2", "upper_left", "strokes:0.1-0.4"),
-    *("rectangles:0.1-0.4", "lower_right"),
+    *("random_patches", "rectangles:0.05-0.2", "strokes:0.05-0.2", "diagonal_upper_left"),
+    *("strokes:0.1-0.4", "rectangles:0.1-0.4", "diagonal_lower_right"),
 )
 TUNING: dict[str, Any] = {
     "augmentation": "robust",

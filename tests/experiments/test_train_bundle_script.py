@@ -10,6 +10,7 @@ from cnnsvm import InpaintDetector
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import read_manifest
 from cnnsvm.detection.training_overlap import find_training_images
+from cnnsvm.generation.masks import get_schema
 from cnnsvm.svm.inner_cv import InnerCV
 
 
@@ -174,3 +175,8 @@ def test_a_kept_network_gets_a_classifier_on_windows_that_show_every_pixel(
     for name, value in loaded.embedder_[0].network_.state_dict().items():
         assert (kept.embedder_[0].network_.state_dict()[name] == value).all()
     assert len(kept.trained_on_) == 2 * len(loaded.trained_on_)
+
+
+def test_every_mask_that_is_dealt_exists(script):
+    for name in script.SCHEMAS:
+        assert get_schema(name).name == name

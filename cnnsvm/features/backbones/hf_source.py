@@ -99,6 +99,12 @@ class _Tower(nn.Module):
         pooled = getattr(found, "pooler_output", None)
         return _token(found.last_hidden_state) if pooled is None else pooled.flatten(1)
 
+    def patches(self, values: torch.Tensor, layer: int) -> torch.Tensor:
+        """Return what a layer says of each patch, (N, h, w, d): all tokens but the class's."""
+        state = self.model(values, output_hidden_states=True).hidden_states[layer][:, 1:]
+        side = round(state.shape[1] ** 0.5)
+        return state.unflatten(1, (side, side))
+
 
 def _token(state: torch.Tensor) -> torch.Tensor:
     """Return the class token of (N, n_tokens, d), or the mean of a map (N, d, h, w)."""
