@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cnnsvm.detection.combined import CombinedDetector
     from cnnsvm.detection.detector import InpaintDetector
+    from cnnsvm.detection.region import RegionDetector
     from cnnsvm.features.cnn_embedder import CNNEmbedder
     from cnnsvm.features.embedder import FineTuning
     from cnnsvm.features.residual_statistics import ResidualStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "InpaintDetector",
     "InpaintLocalizer",
     "LocalizerTraining",
+    "RegionDetector",
     "ResidualStatistics",
     "TunedSVC",
     "__version__",
@@ -37,6 +39,7 @@ _HOMES = {
     "InpaintDetector": "cnnsvm.detection.detector",
     "InpaintLocalizer": "cnnsvm.localization.localizer",
     "LocalizerTraining": "cnnsvm.localization.training",
+    "RegionDetector": "cnnsvm.detection.region",
     "ResidualStatistics": "cnnsvm.features.residual_statistics",
     "TunedSVC": "cnnsvm.svm",
 }

@@ -28,6 +28,23 @@ MOST_SIDE = 768  # pixels of what is cut out of a large image
 MAX_ERROR = 0.05
 TREATMENTS = ("as they are", "JPEG 85")
 
+CARD = """# region: repainted regions, by the patches of a transformer
+
+Says of an image whether a part of it looks repainted: unlike its surroundings in what layer 8 of
+CLIP's image tower (ViT-B/16, OpenAI, MIT licence; the one of the detector `generated`) sees in each
+patch. A linear support vector machine tells repainted patches from untouched ones; the tenth of the
+patches with the highest margins is the score. It is calibrated on sources and engines left out, as
+if untouched images and fakes were equally frequent. Licence: BSD-3-Clause.
+
+Learnt from camera, Kodak and painting images whose licences allow it, spliced by eight engines
+(five small autoencoders, two inpainting methods of OpenCV, self-blending), degraded as images are
+on their way. Of engines unlike these it finds few; a verdict is a hint, never proof, and untouched
+images may be named. What was measured:
+
+```
+{report}```
+"""
+
 logger = logging.getLogger(__name__)
 
 
@@ -147,6 +164,7 @@ def make_report(detector: Any, views: pd.DataFrame, rows: list[list[Any]]) -> An
 def run(args: argparse.Namespace) -> int:
     """Fit, judge other images, report, save."""
     from cnnsvm.data.manifest import read_manifest
+    from cnnsvm.report import render_text
 
     views = make_views(read_manifest(args.records), args.seed)
     logger.info("%d views of %d sources", len(views), views["source_id"].nunique())
@@ -156,7 +174,9 @@ def run(args: argparse.Namespace) -> int:
     for entry in args.test:
         name, _, manifest = entry.partition("=")
         rows += judge(detector, name, Path(manifest))
-    publish(args.out, make_report(detector, views, rows))
+    report = make_report(detector, views, rows)
+    publish(args.out, report)
+    detector.save_pretrained(args.out / "weights", CARD.format(report=render_text(report)))
     print(args.out / "weights")
     return 0
 

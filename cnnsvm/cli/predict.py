@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnsvm import CombinedDetector, InpaintDetector
+    from cnnsvm import CombinedDetector, InpaintDetector, RegionDetector
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +58,14 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.data.images import ImageError
 
     _check_places(args.images, args.heatmaps)
+    region = None
     if args.model is None:
         if args.revision is not None:
             raise ValueError(f"--revision {args.revision} needs the --model that it is one of.")
         combined = CombinedDetector.from_pretrained(args.device)
         _recalibrate(combined, args)
         detector: InpaintDetector = combined.trace
+        region = combined.region
         judge: Callable[[Path], dict[str, Any]] = partial(_judge_all, combined)
         fields = ["path", "verdict", "evidence"]
         fields += [*(f"probability_{name}" for name in combined.classes_), "coverage"]
@@ -86,7 +88,8 @@ def main(args: argparse.Namespace) -> int:
             row |= judge(path)
             if args.heatmaps is not None:
                 target = _free_name(args.heatmaps / name, taken)
-                row["heatmap"] = write_heatmap(detector, path, target)
+                speaker = region if region and row["evidence"] == "region" else detector
+                row["heatmap"] = write_heatmap(speaker, path, target)
         except ImageError as error:
             row["error"] = str(error)
         n_bad += "error" in row
@@ -114,7 +117,7 @@ def class_names(detector: "InpaintDetector") -> list[str]:
     return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
 
 
-def write_heatmap(detector: "InpaintDetector", path: Path, target: Path) -> Path:
+def write_heatmap(detector: "InpaintDetector | RegionDetector", path: Path, target: Path) -> Path:
     """Write where a fine-tuned detector finds an image repainted, and return the file.
 
     ``TARGET.heatmap.png`` is 8-bit grey (0-255 for 0-1) and pixel for pixel as the image is

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator
 
 from cnnsvm.data.images import check_images, image_sides, load_image
 from cnnsvm.detection.detector import InpaintDetector
+from cnnsvm.detection.region import RegionDetector
 from cnnsvm.detection.reject import UNSURE, FalseAlarms, Judgement, choose_false_alarms
 from cnnsvm.features.crops import covered_share
 from cnnsvm.features.embedder import CropEmbedder
@@ -16,6 +17,7 @@ from cnnsvm.features.traces import WAS_JPEG, double_compression, was_resampled
 GENERATED, REGENERATED, SPLICED, ORIGINAL = "generated", "regenerated", "spliced", "original"
 NO_TRACE, UNCOVERED = "no_trace", "uncovered"
 _N_FAKE = 3  # columns of probabilities
+_BOUNDS = (0.02, 0.98)  # no more weight than this for one kind of evidence beside another
 
 
 class CombinedDetector(BaseEstimator):
@@ -26,12 +28,16 @@ class CombinedDetector(BaseEstimator):
     2. Else ``trace`` sees crops at native resolution: what an engine leaves in the pixels. If it is
        sure of "regenerated" (every pixel passed through an engine) or "spliced" (a part did), that
        is the verdict.
-    3. If both are sure that the image is original, the verdict is "no_trace": of the generators and
-       engines that they cover. It never says authentic.
-    4. Else the verdict is "unsure".
+    3. Else ``region`` sees the patches of the whole image: whether some are unlike the rest. If it
+       is sure of "spliced", that is the verdict.
+    4. If the first two are sure that the image is original, and the third does not find "spliced"
+       more probable, the verdict is "no_trace": of the generators and engines that they cover. It
+       never says authentic.
+    5. Else the verdict is "unsure".
 
     Probabilities follow the same order: ``generated`` has its own, and what it leaves is divided as
-    ``trace`` says.
+    ``trace`` says, with the odds of "spliced" multiplied by those of ``region``, as if what the two
+    see were independent.
 
     Parameters
     ----------
@@ -39,6 +45,8 @@ class CombinedDetector(BaseEstimator):
         Fitted, of the classes "generated" and "original".
     trace : InpaintDetector
         Fitted, of the classes "original", "regenerated" and "spliced".
+    region : RegionDetector or None, default=None
+        Fitted.
     uncovered : float in [0, 1), default=0.12
         Share of the probability of "no_trace" that is set aside for engines that neither detector
         covers. It is an assumption, not a measurement of your images: 0.12 is about right where a
@@ -63,17 +71,25 @@ class CombinedDetector(BaseEstimator):
     false_alarms_: FalseAlarms | None = None
 
     def __init__(
-        self, generated: InpaintDetector, trace: InpaintDetector, *, uncovered: float = 0.12
+        self,
+        generated: InpaintDetector,
+        trace: InpaintDetector,
+        region: RegionDetector | None = None,
+        *,
+        uncovered: float = 0.12,
     ) -> None:
         self.generated = generated
         self.trace = trace
+        self.region = region
         self.uncovered = uncovered
 
     @classmethod
     def from_pretrained(cls, device: str = "auto") -> Self:
-        """Load the two detectors that ship; ``device`` as for `InpaintDetector.from_pretrained`."""
+        """Load the detectors that ship; ``device`` as for `InpaintDetector.from_pretrained`."""
         load = InpaintDetector.from_pretrained
-        return cls(load("generated", device=device), load(device=device))
+        generated = load("generated", device=device)
+        (tower,) = generated.embedder_  # one for both
+        return cls(generated, load(device=device), RegionDetector.from_pretrained(tower))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give a probability of each of ``classes_``, float64 (n_samples, 5), rows sum to 1."""
@@ -136,6 +152,15 @@ class CombinedDetector(BaseEstimator):
         whole, trace = self.generated.judge(images), self.trace.judge(images)
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}
+        said = [_said(self.generated, whole), _said(self.trace, trace)]
+        if self.region is not None:
+            region = self.region.judge(images)
+            said.append(_said(self.region, region))
+            said[-1][(said[-1] == UNSURE) & (region.codes == 0)] = ORIGINAL  # not more probable
+            chance = region.probabilities[:, 1].clip(*_BOUNDS)
+            left[SPLICED] = left[SPLICED] * chance / (1 - chance)
+            total = sum(left.values())
+            left = {name: value / total for name, value in left.items()}
         rest = 1 - generated
         nothing = rest * left[ORIGINAL]
         probabilities = np.column_stack(
@@ -147,31 +172,32 @@ class CombinedDetector(BaseEstimator):
                 nothing * self.uncovered,
             ]
         )
-        said = zip(_said(self.generated, whole), _said(self.trace, trace), strict=True)
-        verdicts, evidence = map(list, zip(*(combine(*pair) for pair in said), strict=True))
+        both = [combine(*each) for each in zip(*said, strict=True)]
+        verdicts, evidence = map(list, zip(*both, strict=True))
         if self.false_alarms_ is not None:
             for row, fake in enumerate(probabilities[:, :_N_FAKE]):
                 if fake.sum() > self.false_alarms_.threshold:
                     verdicts[row] = str(self.classes_[fake.argmax()])
-                    evidence[row] = "generated" if verdicts[row] == GENERATED else "trace"
+                    evidence[row] = "generated" if verdicts[row] == GENERATED else "trace, region"
                 elif verdicts[row] != NO_TRACE:
                     verdicts[row] = UNSURE
         return probabilities, np.array(verdicts, dtype=object), evidence
 
 
-def combine(whole: str, trace: str) -> tuple[str, str]:
-    """Return the verdict, and what it rests on, of what both detectors say of an image."""
+def combine(whole: str, trace: str, region: str | None = None) -> tuple[str, str]:
+    """Return the verdict, and what it rests on, of what the detectors say of an image."""
     if whole == GENERATED:
         return GENERATED, "generated"
     if trace in (REGENERATED, SPLICED):
         return trace, "trace"
-    if whole == trace == ORIGINAL:
-        return NO_TRACE, "generated, trace"
-    unsure = [name for name, said in (("generated", whole), ("trace", trace)) if said == UNSURE]
-    return UNSURE, ", ".join(unsure)
+    if region == SPLICED:
+        return SPLICED, "region"
+    said = {"generated": whole, "trace": trace} | ({"region": region} if region else {})
+    unsure = [name for name, one in said.items() if one == UNSURE]
+    return (UNSURE, ", ".join(unsure)) if unsure else (NO_TRACE, ", ".join(said))
 
 
-def _said(detector: InpaintDetector, judged: Judgement) -> np.ndarray:
+def _said(detector: InpaintDetector | RegionDetector, judged: Judgement) -> np.ndarray:
     names = detector.classes_[judged.codes].astype(object)
     names[judged.is_unsure] = UNSURE
     return names

@@ -51,12 +51,45 @@ def test_the_stated_rule_gives_the_verdict():
 
 @pytest.mark.parametrize("whole", ["generated", "original", "unsure"])
 @pytest.mark.parametrize("trace", ["original", "regenerated", "spliced", "unsure"])
-def test_nothing_is_said_to_have_no_trace_unless_both_are_sure(whole, trace):
-    verdict, evidence = combine(whole, trace)
-    assert (verdict == "no_trace") == (whole == trace == "original")
+@pytest.mark.parametrize("region", [None, "original", "spliced", "unsure"])
+def test_nothing_is_said_to_have_no_trace_unless_all_are_sure(whole, trace, region):
+    verdict, evidence = combine(whole, trace, region)
+    sure = whole == trace == "original" and region in (None, "original")
+    assert (verdict == "no_trace") == sure
     assert evidence
     if verdict in ("generated", "regenerated", "spliced"):
-        assert verdict in (whole, trace)
+        assert verdict in (whole, trace, region)
+
+
+ALL_ORIGINAL = ([[0.1, 0.9]], [[0.9, 0.05, 0.05]])
+
+
+@pytest.mark.parametrize(
+    ("spliced", "verdict", "evidence"),
+    [
+        (0.95, "spliced", "region"),
+        (0.6, "unsure", "region"),
+        (0.4, "no_trace", "generated, trace, region"),
+        (0.05, "no_trace", "generated, trace, region"),
+    ],
+)
+def test_a_region_that_is_more_probable_than_not_takes_no_trace_away(spliced, verdict, evidence):
+    region = Said(["original", "spliced"], [[1 - spliced, spliced]], 0.9)
+    model = combined(*ALL_ORIGINAL, region=region)
+    (row,) = model.explain(IMAGES[:1]).to_dict("records")
+    assert (row["verdict"], row["evidence"]) == (verdict, evidence)
+
+
+def test_the_odds_of_a_splice_are_those_of_both():
+    region = Said(["original", "spliced"], [[0.2, 0.8]], 0.9)
+    before, after = (
+        dict(zip(model.classes_, model.predict_proba(IMAGES[:1])[0], strict=True))
+        for model in (combined(*ALL_ORIGINAL), combined(*ALL_ORIGINAL, region=region))
+    )
+    odds = [each["spliced"] / (each["no_trace"] + each["uncovered"]) for each in (before, after)]
+    assert odds[1] / odds[0] == pytest.approx(4)
+    assert sum(after.values()) == pytest.approx(1)
+    assert after["generated"] == before["generated"]
 
 
 def test_probabilities_sum_to_one_and_keep_what_each_detector_says():
