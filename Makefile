@@ -9,7 +9,7 @@ cv: $(VENV)/.installed
 	$(BIN)/python experiments/cv.py
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

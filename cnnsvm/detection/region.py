@@ -34,7 +34,7 @@ CLASSES = np.array(["original", "spliced"])
 #: Share of a patch's pixels that were repainted, above and below which it is learnt from.
 REPAINTED, UNTOUCHED = 0.8, 0.02
 #: Patches of one image and kind that are learnt from, at most.
-MOST_PATCHES = 60
+MOST_PATCHES = 24
 #: Share of the patches, those that look the most repainted, whose mean is an image's score.
 TOP_SHARE = 0.1
 
