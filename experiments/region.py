@@ -91,29 +91,32 @@ def load_view(view: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return pixels, mask
 
 
-def fit(args: argparse.Namespace, views: pd.DataFrame) -> Any:
-    """Fit the detector on the views."""
+def make_tower(args: argparse.Namespace) -> Any:
+    """Make the embedder of the detector of generated images."""
     from cnnsvm.detection.pretrained import frozen_embedders
-    from cnnsvm.detection.region import RegionDetector
 
     (embedder,) = frozen_embedders("generated")
-    embedder.set_params(device=args.device)
-    detector = RegionDetector(embedder, max_error=MAX_ERROR, random_state=args.seed)
+    return embedder.set_params(device=args.device)
+
+
+def fit(args: argparse.Namespace, views: pd.DataFrame) -> Any:
+    """Fit the detector on the views."""
+    from cnnsvm import RegionDetector
+
+    detector = RegionDetector(make_tower(args), max_error=MAX_ERROR, random_state=args.seed)
     pairs = [load_view(view) for view in views.itertuples()]
     engines = views["engine"].fillna("none")
     images, masks = zip(*pairs, strict=True)
     return detector.fit(list(images), masks, views["source_id"], engines)
 
 
-def judge(detector: Any, name: str, manifest: Path) -> list[list[Any]]:
+def judge(detector: Any, name: str, table: pd.DataFrame) -> list[list[Any]]:
     """Judge the images of a manifest, as they are and after JPEG 85."""
     from sklearn.metrics import roc_auc_score
 
     from cnnsvm.data.images import load_image
-    from cnnsvm.data.manifest import read_manifest
     from cnnsvm.features.augmentation import recompress
 
-    table = read_manifest(manifest, check=False)
     labels = table["label"].to_numpy()
     rows = []
     for treatment in TREATMENTS:
@@ -131,34 +134,54 @@ def judge(detector: Any, name: str, manifest: Path) -> list[list[Any]]:
     return rows
 
 
-def make_report(detector: Any, views: pd.DataFrame, rows: list[list[Any]]) -> Any:
-    """Say how views of sources and engines left out were ranked, and list the tests."""
+def rank_left_out(detector: Any, views: pd.DataFrame) -> pd.DataFrame:
+    """Score how views of sources and engines left out were ranked above untouched ones."""
     from sklearn.metrics import roc_auc_score
 
-    from cnnsvm.report.model import Report, Section, Table
-
     fake = views["engine"].notna().to_numpy()
-    aucs = []
-    for engine, part in views[fake].groupby("engine"):
+    rows = []
+    for engine, part in [*views[fake].groupby("engine"), ("all", views[fake])]:
         scores = np.concatenate([detector.cv_decision_[part.index], detector.cv_decision_[~fake]])
         labels = np.repeat([1, 0], [len(part), (~fake).sum()])
-        aucs.append([engine, len(part), float(roc_auc_score(labels, scores))])
-    whole = float(roc_auc_score(fake, detector.cv_decision_))
-    facts = {"command": command(), "sources": views["source_id"].nunique(), "views": len(views)}
+        rows.append([engine, len(part), float(roc_auc_score(labels, scores))])
+    return pd.DataFrame(rows, columns=["engine", "views", "ROC AUC"])
+
+
+def make_report(detector: Any, left_out: pd.DataFrame, rows: list[list[Any]]) -> Any:
+    """List what was ranked when it was left out, and the tests."""
+    from cnnsvm.report.model import Report, Section, Table
+
     header = ["images", "treatment", "kind", "n", "said to be spliced", "unsure", "ROC AUC"]
     return Report(
-        facts,
+        {"command": command()},
         "Repainted regions",
-        findings=[
-            f"Views of sources and engines left out: ROC AUC {whole:.3f}; a verdict needs a "
-            f"probability of {detector.rejection_threshold_:.3f}."
-        ],
+        findings=[f"A verdict needs a probability of {detector.rejection_threshold_:.3f}."],
         sections=[
-            Section("Engines left out", [Table(["engine", "views", "ROC AUC"], aucs)]),
+            Section("Engines left out", [Table([*left_out.columns], left_out.to_numpy().tolist())]),
             Section("Other images", [Table(header, rows)]),
         ],
         name="region",
     )
+
+
+def fit_or_load(args: argparse.Namespace) -> tuple[Any, pd.DataFrame]:
+    """Fit the detector and rank what was left out, or read both if an earlier call did it."""
+    from cnnsvm import RegionDetector
+    from cnnsvm.data.manifest import read_manifest
+    from cnnsvm.io.bundle import holds_model
+    from cnnsvm.io.files import write_text
+
+    weights, table = args.out / "weights", args.out / "left_out.csv"
+    if holds_model(weights) and table.is_file():
+        logger.info("taken from %s", weights)
+        return RegionDetector.from_pretrained(make_tower(args), weights), pd.read_csv(table)
+    views = make_views(read_manifest(args.records), args.seed)
+    logger.info("%d views of %d sources", len(views), views["source_id"].nunique())
+    detector = fit(args, views)
+    left_out = rank_left_out(detector, views)
+    write_text(table, left_out.to_csv(index=False))
+    detector.save_pretrained(weights)
+    return detector, left_out
 
 
 def run(args: argparse.Namespace) -> int:
@@ -166,15 +189,11 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.data.manifest import read_manifest
     from cnnsvm.report import render_text
 
-    views = make_views(read_manifest(args.records), args.seed)
-    logger.info("%d views of %d sources", len(views), views["source_id"].nunique())
-    detector = fit(args, views)
-    detector.save_pretrained(args.out / "weights")  # before the tests: it took minutes
-    rows: list[list[Any]] = []
-    for entry in args.test:
-        name, _, manifest = entry.partition("=")
-        rows += judge(detector, name, Path(manifest))
-    report = make_report(detector, views, rows)
+    entries = dict(entry.split("=", 1) for entry in args.test)
+    tests = {name: read_manifest(manifest) for name, manifest in entries.items()}  # bad ones now
+    detector, left_out = fit_or_load(args)
+    rows = [row for name, table in tests.items() for row in judge(detector, name, table)]
+    report = make_report(detector, left_out, rows)
     publish(args.out, report)
     detector.save_pretrained(args.out / "weights", CARD.format(report=render_text(report)))
     print(args.out / "weights")

@@ -22,6 +22,7 @@ from cnnsvm.data.images import check_images, load_image
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.detection.heatmap import as_stored
 from cnnsvm.detection.reject import UNSURE, Judgement, choose_rejection_threshold
+from cnnsvm.detection.training_overlap import hash_images
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.devices import autocast, choose_device, choose_precision
 from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
@@ -73,6 +74,8 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         Platt scaling of an image's score.
     rejection_threshold_ : float
         As of `InpaintDetector`.
+    trained_on_ : ndarray of uint64
+        Perceptual hashes of the training images.
     cv_decision_ : ndarray of float64, shape (n_images,)
         Log-odds of the training images, by machines that saw neither source nor engine.
     """
@@ -160,6 +163,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
             slope_=slope,
             offset_=offset,
             rejection_threshold_=rejection,
+            trained_on_=hash_images(images),
             cv_decision_=log_odds,
         )
         return self
@@ -232,7 +236,8 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         params = {k: v for k, v in self.get_params(deep=False).items() if k != "embedder"}
         names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
         config = {"kind": KIND, "params": params, **{k: float(getattr(self, k)) for k in names}}
-        return write_bundle(folder, config, {"machine": {"coef": self.coef_}}, {"README.md": card})
+        arrays = {"machine": {"coef": self.coef_}, "trained_on": {"hashes": self.trained_on_}}
+        return write_bundle(folder, config, arrays, {"README.md": card})
 
     @classmethod
     def from_pretrained(
@@ -248,7 +253,8 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
             raise BundleError(f"{folder} holds a {config.get('kind')!r}, not a {KIND}.")
         loaded = cls(embedder, **config["params"])
         names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
-        install(loaded, coef_=arrays["machine"]["coef"], **{k: config[k] for k in names})
+        learnt = {k: config[k] for k in names} | {"coef_": arrays["machine"]["coef"]}
+        install(loaded, **learnt, trained_on_=arrays["trained_on"]["hashes"])
         return loaded
 
     def _margins(self, tokens: np.ndarray) -> np.ndarray:
@@ -273,12 +279,13 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         """Score each image by a machine of the other half of the sources and other engines."""
         names = np.unique(engines[fake])
         found = np.zeros((len(tokens), len(names)))
-        for column, name in enumerate(names):
-            for part in (0, 1):
-                seen = (half != part) & ~(fake & (engines == name))
-                coef, intercept = self._fit_machine([learnt[i] for i in np.flatnonzero(seen)])
-                for i in np.flatnonzero(half == part):
-                    found[i, column] = _score(_beside_rest(tokens[i]) @ coef + intercept)
+        for part in (0, 1):
+            seen = [(half != part) & ~(fake & (engines == name)) for name in names]
+            machines = [self._fit_machine([learnt[i] for i in np.flatnonzero(s)]) for s in seen]
+            coef, intercept = (np.stack(each, axis=-1) for each in zip(*machines, strict=True))
+            for i in np.flatnonzero(half == part):
+                margins = _beside_rest(tokens[i]) @ coef + intercept
+                found[i] = [_score(margins[..., k]) for k in range(len(names))]
         own = np.searchsorted(names, np.where(fake, engines, names[0]))
         return np.where(fake, found[np.arange(len(found)), own], found.mean(axis=1))
 

@@ -67,7 +67,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def fitted(embedder, data):
-    detector = RegionDetector(embedder, layer=1, side=64, max_error=0.2, random_state=0)
+    detector = RegionDetector(embedder, layer=1, side=64, C=0.1, max_error=0.2, random_state=0)
     return detector.fit(*data)
 
 
