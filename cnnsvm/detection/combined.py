@@ -89,7 +89,10 @@ class CombinedDetector(BaseEstimator):
         load = InpaintDetector.from_pretrained
         generated = load("generated", device=device)
         (tower,) = generated.embedder_  # one for both
-        return cls(generated, load(device=device), RegionDetector.from_pretrained(tower))
+        trace = load(device=device)
+        for embedder in trace.embedder_:
+            embedder.set_params(n_crops=None)  # every pixel; it was fitted on nine windows
+        return cls(generated, trace, RegionDetector.from_pretrained(tower))
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give a probability of each of ``classes_``, float64 (n_samples, 5), rows sum to 1."""

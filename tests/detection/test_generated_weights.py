@@ -54,9 +54,11 @@ def test_saved_again_in_four_bits_it_says_the_same(shipped, tmp_path):
     np.testing.assert_allclose(again.predict_proba(paths), shipped.predict_proba(paths), atol=1e-2)
 
 
-def test_the_combined_detector_asks_both_that_ship(shipped):
+def test_the_combined_detector_asks_all_that_ship_and_looks_at_every_pixel(shipped):
     combined = CombinedDetector.from_pretrained("cpu")
+    assert combined.region.embedder is combined.generated.embedder_[0]
     path = sample("astronaut.png")
+    assert combined.coverage(path) == combined.coverage(np.zeros((900, 1300, 3), np.uint8)) == 1
     whole = shipped.predict_proba([path])[0, 0]
     table = combined.explain([path])
     assert table["generated"][0] == pytest.approx(whole, abs=TOLERANCE)
