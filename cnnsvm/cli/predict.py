@@ -68,7 +68,8 @@ def main(args: argparse.Namespace) -> int:
         region = combined.region
         judge: Callable[[Path], dict[str, Any]] = partial(_judge_all, combined)
         fields = ["path", "verdict", "evidence"]
-        fields += [*(f"probability_{name}" for name in combined.classes_), "coverage"]
+        fields += [f"probability_{name}" for name in combined.classes_]
+        fields += ["coverage", "was_jpeg", "was_resampled"]
     else:
         detector = InpaintDetector.from_pretrained(
             args.model, revision=args.revision, device=args.device

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import texture
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.ensemble import RandomForestClassifier
@@ -14,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
+from textures import texture
 from tiny_detector import cnn, detector, on_this_machine, statistics, tuning
 
 from cnnsvm import CNNEmbedder, FineTuning, InpaintDetector, ResidualStatistics, TunedSVC

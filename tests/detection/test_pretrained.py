@@ -22,7 +22,7 @@ from cnnsvm.detection.model_card import CardFacts
 from cnnsvm.detection.training_overlap import find_training_images, training_hashes
 from cnnsvm.features.embedder import plain_params
 from cnnsvm.io import hub as hub_module
-from cnnsvm.io.bundle import SHIPPED, BundleError, read_bundle, write_bundle
+from cnnsvm.io.bundle import SHIPPED, BundleError, halve, read_bundle, write_bundle
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).with_name("recorded_scores.json")
@@ -200,7 +200,7 @@ def test_half_precision_spares_what_it_would_harm(detectors, tmp_path):
     ],
 )
 def test_an_array_is_rounded_only_if_every_row_survives(array, expected):
-    rounded = pretrained._round(array)
+    rounded = halve(array)
     assert rounded.dtype == expected
     assert rounded.shape == array.shape
 

@@ -30,10 +30,10 @@ OPTIONS = {"n_splits": 3, "n_resamples": 50}
 
 
 @pytest.fixture(scope="module")
-def manifest(images, tmp_path_factory):
+def manifest(labelled_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("records")
     rows = []
-    for i, (image, label, source) in enumerate(zip(*images, strict=True)):
+    for i, (image, label, source) in enumerate(zip(*labelled_images, strict=True)):
         path = folder / f"{i:02d}.png"
         Image.fromarray(image).save(path)
         variant = ["original", "spliced", "regenerated"][i % 3]

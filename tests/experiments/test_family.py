@@ -8,7 +8,6 @@ from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 from cnnsvm.generation.matching import match_post_processing
 from cnnsvm.generation.store import GenerationError
-from decoders import family
 from decoders.family import build_family
 
 ENGINES = ("file:{stem}-fake.png", "opencv-telea", "opencv-ns", "opencv-telea:5", "self-blend")
@@ -69,10 +68,11 @@ def test_schemas_are_dealt_in_turn(made):
     assert [dealt[engine] for engine in ENGINES] == [{name} for name in list(MASK_SCHEMAS)[:5]]
 
 
-def test_more_engines_than_schemas_begin_anew(originals, tmp_path, monkeypatch):
-    monkeypatch.setattr(family, "MASK_SCHEMAS", {"left": None, "top": None})
+def test_more_engines_than_schemas_begin_anew(originals, tmp_path):
     engines = ["opencv-telea", "opencv-ns", "opencv-telea:5"]
-    made = build_family(originals.iloc[:2], tmp_path, engines, only_spliced=engines)
+    made = build_family(
+        originals.iloc[:2], tmp_path, engines, only_spliced=engines, schemas=("left", "top")
+    )
     dealt = made.dropna(subset="engine").groupby("engine")["mask_schema"].agg(set)
     assert [dealt[engine] for engine in engines] == [{"left"}, {"top"}, {"left"}]
 

@@ -166,6 +166,8 @@ def test_a_batch_with_mirror_images_is_no_larger():
 
 
 def test_groups_are_taken_in_order_whatever_their_numbers():
-    groups = np.array([7, 3, 7, -1, 3])
-    found = [(name, members.tolist()) for name, members in loading._members(groups)]
-    assert found == [(-1, [3]), (3, [1, 4]), (7, [0, 2])]
+    groups, codes = np.array([7, 3, 7, -1, 3]), np.array([0, 0, 1, 0, 1])
+    draws = loading.view_draws(codes, groups, seed=0, n_views=1)
+    assert [(draw.plan_seed[2], draw.index) for draw in draws] == [
+        *((-1, 3), (3, 1), (3, 4), (7, 0), (7, 2)),
+    ]
