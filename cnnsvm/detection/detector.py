@@ -271,7 +271,8 @@ class InpaintDetector(
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
-        return self.classes_[predicted_codes(self.decision_function(X), 0.5)]
+        codes = predicted_codes(self.decision_function(X), 0.5)
+        return self.classes_[codes]
 
     @available_if(_calibrates)
     def judge(self, X: Any) -> Judgement:
