@@ -261,13 +261,15 @@ class InpaintDetector(
             For two classes the log-odds of ``classes_[1]`` above the threshold's, so that what is
             positive is predicted as that (margins without calibration); else one column a class.
         """
-        scores = self.classifier_.decision_function(self.transform(X))
+        embeddings = self.transform(X)
+        scores = self.classifier_.decision_function(embeddings)
         return scores if scores.ndim == 2 else scores - logit(self.threshold_)
 
     @available_if(_calibrates)
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give calibrated probabilities, float64 of shape (n_samples, n_classes), rows sum to 1."""
-        return self.classifier_.predict_proba(self.transform(X))
+        embeddings = self.transform(X)
+        return self.classifier_.predict_proba(embeddings)
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
