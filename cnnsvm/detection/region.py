@@ -213,7 +213,12 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         if not hasattr(embedder, "network_"):
             embedder.fit(None)
         size = int(embedder.crop_size)
-        n_tiles = self.side // size
+        n_tiles, rest = divmod(self.side, size)
+        if rest or not n_tiles:
+            raise ValueError(
+                f"side={self.side!r} must be a multiple of the embedder's crop_size={size}, which "
+                f"are the tiles it is cut into. Use {max(1, n_tiles) * size}."
+            )
         pixels = Image.fromarray(load_image(image)).resize(
             (n_tiles * size, n_tiles * size), Image.Resampling.BICUBIC
         )

@@ -145,3 +145,9 @@ def test_calibration_needs_two_engines(embedder, data):
 def test_an_image_that_cannot_be_read_is_named(fitted):
     with pytest.raises(ImageError, match=r"gone\.png"):
         fitted.predict(["gone.png"])
+
+
+@pytest.mark.parametrize("side", [SIZE - 1, SIZE + 8])
+def test_a_side_that_tiles_do_not_fill_is_refused(embedder, side):
+    with pytest.raises(ValueError, match=f"side={side} must be a multiple"):
+        RegionDetector(embedder, layer=1, side=side).patches(noisy(0))
