@@ -1,6 +1,6 @@
 """Mark what was repainted: a mask, a map and an overlay for each image of a folder.
 
-    cnnsvm localize photos found --model localizer
+    cnnsvm localize photos found
 
 Interrupted or killed and called again, it resumes.
 """
@@ -43,7 +43,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
     """Add which model predicts, how, and where."""
     add: Any = parser.add_argument
-    add("--model", type=Path, required=True, metavar="DIR", help="folder of a saved localiser")
+    add(
+        "--model", type=Path, metavar="DIR", help="folder of a saved localiser [the one that ships]"
+    )
     add("--threshold", type=float, help="probability that counts as repainted [the model's]")
     add("--tile-size", type=int, help="pixels seen at once [the model's]")
     add("--tile-overlap", type=int, help="pixels [the model's]")
@@ -58,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.io.progress import show_progress
 
     images = list_input(args.input, args.output)
-    localizer = load_localizer(args)
+    localizer = load_localizer(args)  # and args.model
     RunDirectory(args.output, _fingerprint(localizer, args.model), results=TABLE)
     table = args.output / TABLE
     done = read_finished(table)
@@ -106,9 +108,11 @@ def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
 
 
 def load_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
-    """Read the model and set the parameters that the flags name."""
+    """Read the model, by default the one that ships, and set what the flags name."""
     from cnnsvm import InpaintLocalizer
+    from cnnsvm.io.bundle import SHIPPED_LOCALIZER
 
+    args.model = args.model or SHIPPED_LOCALIZER
     localizer = InpaintLocalizer.from_pretrained(args.model)
     asked = {name: getattr(args, name) for name in _OF_PREDICTION}
     machine = {name: getattr(args, name) for name in ("device", "precision", "gpu_memory_fraction")}

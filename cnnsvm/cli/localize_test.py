@@ -1,6 +1,6 @@
 """Compare the masks of a localiser with those of records that it was not trained on.
 
-    cnnsvm localize-test records --model localizer --out results
+    cnnsvm localize-test records --out results
 
 Sources that it was trained on are found by perceptual hashes and left out. A second call judges
 everything again.
@@ -46,11 +46,11 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.localization.masks import check_policy
     from cnnsvm.report import render_text, write_report
 
+    work = args.work or Path(f"{args.model or 'localizer'}.test")
     localizer = load_localizer(args)
     args.mask_policy = args.mask_policy or localizer.mask_policy
     check_policy(args.mask_policy)
     localizer.set_params(mask_policy=args.mask_policy)
-    work = args.work or args.model.with_name(args.model.name + ".test")
     table, warnings = read_images(args, work, READINGS[args.regenerated], args.model)
     rows, summaries = judge_kinds(localizer, table, random_state=args.seed)
     facts = {"data": args.data, "model": args.model, "warnings": warnings}

@@ -45,9 +45,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-false-alarms",
         type=float,
-        default=0.05,
         metavar="SHARE",
-        help="of images like --untouched that may be named fake [%(default)s]",
+        help="of images like --untouched that may be named fake [0.05]",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
@@ -100,10 +99,15 @@ def main(args: argparse.Namespace) -> int:
 
 def _recalibrate(detector: "CombinedDetector | InpaintDetector", args: argparse.Namespace) -> None:
     """Choose the threshold on the images of --untouched, and say what it promises."""
+    share = args.max_false_alarms
     if args.untouched is None:
+        if share is not None:
+            raise ValueError(
+                f"--max-false-alarms {share} needs --untouched images to be chosen on."
+            )
         return
     paths = [path for path, _ in _list(args.untouched, None)]
-    found = detector.recalibrate(paths, args.max_false_alarms).false_alarms_
+    found = detector.recalibrate(paths, 0.05 if share is None else share).false_alarms_
     if found is not None:
         logger.info(
             "of images like these %d, %.1f %% will be named fake on average, %.1f to %.1f %% in 95 "

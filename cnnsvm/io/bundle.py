@@ -25,6 +25,7 @@ SHIPPED = {
     "cifake": Path(__file__).parents[1] / "detection" / "weights" / "cifake",
     "generated": Path(__file__).parents[1] / "detection" / "weights" / "generated",
 }
+SHIPPED_LOCALIZER = Path(__file__).parents[1] / "localization" / "weights"
 #: Bits of a stored weight that is rounded to a grid: each `GROUP` of a row keeps its lowest value
 #: and a step as float16.
 BITS = (4, 8)

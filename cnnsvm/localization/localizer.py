@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision, writes
+from cnnsvm.io.bundle import SHIPPED_LOCALIZER
 from cnnsvm.localization import pretrained
 from cnnsvm.localization.architectures import ARCHITECTURES, AnySize, build_network
 from cnnsvm.localization.fitting import fit_localizer
@@ -282,7 +283,9 @@ class InpaintLocalizer(BaseEstimator):
                 ious.append(histogram_scores(counts, edges, self.threshold_)["iou"])
         return float(np.mean(ious))
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, bits: int = 32) -> Path:
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, bits: int = 32, card: str = ""
+    ) -> Path:
         """Write the fitted localiser to a folder of safetensors and JSON (no pickle).
 
         Parameters
@@ -291,13 +294,16 @@ class InpaintLocalizer(BaseEstimator):
             Made new; a saved model that is there already is replaced, anything else is refused.
         bits : {32, 16, 8, 4}, default=32
             Of a stored weight.
+        card : str, default=""
+            Text of its README.md.
         """
         check_is_fitted(self, "network_")
-        return pretrained.save(self, folder, bits) if writes(self.distributed) else Path(folder)
+        is_writer = writes(self.distributed)
+        return pretrained.save(self, folder, bits, card) if is_writer else Path(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
-        """Read a localiser that `save_pretrained` wrote.
+    def from_pretrained(cls, folder: str | os.PathLike[str] = SHIPPED_LOCALIZER) -> Self:
+        """Read a localiser that `save_pretrained` wrote, or without a folder the one that ships.
 
         A BundleError is raised if the folder's schema is not this library's, or a file is missing,
         changed or outside it.

@@ -25,7 +25,9 @@ MACHINE = (
 )
 
 
-def save(localizer: "InpaintLocalizer", folder: str | os.PathLike[str], bits: int = 32) -> Path:
+def save(
+    localizer: "InpaintLocalizer", folder: str | os.PathLike[str], bits: int = 32, card: str = ""
+) -> Path:
     """Write a fitted localiser (see `InpaintLocalizer.save_pretrained`)."""
     config = {
         "kind": KIND,
@@ -36,7 +38,8 @@ def save(localizer: "InpaintLocalizer", folder: str | os.PathLike[str], bits: in
     }
     arrays = round_weights(network_arrays(localizer.network_), bits)
     trained_on = {"hashes": localizer.trained_on_}
-    return write_bundle(folder, config, {"network": arrays, "trained_on": trained_on})
+    files = {"network": arrays, "trained_on": trained_on}
+    return write_bundle(folder, config, files, {"README.md": card} if card else {})
 
 
 def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer":

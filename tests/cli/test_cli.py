@@ -293,3 +293,24 @@ def test_what_a_user_can_mend_is_one_message(capsys):
         assert part in text
     with pytest.raises(RuntimeError, match="a bug"):
         guard("cv.py", lambda: fail(RuntimeError("a bug")))
+
+
+def test_untouched_images_choose_when_a_fake_is_named(model, photos, tmp_path, capsys):
+    folder = tmp_path / "untouched"
+    folder.mkdir()
+    for seed in range(19):
+        pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}.png")
+    call = ["predict", str(folder), "--model", str(model), "--untouched", str(folder)]
+    for share, n_named in (("0.05", 0), ("0.5", 9)):  # of 19: those above all but 1, all but 10
+        assert main([*call, "--max-false-alarms", share]) == 0
+        rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+        assert [row["verdict"] for row in rows].count("fake") == n_named
+    assert main([*call, "--max-false-alarms", "0.01"]) == 2
+    assert "max_false_alarms=0.01 cannot be promised on 19" in capsys.readouterr().err
+
+
+def test_a_share_of_false_alarms_needs_untouched_images(model, photos, capsys):
+    call = ["predict", str(photos), "--model", str(model), "--max-false-alarms", "0.1"]
+    assert main(call) == 2
+    assert "--max-false-alarms 0.1 needs --untouched" in capsys.readouterr().err
