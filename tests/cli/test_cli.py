@@ -302,10 +302,11 @@ def test_untouched_images_choose_when_a_fake_is_named(model, photos, tmp_path, c
         pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{seed}.png")
     call = ["predict", str(folder), "--model", str(model), "--untouched", str(folder)]
-    for share, n_named in (("0.05", 0), ("0.5", 9)):  # of 19: those above all but 1, all but 10
+    for share, n_above in (("0.05", 1), ("0.5", 10)):  # of 19, with the one at the threshold
         assert main([*call, "--max-false-alarms", share]) == 0
         rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-        assert [row["verdict"] for row in rows].count("fake") == n_named
+        n_named = [row["verdict"] for row in rows].count("fake")
+        assert n_above - 1 <= n_named <= n_above  # one at a time differs by rounding
     assert main([*call, "--max-false-alarms", "0.01"]) == 2
     assert "max_false_alarms=0.01 cannot be promised on 19" in capsys.readouterr().err
 
