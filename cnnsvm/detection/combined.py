@@ -16,7 +16,7 @@ from cnnsvm.features.traces import WAS_JPEG, double_compression, was_resampled
 
 GENERATED, REGENERATED, SPLICED, ORIGINAL = "generated", "regenerated", "spliced", "original"
 NO_TRACE, UNCOVERED = "no_trace", "uncovered"
-_N_FAKE = 3  # columns of probabilities
+_NO_TRACE = 3  # column of probabilities
 _BOUNDS = (0.02, 0.98)  # no more weight than this for one kind of evidence beside another
 
 
@@ -37,7 +37,9 @@ class CombinedDetector(BaseEstimator):
 
     Probabilities follow the same order: ``generated`` has its own, and what it leaves is divided as
     ``trace`` says, with the odds of "spliced" multiplied by those of ``region``, as if what the two
-    see were independent.
+    see were independent. Of what is then left, a part is "uncovered": a repainting by an engine
+    that leaves no trace that ``trace`` knows. Its odds are ``uncovered`` to the rest, multiplied by
+    those of ``region`` where that finds something.
 
     Parameters
     ----------
@@ -49,9 +51,9 @@ class CombinedDetector(BaseEstimator):
         Fitted.
     uncovered : float in [0, 1), default=0.12
         Share of the probability of "no_trace" that is set aside for engines that no detector
-        covers. It is an assumption, not a measurement of your images: 0.12 is about right where a
-        fifth of the fakes are by such engines and half of those pass; of 44 inpaintings by engines
-        never trained on 26 did (docs/results/regions.md).
+        covers, where ``region`` finds nothing. It is an assumption, not a measurement of your
+        images: 0.12 is about right where a fifth of the fakes are by such engines and half of those
+        pass; of 44 inpaintings by engines never trained on 26 did (docs/results/regions.md).
 
     Attributes
     ----------
@@ -135,10 +137,11 @@ class CombinedDetector(BaseEstimator):
     def recalibrate(self, X: Any, max_false_alarms: float = 0.05, groups: Any = None) -> Self:
         """Choose when `verdict` names an image, on your own untouched ones.
 
-        As `InpaintDetector.recalibrate`, for the probability of all kinds of fakes together: what
-        exceeds the threshold is named by the most probable kind, and nothing else is.
+        As `InpaintDetector.recalibrate`, for the probability of all but "no_trace": what exceeds
+        the threshold is named by the most probable kind ("spliced" for "uncovered"), and nothing
+        else is.
         """
-        scores = self.predict_proba(X)[:, :_N_FAKE].sum(axis=1)
+        scores = 1 - self.predict_proba(X)[:, _NO_TRACE]
         self.false_alarms_ = choose_false_alarms(scores, max_false_alarms, groups)
         return self
 
@@ -156,31 +159,35 @@ class CombinedDetector(BaseEstimator):
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}
         said = [_said(self.generated, whole), _said(self.trace, trace)]
+        uncovered = self.uncovered / (1 - self.uncovered)  # odds
         if self.region is not None:
             region = self.region.judge(images)
             said.append(_said(self.region, region))
             said[-1][(said[-1] == UNSURE) & (region.codes == 0)] = ORIGINAL  # not more probable
             chance = region.probabilities[:, 1].clip(*_BOUNDS)
-            left[SPLICED] = left[SPLICED] * chance / (1 - chance)
+            odds = chance / (1 - chance)
+            left[SPLICED] = left[SPLICED] * odds
             total = sum(left.values())
             left = {name: value / total for name, value in left.items()}
+            uncovered = uncovered * odds.clip(1)
         rest = 1 - generated
-        nothing = rest * left[ORIGINAL]
+        nothing = rest * left[ORIGINAL] / (1 + uncovered)
         probabilities = np.column_stack(
             [
                 generated,
                 rest * left[REGENERATED],
                 rest * left[SPLICED],
-                nothing * (1 - self.uncovered),
-                nothing * self.uncovered,
+                nothing,
+                nothing * uncovered,
             ]
         )
         both = [combine(*each) for each in zip(*said, strict=True)]
         verdicts, evidence = map(list, zip(*both, strict=True))
         if self.false_alarms_ is not None:
-            for row, fake in enumerate(probabilities[:, :_N_FAKE]):
-                if fake.sum() > self.false_alarms_.threshold:
-                    verdicts[row] = str(self.classes_[fake.argmax()])
+            fakes = np.delete(probabilities, _NO_TRACE, axis=1)
+            for row, kind in enumerate(fakes.argmax(axis=1)):
+                if 1 - probabilities[row, _NO_TRACE] > self.false_alarms_.threshold:
+                    verdicts[row] = (GENERATED, REGENERATED, SPLICED, SPLICED)[kind]
                     evidence[row] = "generated" if verdicts[row] == GENERATED else "trace, region"
                 elif verdicts[row] != NO_TRACE:
                     verdicts[row] = UNSURE

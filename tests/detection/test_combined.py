@@ -108,6 +108,25 @@ def test_what_no_detector_covers_is_set_aside():
     assert (found["no_trace"], found["uncovered"]) == (0.75, 0.25)
 
 
+@pytest.mark.parametrize(("spliced", "odds"), [(0.2, 1), (0.5, 1), (0.75, 3), (1.0, 49)])
+def test_a_region_that_trace_does_not_know_is_uncovered(spliced, odds):
+    region = Said(["original", "spliced"], [[1 - spliced, spliced]], 0.9)
+    model = combined(*ALL_ORIGINAL, region=region, uncovered=0.2)
+    found = dict(zip(model.classes_, model.predict_proba(IMAGES[:1])[0], strict=True))
+    assert found["uncovered"] / found["no_trace"] == pytest.approx(odds / 4)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_recalibrated_it_calls_spliced_what_a_region_alone_finds():
+    model = combined([[0.0, 1.0]] * 20, [[1.0, 0.0, 0.0]] * 20)
+    model.recalibrate(IMAGES[:1] * 20)
+    one = combined([[0.0, 1.0]], [[1.0, 0.0, 0.0]])
+    for spliced, verdict in ((0.3, "no_trace"), (0.8, "spliced")):
+        one.region = Said(["original", "spliced"], [[1 - spliced, spliced]], 0.9)
+        one.false_alarms_ = model.false_alarms_
+        assert one.verdict(IMAGES[:1]).tolist() == [verdict]
+
+
 def test_explain_lists_all_evidence():
     table = combined(WHOLE, TRACE).explain(IMAGES)
     assert table["verdict"].tolist() == VERDICTS
@@ -146,7 +165,7 @@ def test_recalibrated_on_untouched_images_it_names_what_exceeds_their_scores():
     fake = np.linspace(0.05, 0.5, 20)
     model = combined([[0.0, 1.0]] * 20, [[1 - p, 0.0, p] for p in fake])
     model.recalibrate(IMAGES[:1] * 20, 0.1)
-    assert model.false_alarms_.threshold == pytest.approx(fake[-2])
+    assert model.false_alarms_.threshold == pytest.approx(1 - 0.88 * (1 - fake[-2]))
     model.trace = Said(["original", "regenerated", "spliced"], [[0.55, 0.0, 0.45]], 0.7)
     model.generated = Said(["generated", "original"], [[0.0, 1.0]], 0.8)
     assert model.verdict(IMAGES[:1]).tolist() == ["unsure"]

@@ -1,8 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 from script_runs import load_script
 
+from baselines import designs
 from cnnsvm.data.manifest import make_manifest, make_row, write_manifest
 
 
@@ -27,7 +30,7 @@ def manifest(tmp_path):
     return tmp_path / "manifest.csv"
 
 
-def test_peers_are_compared_on_the_same_images_and_the_naive_one_out_of_fold(
+def test_peers_are_compared_on_the_same_images_and_two_out_of_fold(
     script, manifest, tmp_path, monkeypatch, capsys
 ):
     brightness = {
@@ -35,13 +38,15 @@ def test_peers_are_compared_on_the_same_images_and_the_naive_one_out_of_fold(
         "constant": lambda images: np.full(len(images), 0.5),
     }
     monkeypatch.setattr(script, "load_peers", lambda device: brightness)
+    monkeypatch.setattr(designs, "SeedEmbedder", partial(designs.SeedEmbedder, size=32, epochs=8))
     assert script.main([f"levels={manifest}", "--out", str(tmp_path / "out")]) == 0
-    rows = script.compare(brightness, "levels", manifest, 0)
+    rows = script.compare(brightness, "levels", manifest, 0, "cpu")
     aucs = {(row[1], row[2]): row[4]["value"] for row in rows}
-    assert len(rows) == 6
+    assert len(rows) == 8
     assert aucs["as they are", "combined"] > 0.95
     assert aucs["as they are", "constant"] == 0.5
     assert aucs["as they are", "naive"] > 0.8
+    assert aucs["as they are", "seed"] > 0.8
     differences = {(row[1], row[2]): row[5] for row in rows}
     assert differences["as they are", "combined"] is None
     assert differences["as they are", "constant"]["high"] < 0
