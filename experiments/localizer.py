@@ -31,7 +31,7 @@ TRAINING: dict[str, Any] = {
     "n_crops": 2,
 }
 #: Images of each source that are learnt from, at most.
-MOST_OF = {"original": 2, "spliced": 6, "regenerated": 2}
+MOST_OF = {"original": 1, "spliced": 3, "regenerated": 1}
 MOST_SIDE = 512  # pixels of what is cut out of a larger image
 BITS = 8  # of a stored weight
 QUALITIES = (None, 85, 75)  # of the JPEG that a test goes through
@@ -65,7 +65,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--test", nargs="+", default=[], metavar="NAME=MANIFEST", help="other images, judged apart"
     )
-    parser.add_argument("--epochs", type=int, default=40, help="[%(default)s]")
+    parser.add_argument(
+        "--most", type=int, default=220, help="sources of each manifest [%(default)s]"
+    )
+    parser.add_argument("--epochs", type=int, default=14, help="[%(default)s]")
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     add_machine_flags(parser)
     return parser.parse_args(argv)
@@ -150,10 +153,15 @@ def run(args: argparse.Namespace) -> int:
     from cnnsvm.data.manifest import read_manifest
     from cnnsvm.evaluation.localization_records import WHOLE, with_truth
     from cnnsvm.report import render_text
+    from transfer_study.joining import draw_sources
 
     entries = dict(entry.split("=", 1) for entry in args.test)
     tests = {name: with_truth(read_manifest(file), (WHOLE,))[0] for name, file in entries.items()}
-    records = pd.concat([read_manifest(file) for file in args.records], ignore_index=True)
+    parts = []
+    for number, file in enumerate(args.records):
+        part = draw_sources(read_manifest(file), args.most, args.seed)
+        parts.append(part.assign(source_id=f"{number}/" + part["source_id"]))
+    records = pd.concat(parts, ignore_index=True)
     table = draw_images(records, args.seed)
     logger.info("%d images of %d sources", len(table), table["source_id"].nunique())
     localizer = fit(args, table)

@@ -65,13 +65,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def draw_sources(records: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """Draw ``most`` sources of a manifest, or take all if there are no more."""
-    sources = records["source_id"].unique()
-    drawn = np.random.default_rng(seed).permutation(sources)[:most]
-    return records[records["source_id"].isin(drawn)]
-
-
 def make_views(records: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Draw the views: path, mask_path, engine (None of an original), source_id and plan."""
     rng = np.random.default_rng(seed)
@@ -182,6 +175,7 @@ def fit_or_load(args: argparse.Namespace) -> tuple[Any, pd.DataFrame]:
     from cnnsvm.data.manifest import read_manifest
     from cnnsvm.io.bundle import holds_model
     from cnnsvm.io.files import write_text
+    from transfer_study.joining import draw_sources
 
     weights, table = args.out / "weights", args.out / "left_out.csv"
     if holds_model(weights) and table.is_file():

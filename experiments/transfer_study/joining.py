@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from cnnsvm.data.readers import merge_near_duplicates
@@ -63,3 +64,10 @@ def join_manifests(
 def _with_records(table: pd.DataFrame, number: int) -> pd.DataFrame:
     records = table["record"] if "record" in table else table["source_id"]
     return table.assign(record=[f"{number}:{record}" for record in records])
+
+
+def draw_sources(records: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """Draw ``most`` sources of a manifest, or take all if there are no more."""
+    sources = records["source_id"].unique()
+    drawn = np.random.default_rng(seed).permutation(sources)[:most]
+    return records[records["source_id"].isin(drawn)]
