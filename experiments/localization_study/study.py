@@ -7,9 +7,8 @@ and the first one judges and writes.
 
 import logging
 import os
-import shutil
-import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,14 @@ from cnnsvm.data.splits import Fold, grouped_folds
 from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
 from cnnsvm.evaluation.localization_records import ORIGINAL, masks_of
-from cnnsvm.evaluation.runs import RunDirectory, fingerprint_of, settings_of, store
+from cnnsvm.evaluation.runs import (
+    CACHE,
+    RunDirectory,
+    fingerprint_of,
+    is_finished,
+    settings_of,
+    store,
+)
 from cnnsvm.features.devices import writes
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.bundle import CONFIG
@@ -33,6 +39,7 @@ from localization_study.records import hash_masks
 
 logger = logging.getLogger(__name__)
 
+MODEL = "model"
 N_EXAMPLES = 4  # maps of a localiser's own kind that are stored for the report
 _MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs", "distributed")
 
@@ -111,16 +118,21 @@ def measure_localization(
     is_first = writes(next(iter(designs.values())).distributed)
     settings = (n_splits, n_resamples, random_state, hash_masks(table))
     places = {fit: Path(folder) / _place_of(fit) for fit in plan}
+    runs = {}
     for fit, place in places.items() if is_first else ():  # now, not after a day
-        run = fingerprint_of(_settings(designs[fit.design], fit), settings, table)
-        RunDirectory(place, run, results=f"model/{CONFIG}")
+        made_of = fingerprint_of(_settings(designs[fit.design], fit), settings, table)
+        runs[fit] = RunDirectory(place, made_of, results=f"{MODEL}/{CONFIG}")
     parts = []
     for number, (fit, conditions) in enumerate(plan.items(), start=1):
         logger.info("localiser %d of %d: %s", number, len(plan), fit)
-        model = fitted(designs[fit.design], fit, seen, places[fit])
+        own = seen[seen["kind"].isin((fit.kind, ORIGINAL))]
+        model = fitted(designs[fit.design], fit, own, places[fit], runs.get(fit))
         if is_first:
             options = {"n_resamples": n_resamples, "random_state": random_state}
-            parts.append(_judge_all(model, fit, conditions, unseen, places[fit], **options))
+            parts.append(
+                _judge_all(model, fit, conditions, unseen, places[fit], runs[fit], **options)
+            )
+            parts[-1].fits[0] |= {"n_images": len(own), "seconds": runs[fit].seconds[MODEL]}
     if not is_first:
         return None
     study = _joined(parts)
@@ -139,32 +151,33 @@ def hold_out_sources(table: pd.DataFrame, n_splits: int, random_state: int = 0) 
     return grouped_folds(kinds, sources, n_splits, random_state)[0]
 
 
-def fitted(design: Any, fit: Fit, seen: pd.DataFrame, place: Path) -> Any:
-    """Train a localiser on one kind of image and the untouched ones, or load a saved one.
+def fitted(design: Any, fit: Fit, own: pd.DataFrame, place: Path, run: RunDirectory | None) -> Any:
+    """Train a localiser, or load a saved one.
 
     Parameters
     ----------
     design : InpaintLocalizer
         Unfitted; its settings for this machine also hold for one that is loaded.
     fit : Fit
-    seen : DataFrame
-        The training part.
+    own : DataFrame
+        The images that it is trained on.
     place : Path
-        Keeps the state of the running training in ``cache`` and then the localiser in ``model``.
+        Keeps the state of the running training.
+    run : RunDirectory or None
+        Stores the localiser, and has it in ``place``; None in processes that only help to train.
     """
-    if not (place / "model" / CONFIG).is_file():
-        own = seen[seen["kind"].isin((fit.kind, ORIGINAL))]
-        model = clone(design).set_params(mask_policy=fit.policy, cache_dir=place / "cache")
-        started = time.perf_counter()
+
+    def train() -> Any:
+        model = clone(design).set_params(mask_policy=fit.policy, cache_dir=place / CACHE)
         groups = own["source_id"].to_numpy()
-        model.fit(own["path"].tolist(), masks_of(own), groups=groups)
-        if not writes(design.distributed):
-            return model
-        facts = {"seconds": time.perf_counter() - started, "n_images": len(own)}
-        write_json(place / "fit.json", facts)
-        model.save_pretrained(place / "model")
-        shutil.rmtree(place / "cache", ignore_errors=True)
-    loaded = type(design).from_pretrained(place / "model")  # now too: every call judges by the same
+        return model.fit(own["path"].tolist(), masks_of(own), groups=groups)
+
+    if run is None:
+        return None if is_finished(place / MODEL) else train()
+    # what was saved, now too: every call judges by the same
+    loaded = run.part(
+        MODEL, train, load=type(design).from_pretrained, save=type(design).save_pretrained
+    )
     return loaded.set_params(**{name: getattr(design, name) for name in _MACHINE})
 
 
@@ -183,6 +196,7 @@ def _judge_all(
     conditions: list[Condition],
     unseen: pd.DataFrame,
     place: Path,
+    run: RunDirectory,
     **options: Any,
 ) -> Study:
     """Judge one localiser under all its conditions; what is finished is read."""
@@ -190,34 +204,42 @@ def _judge_all(
     rows, images, examples = [], [], []
     for condition in conditions:
         table = unseen[unseen["kind"] == condition.kind].reset_index(drop=True)
-        stem = place / f"judged-{text_hash(repr(condition))}"
-        if not read_json(stem.with_suffix(".json")):
-            _judge_one(model, fit, condition, table, stem, **options)
+        maps = place / f"judged-{text_hash(repr(condition))}"
         judged: dict[str, Any] = {"judged_on": condition.kind, "quality": condition.quality}
         judged["judged_policy"] = condition.policy
-        rows.append(named | judged | read_json(stem.with_suffix(".json")))
-        images.append(pd.read_parquet(stem.with_suffix(".parquet")).assign(**named, **judged))
+        summary, scores = run.part(
+            f"{maps.name}.json",
+            partial(_judge_one, model, fit, condition, table, maps, **options),
+            load=lambda path: (read_json(path), pd.read_parquet(path.with_suffix(".parquet"))),
+            save=_save_judged,
+        )
+        rows.append(named | judged | summary)
+        images.append(scores.assign(**named, **judged))
         if _is_own(fit, condition):
-            examples += _examples(model, fit, table, images[-1], stem)
-    facts = read_json(place / "fit.json") | {"history": model.history_}
-    return Study(pd.DataFrame(rows), pd.concat(images), [named | facts], examples)
+            examples += _examples(model, fit, table, images[-1], maps)
+    facts = named | {"history": model.history_}
+    return Study(pd.DataFrame(rows), pd.concat(images), [facts], examples)
 
 
 def _judge_one(
-    model: Any, fit: Fit, condition: Condition, table: pd.DataFrame, stem: Path, **options: Any
-) -> None:
-    """Judge and keep: images, then maps to be shown, and the summary last, which marks the end."""
+    model: Any, fit: Fit, condition: Condition, table: pd.DataFrame, maps: Path, **options: Any
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Judge, and write the maps that are to be shown."""
     wanted = _shown(len(table)) if _is_own(fit, condition) else set()
 
     def watch(position: int, found: np.ndarray) -> None:
         if position in wanted:
-            stem.mkdir(parents=True, exist_ok=True)
+            maps.mkdir(parents=True, exist_ok=True)
             grey = np.rint(255 * found).astype(np.uint8)
-            Image.fromarray(grey).save(stem / f"{position}.png")
+            Image.fromarray(grey).save(maps / f"{position}.png")
 
     counts = judge(model, table, policy=condition.policy, quality=condition.quality, watch=watch)
-    store(counts.rows, stem.with_suffix(".parquet"))
-    write_json(stem.with_suffix(".json"), flatten(summarise(counts, **options)))
+    return flatten(summarise(counts, **options)), counts.rows
+
+
+def _save_judged(judged: tuple[dict[str, Any], pd.DataFrame], path: Path) -> None:
+    store(judged[1], path.with_suffix(".parquet"))
+    write_json(path, judged[0])  # last: marks it finished
 
 
 def _is_own(fit: Fit, condition: Condition) -> bool:
@@ -229,13 +251,13 @@ def _shown(n_rows: int) -> set[int]:
 
 
 def _examples(
-    model: Any, fit: Fit, table: pd.DataFrame, images: pd.DataFrame, stem: Path
+    model: Any, fit: Fit, table: pd.DataFrame, images: pd.DataFrame, maps: Path
 ) -> list[dict[str, Any]]:
     found = []
     for place in sorted(_shown(len(table))):
         example: dict[str, Any] = {"design": fit.design, "kind": fit.kind, "policy": fit.policy}
         example["row"] = table.iloc[place].to_dict()
-        example["map"] = stem / f"{place}.png"
+        example["map"] = maps / f"{place}.png"
         example["iou"] = float(images["iou"].iloc[place])
         example["threshold"] = model.threshold_
         found.append(example)
