@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cnnsvm.data.images import list_images, load_image
+from cnnsvm.data.images import load_image
 from cnnsvm.data.readers import write_samples
+from cnnsvm.data.scanning import list_images
 from cnnsvm.generation import MASK_SCHEMAS, MISSION_SCHEMAS, build
 from cnnsvm.generation.record import draw_panel
 

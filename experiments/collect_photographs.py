@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from cnnsvm.data.images import SUFFIXES, load_image
+from cnnsvm.data.images import load_image
+from cnnsvm.data.scanning import SUFFIXES
 from cnnsvm.io.files import write_bytes
 from scripting import make_parser, run_script
 

@@ -80,7 +80,8 @@ def outcome(before: str, after: str) -> str:
 
 def judge_all(detector: Any, args: argparse.Namespace) -> pd.DataFrame:
     """Judge every image and its re-deliveries: kind, path, treatment, before, after."""
-    from cnnsvm.data.images import list_images, load_image
+    from cnnsvm.data.images import load_image
+    from cnnsvm.data.scanning import list_images
     from cnnsvm.io.progress import show_progress
 
     listed = []

@@ -1,7 +1,9 @@
 """The command line ``cnnsvm``: one module a subcommand, each with ``add_flags`` and ``main``."""
 
 import argparse
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,6 +28,8 @@ SUBCOMMANDS = {
     "localize-train": localize_train,
     "predict": predict,
 }
+#: Those that go on where they were interrupted.
+RESUMING = ("build", "download", "fit", "localize", "localize-train")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,21 +41,33 @@ def main(argv: list[str] | None = None) -> int:
         module.add_flags(subparsers.add_parser(name, help=summary, description=summary))
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    return guard(f"cnnsvm {args.subcommand}", lambda: SUBCOMMANDS[args.subcommand].main(args))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be any bytes
+            stream.reconfigure(errors="surrogateescape")
+    return guard(
+        f"cnnsvm {args.subcommand}",
+        lambda: SUBCOMMANDS[args.subcommand].main(args),
+        resumes=args.subcommand in RESUMING,
+    )
 
 
-def guard(name: str, action: Callable[[], int]) -> int:
+def guard(name: str, action: Callable[[], int], *, resumes: bool = True) -> int:
     """Run a command and return its exit status: 2 for wrong input, 130 for an interruption.
 
-    Messages start with ``name``. Errors of the program itself are raised.
+    Messages start with ``name``. Errors of the program itself are raised. ``resumes`` is whether
+    the same command goes on where it was interrupted.
     """
     try:
         return action()
+    except BrokenPipeError:  # who reads, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command resumes.", file=sys.stderr)
+        what = "resumes" if resumes else "starts over"
+        print(f"{name}: interrupted; the same command {what}.", file=sys.stderr)
         return 130
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and torch may not be loaded
         if "out of memory" not in str(error).lower():

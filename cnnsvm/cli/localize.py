@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.localize_train import add_machine_flags
+from cnnsvm.cli.predict import count_reasons
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Exit status: 0 all done, 1 some images failed, 2 nothing could be begun."
     add: Any = parser.add_argument
     add("input", type=Path, help="an image, or a folder of them with its sub-folders")
+    add("--strict", action="store_true", help="status 1 too if a file of the folder is no image")
     add("output", type=Path, help=f"folder of NAME{', NAME'.join(SUFFIXES.values())} and {TABLE}")
     add_prediction_flags(parser)
 
@@ -59,14 +61,14 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.io.files import write_text
     from cnnsvm.io.progress import show_progress
 
-    images = list_input(args.input, args.output)
+    images, skipped = list_input(args.input, args.output)
     localizer = load_localizer(args)  # and args.model
     RunDirectory(args.output, _fingerprint(localizer, args.model), results=TABLE)
     table = args.output / TABLE
     done = read_finished(table)
     rows, fresh = [], 0
     write_text(table, _as_csv(done.values()))  # without a row that a killed call tore
-    with open(table, "a", encoding="utf-8", newline="") as stream:
+    with open(table, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         for path, name in show_progress(images, len(images), "images"):
             row = _row(localizer, path, name, args.output, done.get(name.as_posix()))
@@ -80,16 +82,22 @@ def main(args: argparse.Namespace) -> int:
     for row in failed[:10]:
         logger.warning("%s", row["reason"])
     n_good = fresh - len(failed)  # those that fail are tried every time
-    print(f"{n_good} image(s) done, {len(rows) - fresh} before, {len(failed)} failed: {table}")
-    return 1 if failed else 0
+    n_skipped = f"{len(skipped)} skipped{count_reasons(skipped)}"
+    print(
+        f"{n_good} image(s) done, {len(rows) - fresh} before, {len(failed)} failed, {n_skipped}: "
+        f"{table}"
+    )
+    return 1 if failed or (args.strict and skipped) else 0
 
 
-def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
-    """List each image with its name relative to the input, without those in the output.
+def list_input(place: Path, output: Path) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+    """List each image with its name relative to the input, and what is skipped and why.
+
+    What lies in the output is left out.
 
     A ValueError is raised if the input is not there, holds no images, or is the output or in it.
     """
-    from cnnsvm.data.images import list_images
+    from cnnsvm.data.scanning import scan_images
 
     if not place.exists():
         raise ValueError(f"{place}: no such file or folder. Check the path.")
@@ -100,11 +108,13 @@ def list_input(place: Path, output: Path) -> list[tuple[Path, Path]]:
             "another output folder."
         )
     if place.is_file():
-        return [(place, Path(place.name))]
-    found = [path for path in list_images(place) if not path.resolve().is_relative_to(target)]
+        return [(place, Path(place.name))], []
+    scan = scan_images(place)
+    found = [path for path in scan.images if not path.resolve().is_relative_to(target)]
     if not found:
         raise ValueError(f"{place}: no images in this folder. Check the path.")
-    return [(path, path.relative_to(place)) for path in found]
+    skipped = [entry for entry in scan.skipped if not entry[0].resolve().is_relative_to(target)]
+    return [(path, path.relative_to(place)) for path in found], skipped
 
 
 def load_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
@@ -127,7 +137,7 @@ def read_finished(table: Path) -> dict[str, dict[str, Any]]:
     """Return the rows of images that an earlier call finished, by path."""
     if not table.is_file():
         return {}
-    text = table.read_text(encoding="utf-8", errors="replace")
+    text = table.read_text(encoding="utf-8", errors="surrogateescape")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     # a row that was cut off lacks its end
     whole = [row for row in rows if row.get("status") == DONE and row.get("reason") is not None]

@@ -5,7 +5,7 @@ import csv
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of images like --untouched that may be named fake [0.05]",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="status 1 too if a file of a folder is no image"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
@@ -57,6 +60,7 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.data.images import ImageError
 
     _check_places(args.images, args.heatmaps)
+    found, skipped = _find(args.images, args.heatmaps)  # before anything is written
     region = None
     if args.model is None:
         if args.revision is not None:
@@ -82,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
     writer = csv.DictWriter(sys.stdout, fields, restval="")
     writer.writeheader()
     n_bad, taken = 0, Counter[Path]()
-    for path, name in list(_list(args.images, args.heatmaps)):  # before anything is written
+    for path, name in found:
         row: dict[str, Any] = {"path": path}
         try:
             row |= judge(path)
@@ -94,7 +98,17 @@ def main(args: argparse.Namespace) -> int:
             row["error"] = str(error)
         n_bad += "error" in row
         writer.writerow(row)
-    return 1 if n_bad else 0
+        sys.stdout.flush()
+    writer.writerows({"path": path, "error": f"skipped: {reason}"} for path, reason in skipped)
+    said = f"{len(found) - n_bad} judged, {n_bad} failed, {len(skipped)} skipped"
+    logger.info("%s", said + count_reasons(skipped))
+    return 1 if n_bad or (args.strict and skipped) else 0
+
+
+def count_reasons(skipped: list[tuple[Path, str]]) -> str:
+    """Say why files were skipped, " (3 not an image)"; nothing if none was."""
+    reasons = Counter(reason for _, reason in skipped).most_common()
+    return f" ({', '.join(f'{n} {reason}' for reason, n in reasons)})" if reasons else ""
 
 
 def _recalibrate(detector: "CombinedDetector | InpaintDetector", args: argparse.Namespace) -> None:
@@ -106,7 +120,7 @@ def _recalibrate(detector: "CombinedDetector | InpaintDetector", args: argparse.
                 f"--max-false-alarms {share} needs --untouched images to be chosen on."
             )
         return
-    paths = [path for path, _ in _list(args.untouched, None)]
+    paths = [path for path, _ in _find(args.untouched, None)[0]]
     found = detector.recalibrate(paths, 0.05 if share is None else share).false_alarms_
     if found is not None:
         logger.info(
@@ -177,16 +191,22 @@ def _check_detector(detector: "InpaintDetector", heatmaps: Path | None) -> None:
         )
 
 
-def _list(places: list[Path], heatmaps: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Give each image with the name that it has below the folder of heatmaps."""
-    from cnnsvm.data.images import list_images
+def _find(
+    places: list[Path], heatmaps: Path | None
+) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+    """Find each image with its name below the folder of heatmaps, and what is skipped and why."""
+    from cnnsvm.data.scanning import scan_images
 
+    images, skipped = [], []
     for place in places:
         if not place.is_dir():
-            yield place, Path(place.name)
+            images.append((place, Path(place.name)))
             continue
-        found = [path for path in list_images(place) if not _is_in(path, heatmaps)]
-        yield from ((path, path.relative_to(place)) for path in found or [place])
+        found = scan_images(place)
+        own = [path for path in found.images if not _is_in(path, heatmaps)]
+        images += [(path, path.relative_to(place)) for path in own or [place]]
+        skipped += [entry for entry in found.skipped if not _is_in(entry[0], heatmaps)]
+    return images, skipped
 
 
 def _load(path: Path) -> Any:

@@ -4,32 +4,46 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from functools import partial
+from typing import IO, Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from cnnsvm.data.decoding import (
+    FORMATS,
+    MAX_PIXELS,
+    check_length,
+    check_size,
+    file_length,
+    on_white,
+    open_image,
+    to_rgb,
+    without_metadata,
+)
 from cnnsvm.io.files import file_hash
 
+T = TypeVar("T")
 ImageInput = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
-MAX_PIXELS = 50_000_000
-#: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
-_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
-Image.init()  # registers the decoders that this Pillow was built with
-FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jp2", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif")
-) | {".ppm", ".pgm"}
 #: Values of `Header.coding` that leave traces of compression in the pixels.
 LOSSY = frozenset({"JPEG", "MPO", "WEBP", "AVIF", "JPEG2000"})
-_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112  # EXIF
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
+#: EXIF orientation -> what brings pixels, (H, W, 3), upright.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: pixels[::-1].transpose(1, 0, 2),
+    7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda pixels: pixels[:, ::-1].transpose(1, 0, 2),
+}
 #: PNG chunks of text and EXIF data, which may also stand behind the pixels.
 _PNG_ENTRIES = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 
@@ -80,9 +94,13 @@ class Header:
 
 
 def image_name(image: Any) -> str:
-    """Return a short name of an image input for messages, such as its path."""
+    """Return a short name of an image input for messages, such as its path.
+
+    What no one could read, such as control characters, is escaped.
+    """
     if isinstance(image, (str, os.PathLike)):
-        return os.fspath(image)
+        name = os.fsdecode(image)
+        return name if name.isprintable() else ascii(name)[1:-1]
     if isinstance(image, bytes):
         return f"<{len(image)} bytes>"
     if isinstance(image, Image.Image):
@@ -117,18 +135,23 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
     ImageError
         For every failure, of whatever decoder; it is also a ``ValueError`` and an ``OSError``.
     """
+    return _despite_metadata(image, lambda image: _load(image, max_pixels))
+
+
+def _load(image: ImageInput, max_pixels: int) -> np.ndarray:
     with _errors_named(image):
         if isinstance(image, np.ndarray):
             return _array_to_rgb(image, max_pixels)
-        with _opened(image) as (_, opened):
-            _check_size(opened.size, max_pixels)
+        with open_image(image) as (stream, opened):
+            check_size(opened.size, max_pixels)
             # a phone's MPO is one photograph; who passes a PIL image has chosen its frame
             single = opened is image or opened.format == "MPO"
-            n_frames = 1 if single else getattr(opened, "n_frames", 1)
-            if n_frames > 1:
-                text = f"{image_name(image)}: {n_frames} frames; only the first is used."
-                warnings.warn(text, stacklevel=2)
-            return _pil_to_rgb(opened)
+            if not single and getattr(opened, "is_animated", False):  # counting them takes long
+                text = f"{image_name(image)}: several frames; only the first is used."
+                warnings.warn(text, stacklevel=3)
+            pixels = to_rgb(opened, stream)
+            turn = _UPRIGHT[_orientation(opened.getexif)]  # it may stand behind the pixels
+            return np.ascontiguousarray(turn(pixels))
 
 
 def read_header(image: ImageInput) -> Header:
@@ -140,19 +163,22 @@ def read_header(image: ImageInput) -> Header:
         height, width = image.shape[:2]
         mode = "L" if image.ndim == 2 else "RGB" if image.shape[2] == 3 else "RGBA"
         return Header(width, height, mode)
-    with _errors_named(image), _opened(image) as (stream, opened):
+    return _despite_metadata(image, _read_header)
+
+
+def _read_header(image: ImageInput) -> Header:
+    with _errors_named(image), open_image(image) as (stream, opened):
         if stream is not None and opened.format == "PNG":
             _read_behind_pixels(stream, opened)
-        exif = opened.getexif() if stream is None else Image.Image.getexif(opened)
-        orientation = exif.get(_ORIENTATION, 1)
+        get = opened.getexif if stream is None else partial(Image.Image.getexif, opened)
         return Header(
             *opened.size,
             mode=opened.mode,
             format=opened.format,
             coding=_coding(stream, opened.format),
             n_bytes=None if stream is None else stream.seek(0, io.SEEK_END),
-            orientation=orientation if orientation in range(1, 9) else 1,
-            n_exif=len(exif),
+            orientation=_orientation(get),
+            n_exif=len(_exif(get)),
             entries=tuple(map(str, opened.info)),
             quantization=getattr(opened, "quantization", None) or {},
             sampling=tuple((layer[1], layer[2]) for layer in getattr(opened, "layer", ())),
@@ -164,11 +190,7 @@ def image_sides(image: ImageInput) -> tuple[int, int]:
 
     An ImageError is raised if it cannot be read.
     """
-    if isinstance(image, np.ndarray):
-        sides = image.shape[:2]
-    else:
-        with _errors_named(image), _opened(image) as (_, opened):
-            sides = opened.size
+    sides = image.shape[:2] if isinstance(image, np.ndarray) else _despite_metadata(image, _size)
     return min(sides), max(sides)
 
 
@@ -181,6 +203,7 @@ def image_hash(image: ImageInput) -> str:
         return hashlib.sha256(image).hexdigest()
     if isinstance(image, (str, os.PathLike)):
         with _errors_named(image):
+            check_length(file_length(image))
             return file_hash(image)
     pixels = load_image(image)
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
@@ -233,16 +256,26 @@ def find_bad_images(
     return [(i, reason) for i, reason in enumerate(reasons) if reason is not None]
 
 
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the image files below a folder by suffix, sorted, hidden files left out."""
-    root = Path(folder)
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(root).parts)
-    )
+def _size(image: ImageInput) -> tuple[int, int]:
+    with _errors_named(image), open_image(image) as (_, opened):
+        return opened.size
+
+
+def _despite_metadata(image: ImageInput, read: Callable[[ImageInput], T]) -> T:
+    """Read an image; if that fails, without what says nothing of the pixels."""
+    try:
+        return read(image)
+    except ImageError as error:
+        bare = without_metadata(image)
+        if bare is None:
+            raise
+        try:
+            found = read(bare)
+        except ImageError:
+            raise error from None
+        text = f"{image_name(image)}: its metadata cannot be read and were ignored."
+        warnings.warn(text, stacklevel=3)
+        return found
 
 
 def _failure(image: ImageInput) -> str | None:
@@ -286,25 +319,7 @@ def _explain(error: Exception) -> str:
         return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
     if "truncated" in str(error):
         return f"{error}. The file is incomplete; get it again."
-    return f"{error or type(error).__name__}"
-
-
-@contextmanager
-def _opened(image: Any) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
-    """Open a file or its content with Pillow; an image in memory has no stream."""
-    if isinstance(image, Image.Image):
-        yield None, image
-        return
-    if not isinstance(image, (str, bytes, os.PathLike)):
-        raise TypeError(
-            "an image is a path, bytes, a PIL image or a uint8 array, "
-            f"got {type(image).__name__} {image!r:.80}"
-        )
-    with (
-        io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream,
-        Image.open(stream, formats=FORMATS) as opened,
-    ):
-        yield stream, opened
+    return str(error) or type(error).__name__
 
 
 def _read_behind_pixels(stream: IO[bytes], opened: Image.Image) -> None:
@@ -316,22 +331,25 @@ def _read_behind_pixels(stream: IO[bytes], opened: Image.Image) -> None:
         opened.load()
 
 
+def _exif(get: Callable[[], Mapping[int, Any]]) -> Mapping[int, Any]:
+    """Read EXIF data; what cannot be read is none."""
+    try:
+        return get()
+    except Exception as error:
+        warnings.warn(f"EXIF data that cannot be read ({error}) are ignored.", stacklevel=3)
+        return {}
+
+
+def _orientation(get: Callable[[], Mapping[int, Any]]) -> int:
+    value = _exif(get).get(_ORIENTATION, 1)
+    return value if value in _UPRIGHT else 1
+
+
 def _coding(stream: IO[bytes] | None, kind: str | None) -> str | None:
     if kind != "WEBP" or stream is None:
         return kind
     stream.seek(0)
     return "WEBP lossless" if b"VP8L" in stream.read(64) else kind
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise ValueError(f"an image needs at least one pixel, got {width}x{height}.")
-    if width * height > max_pixels:
-        raise ValueError(
-            f"{width}x{height} is {width * height:,} pixels, more than the cap of {max_pixels:,}. "
-            "Raise max_pixels if you trust the file."
-        )
 
 
 def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
@@ -343,33 +361,9 @@ def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
         raise ValueError(
             f"pixels must have shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}."
         )
-    _check_size((array.shape[1], array.shape[0]), max_pixels)
+    check_size((array.shape[1], array.shape[0]), max_pixels)
     if array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)
     if array.shape[2] == 4:
-        return _on_white(Image.fromarray(np.ascontiguousarray(array), "RGBA"))
+        return on_white(Image.fromarray(np.ascontiguousarray(array), "RGBA")).copy()
     return np.array(array, order="C")
-
-
-def _pil_to_rgb(image: Image.Image) -> np.ndarray:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in _SIXTEEN_BIT:
-        return np.repeat(_scale_sixteen_bits(np.asarray(upright))[:, :, None], 3, axis=2)
-    if upright.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range; convert them to 8 bits first.")
-    if "transparency" in upright.info or upright.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        return _on_white(upright.convert("RGBA"))
-    return np.array(upright.convert("RGB"))
-
-
-def _scale_sixteen_bits(grey: np.ndarray) -> np.ndarray:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError(
-            f"grey values {grey.min()}..{grey.max()} are not 16-bit (0-65535); convert them first."
-        )
-    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _on_white(rgba: Image.Image) -> np.ndarray:
-    white = Image.new("RGBA", rgba.size, "white")
-    return np.array(Image.alpha_composite(white, rgba).convert("RGB"))

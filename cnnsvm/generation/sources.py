@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.data.images import ImageError, list_images, read_header
+from cnnsvm.data.images import ImageError, read_header
 from cnnsvm.data.manifest import (
     COLUMNS,
     GENERATED_COLUMNS,
@@ -19,6 +19,7 @@ from cnnsvm.data.manifest import (
     read_manifest,
 )
 from cnnsvm.data.readers.folder import drop_records
+from cnnsvm.data.scanning import list_images
 from cnnsvm.generation.store import GenerationError, safe_name
 
 logger = logging.getLogger(__name__)

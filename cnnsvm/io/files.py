@@ -19,7 +19,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.partial")
+    who = f"{os.getpid()}-{threading.get_ident()}"
+    partial = target.with_name(f".{text_hash(target.name)[:16]}.{who}.partial")  # names may be long
     try:
         yield partial
         os.replace(partial, target)
@@ -35,8 +36,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    """Write a UTF-8 text file atomically, with its line ends as they are."""
-    return write_bytes(path, text.encode())
+    """Write a UTF-8 text file atomically, with its line ends and names of files as they are."""
+    return write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: str | os.PathLike[str], values: Mapping[str, Any]) -> Path:
@@ -70,4 +71,4 @@ def file_hash(path: str | os.PathLike[str]) -> str:
 
 def text_hash(text: str) -> str:
     """Return the SHA-256 of a text in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cnnsvm.data.images import SUFFIXES, ImageError, load_image
+from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import DatasetError, MissingDataError
 from cnnsvm.data.readers.archives import Member, is_archive, open_archive
 from cnnsvm.data.readers.folder import CLASSES
+from cnnsvm.data.scanning import SUFFIXES
 
 logger = logging.getLogger(__name__)
 

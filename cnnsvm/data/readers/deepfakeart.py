@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.data.images import SUFFIXES, ImageError, load_image
+from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import DatasetError, Reader, make_manifest, make_row
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS, classify_mask
+from cnnsvm.data.scanning import SUFFIXES
 
 logger = logging.getLogger(__name__)
 

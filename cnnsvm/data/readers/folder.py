@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from cnnsvm.data.images import SUFFIXES, list_images
 from cnnsvm.data.manifest import DatasetError, MissingDataError, Reader, describe_files
 from cnnsvm.data.readers.deepfakeart import find_record_folders
+from cnnsvm.data.scanning import SUFFIXES, list_images, scan_images
 from cnnsvm.io.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -154,18 +154,14 @@ def _check_folder(root: str | os.PathLike[str]) -> Path:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    files = list_images(folder)
+    files, skipped = scan_images(folder)
     if not files:
         suffixes = ", ".join(sorted(SUFFIXES))
         raise DatasetError(f"{folder}: no images below this folder. Read are {suffixes}.")
-    others = Counter(
-        path.suffix.lower() or path.name
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix.lower() not in SUFFIXES
-    )
+    others = Counter(f"{path.suffix.lower() or path.name}, {reason}" for path, reason in skipped)
     if others:
-        kinds = ", ".join(f"{n} {suffix}" for suffix, n in others.most_common(5))
-        logger.info("%s: ignored %d file(s) that are no images: %s", folder, others.total(), kinds)
+        kinds = "; ".join(f"{n} {kind}" for kind, n in others.most_common(5))
+        logger.info("%s: skipped %d file(s): %s", folder, others.total(), kinds)
     return files
 
 

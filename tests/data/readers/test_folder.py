@@ -175,7 +175,7 @@ def test_strays_are_ignored_and_counted(tmp_path, caplog):
         (tmp_path / name).touch()
     with caplog.at_level(logging.INFO):
         assert len(read_folder(tmp_path)) == 2
-    assert "ignored 3 file(s) that are no images: 2 .txt, 1 .db" in caplog.text
+    assert "skipped 3 file(s): 2 .txt, not an image; 1 .db, not an image" in caplog.text
     assert "left out 1 image(s) under neither Real nor Fake" in caplog.text
 
 

@@ -1,0 +1,198 @@
+"""How files become pixels: opened within limits, decoded strictly, and never held twice."""
+
+import importlib.util
+import io
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import IO, Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageFile
+
+#: Most pixels of an image, longest side, bytes of a file, and scans of a JPEG.
+MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_SCANS = 200_000_000, 100_000, 2**31, 100
+#: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
+_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")
+Image.init()  # registers the decoders that this Pillow was built with
+if importlib.util.find_spec("pillow_heif"):  # an extra
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
+_STRIP = 2**22  # pixels that are converted at once
+_SOS, _EOI = b"\xff\xda", b"\xff\xd9"  # of a JPEG: a scan begins, all ends
+_PNG = b"\x89PNG\r\n\x1a\n"
+#: Chunks of a PNG that say nothing of its pixels.
+_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"tIME", b"pHYs")
+_settings = threading.RLock()
+
+
+@contextmanager
+def open_image(image: Any) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
+    """Open a regular file or its content with Pillow; an image in memory has no stream."""
+    if isinstance(image, Image.Image):
+        yield None, image
+        return
+    if not isinstance(image, (str, bytes, os.PathLike)):
+        raise TypeError(
+            "an image is a path, bytes, a PIL image or a uint8 array, "
+            f"got {type(image).__name__} {image!r:.80}"
+        )
+    check_length(len(image) if isinstance(image, bytes) else file_length(image))
+    with io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream:
+        with strictly(always=True):  # Pillow's own cap of pixels is lower
+            opened = Image.open(stream, formats=FORMATS)
+        with opened:
+            yield stream, opened
+
+
+def file_length(path: str | os.PathLike[str]) -> int:
+    """Return the length of a file in bytes; refuse what is none, which might block for ever."""
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(os.fspath(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("a pipe, socket or device, no regular file. Copy its content to a file.")
+    return found.st_size
+
+
+def check_length(n_bytes: int) -> None:
+    """Refuse files that are empty or huge, before they are read."""
+    if not 0 < n_bytes <= MAX_BYTES:
+        raise ValueError(f"a file of {n_bytes:,} bytes; an image has 1 to {MAX_BYTES:,}.")
+
+
+def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse sizes that memory could not hold, before anything is decoded."""
+    width, height = size
+    if width < 1 or height < 1:
+        raise ValueError(f"an image needs at least one pixel, got {width}x{height}.")
+    if width * height > max_pixels:
+        raise ValueError(
+            f"{width}x{height} is {width * height:,} pixels, more than the cap of {max_pixels:,}. "
+            "Raise max_pixels if you trust the file."
+        )
+    if max(size) > MAX_SIDE:
+        raise ValueError(
+            f"{width}x{height} has a side of more than {MAX_SIDE:,} pixels. Cut it into parts."
+        )
+
+
+@contextmanager
+def strictly(*, always: bool = False) -> Iterator[None]:
+    """Set aside what other code may have set for Pillow in this process.
+
+    That is its cap of pixels, which is lower than ours, and the filling of missing pixels with
+    grey; without ``always``, only if the latter is on.
+    """
+    if not (always or ImageFile.LOAD_TRUNCATED_IMAGES):
+        yield
+        return
+    with _settings:
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def to_rgb(opened: Image.Image, stream: IO[bytes] | None) -> np.ndarray:
+    """Decode the pixels as stored: uint8 (H, W, 3), a new array."""
+    if stream is not None and opened.format in ("JPEG", "MPO"):
+        pixels = _decode_jpeg(stream)
+        if pixels is not None:
+            return pixels
+    with strictly() if stream is not None else nullcontext():
+        opened.load()
+    width, height = opened.size
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    n_rows = max(1, _STRIP // width)
+    for top in range(0, height, n_rows):
+        bottom = min(height, top + n_rows)
+        pixels[top:bottom] = _strip_to_rgb(opened.crop((0, top, width, bottom)))
+    return pixels
+
+
+def on_white(rgba: Image.Image) -> np.ndarray:
+    """Composite an image with alpha on white, uint8 (H, W, 3)."""
+    white = Image.new("RGBA", rgba.size, "white")
+    return np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
+
+
+def without_metadata(image: Any) -> bytes | None:
+    """Return a PNG without the chunks that say nothing of its pixels; None: no PNG, or none."""
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            check_length(file_length(image))
+            with open(image, "rb") as stream:
+                image = stream.read()
+        except (OSError, ValueError):
+            return None
+    if not isinstance(image, bytes) or not image.startswith(_PNG):
+        return None
+    parts, place = [_PNG], len(_PNG)
+    while place + 8 <= len(image):
+        end = place + 12 + int.from_bytes(image[place : place + 4])
+        if image[place + 4 : place + 8] not in _METADATA:
+            parts.append(image[place:end])
+        place = end
+    bare = b"".join(parts)
+    return bare if len(bare) < len(image) else None
+
+
+def _decode_jpeg(stream: IO[bytes]) -> np.ndarray | None:
+    """Decode a JPEG strictly, None if its colours are not those of the usual ones.
+
+    Pillow fills what is damaged or missing with grey and says nothing.
+    """
+    stream.seek(0)
+    data = stream.read()
+    if (n_scans := data.count(_SOS)) > MAX_SCANS:
+        raise ValueError(
+            f"a JPEG of {n_scans} scans, more than {MAX_SCANS}: decoding might never end. Save it "
+            "again if you trust it."
+        )
+    try:
+        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
+        if colours not in ("YCbCr", "RGB", "Gray"):
+            return None
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError as error:
+        if _is_padding(data, str(error)):
+            return simplejpeg.decode_jpeg(data, "RGB", strict=False)
+        raise ValueError(f"{error}. The file is damaged or incomplete; get it again.") from error
+
+
+def _is_padding(data: bytes, warning: str) -> bool:
+    """Tell whether libjpeg complains of filling before the end alone, as some cameras write it."""
+    found = re.search(r"(\d+) extraneous bytes before marker 0xd9", warning)
+    if found is None:
+        return False
+    end = data.rfind(_EOI)
+    return set(data[max(0, end - int(found[1])) : end]) <= {0, 255}
+
+
+def _strip_to_rgb(strip: Image.Image) -> np.ndarray:
+    if strip.mode in _SIXTEEN_BIT:
+        return np.repeat(_scale_sixteen_bits(np.asarray(strip))[:, :, None], 3, axis=2)
+    if strip.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range; convert them to 8 bits first.")
+    if "transparency" in strip.info or strip.mode in _TRANSPARENT:
+        return on_white(strip.convert("RGBA"))
+    return np.asarray(strip.convert("RGB"))
+
+
+def _scale_sixteen_bits(grey: np.ndarray) -> np.ndarray:
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(
+            f"grey values {grey.min()}..{grey.max()} are not 16-bit (0-65535); convert them first."
+        )
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,0 +1,89 @@
+"""Which files of a folder are images, and why the others are not."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from cnnsvm.data.decoding import FORMATS
+
+#: Files of these names are taken for images, whatever is in them.
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".webp", ".tif", ".tiff", ".bmp")
+) | {".gif", ".avif", ".ppm", ".pgm", *((".heic", ".heif") if "HEIF" in FORMATS else ())}
+#: Files of other names, raw ones apart, are images if they begin so: (place, bytes).
+_SIGNATURES = (
+    *((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP")),
+    *((4, b"ftypavif"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"jP  \r\n")),
+)
+_RAW = frozenset((".dng", ".nef", ".cr2", ".arw", ".orf", ".rw2", ".pef", ".srw", ".raf"))
+_UNREAD = frozenset((".heic", ".heif", ".jxl", ".tga", ".psd", ".svg", ".ico", ".exr", ".hdr"))
+
+
+class Scan(NamedTuple):
+    """The images of a folder, and the other files with the reason why each is none."""
+
+    images: list[Path]
+    skipped: list[tuple[Path, str]]
+
+
+def scan_images(folder: str | os.PathLike[str]) -> Scan:
+    """Tell the images below a folder from other files, both sorted.
+
+    Images are known by their names, or else by how they begin. Links to folders are followed, each
+    folder once. Hidden files and folders are left out and not listed.
+    """
+    found = Scan([], [])
+    for path in sorted(_files(Path(folder))):
+        reason = why_no_image(path)
+        if reason is None:
+            found.images.append(path)
+        else:
+            found.skipped.append((path, reason))
+    return found
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the images below a folder, sorted (see `scan_images`)."""
+    return scan_images(folder).images
+
+
+def why_no_image(path: Path) -> str | None:
+    """Say why a file is not taken for an image, None if it is."""
+    if path.is_symlink() and not path.exists():
+        return "a link to what is not there"
+    if not path.is_file():
+        return "a pipe, socket or device"
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return None
+    if suffix in _RAW:
+        return "a raw file, which has to be developed first"
+    if suffix not in _UNREAD and _begins_as_image(path):
+        return None
+    return f"not a format that is read here ({suffix})" if suffix in _UNREAD else "not an image"
+
+
+def _begins_as_image(path: Path) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(16)
+    except OSError:
+        return True  # whoever opens it is told why it cannot be read
+    return any(head[place : place + len(sign)] == sign for place, sign in _SIGNATURES)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            below.clear()
+            continue
+        seen.add(place)
+        below[:] = sorted(name for name in below if not _is_hidden(name))
+        yield from (Path(folder, name) for name in names if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX"))

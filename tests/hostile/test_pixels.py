@@ -1,0 +1,214 @@
+"""Files that would take the memory or the time, or that lie about what is in them."""
+
+import contextlib
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from cnnsvm.data import decoding
+from cnnsvm.data.images import ImageError, image_hash, image_sides, load_image, read_header
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM")
+READERS = (load_image, read_header, image_sides, image_hash)
+
+
+def draw_image(height=60, width=90):
+    rng = np.random.default_rng(0)
+    ramp = np.add.outer(np.arange(height), np.arange(width))[:, :, None] * np.array([1, 2, 1])
+    return (ramp + rng.integers(0, 40, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
+def encode(format, pixels=None, **options):
+    buffer = io.BytesIO()
+    Image.fromarray(draw_image() if pixels is None else pixels).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def chunk(kind, data, right=True):
+    checksum = zlib.crc32(kind + data) ^ (0 if right else 1)
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
+def png_with(extra, behind=False):
+    """A PNG with a chunk in front of its pixels, or behind them."""
+    data = encode("PNG")
+    place = data.rindex(b"IEND") - 4 if behind else 33
+    return data[:place] + extra + data[place:]
+
+
+@pytest.mark.parametrize("size", [(1, 50_000_000), (50_000_000, 1), (2, 150_000)])
+def test_a_side_that_no_wrapping_could_hold_is_refused_unseen(size):
+    header = struct.pack(">IIBBBBB", *size, 1, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    data = b"\x89PNG\r\n\x1a\n" + chunks
+    with pytest.raises(ImageError, match="a side of more than 100,000 pixels"):
+        load_image(data)
+
+
+def test_scans_without_end_are_refused():
+    data = encode("JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert load_image(data).shape == (60, 90, 3)
+    with pytest.raises(ImageError, match=r"2\d\d scans, more than 100"):
+        load_image(data[:-2] + 200 * data[last:-2] + data[-2:])
+
+
+@pytest.mark.parametrize("format", ["TIFF", "GIF"])  # others say it in the header
+def test_frames_are_not_counted(format, monkeypatch):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, format, save_all=True, append_images=frames[1:])
+    kind = type(Image.open(io.BytesIO(buffer.getvalue())))
+    monkeypatch.setattr(kind, "n_frames", property(lambda self: 1 / 0), raising=False)
+    with pytest.warns(UserWarning, match="several frames"):
+        assert load_image(buffer.getvalue()).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_what_is_no_regular_file_does_not_block(read, tmp_path):
+    os.mkfifo(tmp_path / "photo.png")
+    for place in (tmp_path / "photo.png", "/dev/zero"):
+        with pytest.raises(ImageError, match="a pipe, socket or device"):
+            read(place)
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_is_measured_before_it_is_read(read, tmp_path):
+    huge = tmp_path / "huge.png"
+    with open(huge, "wb") as stream:
+        stream.truncate(decoding.MAX_BYTES + 1)  # sparse
+    with pytest.raises(ImageError, match=r"huge.png: a file of 2,147,483,649 bytes"):
+        read(huge)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ImageError, match=r"empty.png: a file of 0 bytes"):
+        read(tmp_path / "empty.png")
+
+
+def test_memory_that_ends_is_an_error_of_that_image_with_a_reason(monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("cnnsvm.data.images.to_rgb", fail)
+    with pytest.raises(ImageError, match=": MemoryError"):
+        load_image(encode("PNG"))
+
+
+def test_two_hundred_megapixels_are_held_once(tmp_path):
+    Image.new("L", (20_000, 10_000)).save(tmp_path / "a.png")
+    assert image_sides(tmp_path / "a.png") == (10_000, 20_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nor does Pillow's own cap say anything
+        assert read_header(tmp_path / "a.png").width == 20_000
+    assert Image.MAX_IMAGE_PIXELS is not None
+
+
+@pytest.mark.parametrize("quality", [5, 50, 75, 90, 100])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("size", [(60, 90), (61, 91), (7, 1), (1, 9), (16, 33)])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}])
+def test_a_jpegs_pixels_are_pillows(quality, subsampling, size, options):
+    data = encode("JPEG", draw_image(*size), quality=quality, subsampling=subsampling, **options)
+    np.testing.assert_array_equal(load_image(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_jpegs_of_other_colours_are_pillows_too(mode):
+    buffer = io.BytesIO()
+    options = {"keep_rgb": True} if mode == "RGB" else {}
+    Image.fromarray(draw_image()).convert(mode).save(buffer, "JPEG", **options)
+    expected = np.asarray(Image.open(buffer).convert("RGB"))
+    np.testing.assert_array_equal(load_image(buffer.getvalue()), expected)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "zeroed", "cut and closed"])
+def test_a_jpeg_that_lacks_pixels_is_no_grey_image(spoil):
+    data = encode("JPEG", quality=95)
+    half = len(data) // 2
+    spoilt = {
+        "cut": data[:half],
+        "cut and closed": data[:half] + b"\xff\xd9",
+        "zeroed": data[:half] + bytes(400) + data[half + 400 :],
+    }[spoil]
+    with pytest.raises(ImageError, match="get it again"):
+        load_image(spoilt)
+
+
+def test_bytes_between_segments_of_a_jpeg_are_no_damage():
+    data = encode("JPEG")
+    np.testing.assert_array_equal(load_image(data[:-2] + bytes(9) + data[-2:]), load_image(data))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_what_is_missing_is_not_filled_whatever_the_process_asks_for(format, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = encode(format)
+    with pytest.raises(ImageError):
+        load_image(data[: int(0.7 * len(data))])
+    assert load_image(data).shape == (60, 90, 3)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("kind", [b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"tIME"])
+@pytest.mark.parametrize("right", [True, False])
+def test_bad_metadata_of_a_png_block_no_pixels(kind, right, behind):
+    data = png_with(chunk(kind, b"\x00\xff nonsense \x00", right), behind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(load_image(data), draw_image())
+        assert image_sides(data) == (60, 90)
+        assert read_header(data).width == 90
+
+
+def test_metadata_that_were_ignored_are_mentioned():
+    with pytest.warns(UserWarning, match="metadata cannot be read"):
+        load_image(png_with(chunk(b"tEXt", b"a\x00b", right=False)))
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\x00\x00nonsense", b"Exif\x00\x00II*\x00\xff\xff\xff\x7f", b""]
+)
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "PNG"])
+def test_bad_exif_blocks_no_pixels(exif, format):
+    options = {"lossless": True} if format == "WEBP" else {}
+    data = encode(format, exif=exif, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = load_image(data)
+        assert read_header(data).orientation == 1
+    np.testing.assert_array_equal(found, load_image(encode(format, **options)))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_whatever_the_bytes_there_is_an_image_or_an_image_error(data):
+    whole = SAMPLES[data.draw(st.sampled_from(FORMATS))]
+    spoilt = bytearray(whole[: data.draw(st.integers(1, len(whole)))])
+    for _ in range(data.draw(st.integers(0, 5))):
+        place = data.draw(st.integers(0, min(len(spoilt), 400) - 1))
+        spoilt[place] = data.draw(st.integers(0, 255))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for read in (load_image, read_header, image_sides):
+            with contextlib.suppress(ImageError):
+                found = read(bytes(spoilt))
+                assert read is not load_image or (found.dtype == np.uint8 and found.ndim == 3)
+
+
+SAMPLES = {format: encode(format) for format in FORMATS}
+
+
+def test_heic_is_read_where_the_extra_is_installed():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(draw_image())).save(buffer, quality=95)
+    difference = np.abs(load_image(buffer.getvalue()).astype(int) - draw_image())
+    assert difference.mean() < 12

@@ -1,0 +1,98 @@
+"""Folders with files that are no images, that do not say that they are, or that do not end."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnsvm.cli import main
+from cnnsvm.data.scanning import list_images, scan_images
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "photos"
+    root.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
+    for name, format in (("a.jfif", "JPEG"), ("b.mpo", "JPEG"), ("without", "PNG"), ("d.x", "GIF")):
+        image.save(root / name, format)
+    (root / "sub").mkdir()
+    image.save(root / "sub" / "e.PNG")
+    image.save(root / ".hidden.png")
+    return root
+
+
+def test_images_are_known_by_name_or_by_how_they_begin(folder):
+    found = [path.relative_to(folder).as_posix() for path in list_images(folder)]
+    assert found == ["a.jfif", "b.mpo", "d.x", "sub/e.PNG", "without"]
+
+
+def test_what_is_skipped_is_listed_with_the_reason(folder):
+    (folder / "notes.txt").write_text("text")
+    (folder / "photo.nef").write_bytes(b"II*\0" + bytes(20))
+    (folder / "layers.psd").write_bytes(bytes(20))
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    skipped = {path.name: reason for path, reason in scan_images(folder).skipped}
+    assert skipped == {
+        "notes.txt": "not an image",
+        "photo.nef": "a raw file, which has to be developed first",
+        "layers.psd": "not a format that is read here (.psd)",
+        "gone.png": "a link to what is not there",
+        "pipe.png": "a pipe, socket or device",
+    }
+
+
+def test_links_to_folders_are_followed_once(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "elsewhere" / "f.png")
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "sub" / "loop").symlink_to(folder)
+    found = [path.relative_to(folder).as_posix() for path in list_images(folder)]
+    assert found == ["a.jfif", "b.mpo", "d.x", "link/f.png", "sub/e.PNG", "without"]
+
+
+def test_names_of_any_bytes_are_judged_and_written_as_they_are(tmp_path):
+    names = [b"n\xff.png", b"line\nbreak.png", b'quote",.png', b"=1+1.png", 200 * b"x" + b".png"]
+    for name in names:
+        Image.new("RGB", (9, 9), "red").save(io.BytesIO(), "PNG")
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
+            stream.write(b"no image")
+    command = [sys.executable, "-m", "cnnsvm", "predict", "--model", "cifake", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode(errors="surrogateescape"))))
+    assert {os.fsencode(os.path.basename(row["path"])) for row in rows} == set(names)
+    assert all("not an image" in row["error"] for row in rows)
+    assert b"0 judged, 5 failed, 0 skipped" in done.stderr
+
+
+def test_strict_makes_a_skipped_file_a_failure(folder, tmp_path, capsys, model):
+    (folder / "notes.txt").write_text("text")
+    call = ["predict", str(folder), "--model", str(model)]
+    assert main(call) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["error"] for row in rows if row["error"]] == ["skipped: not an image"]
+    assert main([*call, "--strict"]) == 1
+
+
+@pytest.fixture
+def model(tmp_path):
+    from tiny_detector import cnn, detector
+
+    images = list(np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8))
+    fitted = detector(cnn(finetune="none")).fit(images, [0, 1] * 6)
+    return fitted.save_pretrained(tmp_path / "model")
+
+
+def test_a_reader_that_has_enough_ends_quietly(folder, model):
+    command = f"{sys.executable} -m cnnsvm predict --model {model} {folder} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, check=False)
+    assert done.stdout.startswith(b"path,")
+    assert b"Broken pipe" not in done.stderr
+    assert b"Traceback" not in done.stderr
