@@ -44,6 +44,7 @@ USUAL = "cnnsvm"
 PATTERNS = ("*.safetensors", CARD)
 #: Largest file that is put into the package, in bytes; see `find_oversized`.
 MAX_FILE_BYTES = 12_000_000
+MAX_EMBEDDERS = 64
 #: Embedders whose fitted state can be saved, by name.
 EMBEDDERS: dict[str, type[CropEmbedder]] = {
     "CNNEmbedder": CNNEmbedder,
@@ -102,7 +103,7 @@ def load(
     check_kind(config, folder)
     try:
         detector = from_state(kind, config, arrays)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
         raise BundleError(
             f"{folder} does not describe a detector of this cnnsvm: {error!r}."
         ) from error
@@ -150,6 +151,8 @@ def from_state(
     kind: "type[Detector]", config: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]
 ) -> "Detector":
     """Rebuild a detector from what `to_state` returned, in full precision or rounded."""
+    if not 0 < len(config["embedders"]) <= MAX_EMBEDDERS:
+        raise ValueError(f"{len(config['embedders'])} embedders; 1 to {MAX_EMBEDDERS} are read")
     embedders = [
         EMBEDDERS[entry["class"]].from_state(entry, widen(arrays[f"embedder_{k}"]))
         for k, entry in enumerate(config["embedders"])
@@ -160,6 +163,7 @@ def from_state(
         TunedSVC(**svm.get_params(deep=False)),
         **config["params"],
     )
+    detector.check_params()
     alarms = config.get("false_alarms")
     detector.__dict__ |= {
         "classes_": svm.classes_,

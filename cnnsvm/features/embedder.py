@@ -120,13 +120,13 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "weights": [str, os.PathLike, None],
         "finetune": [StrOptions({"none", "head", "full"}), FineTuning],
-        "crop_size": [Interval(Integral, 16, None, closed="left")],
-        "n_crops": [Interval(Integral, 1, None, closed="left"), None],
+        "crop_size": [Interval(Integral, 16, 4096, closed="both")],
+        "n_crops": [Interval(Integral, 1, 10_000, closed="both"), None],
         "mirror": ["boolean"],
         "pooling": [StrOptions(set(POOLINGS))],
         "output": [StrOptions(set(OUTPUTS))],
-        "resize": [Interval(Integral, 16, None, closed="left"), None],
-        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "resize": [Interval(Integral, 16, 4096, closed="both"), None],
+        "batch_size": [Interval(Integral, 2, 65_536, closed="both")],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
         "gpu_memory_fraction": _FRACTION,
@@ -297,6 +297,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
         """Rebuild a fitted embedder from what `to_state` returned."""
         embedder = cls.from_plain(config["params"])
+        embedder.check_params()
         install(
             embedder,
             network_=embedder.rebuild(config, arrays),
@@ -310,7 +311,8 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """Make an unfitted embedder from what `plain_params` returned."""
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+        known = {k: v for k, v in plain.items() if k not in MACHINE}
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
         if isinstance(params["finetune"], dict):
             params["finetune"] = FineTuning(**params["finetune"])
         return cls(**params)

@@ -15,6 +15,9 @@ import numpy as np
 from cnnsvm.io.files import file_hash
 
 SCHEMA_VERSION = 3
+MAX_CONFIG = 16_000_000  # bytes
+#: Arrays that may have nan: out-of-fold scores of rows that were in no fold.
+WITH_NAN = ("cv_decision",)
 CONFIG = "config.json"
 ARRAYS = ".safetensors"
 _LIBRARIES = ("cnnsvm", "torch", "torchvision", "scikit-learn", "numpy", "optuna", "safetensors")
@@ -132,14 +135,17 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(folder) / CONFIG
     if not file.is_file():
         raise BundleError(f"{folder} holds no saved model: {CONFIG} is missing. Check the path.")
+    if (n_bytes := file.stat().st_size) > MAX_CONFIG:
+        raise BundleError(f"{file} has {n_bytes:,} bytes, a description at most {MAX_CONFIG:,}.")
     try:
         raw = file.read_bytes()
-        config = json.loads(raw.decode("utf-8"))
-        version = int(config["schema_version"])
-        named = isinstance(config["files"], dict)
-    except (ValueError, KeyError, TypeError) as error:
+        config = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        version, files = config["schema_version"], config["files"]
+        if type(version) is not int or not _are_hashes(files):
+            raise TypeError("schema_version is no whole number, or files are no names and hashes")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{file} is not a model's description: {error!r}.") from error
-    if version != SCHEMA_VERSION or not named:
+    if version != SCHEMA_VERSION:
         remedy = "Install a newer cnnsvm." if version > SCHEMA_VERSION else "Fit and save it again."
         raise BundleError(
             f"{file} has schema version {version}; this cnnsvm reads {SCHEMA_VERSION}. {remedy}"
@@ -147,6 +153,18 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if config.get("sha256") != _hash_of_text(raw, config.get("sha256")):
         raise BundleError(f"{file} has changed since it was saved. {_COPY_AGAIN}")
     return config
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _are_hashes(files: Any) -> bool:
+    """Tell whether files are plain names, each with a SHA-256."""
+    return isinstance(files, dict) and all(
+        isinstance(digest, str) and len(digest) == 64 and name.isprintable()
+        for name, digest in files.items()
+    )
 
 
 def _sealed(config: dict[str, Any]) -> bytes:
@@ -192,9 +210,13 @@ def _read_arrays(file: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        return load_file(file)
-    except SafetensorError as error:
+        arrays = load_file(file)
+    except (SafetensorError, ValueError, KeyError, MemoryError) as error:
         raise BundleError(f"{file} is not a safetensors file: {error}.") from error
+    for name, array in arrays.items():
+        if name not in WITH_NAN and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise BundleError(f"{file}: {name} holds what is no finite number. {_COPY_AGAIN}")
+    return arrays
 
 
 def halve(array: np.ndarray) -> np.ndarray:

@@ -53,13 +53,14 @@ def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer"
     try:
         params = config["params"] | {"training": LocalizerTraining(**config["params"]["training"])}
         localizer = kind(**params)
+        localizer.check_params()
         network = localizer.build_network()
         load_arrays(network, widen(arrays["network"]))
         localizer.network_ = network
         localizer.threshold_ = float(config["threshold"])
         localizer.history_ = list(config["history"])
         localizer.trained_on_ = arrays["trained_on"]["hashes"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise BundleError(
             f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."
         ) from error

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     Classifier = TypeVar("Classifier", bound=TunedSVC)
 
 FORMAT = 2
+MAX_LABEL = 4096  # bytes of a class label
 
 Config = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -99,7 +100,11 @@ def _rebuild(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -
         params["kernel"] = tuple(params["kernel"])
     classifier = cls(**params)
     classifier._validate_params()
-    classifier.classes_ = np.array(config["classes"], dtype=np.dtype(config["classes_dtype"]))
+    dtype = np.dtype(config["classes_dtype"])
+    are_plain = all(isinstance(label, bool | int | float | str) for label in config["classes"])
+    if dtype.kind not in "biufUO" or dtype.itemsize > MAX_LABEL or not are_plain:
+        _refuse(f"labels of dtype {config['classes_dtype']!r}")
+    classifier.classes_ = np.array(config["classes"], dtype=dtype)
     classifier.mean_, classifier.scale_ = arrays["mean"], arrays["scale"]
     classifier.n_features_in_ = len(classifier.mean_)
     if config["feature_names"] is not None:
