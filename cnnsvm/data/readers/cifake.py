@@ -22,7 +22,6 @@ from tqdm import tqdm
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import DatasetError, MissingDataError
 from cnnsvm.data.readers.archives import Member, is_archive, open_archive
-from cnnsvm.data.readers.folder import CLASSES
 from cnnsvm.data.scanning import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -213,7 +212,7 @@ def _is_image(name: str) -> bool:
 def _class_folder(name: str) -> str | None:
     """Return the folder of a class that a file lies in, as CIFAKE spells it."""
     *_, split, kind, _ = ["", "", *name.split("/")]
-    known = split.lower() in SPLITS and kind.lower() in CLASSES
+    known = split.lower() in SPLITS and kind.lower() in ("real", "fake")
     return f"{split.lower()}/{kind.upper()}" if known else None
 
 

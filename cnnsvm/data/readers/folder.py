@@ -20,7 +20,20 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Groups = str | os.PathLike[str] | re.Pattern[str] | None
 
-CLASSES = {"real": 0, "fake": 1}
+REAL, FAKE, MASK = 0, 1, -1
+#: Names of folders, without a number in front (0_real), in lower case.
+CLASSES = {
+    **dict.fromkeys(("real", "reals"), REAL),
+    **dict.fromkeys(("fake", "fakes", "deepfake", "deepfakes", "ai", "ai_generated"), FAKE),
+    **dict.fromkeys(("generated", "synthetic", "inpainted", "tampered", "tp"), FAKE),
+    **dict.fromkeys(("manipulated", "forged", "spliced"), FAKE),
+    **dict.fromkeys(("gt", "mask", "masks", "groundtruth", "ground_truth"), MASK),
+    "casia 2 groundtruth": MASK,
+}
+#: What means the real class only beside a folder of fakes: else they may be any photographs.
+BESIDE_FAKES = dict.fromkeys(
+    ("authentic", "au", "original", "originals", "pristine", "nature", "natural", "human"), REAL
+)
 SPLITS = {"train": "train", "test": "test", "valid": "valid", "validation": "valid", "val": "valid"}
 #: What `cnnsvm.generation` writes beside records, and which functions of it do.
 SETTINGS = "settings.json"
@@ -36,10 +49,11 @@ def read_folder(
     engine: str = "unknown",
     skip_bad: bool = False,
 ) -> pd.DataFrame:
-    """Read a tree whose folders are named Real and Fake.
+    """Read a tree whose folders are named Real and Fake, or as other data sets name them.
 
     The class folders may lie in or hold folders named Train, Test, Valid or Validation, in any
-    case: ``Train/Real``, ``Real/Train``, ``REAL`` and CIFAKE's ``test/FAKE`` all work.
+    case: ``Train/Real``, ``Real/Train``, ``0_real``, ``nature`` beside ``ai``, ``Au`` beside ``Tp``
+    and CIFAKE's ``test/FAKE`` all work (`CLASSES`, `BESIDE_FAKES`). Folders of masks are left out.
 
     Parameters
     ----------
@@ -69,12 +83,14 @@ def read_folder(
     """
     folder = _check_folder(root)
     files = _list_files(folder)
-    named = {file: _named(file, folder, CLASSES) for file in files}
-    labels = {file: label for file, label in named.items() if label is not None}
+    classes = CLASSES | (BESIDE_FAKES if FAKE in find_class_folders(folder).values() else {})
+    named = {file: _named(file, folder, classes) for file in files}
+    labels = {file: label for file, label in named.items() if label in (REAL, FAKE)}
     _check_classes(folder, labels.values())
-    if len(labels) < len(files):
-        left_out = len(files) - len(labels)
-        logger.warning("%s: left out %d image(s) under neither Real nor Fake.", folder, left_out)
+    n_masks = list(named.values()).count(MASK)
+    for n, what in ((n_masks, "masks"), (len(files) - len(labels) - n_masks, "neither class")):
+        if n:
+            logger.warning("%s: left out %d image(s) in folders of %s.", folder, n, what)
     if groups is None:
         _warn_of_namesakes(labels)
     making: dict[str, Any] = {"variant": variant, "engine": engine}
@@ -99,14 +115,15 @@ def read_sources(
     Raises
     ------
     DatasetError
-        If there are no images, or none but records, a folder is named Fake, or ``groups`` is
-        malformed or leaves an image without a source.
+        If there are no images, or none but records, a folder is named as those of fakes or masks
+        are, or ``groups`` is malformed or leaves an image without a source.
     """
     folder = _check_folder(root)
-    if "fake" in find_class_folders(folder):
+    suspect = [name for name, label in find_class_folders(folder).items() if label != REAL]
+    if suspect:
         raise DatasetError(
-            f"{folder}: holds a folder named Fake, so not all of it is untouched. Give the Real "
-            "folder alone, or read the tree with read_folder."
+            f"{folder}: holds a folder named {suspect[0]}, so not all of it is untouched. Give the "
+            "folder of the untouched images alone, or read the tree with read_folder."
         )
     if find_record_folders(folder):  # else masks and inpaintings would pass for sources
         raise DatasetError(
@@ -122,10 +139,14 @@ def read_sources(
     return _to_manifest(folder, [(file, 0, {}) for file in files], groups, skip_bad)
 
 
-def find_class_folders(root: Path) -> set[str]:
-    """Return which of the names real and fake the folders below a folder have, in lower case."""
-    names = {name.casefold() for _, folders, _ in os.walk(root) for name in folders}
-    return names & set(CLASSES)
+def find_class_folders(root: Path) -> dict[str, int]:
+    """Find the folders below a folder that are named as in `CLASSES`: name -> class."""
+    names = sorted({name for _, folders, _ in os.walk(root) for name in folders})
+    return {name: CLASSES[_plain(name)] for name in names if _plain(name) in CLASSES}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^\d+_", "", name.casefold())
 
 
 def holds_records(folder: Path) -> bool:
@@ -182,7 +203,7 @@ def _to_manifest(
 
 def _named(file: Path, folder: Path, names: Mapping[str, T]) -> T | None:
     """Return what the folders that a file lies in say, when they agree."""
-    parts = [part.casefold() for part in file.relative_to(folder).parts[:-1]]
+    parts = [_plain(part) for part in file.relative_to(folder).parts[:-1]]
     said = {names[part] for part in parts if part in names}
     if len(said) > 1:
         raise DatasetError(
@@ -193,7 +214,8 @@ def _named(file: Path, folder: Path, names: Mapping[str, T]) -> T | None:
 
 
 def _check_classes(folder: Path, labels: Iterable[int]) -> None:
-    missing = [name.title() for name, label in CLASSES.items() if label not in set(labels)]
+    found = set(labels)
+    missing = [name for name, label in (("Real", REAL), ("Fake", FAKE)) if label not in found]
     if missing:
         raise DatasetError(
             f"{folder}: no images under a folder named {missing[0]}; both Real and Fake are "

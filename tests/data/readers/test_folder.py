@@ -5,7 +5,13 @@ import pytest
 from PIL import Image
 
 from cnnsvm.data.manifest import check_manifest
-from cnnsvm.data.readers import DatasetError, MissingDataError, read_folder, read_sources
+from cnnsvm.data.readers import (
+    DatasetError,
+    MissingDataError,
+    open_dataset,
+    read_folder,
+    read_sources,
+)
 
 
 def write(root, *names):
@@ -37,6 +43,32 @@ def test_classes_and_splits_either_way_round(tmp_path, names):
         zip(names, [(0, "train"), (1, "train"), (0, "test"), (1, "test")], strict=True)
     )
     check_manifest(manifest)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake"),
+    [
+        ("0_real", "1_fake"),
+        ("nature", "ai"),
+        ("Au", "Tp"),
+        ("reals", "fakes"),
+        ("authentic", "tampered"),
+        ("originals", "inpainted"),
+    ],
+)
+@pytest.mark.parametrize("around", ["", "train/", "set/val/"])
+def test_the_fields_names_of_classes_are_understood(tmp_path, real, fake, around):
+    write(tmp_path, f"{around}{real}/a.png", f"{around}{fake}/b.png", f"{around}Gt/b.png")
+    found = rows(read_folder(tmp_path), tmp_path, "label")
+    assert found == {f"{around}{real}/a.png": (0,), f"{around}{fake}/b.png": (1,)}
+    with pytest.raises(DatasetError, match="holds a folder named"):
+        read_sources(tmp_path)
+    assert sorted(open_dataset(tmp_path, tmp_path / "work")["label"]) == [0, 1]
+
+
+def test_what_means_real_beside_fakes_is_any_photograph_elsewhere(tmp_path):
+    write(tmp_path, "nature/a.png", "cities/b.png")
+    assert open_dataset(tmp_path, tmp_path / "work")["label"].tolist() == [0, 0]
 
 
 def test_validation_by_any_name_and_no_split_at_all(tmp_path):
@@ -176,7 +208,7 @@ def test_strays_are_ignored_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         assert len(read_folder(tmp_path)) == 2
     assert "skipped 3 file(s): 2 .txt, not an image; 1 .db, not an image" in caplog.text
-    assert "left out 1 image(s) under neither Real nor Fake" in caplog.text
+    assert "left out 1 image(s) in folders of neither class" in caplog.text
 
 
 def test_sources_are_all_real(tmp_path):
@@ -194,7 +226,7 @@ def test_sources_with_groups(tmp_path):
 
 def test_fakes_do_not_pass_for_sources(tmp_path):
     write(tmp_path, "train/REAL/a.png", "train/FAKE/b.png")
-    with pytest.raises(DatasetError, match=r"holds a folder named Fake.*Give the Real folder"):
+    with pytest.raises(DatasetError, match=r"holds a folder named FAKE.*Give the folder"):
         read_sources(tmp_path)
 
 
