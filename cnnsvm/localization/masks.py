@@ -10,7 +10,8 @@ import pandas as pd
 from PIL import Image
 from sklearn.utils.validation import check_consistent_length
 
-from cnnsvm.data.images import ImageError, ImageInput, as_image_list, image_name, load_image
+from cnnsvm.data.images import ImageInput, as_image_list, image_name, load_image
+from cnnsvm.data.mask_files import MaskError, read_mask_levels
 
 #: Policy -> least grey value (0-255) that counts as repainted. They part ways on masks with soft
 #: edges, and a study found IoUs of .94 and .82 for one network from that alone.
@@ -19,10 +20,6 @@ POLICIES = {"any": 1, "half": 128, "full": 255}
 _HEAT = np.array((255, 0, 0), dtype=np.float32)
 _OUTLINE = np.array((255, 220, 0), dtype=np.uint8)
 _STRENGTH = 0.6
-
-
-class MaskError(ImageError):
-    """A mask that cannot be used; the message gives the value, the rule and the remedy."""
 
 
 def check_policy(policy: str) -> None:
@@ -34,11 +31,11 @@ def check_policy(policy: str) -> None:
 def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
     """Load one mask as a new array of bool (H, W), True where repainted.
 
-    It is an image that is bright where it was repainted (colours are turned into grey, the EXIF
-    orientation is applied); or an array of bool (H, W), taken as it is, or of uint8, of shape (H,
-    W), (H, W, 3) or (H, W, 4). ``policy`` says which grey values count: "any" above 0, "half" from
-    128, "full" 255 only. All False is allowed: an untouched image. A MaskError is raised if the
-    mask cannot be read, has another dtype or shape, or is grey where nothing counts.
+    It is an image that is bright where it was repainted, as `read_mask_levels` reads it; or an
+    array of bool (H, W), taken as it is, or of uint8, read as an image is. ``policy`` says
+    which grey values count: "any" above 0, "half" from 128, "full" 255 only. All False is
+    allowed: an untouched image. A MaskError is raised if the mask cannot be read, is ambiguous,
+    has another dtype or shape, or is grey where nothing counts.
     """
     check_policy(policy)
     if isinstance(mask, np.ndarray) and mask.dtype == bool and mask.ndim == 2:
@@ -149,10 +146,4 @@ def _grey(mask: ImageInput) -> np.ndarray:
         raise MaskError(
             f"mask {image_name(mask)}: an array needs {what}. Write for example mask > 0."
         )
-    if isinstance(mask, np.ndarray) and mask.ndim == 2:
-        return mask
-    try:
-        pixels = load_image(mask)
-    except ImageError as error:
-        raise MaskError(f"mask {error}") from error
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    return read_mask_levels(mask)

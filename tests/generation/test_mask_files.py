@@ -61,12 +61,15 @@ def test_white_begins_at_128(scene):
     np.testing.assert_array_equal(read("file", scene), MASK)
 
 
-def test_mask_in_colours_counts_by_its_brightness(scene):
+def test_mask_of_black_and_a_colour_counts_and_one_of_two_colours_is_refused(scene):
     pixels = np.zeros((24, 36, 3), dtype=np.uint8)
     pixels[MASK] = (255, 255, 0)
-    pixels[~MASK] = (0, 0, 255)
     save(scene, "my cat.v2_mask.png", pixels)
     np.testing.assert_array_equal(read("file", scene), MASK)
+    pixels[~MASK] = (0, 0, 255)
+    save(scene, "my cat.v2_mask.png", pixels)
+    with pytest.raises(MaskError, match="2 colours"):
+        read("file", scene)
 
 
 def test_wrong_size_is_told_with_both_sizes(scene):

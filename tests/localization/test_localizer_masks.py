@@ -58,7 +58,7 @@ def test_an_empty_mask_is_an_untouched_image(policy):
 
 @pytest.mark.parametrize(
     ("policy", "brightest", "fitting"),
-    [("full", 254, "'any' or 'half'"), ("half", 127, "'any'"), ("half", 1, "'any'")],
+    [("full", 254, "'any' or 'half'"), ("half", 127, "'any'"), ("half", 2, "'any'")],
 )
 def test_grey_masks_of_which_nothing_counts_are_refused(policy, brightest, fitting):
     mask = np.full((3, 4), brightest, np.uint8)

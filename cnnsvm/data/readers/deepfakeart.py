@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import DatasetError, Reader, make_manifest, make_row
+from cnnsvm.data.mask_files import read_mask_levels
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS, classify_mask
 from cnnsvm.data.scanning import SUFFIXES
 
@@ -173,7 +174,7 @@ def _find_mask(path: Path, masks: list[Path], report: _Report) -> tuple[str | No
     if mask is None:
         return None, named
     try:
-        shown = classify_mask(load_image(mask)[:, :, 0] >= 128)
+        shown = classify_mask(read_mask_levels(mask) >= 128)
     except ImageError as error:
         report.skip(mask, f"the mask is left out: {error}")
         return None, named

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import cv2
 import numpy as np
 
-from cnnsvm.data.images import ImageError, load_image
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.mask_files import MaskError, read_mask_levels
 from cnnsvm.data.mask_shapes import MASK_SCHEMAS
 
 DEFAULT_PATTERN = "{stem}_mask.png"
@@ -32,10 +32,6 @@ Limits = tuple[float, float]
 
 class SchemaError(ValueError):
     """A mask schema that does not exist or whose argument is wrong."""
-
-
-class MaskError(ImageError):
-    """An image for which a schema has no mask."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +193,7 @@ def file_schema(argument: str) -> MaskSchema:
 
 
 def _read_mask(scene: Scene, find: Callable[[str], Path]) -> np.ndarray:
-    """Read the mask file of a scene as bool (H, W); what is transparent counts as white."""
+    """Read the mask file of a scene as bool (H, W) (see `read_mask_levels`)."""
     if scene.path is None:
         raise MaskError(
             "an image without a path has no mask file beside it. Pass images as files, or choose "
@@ -210,20 +206,20 @@ def _read_mask(scene: Scene, find: Callable[[str], Path]) -> np.ndarray:
             f"file:{DEFAULT_PATTERN}."
         )
     try:
-        pixels = load_image(path)
+        levels = read_mask_levels(path)
     except ImageError as error:
         raise MaskError(
             f"{scene}: its mask cannot be read. {error} Put it there, or name another place, "
             "as in file:../masks/{stem}.png."
         ) from error
     height, width = scene.shape
-    if pixels.shape[:2] != scene.shape:
+    if levels.shape != scene.shape:
         raise MaskError(
-            f"{scene}: its mask {path} is {pixels.shape[1]}x{pixels.shape[0]} pixels and the image "
+            f"{scene}: its mask {path} is {levels.shape[1]}x{levels.shape[0]} pixels and the image "
             f"{width}x{height}. Resize the mask to the size of the upright image, or leave the "
             "image out."
         )
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)) >= _THRESHOLD
+    return levels >= _THRESHOLD
 
 
 #: Factories of mask schemas by kind, some as ``module:function`` in this package: the shapes of
