@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.io.files import file_hash
+from cnnsvm.io.files import file_hash, replace_folder
 
 SCHEMA_VERSION = 3
 MAX_CONFIG = 16_000_000  # bytes
@@ -82,23 +83,22 @@ def write_bundle(
     from safetensors.numpy import save_file
 
     target = check_target(folder)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tensors in arrays.items():
-        plain = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-        save_file(plain, partial / f"{name}{ARRAYS}")
-        (partial / f"{name}{ARRAYS}").chmod(0o644)  # it would be the owner's alone
-    for name, text in (texts or {}).items():
-        (partial / name).write_bytes(text.encode())
-    hashes = {file.name: file_hash(file) for file in sorted(partial.iterdir())}
-    head = {"schema_version": SCHEMA_VERSION, "versions": library_versions(), "files": hashes}
-    (partial / CONFIG).write_bytes(_sealed(head | config))
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(partial, target)
-    shutil.rmtree(old, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(".partial", ".model-", target.parent))
+    partial.chmod(0o755)
+    try:
+        for name, tensors in arrays.items():
+            plain = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+            save_file(plain, partial / f"{name}{ARRAYS}")
+            (partial / f"{name}{ARRAYS}").chmod(0o644)  # it would be the owner's alone
+        for name, text in (texts or {}).items():
+            (partial / name).write_bytes(text.encode())
+        hashes = {file.name: file_hash(file) for file in sorted(partial.iterdir())}
+        head = {"schema_version": SCHEMA_VERSION, "versions": library_versions(), "files": hashes}
+        (partial / CONFIG).write_bytes(_sealed(head | config))
+        replace_folder(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -107,23 +107,33 @@ def read_bundle(
 ) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """Read a model as (config, arrays), as they were given to `write_bundle`.
 
-    Files that the description does not name are none of its business. A BundleError says that the
-    schema is newer than this library's, a file is missing, changed or outside the folder, or
-    anything is malformed.
+    Files that the description does not name are none of its business. If the model is replaced
+    while it is read, it is read again. A BundleError says that the schema is newer than this
+    library's, a file is missing, changed or outside the folder, or anything is malformed.
     """
     root = Path(folder)
-    config = read_config(root)
+    while True:
+        config = read_config(root)
+        try:
+            return config, _read_files(root, config)
+        except (BundleError, FileNotFoundError):
+            if read_config(root) == config:
+                raise
+
+
+def _read_files(root: Path, config: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     arrays = {}
     for name, digest in config["files"].items():
         file = _file_inside(root, name)
-        if file_hash(file) != digest:
+        content = file.read_bytes()  # once: what is hashed is what is used
+        if hashlib.sha256(content).hexdigest() != digest:
             raise BundleError(
                 f"{file} has changed since it was saved (its SHA-256 is not the recorded one). "
                 f"{_COPY_AGAIN}"
             )
         if file.suffix == ARRAYS:
-            arrays[file.stem] = _read_arrays(file)
-    return config, arrays
+            arrays[file.stem] = _to_arrays(file, content)
+    return arrays
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -205,12 +215,12 @@ def _blobs(root: Path) -> Path | None:
     return root.resolve().parent.parent / "blobs" if in_cache else None
 
 
-def _read_arrays(file: Path) -> dict[str, np.ndarray]:
+def _to_arrays(file: Path, content: bytes) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
     try:
-        arrays = load_file(file)
+        arrays = load(content)
     except (SafetensorError, ValueError, KeyError, MemoryError) as error:
         raise BundleError(f"{file} is not a safetensors file: {error}.") from error
     for name, array in arrays.items():

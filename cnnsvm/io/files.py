@@ -1,13 +1,18 @@
 """Files that are there whole or not at all, and their hashes."""
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_HERE, _EXCHANGE = -100, 2  # of renameat2: AT_FDCWD, RENAME_EXCHANGE
 
 
 @contextmanager
@@ -26,6 +31,42 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def replace_folder(made: Path, target: Path) -> None:
+    """Move a folder to where another one may be, which is removed; there is always one of them.
+
+    Two folders are exchanged in one step of the kernel (renameat2), where its file system can.
+    """
+    while True:
+        try:
+            os.rename(made, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        try:
+            _exchange(made, target)
+        except FileNotFoundError:  # another process has removed it
+            continue
+        shutil.rmtree(made, ignore_errors=True)
+        return
+
+
+def _exchange(a: Path, b: Path) -> None:
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    paths = (_HERE, os.fsencode(a), _HERE, os.fsencode(b))
+    if call is not None and call(*paths, _EXCHANGE) == 0:
+        return
+    code = ctypes.get_errno() if call is not None else errno.ENOSYS
+    if code == errno.ENOENT:
+        raise FileNotFoundError(code, os.strerror(code), str(b))
+    if code not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(code, os.strerror(code), str(b))
+    old = a.with_name(f"{a.name}.old")  # for a moment there is none
+    os.rename(b, old)
+    os.rename(a, b)
+    os.rename(old, a)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
