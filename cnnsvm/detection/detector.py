@@ -1,6 +1,7 @@
 """InpaintDetector: embedders, a classifier, calibration and the option to decline."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -33,6 +34,7 @@ from cnnsvm.detection.reject import (
     Judgement,
     choose_false_alarms,
     choose_thresholds,
+    lack_detail,
     of_unknown_size,
     predicted_codes,
 )
@@ -218,6 +220,9 @@ class InpaintDetector(
         cache = self._task_folder(embedders, images, codes, groups, seed)
         views, rows = self._views(images, codes, encode_groups(groups, len(y)), seed)
         embeddings = cached_array(lambda: _embed(embedders, views), cache, "embeddings")
+        if not np.ptp(embeddings, axis=0).any():
+            text = "all images have the same embedding: nothing tells the classes apart."
+            warnings.warn(text, stacklevel=2)
         sources = groups if self.n_views is None else encode_groups(groups, len(y))
         calibrating = _held_out(embedders, encode_groups(groups, len(y)))
         classifier = self._fit_classifier(
@@ -267,9 +272,15 @@ class InpaintDetector(
 
     @available_if(_calibrates)
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Give calibrated probabilities, float64 of shape (n_samples, n_classes), rows sum to 1."""
-        embeddings = self.transform(X)
-        return self.classifier_.predict_proba(embeddings)
+        """Give calibrated probabilities, float64 of shape (n_samples, n_classes), rows sum to 1.
+
+        Images that show nothing, such as one grey, get the same for every class.
+        """
+        images = check_images(X)
+        embeddings = self.transform(images)
+        probabilities = self.classifier_.predict_proba(embeddings)
+        probabilities[lack_detail(images)] = 1 / len(self.classes_)
+        return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
@@ -284,6 +295,8 @@ class InpaintDetector(
         embeddings = self.transform(images)
         scores = self.classifier_.decision_function(embeddings)
         probabilities = self.classifier_.predict_proba(embeddings)
+        empty = lack_detail(images)
+        probabilities[empty] = 1 / len(self.classes_)
         codes = predicted_codes(scores, self.threshold_)
         stated = probabilities[np.arange(len(codes)), codes]
         unsure = stated <= self.rejection_threshold_
@@ -296,7 +309,7 @@ class InpaintDetector(
         if self.max_error is not None:
             unsure |= of_unknown_size(self.embedder_, images, self.min_side_, self.max_side_)
         decisions = scores if scores.ndim == 2 else scores - logit(self.threshold_)
-        return Judgement(decisions, probabilities, codes, unsure)
+        return Judgement(decisions, probabilities, codes, unsure | empty)
 
     @available_if(_calibrates)
     def verdict(self, X: Any) -> np.ndarray:
@@ -305,10 +318,11 @@ class InpaintDetector(
         Returns
         -------
         ndarray of object, shape (n_samples,)
-            Labels of ``classes_``, and "unsure" where the probability of the predicted class is
-            not above ``rejection_threshold_``, or with ``max_error`` where the image is smaller
-            than a crop and than all training images, or larger than a single crop that showed
-            each of them whole (``min_side_``, ``max_side_``).
+            Labels of ``classes_``, and "unsure" where the probability of the predicted
+            class is not above ``rejection_threshold_``, where the image shows nothing,
+            or with ``max_error`` where the image is smaller than a crop and than all
+            training images, or larger than a single crop that showed each of them whole
+            (``min_side_``, ``max_side_``).
         """
         judged = self.judge(X)
         verdicts = self.classes_[judged.codes].astype(object)
@@ -546,7 +560,12 @@ class InpaintDetector(
 
 
 def _embed(embedders: Sequence[Any], images: Sequence[Any]) -> np.ndarray:
-    return np.hstack([embedder.transform(images) for embedder in embedders])
+    embeddings = np.hstack([embedder.transform(images) for embedder in embedders])
+    if not np.isfinite(embeddings).all():
+        raise ValueError(
+            "an embedding is no finite number. Use precision='float32', or other weights."
+        )
+    return embeddings
 
 
 def _held_out(embedders: Sequence[Any], sources: np.ndarray) -> np.ndarray | None:

@@ -8,12 +8,14 @@ from scipy.special import logit
 from scipy.stats import beta
 from sklearn.metrics import roc_curve
 
-from cnnsvm.data.images import image_sides
+from cnnsvm.data.images import image_sides, load_image
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.svm.calibration import log_odds_to_proba
 
 UNSURE = "unsure"
+#: Share of pixels that differ, up to which an image shows nothing, and pixels that are looked at.
+_DETAIL, _LOOKED_AT = 0.001, 2**20
 
 
 class Judgement(NamedTuple):
@@ -154,6 +156,22 @@ def choose_rejection_threshold(
     below = ranked[allowed[-1] + 1] if allowed[-1] + 1 < len(ranked) else 0.0
     middle = float((lowest + below) / 2)
     return middle if middle < lowest else float(below)  # neighbouring numbers have no middle
+
+
+def lack_detail(images: Sequence[Any]) -> np.ndarray:
+    """Find images that show nothing, such as one grey or a gradient, bool (n_images,).
+
+    In them hardly a pixel differs from the middle of its neighbours, to the left and right or above
+    and below, by more than rounding.
+    """
+    return np.array([_lacks_detail(load_image(image)) for image in images], dtype=bool)
+
+
+def _lacks_detail(pixels: np.ndarray) -> bool:
+    step = max(1, pixels.shape[0] * pixels.shape[1] // _LOOKED_AT)
+    rows, columns = pixels[::step], pixels[:, ::step].swapaxes(0, 1)
+    bends = [np.abs(np.diff(lines.astype(np.int16), 2, axis=1)) > 1 for lines in (rows, columns)]
+    return all(not bend.size or bend.mean() <= _DETAIL for bend in bends)
 
 
 def of_unknown_size(

@@ -442,7 +442,9 @@ def test_images_of_unknown_sizes_are_unsure(labelled_images):
     model = detector(cnn(crop_size=80, n_crops=1), max_error=0.45).fit(images, y, groups)
     assert (model.min_side_, model.max_side_) == (72, 80)
     model.rejection_threshold_ = 0.0
-    tiny, usual, large = np.zeros((31, 90, 3), np.uint8), images[0], np.zeros((81, 80, 3), np.uint8)
+    rng = np.random.default_rng(0)
+    tiny, large = (rng.integers(0, 256, (*s, 3), dtype=np.uint8) for s in ((31, 90), (81, 80)))
+    usual = images[0]
     said = model.verdict([tiny, usual, large]).tolist()
     assert said[0] == said[2] == "unsure"
     assert said[1] != "unsure"

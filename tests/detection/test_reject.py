@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.data import astronaut
 from tiny_detector import cnn, statistics
 
 from cnnsvm.data.images import ImageError
@@ -8,6 +9,7 @@ from cnnsvm.detection.reject import (
     choose_false_alarms,
     choose_rejection_threshold,
     choose_thresholds,
+    lack_detail,
     of_unknown_size,
     predicted_codes,
 )
@@ -198,3 +200,18 @@ def test_many_images_of_one_source_are_no_proof():
 def test_what_cannot_be_promised_is_refused(n, target, word):
     with pytest.raises(ValueError, match=word):
         choose_false_alarms(np.linspace(0, 1, n), target)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 300), (64, 64), (1200, 1500)])
+def test_an_image_of_one_grey_or_a_gradient_shows_nothing(size):
+    ramp = np.add.outer(np.linspace(0, 90, size[0]), np.linspace(0, 150, size[1]))
+    flat = np.full((*size, 3), 77, np.uint8)
+    smooth = np.repeat(np.rint(ramp).astype(np.uint8)[:, :, None], 3, axis=2)
+    assert lack_detail([flat, smooth]).tolist() == [True, True]
+
+
+def test_noise_lines_and_photographs_show_something():
+    noise = np.random.default_rng(0).integers(120, 126, (64, 64, 3), dtype=np.uint8)
+    drawn = np.full((400, 400, 3), 255, np.uint8)
+    drawn[:, 200:203] = 0
+    assert lack_detail([noise, drawn, astronaut()]).tolist() == [False, False, False]

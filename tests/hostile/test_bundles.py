@@ -130,3 +130,16 @@ def test_settings_of_a_machine_are_not_taken_from_a_model(model):
     edit(model, spoil)
     (embedder,) = InpaintDetector.from_pretrained(model).embedder_
     assert (embedder.n_jobs, embedder.cache_dir, embedder.device) == (None, None, "auto")
+
+
+def test_an_image_that_shows_nothing_gets_no_verdict(sound):
+    model = InpaintDetector.from_pretrained(sound)
+    empty = np.full((64, 64, 3), 128, np.uint8)
+    np.testing.assert_array_equal(model.predict_proba([empty]), [[0.5, 0.5]])
+    assert model.verdict([empty]).tolist() == ["unsure"]
+
+
+def test_embeddings_that_do_not_vary_are_warned_of():
+    images = [np.full((64, 64, 3), 9, np.uint8)] * 12
+    with pytest.warns(UserWarning, match="same embedding"):
+        detector(cnn(finetune="none")).fit(images, [0, 1] * 6)
