@@ -9,6 +9,8 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,8 +23,21 @@ from cnnsvm.data.images import load_image
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.devices import autocast
 
-#: Bytes of decoded images that a fine-tuning run keeps: a quarter of the machine's memory, at most.
-MEMORY = min(2**32, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
+#: Files in which a container says how much memory it may take.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory_of_machine(limits: Sequence[str] = _LIMITS) -> int:
+    """Return the bytes of memory of the machine, or of the container if that has less."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in limits:
+        with suppress(OSError, ValueError):  # "max" is no number
+            found.append(int(Path(file).read_text()))
+    return min(found)
+
+
+#: Bytes of decoded images that a fine-tuning run keeps: a quarter of the memory, at most.
+MEMORY = min(2**32, memory_of_machine() // 4)
 #: Images that are kept for a moment beyond that: the members of a pair are asked for in turn.
 RECENT = 8
 #: Pooling -> the parts that are put one after the other.

@@ -201,8 +201,9 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
         )
     engines = list(result.get("by_engine") or {})
     if len(engines) == 1:
-        made = "one engine" if engines[0] == "unknown" else str(engines[0])
-        sentences.append(f"Every fake here was made by {made}: the numbers say nothing of others.")
+        made = "Every fake here was made by " + str(engines[0])
+        made = "By which engine the fakes were made is unknown" if engines[0] == "unknown" else made
+        sentences.append(f"{made}: the numbers say nothing of others.")
     return sentences
 
 

@@ -3,7 +3,9 @@
 import logging
 import os
 import re
+from collections.abc import Mapping
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
+#: What training code puts in front of the names of a network's parameters.
+PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.")
 #: torchvision's DenseNet files still have the names of 2017: ``norm.1`` for today's ``norm1``.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -39,6 +43,7 @@ def load_state(
 ) -> None:
     """Put parameters into a network; those of a classifier may be missing (`WeightsError`)."""
     own = network.state_dict()
+    state = _without_prefix(state, own)
     head = ("fc.", "classifier.", "head.")
     fitting = {key: value for key, value in state.items() if key in own}
     wrong = [k for k, v in fitting.items() if v.shape != own[k].shape and not k.startswith(head)]
@@ -52,12 +57,30 @@ def load_state(
             f"({', '.join(wrong[:3])}). The file must hold the parameters of {name}."
         )
     unknown = [key for key in state if key not in own]
+    parts = {key.partition(".")[0] for key in own}
+    more = [k for k in unknown if k.partition(".")[0] in parts and not k.startswith(head)]
+    if more:
+        raise WeightsError(
+            f"weights {os.fspath(weights)!r} hold {len(more)} parameter(s) more than {name}, such "
+            f"as {more[0]}: they are of a larger network. Name that one, or give other weights."
+        )
     if unknown:
         logger.warning(
             "weights: %d unknown parameter(s) ignored, such as %s", len(unknown), unknown[0]
         )
     shaped = {k: v for k, v in fitting.items() if v.shape == own[k].shape}
     network.load_state_dict(shaped, strict=False)
+
+
+def _without_prefix(
+    state: dict[str, torch.Tensor], own: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """Leave out the prefix that training code puts in front of names, if that makes them fit."""
+    for prefix in (*PREFIXES, *map("".join, product(PREFIXES, PREFIXES))):
+        bare = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if len(own.keys() & bare) > len(own.keys() & state):
+            return bare
+    return state
 
 
 def require(module: str, extra: str) -> Any:
