@@ -27,7 +27,13 @@ from cnnsvm.audit.probes import (
     probe_metadata,
     probe_resampling,
 )
-from cnnsvm.audit.tables import check_balance, check_duplicates, check_splits, find_copies
+from cnnsvm.audit.tables import (
+    check_balance,
+    check_duplicates,
+    check_labels,
+    check_splits,
+    find_copies,
+)
 from cnnsvm.data.images import find_bad_images
 from cnnsvm.data.manifest import REQUIRED, ManifestError, find_bad_rows
 from cnnsvm.data.readers import open_dataset
@@ -39,6 +45,7 @@ TABLE_CHECKS: dict[str, Callable[[DataSet], Check]] = {
     "balance": check_balance,
     "splits": check_splits,
     "duplicates": check_duplicates,
+    "labels": check_labels,
     "post-processing": check_post_processing,
 }
 #: Checks of a sample of images.

@@ -1,5 +1,6 @@
 """What the table itself tells: classes, splits and copies."""
 
+import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ KINDS = {
 _THUMBNAIL = 32
 _MOST_COMPARED = 5000
 _LISTED = 50
+_MOST_HASHED = 20_000  # images
 
 Copies = Mapping[str, list[DuplicatePair]]
 
@@ -131,6 +133,29 @@ def check_duplicates(data: DataSet) -> Check:
     return Check(
         "duplicates", Verdict.LEAK if leaks else Verdict.WARNING, summary, remedy, details=details
     )
+
+
+def check_labels(data: DataSet) -> Check:
+    """Look for fakes that are their original, to the pixel: nothing was repainted in them."""
+    table = data.table
+    both = table.groupby(["source_id", "width", "height"])["label"].transform("nunique") == 2
+    rows = table[both][:_MOST_HASHED]
+    hashes = list(on_threads(_pixel_hash, rows["path"].tolist(), -1))
+    known = set(zip(rows["source_id"], hashes, rows["label"], strict=True))
+    places = zip(rows["source_id"], hashes, rows["label"], rows["path"], strict=True)
+    equal = [str(path) for s, h, label, path in places if label == 1 and (s, h, 0) in known]
+    details = {"copies": equal[:_LISTED], "n_copies": len(equal), "n_compared": len(rows)}
+    if not equal:
+        summary = f"none of {len(rows)} images of one source and size is fake and real at once."
+        return Check("labels", Verdict.PASS, summary, details=details)
+    summary = f"{len(equal)} fake(s) are their original, pixel for pixel; the first: {equal[0]}."
+    remedy = "Give them label 0 or leave them out: a classifier is taught, and judged by, errors."
+    return Check("labels", Verdict.LEAK, summary, remedy, details=details)
+
+
+def _pixel_hash(path: str) -> str:
+    pixels = load_image(path)
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def _kind(pair: DuplicatePair, thumbnails: Mapping[Hashable, np.ndarray]) -> str:

@@ -12,6 +12,7 @@ LOOKS_AT = {
     "balance": "classes, overall and by source",
     "splits": "sources and copies in two splits",
     "duplicates": "one image under two sources",
+    "labels": "fakes that are their original",
     "post-processing": "formats, quality, sizes by class",
     "metadata": "headers alone as a classifier",
     "resampling": "resizes of the fakes only",

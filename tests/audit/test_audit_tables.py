@@ -4,7 +4,13 @@ from audit_images import draw_image, manifest_of, write
 from PIL import Image
 
 from cnnsvm.audit.check import DataSet
-from cnnsvm.audit.tables import check_balance, check_duplicates, check_splits, find_copies
+from cnnsvm.audit.tables import (
+    check_balance,
+    check_duplicates,
+    check_labels,
+    check_splits,
+    find_copies,
+)
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.data.near_duplicates import DuplicatePair
 
@@ -130,3 +136,23 @@ def test_images_that_merely_resemble_each_other_are_a_warning(manifest):
     assert (
         check_splits(DataSet(halves(manifest), copies=copies)).verdict == "pass"
     )  # both are in train
+
+
+def test_fakes_that_are_their_original_are_found_whatever_the_file(manifest, tmp_path):
+    assert labels(manifest).verdict == "pass"
+    original = np.asarray(Image.open(manifest["path"][0]).convert("RGB"))
+    changed = original.copy()
+    changed[0, 0] ^= 1
+    source = manifest["source_id"][0]
+    spoilt = add(manifest, tmp_path, changed, source, label=1)
+    assert labels(spoilt).verdict == "pass"
+    spoilt = add(spoilt, tmp_path, original, source, label=1, ending="bmp")
+    check = labels(spoilt)
+    assert (check.verdict, check.details["n_copies"]) == ("leak", 1)
+    assert check.details["copies"][0].endswith(".bmp")
+    other = add(manifest, tmp_path, original, "another", label=1, ending="bmp")
+    assert labels(other).verdict == "pass"  # check_duplicates tells that
+
+
+def labels(manifest):
+    return check_labels(DataSet(manifest))
