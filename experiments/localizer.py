@@ -115,7 +115,7 @@ def fit(args: argparse.Namespace, table: pd.DataFrame) -> Any:
         random_state=args.seed,
     )
     images, masks = load_examples(table, args.seed)
-    return localizer.fit(images, masks, groups=table["source_id"])
+    return localizer.fit(images, masks, groups=table["source_id"].to_numpy())
 
 
 def judge_test(localizer: Any, name: str, table: pd.DataFrame, seed: int) -> list[list[Any]]:
