@@ -13,13 +13,19 @@ from. Run again with the same --out, it resumes.
 
 import argparse
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scripting import add_machine_flags, command, make_parser, publish, run_script
+from scripting import (
+    add_machine_flags,
+    add_records_flags,
+    command,
+    make_parser,
+    publish,
+    run_script,
+)
 
 ARCHITECTURE, SIZE = "nixnet", "2m"
 CROP_SIZE, BATCH_SIZE = 128, 16
@@ -59,17 +65,8 @@ logger = logging.getLogger(__name__)
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--records", type=Path, nargs="+", required=True, help="manifests of fakes with masks"
-    )
-    parser.add_argument(
-        "--test", nargs="+", default=[], metavar="NAME=MANIFEST", help="other images, judged apart"
-    )
-    parser.add_argument(
-        "--most", type=int, default=220, help="sources of each manifest [%(default)s]"
-    )
+    add_records_flags(parser, "manifests of fakes with masks", most=220)
     parser.add_argument("--epochs", type=int, default=14, help="[%(default)s]")
-    parser.add_argument("--out", type=Path, required=True, help="run directory")
     add_machine_flags(parser)
     return parser.parse_args(argv)
 

@@ -13,13 +13,19 @@ is a manifest of other images, judged as they are and after JPEG 85, and never l
 
 import argparse
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from scripting import add_machine_flags, command, make_parser, publish, run_script
+from scripting import (
+    add_machine_flags,
+    add_records_flags,
+    command,
+    make_parser,
+    publish,
+    run_script,
+)
 
 AUGMENTATION = "reshared"
 #: Views of the original and of one fake each, of a source.
@@ -51,16 +57,7 @@ logger = logging.getLogger(__name__)
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__)
-    parser.add_argument(
-        "--records", type=Path, nargs="+", required=True, help="manifests of spliced fakes"
-    )
-    parser.add_argument(
-        "--most", type=int, default=110, help="sources of each manifest [%(default)s]"
-    )
-    parser.add_argument(
-        "--test", nargs="+", default=[], metavar="NAME=MANIFEST", help="other images, judged apart"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="run directory")
+    add_records_flags(parser, "manifests of spliced fakes", most=110)
     add_machine_flags(parser)
     return parser.parse_args(argv)
 

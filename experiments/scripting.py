@@ -44,6 +44,16 @@ def add_machine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
+def add_records_flags(parser: argparse.ArgumentParser, what: str, most: int) -> None:
+    """Add the manifests that are learnt from, and those that are judged."""
+    add = parser.add_argument
+    add("--records", type=Path, nargs="+", required=True, help=what)
+    add("--most", type=int, default=most, help="sources of each manifest [%(default)s]")
+    tests = "other images, judged apart"
+    add("--test", nargs="+", default=[], metavar="NAME=MANIFEST", help=tests)
+    add("--out", type=Path, required=True, help="run directory")
+
+
 def data_and_out(args: argparse.Namespace, default: str) -> tuple[str, Path]:
     """Return the name of the data and the run directory."""
     from cnnsvm.data.readers.archives import data_name
