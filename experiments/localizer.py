@@ -39,7 +39,7 @@ TRAINING: dict[str, Any] = {
 #: Images of each source that are learnt from, at most.
 MOST_OF = {"original": 1, "spliced": 3, "regenerated": 1}
 MOST_SIDE = 512  # pixels of what is cut out of a larger image
-BITS = 8  # of a stored weight
+BITS = 16  # of a stored weight
 QUALITIES = (None, 85, 75)  # of the JPEG that a test goes through
 
 CARD = """# The localiser that ships: where an image was repainted
@@ -49,11 +49,13 @@ pixel that an engine repainted it. A pixel is called repainted from {threshold:.
 BSD-3-Clause.
 
 Learnt from {n_images} images of {n_sources} sources, photographs of cameras and of web themes,
-Kodak scans and paintings, whose licences allow it, repainted in part or whole by: {engines}.
+Kodak scans and paintings, whose licences allow it, repainted in part or whole by these engines:
+
+{engines}
+
 Patches were resized by 0.5 to 2, blurred, made noisy and saved as JPEG 30-100 or WebP 50-100.
 Engines unlike these are found poorly, and untouched images may be marked: a map is a hint where to
-look, never proof.
-What was measured on images that it was not trained on:
+look, never proof. What was measured on images that it was not trained on:
 
 ```
 {report}```
@@ -172,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         "threshold": localizer.threshold_,
         "n_images": len(table),
         "n_sources": table["source_id"].nunique(),
-        "engines": ", ".join(sorted(table["engine"].dropna().unique())),
+        "engines": "\n".join(f"- `{name}`" for name in sorted(table["engine"].dropna().unique())),
     }
     card = CARD.format(**facts, report=render_text(report))
     localizer.save_pretrained(weights, bits=BITS, card=card)
