@@ -37,9 +37,10 @@ class CombinedDetector(BaseEstimator):
 
     Probabilities follow the same order: ``generated`` has its own, and what it leaves is divided as
     ``trace`` says, with the odds of "spliced" multiplied by those of ``region``, as if what the two
-    see were independent. Of what is then left, a part is "uncovered": a repainting by an engine
-    that leaves no trace that ``trace`` knows. Its odds are ``uncovered`` to the rest, multiplied by
-    those of ``region`` where that finds something.
+    see were independent. Of what is then left, a part is "uncovered": a repainting that leaves no
+    trace that ``trace`` knows. ``region`` moves its odds, so that a detector that is blind to an
+    engine does not outvote one that sees something; and the share ``uncovered`` is set aside
+    whatever is seen.
 
     Parameters
     ----------
@@ -51,9 +52,10 @@ class CombinedDetector(BaseEstimator):
         Fitted.
     uncovered : float in [0, 1), default=0.12
         Share of the probability of "no_trace" that is set aside for engines that no detector
-        covers, where ``region`` finds nothing. It is an assumption, not a measurement of your
-        images: 0.12 is about right where a fifth of the fakes are by such engines and half of those
-        pass; of 44 inpaintings by engines never trained on 26 did (docs/results/regions.md).
+        covers, and what its odds are before ``region`` is heard. It is an assumption, not a
+        measurement of your images: 0.12 is about right where a fifth of the fakes are by such
+        engines and half of those pass; of 44 inpaintings by engines never trained on 26 did
+        (docs/results/regions.md).
 
     Attributes
     ----------
@@ -159,7 +161,7 @@ class CombinedDetector(BaseEstimator):
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}
         said = [_said(self.generated, whole), _said(self.trace, trace)]
-        uncovered = self.uncovered / (1 - self.uncovered)  # odds
+        seen = 1.0
         if self.region is not None:
             region = self.region.judge(images)
             said.append(_said(self.region, region))
@@ -169,16 +171,17 @@ class CombinedDetector(BaseEstimator):
             left[SPLICED] = left[SPLICED] * odds
             total = sum(left.values())
             left = {name: value / total for name, value in left.items()}
-            uncovered = uncovered * odds.clip(1)
+            seen = 1 / (1 + self.uncovered / (1 - self.uncovered) * odds)
         rest = 1 - generated
-        nothing = rest * left[ORIGINAL] / (1 + uncovered)
+        nothing = rest * left[ORIGINAL]
+        no_trace = nothing * (1 - self.uncovered) * seen
         probabilities = np.column_stack(
             [
                 generated,
                 rest * left[REGENERATED],
                 rest * left[SPLICED],
-                nothing,
-                nothing * uncovered,
+                no_trace,
+                nothing - no_trace,
             ]
         )
         both = [combine(*each) for each in zip(*said, strict=True)]
