@@ -119,7 +119,8 @@ def test_a_region_that_trace_does_not_know_is_uncovered(spliced, odds):
 
 
 def test_recalibrated_it_calls_spliced_what_a_region_alone_finds():
-    model = combined([[0.0, 1.0]] * 20, [[1.0, 0.0, 0.0]] * 20)
+    region = Said(["original", "spliced"], [[0.5, 0.5]] * 20, 0.9)
+    model = combined([[0.0, 1.0]] * 20, [[1.0, 0.0, 0.0]] * 20, region=region)
     model.recalibrate(IMAGES[:1] * 20)
     one = combined([[0.0, 1.0]], [[1.0, 0.0, 0.0]])
     for spliced, verdict in ((0.3, "no_trace"), (0.8, "spliced")):
