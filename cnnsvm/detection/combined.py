@@ -38,9 +38,10 @@ class CombinedDetector(BaseEstimator):
     Probabilities follow the same order: ``generated`` has its own, and what it leaves is divided as
     ``trace`` says, with the odds of "spliced" multiplied by those of ``region``, as if what the two
     see were independent. Of what is then left, a part is "uncovered": a repainting that leaves no
-    trace that ``trace`` knows. ``region`` moves its odds, so that a detector that is blind to an
-    engine does not outvote one that sees something; and the share ``uncovered`` is set aside
-    whatever is seen.
+    trace that ``trace`` knows. It has the probability that ``region`` gives "spliced", so that a
+    detector that is blind to an engine does not outvote one that sees something; and the share
+    ``uncovered`` is set aside whatever is seen. So "no_trace" has the product of what all three
+    leave for it.
 
     Parameters
     ----------
@@ -52,10 +53,9 @@ class CombinedDetector(BaseEstimator):
         Fitted.
     uncovered : float in [0, 1), default=0.12
         Share of the probability of "no_trace" that is set aside for engines that no detector
-        covers, and what its odds are before ``region`` is heard. It is an assumption, not a
-        measurement of your images: 0.12 is about right where a fifth of the fakes are by such
-        engines and half of those pass; of 44 inpaintings by engines never trained on 26 did
-        (docs/results/regions.md).
+        covers. It is an assumption, not a measurement of your images: 0.12 is about right where a
+        fifth of the fakes are by such engines and half of those pass; of 44 inpaintings by engines
+        never trained on 26 did (docs/results/regions.md).
 
     Attributes
     ----------
@@ -161,20 +161,19 @@ class CombinedDetector(BaseEstimator):
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}
         said = [_said(self.generated, whole), _said(self.trace, trace)]
-        seen = 1.0
+        unseen: Any = 1.0
         if self.region is not None:
             region = self.region.judge(images)
             said.append(_said(self.region, region))
             said[-1][(said[-1] == UNSURE) & (region.codes == 0)] = ORIGINAL  # not more probable
             chance = region.probabilities[:, 1].clip(*_BOUNDS)
-            odds = chance / (1 - chance)
-            left[SPLICED] = left[SPLICED] * odds
+            left[SPLICED] = left[SPLICED] * chance / (1 - chance)
             total = sum(left.values())
             left = {name: value / total for name, value in left.items()}
-            seen = 1 / (1 + self.uncovered / (1 - self.uncovered) * odds)
+            unseen = 1 - chance
         rest = 1 - generated
         nothing = rest * left[ORIGINAL]
-        no_trace = nothing * (1 - self.uncovered) * seen
+        no_trace = nothing * (1 - self.uncovered) * unseen
         probabilities = np.column_stack(
             [
                 generated,
