@@ -17,6 +17,7 @@ from cnnsvm.features.traces import WAS_JPEG, double_compression, was_resampled
 GENERATED, REGENERATED, SPLICED, ORIGINAL = "generated", "regenerated", "spliced", "original"
 NO_TRACE, UNCOVERED = "no_trace", "uncovered"
 _NO_TRACE = 3  # column of probabilities
+_MOST_REDUCED = 3 * 448  # shorter side in pixels: a third of it is what ``region`` sees
 _BOUNDS = (0.02, 0.98)  # no more weight than this for one kind of evidence beside another
 
 
@@ -27,7 +28,9 @@ class CombinedDetector(BaseEstimator):
        image is generated, that is the verdict.
     2. Else ``trace`` sees crops at native resolution: what an engine leaves in the pixels. If it is
        sure of "regenerated" (every pixel passed through an engine) or "spliced" (a part did), that
-       is the verdict.
+       is the verdict; but where ``region`` finds "spliced" less probable than not, the two
+       disagree, and it is "unsure". (Images with a shorter side of more than 1344 pixels are so
+       much reduced for ``region`` that its silence says nothing.)
     3. Else ``region`` sees the patches of the whole image: whether some are unlike the rest. If it
        is sure of "spliced", that is the verdict.
     4. If the first two are sure that the image is original, and the third does not find "spliced"
@@ -183,7 +186,11 @@ class CombinedDetector(BaseEstimator):
                 nothing - no_trace,
             ]
         )
-        both = [combine(*each) for each in zip(*said, strict=True)]
+        is_small = [image_sides(image)[0] <= _MOST_REDUCED for image in images]
+        both = [
+            combine(*each, region_counts=small)
+            for *each, small in zip(*said, is_small, strict=True)
+        ]
         verdicts, evidence = map(list, zip(*both, strict=True))
         if self.false_alarms_ is not None:
             fakes = np.delete(probabilities, _NO_TRACE, axis=1)
@@ -196,10 +203,17 @@ class CombinedDetector(BaseEstimator):
         return probabilities, np.array(verdicts, dtype=object), evidence
 
 
-def combine(whole: str, trace: str, region: str | None = None) -> tuple[str, str]:
-    """Return the verdict, and what it rests on, of what the detectors say of an image."""
+def combine(
+    whole: str, trace: str, region: str | None = None, *, region_counts: bool = True
+) -> tuple[str, str]:
+    """Return the verdict, and what it rests on, of what the detectors say of an image.
+
+    ``region_counts`` is whether it says something that ``region`` finds nothing.
+    """
     if whole == GENERATED:
         return GENERATED, "generated"
+    if trace == SPLICED and region == ORIGINAL and region_counts:
+        return UNSURE, "trace, region"
     if trace in (REGENERATED, SPLICED):
         return trace, "trace"
     if region == SPLICED:

@@ -61,6 +61,18 @@ def test_nothing_is_said_to_have_no_trace_unless_all_are_sure(whole, trace, regi
         assert verdict in (whole, trace, region)
 
 
+@pytest.mark.parametrize(
+    ("spliced", "side", "verdict"),
+    [(0.3, 64, "unsure"), (0.6, 64, "spliced"), (0.3, 1344, "unsure"), (0.3, 1345, "spliced")],
+)
+def test_traces_of_a_splice_where_no_region_stands_out_are_no_verdict(spliced, side, verdict):
+    region = Said(["original", "spliced"], [[1 - spliced, spliced]], 0.9)
+    model = combined([[0.1, 0.9]], [[0.05, 0.05, 0.9]], region=region)
+    (row,) = model.explain([np.zeros((side, side, 3), np.uint8)]).to_dict("records")
+    assert row["verdict"] == verdict
+    assert row["evidence"] == ("trace" if verdict == "spliced" else "trace, region")
+
+
 ALL_ORIGINAL = ([[0.1, 0.9]], [[0.9, 0.05, 0.05]])
 
 
