@@ -262,7 +262,7 @@ DAMAGE = {
     "no spec": (changed(model=None), "no generator in"),
     "denoiser without width": (changed(model="denoiser"), "width"),
     "a weight less": (lambda f: rewrite(f, drop_a_weight), "bottleneck.inwards.bias"),
-    "a weight that is none": (lambda f: rewrite(f, break_a_weight), "not finite, such as bottlen"),
+    "a weight that is none": (lambda f: rewrite(f, break_a_weight), "no finite number"),
     "other arrays": (lambda f: rewrite(f, lambda c, a: a.clear()), "weights"),
 }
 

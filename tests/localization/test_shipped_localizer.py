@@ -38,10 +38,10 @@ def test_it_is_small_and_says_what_it_learnt_from():
 
 def test_it_marks_what_a_known_engine_repainted(localizer, repainted):
     image, mask = repainted
-    (found,) = localizer.predict_proba([image])
-    (untouched,) = localizer.predict_proba([astronaut()])
-    assert found[mask].mean() > 2 * found[~mask].mean()
-    assert (untouched >= localizer.threshold_).mean() < 0.1
+    found, untouched = localizer.predict([image, astronaut()])
+    assert found[mask].mean() > 0.9
+    assert found[~mask].mean() < 0.05
+    assert untouched.mean() < 0.05
 
 
 def test_the_command_line_takes_it_where_no_model_is_named(repainted, tmp_path):
