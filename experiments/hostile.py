@@ -43,13 +43,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def find_action(name: str) -> Callable[[str], Any]:
     """Load what an action needs, and return the function of a path."""
-    from cnnsvm import InpaintDetector, InpaintLocalizer
     from cnnsvm.data.images import load_image, read_header
 
     if name == "load":
         return load_image
     if name == "header":
         return read_header
+    from cnnsvm import InpaintDetector, InpaintLocalizer  # torch, which the others do not need
+
     if name == "predict":
         detector = InpaintDetector.from_pretrained(device="cpu")
         return lambda path: detector.verdict([path])

@@ -81,13 +81,13 @@ def test_strict_makes_a_skipped_file_a_failure(folder, tmp_path, capsys, model):
     assert main([*call, "--strict"]) == 1
 
 
-@pytest.fixture
-def model(tmp_path):
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
     from tiny_detector import cnn, detector
 
     images = list(np.random.default_rng(0).integers(0, 256, (12, 64, 64, 3), dtype=np.uint8))
     fitted = detector(cnn(finetune="none")).fit(images, [0, 1] * 6)
-    return fitted.save_pretrained(tmp_path / "model")
+    return fitted.save_pretrained(tmp_path_factory.mktemp("fitted") / "model")
 
 
 def test_a_reader_that_has_enough_ends_quietly(folder, model):
