@@ -125,7 +125,7 @@ class Worker:
 
 
 def list_files(places: list[Path]) -> Iterator[str]:
-    """List every file below folders, whatever it is, but links and hidden ones."""
+    """List every file below folders, whatever it is."""
     for place in places:
         if not place.is_dir():
             raise ValueError(f"{place}: no such folder. Name folders of files.")

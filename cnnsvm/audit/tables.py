@@ -1,6 +1,5 @@
 """What the table itself tells: classes, splits and copies."""
 
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from cnnsvm.audit.check import Check, DataSet, Verdict, on_threads
-from cnnsvm.data.images import load_image
+from cnnsvm.data.images import image_hash, load_image
 from cnnsvm.data.near_duplicates import DuplicatePair, find_near_duplicates, pick_paths
 
 #: Share of the rarer class below which accuracy says little.
@@ -154,8 +153,7 @@ def check_labels(data: DataSet) -> Check:
 
 
 def _pixel_hash(path: str) -> str:
-    pixels = load_image(path)
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+    return image_hash(load_image(path))  # of the pixels, whatever the file
 
 
 def _kind(pair: DuplicatePair, thumbnails: Mapping[Hashable, np.ndarray]) -> str:

@@ -133,7 +133,8 @@ def without_metadata(image: Any) -> bytes | None:
         try:
             check_length(file_length(image))
             with open(image, "rb") as stream:
-                image = stream.read()
+                head = stream.read(len(_PNG))
+                image = head + stream.read() if head == _PNG else head
         except (OSError, ValueError):
             return None
     if not isinstance(image, bytes) or not image.startswith(_PNG):

@@ -83,6 +83,7 @@ def write_bundle(
     from safetensors.numpy import save_file
 
     target = check_target(folder)
+    target = target.resolve() if target.is_symlink() else target  # what a link leads to is replaced
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(".partial", ".model-", target.parent))
     partial.chmod(0o755)

@@ -132,7 +132,7 @@ def measure_localization(
             parts.append(
                 _judge_all(model, fit, conditions, unseen, places[fit], runs[fit], **options)
             )
-            parts[-1].fits[0] |= {"n_images": len(own), "seconds": runs[fit].seconds[MODEL]}
+            parts[-1].fits[0] |= {"n_images": len(own), "seconds": runs[fit].seconds.get(MODEL)}
     if not is_first:
         return None
     study = _joined(parts)

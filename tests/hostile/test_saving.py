@@ -54,3 +54,11 @@ def test_who_is_killed_leaves_a_model(tmp_path):
         assert_whole(folder)
     save(folder, 7)
     assert read_bundle(folder)[0]["number"] == 7
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path):
+    save(tmp_path / "model", 1)
+    (tmp_path / "latest").symlink_to(tmp_path / "model")
+    save(tmp_path / "latest", 2)
+    assert (tmp_path / "latest").is_symlink()
+    assert read_bundle(tmp_path / "model")[0]["number"] == 2
