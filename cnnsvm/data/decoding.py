@@ -14,15 +14,19 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile
 
+from cnnsvm.data.jpeg_xl import jpeg_xl_size
+
 #: Most pixels of an image, longest side, bytes of a file, and scans of a JPEG.
 MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_SCANS = 200_000_000, 100_000, 2**31, 100
 #: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
-_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF")
+_WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF", "JXL")
 Image.init()  # registers the decoders that this Pillow was built with
 if importlib.util.find_spec("pillow_heif"):  # an extra
     import pillow_heif
 
     pillow_heif.register_heif_opener()
+if importlib.util.find_spec("pillow_jxl"):  # another, which registers itself
+    import pillow_jxl  # noqa: F401
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -35,7 +39,9 @@ _settings = threading.RLock()
 
 
 @contextmanager
-def open_image(image: Any) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
+def open_image(
+    image: Any, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
     """Open a regular file or its content with Pillow; an image in memory has no stream."""
     if isinstance(image, Image.Image):
         yield None, image
@@ -47,6 +53,8 @@ def open_image(image: Any) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
         )
     check_length(len(image) if isinstance(image, bytes) else file_length(image))
     with io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream:
+        if (size := jpeg_xl_size(stream)) is not None:
+            check_size(size, max_pixels)
         with strictly(always=True):  # Pillow's own cap of pixels is lower
             opened = Image.open(stream, formats=FORMATS)
         with opened:

@@ -24,6 +24,7 @@ from cnnsvm.data.decoding import (
     to_rgb,
     without_metadata,
 )
+from cnnsvm.data.sample_formats import bits_per_sample, check_range
 from cnnsvm.io.files import file_hash
 
 T = TypeVar("T")
@@ -142,14 +143,16 @@ def _load(image: ImageInput, max_pixels: int) -> np.ndarray:
     with _errors_named(image):
         if isinstance(image, np.ndarray):
             return _array_to_rgb(image, max_pixels)
-        with open_image(image) as (stream, opened):
+        with open_image(image, max_pixels) as (stream, opened):
             check_size(opened.size, max_pixels)
             # a phone's MPO is one photograph; who passes a PIL image has chosen its frame
             single = opened is image or opened.format == "MPO"
             if not single and getattr(opened, "is_animated", False):  # counting them takes long
                 text = f"{image_name(image)}: several frames; only the first is used."
                 warnings.warn(text, stacklevel=3)
+            bits = 8 if stream is None else bits_per_sample(opened, stream)
             pixels = to_rgb(opened, stream)
+            check_range(pixels, bits)
             turn = _UPRIGHT[_orientation(opened.getexif)]  # it may stand behind the pixels
             return np.ascontiguousarray(turn(pixels))
 
@@ -314,7 +317,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, IsADirectoryError):
         return "a folder, not an image. Pass the images in it."
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not an image in a format that is read here ({', '.join(FORMATS)})."
+        return f"not an image of a kind that is read here ({', '.join(FORMATS)}, 8 or 16 bits)."
     if isinstance(error, Image.DecompressionBombError):
         return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
     if "truncated" in str(error):

@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from cnnsvm.data.decoding import FORMATS
 
+#: What an extra reads -> names of such files.
+_OF_EXTRAS = {"HEIF": (".heic", ".heif"), "JXL": (".jxl",)}
 #: Files of these names are taken for images, whatever is in them.
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".png", ".webp", ".tif", ".tiff", ".bmp")
-) | {".gif", ".avif", ".ppm", ".pgm", *((".heic", ".heif") if "HEIF" in FORMATS else ())}
+).union((".gif", ".avif", ".ppm", ".pgm"), *(_OF_EXTRAS.get(name, ()) for name in FORMATS))
 #: Files of other names, raw ones apart, are images if they begin so: (place, bytes).
 _SIGNATURES = (
     *((0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n\x1a\n"), (0, b"GIF8"), (8, b"WEBP")),

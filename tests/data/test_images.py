@@ -195,8 +195,8 @@ def test_truncated_files_are_refused(tmp_path, pixels, format, share):
         (row(0, 70_000, dtype=np.int32), "70000 are not 16-bit"),
         (row(0, 1, dtype=np.float32), "no fixed range"),
         (b"", "a file of 0 bytes"),
-        (b"hello, I am a text file\n" * 20, "not an image in a format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image in a format"),
+        (b"hello, I am a text file\n" * 20, "not an image of a kind"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a kind"),
     ],
 )
 def test_what_cannot_be_used_is_refused(tmp_path, given, message):

@@ -15,8 +15,9 @@ from PIL import Image, ImageFile
 
 from cnnsvm.data import decoding
 from cnnsvm.data.images import ImageError, image_hash, image_sides, load_image, read_header
+from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "JXL")
 READERS = (load_image, read_header, image_sides, image_hash)
 
 
@@ -212,3 +213,30 @@ def test_heic_is_read_where_the_extra_is_installed():
     pillow_heif.from_pillow(Image.fromarray(draw_image())).save(buffer, quality=95)
     difference = np.abs(load_image(buffer.getvalue()).astype(int) - draw_image())
     assert difference.mean() < 12
+
+
+@pytest.mark.parametrize("size", [(8, 8), (64, 40), (65, 40), (300, 200), (1, 700), (9000, 3)])
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("boxed", [True, False])
+def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size, lossless, boxed, monkeypatch):
+    image = draw_image(*size[::-1])
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    options = {"exif": exif.tobytes()} if boxed else {}
+    content = encode("JXL", image, lossless=lossless, **options)
+    assert jpeg_xl_size(io.BytesIO(content)) == size
+    assert load_image(content).shape == image.shape
+    if lossless:
+        np.testing.assert_array_equal(load_image(content), image)
+    monkeypatch.setattr(Image, "open", pytest.fail)
+    with pytest.raises(ImageError, match="more than the cap"):
+        load_image(content, max_pixels=size[0] * size[1] - 1)
+
+
+@pytest.mark.parametrize("length", [0, 1, 7])
+def test_a_jpeg_xl_whose_boxes_lead_nowhere_is_refused(length):
+    content = encode("JXL", lossless=True, exif=b"Exif\0\0MM\0*")
+    start = content.index(b"ftyp") - 4
+    broken = content[:start] + struct.pack(">I", length) + content[start + 4 :]
+    with pytest.raises(ImageError, match="JPEG XL"):
+        load_image(broken)

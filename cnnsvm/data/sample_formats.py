@@ -1,0 +1,85 @@
+"""How a file stores its samples: their depth, and the kinds that would be read wrongly."""
+
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+_REMEDY = "Save the image as RGB or grey with 8 or 16 unsigned bits."
+#: TIFF tags, and values of them: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_WHITE_IS_ZERO, _LAB, _SEPARATE, _UNDEFINED = 0, (8, 9, 10), 2, 4
+#: The first bytes of a JPEG 2000 codestream, and where its components are described.
+_CODESTREAM, _COMPONENTS = b"\xff\x4f\xff\x51", 42
+#: What 14 bits reach in 16, of 255.
+_FEW_LEVELS = 64
+
+
+def bits_per_sample(opened: Image.Image, stream: IO[bytes]) -> int:
+    """Return the bits of a sample of an opened file; refuse kinds that Pillow gets wrong.
+
+    A ValueError says which: signed, floating, of an odd depth, of 16 bits in separate planes or
+    with white as zero, in Lab, JPEG 2000 in colour of more than 8 bits.
+    """
+    if opened.format == "TIFF":
+        return _of_tiff(dict(getattr(opened, "tag_v2", {})))
+    if opened.format == "JPEG2000":
+        return _of_jpeg2000(_content(stream))
+    if opened.format == "PNG":
+        return _content(stream, 25)[24]
+    return 16 if opened.mode.startswith("I") else 8
+
+
+def check_range(pixels: np.ndarray, bits: int) -> None:
+    """Refuse pixels that came of more than 8 bits and have few levels left.
+
+    Values of 10, 12 or 14 bits in 16 look like those of a dark image.
+    """
+    if bits > 8 and (most := int(pixels.max())) <= _FEW_LEVELS:
+        raise ValueError(
+            f"{bits}-bit samples, none above {most} once divided to 0-255: values of 10, 12 or 14 "
+            "bits in 16, or a nearly black image. Scale them to the whole range."
+        )
+
+
+def _of_tiff(tags: dict[int, object]) -> int:
+    bits = max(_numbers(tags.get(_BITS, 1)))
+    formats = set(_numbers(tags.get(_SAMPLE_FORMAT, 1))) - {1, _UNDEFINED}
+    photometric = tags.get(_PHOTOMETRIC)
+    reason = None
+    if formats:
+        reason = "signed, floating-point or complex samples, which have no fixed range"
+    elif bits not in (1, 2, 4, 8, 16):
+        reason = f"samples of {bits} bits"
+    elif photometric in _LAB:
+        reason = "Lab colours, which depend on a white point"
+    elif bits == 16 and tags.get(_PLANES) == _SEPARATE:
+        reason = "samples of 16 bits in separate planes"
+    elif bits == 16 and photometric == _WHITE_IS_ZERO:
+        reason = "samples of 16 bits with white as zero"
+    if reason is not None:
+        raise ValueError(f"a TIFF with {reason}. {_REMEDY}")
+    return bits
+
+
+def _of_jpeg2000(content: bytes) -> int:
+    start = content.find(_CODESTREAM)
+    components = content[start + _COMPONENTS :]
+    n = int.from_bytes(content[start + _COMPONENTS - 2 : start + _COMPONENTS])
+    depths = components[: 3 * n : 3]
+    bits = max((depth & 127) + 1 for depth in depths) if depths else 8
+    if any(depth & 128 for depth in depths) or (bits > 8 and n > 1):
+        raise ValueError(f"a JPEG 2000 with {n} signed or {bits}-bit components. {_REMEDY}")
+    return bits
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    return value if isinstance(value, tuple) else (value,)  # type: ignore[return-value]
+
+
+def _content(stream: IO[bytes], n_bytes: int = -1) -> bytes:
+    place = stream.tell()
+    stream.seek(0)
+    content = stream.read(n_bytes)
+    stream.seek(place)
+    return content
