@@ -74,7 +74,7 @@ def _of_jpeg2000(content: bytes) -> int:
 
 
 def _numbers(value: object) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value,)  # type: ignore[return-value]
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _content(stream: IO[bytes], n_bytes: int = -1) -> bytes:

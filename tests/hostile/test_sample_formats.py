@@ -1,4 +1,4 @@
-"""However a file stores its samples, its pixels are those of the same 8-bit image, or it is refused.
+"""However a file stores its samples: the pixels of the same 8-bit image, or a clear refusal.
 
 What an independent writer, tifffile or OpenCV, was given is the truth.
 """
