@@ -4,7 +4,8 @@
     python experiments/cv.py --data records.zip               records with originals and fakes
     python experiments/cv.py --data photos --generate opencv-telea
 
-Grouped nested cross-validation of the CNN+SVM detector, with intervals and negative controls.
+Grouped nested cross-validation of the CNN+SVM detector, with intervals, negative controls and an
+audit of the files that are judged.
 Images are embedded by the network of the detector that ships, whose training images are left
 out; --backbone trains a network of one's own in each fold, from random or other --weights.
 Run again with the same --out, it resumes.
@@ -37,6 +38,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare, evaluate, report."""
+    from cnnsvm.audit.audit import audit
     from cnnsvm.evaluation.preparation import leave_out_seen_by
     from cnnsvm.evaluation.protocol import describe_environment, run_study
     from cnnsvm.report.evaluation import evaluation_report
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "title": f"Inpainting detection: {name}",
         "command": command(),
         "data": args.data or "embedded samples",
+        "audit": audit(prepared.manifest, random_state=args.seed, n_jobs=args.jobs),
         "skipped": prepared.skipped,
         "warnings": prepared.warnings,
     }

@@ -69,6 +69,7 @@ def evaluation_report(
         What ``report.json`` holds. ``metrics``: a ``{"value", "low", "high"}`` each;
         ``by_mask_schema``, ``by_variant`` and ``by_engine``: ``n_fakes`` and ``metrics`` each;
         ``controls``: ``roc_auc``, ``balanced_accuracy``, ``meaning`` and ``verdict`` each;
+        ``audit``: what `cnnsvm.audit.audit.audit` found;
         ``tables``: more to show, each with ``title``, ``headers``, ``rows`` and, if wanted, a
         ``note``; ``folds``: taken from the parameter if missing; ``confidence`` of the intervals
         (0.95 if missing); and the facts of a `Report`. nan and None both mean
@@ -92,7 +93,7 @@ def evaluation_report(
         "Report",
         findings=explain(metrics),
         notes=caveats(result),
-        alarming=bool(leaking(controls)),
+        alarming=bool(leaking(controls)) or (result.get("audit") or {}).get("verdict") == "leak",
         cards=[Card.of(METRIC_LABELS[n], metrics[n], METRIC_GAPS[n]) for n in headlines],
         sections=[
             _metrics(metrics, result.get("confidence", 0.95)),

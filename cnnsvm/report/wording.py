@@ -182,7 +182,7 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
     everything all right?", JAMA 249, 1983).
     """
     sentences = [
-        _control_sentence(result.get("controls") or {}),
+        *_leak_sentences(result.get("audit"), result.get("controls") or {}),
         "The intervals come from resampling whole sources: they say how the numbers would vary "
         "with other test images of this kind, not with retraining or with other generators.",
     ]
@@ -235,6 +235,27 @@ def _ranking_sentence(entry: Mapping[str, Any]) -> str:
     if is_number(high) and high < 0.5:
         return f"{sentence} That is worse than guessing: are labels or scores the wrong way round?"
     return sentence
+
+
+def _leak_sentences(
+    audit: Mapping[str, Any] | None, controls: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Say what the audit and the controls found; no control clears what the audit found."""
+    seen = _control_sentence(controls)
+    if audit is None:
+        return [seen, "The files were not audited; cnnsvm audit says whether they give fakes away."]
+    leaks = [
+        f"{check['name']}: {check['summary']}"
+        for check in audit["checks"]
+        if check["verdict"] == "leak"
+    ]
+    if leaks:
+        return [
+            "Warning: the audit finds that the data leak, and part of these numbers may measure "
+            f"the leak: {' '.join(leaks)}",
+            *([seen] if leaking(controls) else []),
+        ]
+    return [seen, f"An audit of the {audit['n_images']} files that were judged finds no leak."]
 
 
 def _control_sentence(controls: Mapping[str, Mapping[str, Any]]) -> str:

@@ -23,6 +23,7 @@ def test_report_json_has_what_is_promised(run):
     assert set(report["metrics"]) >= METRICS
     for interval in report["metrics"].values():
         assert set(interval) == {"value", "low", "high"}
+    assert {check["name"] for check in report["audit"]["checks"]} >= {"labels", "metadata"}
     promised = {"by_mask_schema", "by_variant", "by_engine", "controls", "folds", "n_images"}
     assert promised | {"n_sources", "seconds", "environment"} <= set(report)
     assert (report["n_images"], report["n_sources"], len(report["folds"])) == (36, 6, 2)

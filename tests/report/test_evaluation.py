@@ -241,6 +241,24 @@ def test_controls_are_judged_first(controls, text):
     assert text in caveats({"controls": entries})[0]
 
 
+def test_a_leak_that_the_audit_finds_is_not_cleared_by_the_controls():
+    checks = [
+        {"name": "labels", "verdict": "leak", "summary": "7 fakes are their originals."},
+        {"name": "balance", "verdict": "warning", "summary": "one class is rare."},
+    ]
+    result = {"controls": {"metadata": control("near chance")}}
+    leak = result | {"audit": {"verdict": "leak", "n_images": 20, "checks": checks}}
+    said = " ".join(caveats(leak))
+    assert "7 fakes" in said
+    assert "rare" not in said
+    assert "no sign" not in said
+    fine = result | {"audit": {"verdict": "warning", "n_images": 20, "checks": checks[1:]}}
+    said = " ".join(caveats(fine))
+    assert "no sign" in said
+    assert "20 files" in said
+    assert "not audited" in " ".join(caveats(result))
+
+
 def test_only_controls_without_pixels_prove_a_leak():
     entries = {name: control("above chance") for name in ("metadata", "colour_histogram")}
     assert leaking(entries) == ["metadata"]
@@ -251,7 +269,7 @@ def test_few_sources_one_engine_and_perfect_scores_are_pointed_out():
     said = " ".join(caveats({"n_sources": 12, "by_engine": {"vae:a": {}}, "metrics": perfect}))
     for part in ("only 12 sources", "made by vae:a", "3/n = 25 %"):
         assert part in said
-    assert len(caveats({"n_sources": 500, "by_engine": {"a": {}, "b": {}}, "metrics": {}})) == 2
+    assert len(caveats({"n_sources": 500, "by_engine": {"a": {}, "b": {}}, "metrics": {}})) == 3
 
 
 def test_a_failure_leaves_the_old_report_alone(tmp_path, report):
