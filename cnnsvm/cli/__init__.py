@@ -17,6 +17,7 @@ from cnnsvm.cli import (
     localize_train,
     predict,
 )
+from cnnsvm.io.files import FULL
 
 SUBCOMMANDS = {
     "audit": audit,
@@ -57,6 +58,7 @@ def guard(name: str, action: Callable[[], int], *, resumes: bool = True) -> int:
     Messages start with ``name``. Errors of the program itself are raised. ``resumes`` is whether
     the same command goes on where it was interrupted.
     """
+    what = "resumes" if resumes else "starts over"
     try:
         return action()
     except BrokenPipeError:  # who reads, such as head, has enough
@@ -64,9 +66,10 @@ def guard(name: str, action: Callable[[], int], *, resumes: bool = True) -> int:
         return 0
     except (ValueError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr)
+        if getattr(error, "errno", None) in FULL:
+            print(f"Free some space; the same command {what}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        what = "resumes" if resumes else "starts over"
         print(f"{name}: interrupted; the same command {what}.", file=sys.stderr)
         return 130
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and torch may not be loaded

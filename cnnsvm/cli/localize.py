@@ -156,9 +156,9 @@ def write_images(
     import numpy as np
     from PIL import Image
 
+    from cnnsvm.data.encoding import write_image
     from cnnsvm.data.images import read_header
     from cnnsvm.detection.heatmap import as_stored
-    from cnnsvm.io.files import write_bytes
     from cnnsvm.localization.masks import draw_overlay
 
     exif = Image.Exif()
@@ -172,9 +172,7 @@ def write_images(
         "mask": (np.where(called, 255, 0).astype(np.uint8), {"format": "PNG", "exif": exif}),
     }
     for role, (values, options) in images.items():
-        buffer = io.BytesIO()
-        Image.fromarray(values).save(buffer, **options)
-        write_bytes(Path(f"{target}{SUFFIXES[role]}"), buffer.getvalue())
+        write_image(f"{target}{SUFFIXES[role]}", values, **options)
 
 
 def _row(

@@ -146,21 +146,19 @@ def write_heatmap(detector: "InpaintDetector | RegionDetector", path: Path, targ
     import numpy as np
     from PIL import Image
 
+    from cnnsvm.data.encoding import write_image
     from cnnsvm.data.images import ImageError, load_image, read_header
-    from cnnsvm.io.files import replacing
     from cnnsvm.localization.masks import draw_overlay
 
-    stored = Image.fromarray(np.round(255 * detector.explain(path)).astype(np.uint8))
+    stored = np.round(255 * detector.explain(path)).astype(np.uint8)
     exif = Image.Exif()
     exif[_ORIENTATION] = read_header(path).orientation
     heatmap = target.with_name(f"{target.name}.heatmap.png")
     try:
-        with replacing(heatmap) as partial:
-            stored.save(partial, "PNG", exif=exif)
+        write_image(heatmap, stored, "PNG", exif=exif)
         heat = load_image(heatmap)[:, :, 0] / 255
         drawn = draw_overlay(load_image(path), heat, np.zeros(heat.shape, bool))
-        with replacing(target.with_name(f"{target.name}.overlay.jpg")) as partial:
-            Image.fromarray(drawn).save(partial, "JPEG", quality=90)
+        write_image(target.with_name(f"{target.name}.overlay.jpg"), drawn, "JPEG", quality=90)
     except OSError as error:
         raise ImageError(f"{path}: its heatmap cannot be written ({error}).") from error
     return heatmap

@@ -45,6 +45,7 @@ from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.crops import MEMORY, Decoded
 from cnnsvm.features.embedder import CropEmbedder, plain_params
 from cnnsvm.features.loading import DegradedImages, view_draws
+from cnnsvm.io.files import alone
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
 from cnnsvm.svm.calibration import choose_calibration_rows, draw_seed
 
@@ -544,7 +545,8 @@ class InpaintDetector(
             classifier = CalibratedClassifier(classifier, cv=self.cv, random_state=seed)
         elif cache is not None and classifier.storage is None:
             name = f"studies-{classifier.cv}-{classifier.n_landmarks}.journal"
-            classifier.set_params(storage=cache / name).fit(embeddings, y, groups, calibrating)
+            with alone(cache / name):
+                classifier.set_params(storage=cache / name).fit(embeddings, y, groups, calibrating)
             return classifier.set_params(storage=None)  # a place of this machine
         return classifier.fit(embeddings, y, groups, calibrating)
 

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 
 from cnnsvm.features.cache import hash_settings
 from cnnsvm.io.bundle import holds_model, library_versions
-from cnnsvm.io.files import read_json, replacing, write_json, write_text
+from cnnsvm.io.files import alone, read_json, replacing, write_json, write_text
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
@@ -87,7 +87,7 @@ class RunDirectory:
         path = self.folder / name
         if load is None or save is None:
             load, save = FORMATS[path.suffix]
-        with self.turn():
+        with self.turn(), alone(path):
             if not is_finished(path):
                 save(self._timed(name, compute), path)
                 write_json(self.folder / TIMES, self.seconds)

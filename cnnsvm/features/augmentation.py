@@ -5,7 +5,6 @@ the draws do not depend on the pixels, a source and its fakes that share a plan 
 turn, codec and noise, and only the trace of the repainting tells them apart.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from cnnsvm.data.encoding import encode_image
 from cnnsvm.data.images import load_image
 from cnnsvm.features.crops import wrap_to
 
@@ -261,9 +261,7 @@ def recompress(image: np.ndarray, encoder: str, quality: int) -> np.ndarray:
 
 
 def _pillow(image: np.ndarray, quality: int, codec: str, **options: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, codec, quality=quality, **options)
-    return buffer.getvalue()
+    return encode_image(image, codec, quality=quality, **options)
 
 
 def _opencv_jpeg(image: np.ndarray, quality: int) -> bytes:

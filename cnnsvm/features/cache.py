@@ -22,7 +22,7 @@ from cnnsvm.features import branch
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.finetuning import AuxiliaryLabels, finetune
 from cnnsvm.features.trainer import Training
-from cnnsvm.io.files import clear_partials, replacing, write_text
+from cnnsvm.io.files import alone, clear_partials, replacing, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,19 @@ def fit_network(
     cache is the folder of this very task (see `task_folder`): it holds the checkpoint of a running
     and the weights of a finished fine-tuning. Returns the losses and metrics, one dict an epoch.
     """
+    with alone(cache):
+        return _fit_network(network, images, codes, groups, training, cache, auxiliary)
+
+
+def _fit_network(
+    network: Backbone,
+    images: Sequence[Any],
+    codes: np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None,
+    training: Training,
+    cache: Path | None,
+    auxiliary: AuxiliaryLabels | None,
+) -> list[dict[str, float]]:
     if cache is not None and (cache / "history.json").is_file():
         load_network(network, load_file(cache / "network.safetensors"))
         network.parents = None if auxiliary is None else auxiliary.parents
@@ -69,10 +82,11 @@ def cached_array(compute: Callable[[], np.ndarray], cache: Path | None, name: st
     if cache is None:
         return compute()
     file = cache / f"{name}.safetensors"
-    if not file.is_file():
-        found = compute()
-        with replacing(file) as partial:
-            save_file({name: found}, partial)
+    with alone(file):
+        if not file.is_file():
+            found = compute()
+            with replacing(file) as partial:
+                save_file({name: found}, partial)
     return load_file(file)[name]
 
 
@@ -102,7 +116,7 @@ def task_folder(
 
     The name is a hash of the networks' weights and preprocessing, the content of the images, their
     classes, groups and the settings, so that a changed file or parameter never meets an old
-    result. One process at a time may work in it.
+    result.
     """
     if cache_dir is None:
         return None

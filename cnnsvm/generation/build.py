@@ -1,6 +1,5 @@
 """Build records: source -> mask -> engine -> original, masks and inpaintings on disk."""
 
-import errno
 import logging
 import os
 import shutil
@@ -34,7 +33,7 @@ from cnnsvm.generation.store import (
     write_errors,
     write_results,
 )
-from cnnsvm.io.files import clear_partials
+from cnnsvm.io.files import FULL, clear_partials
 from cnnsvm.io.progress import show_progress
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ logger = logging.getLogger(__name__)
 N_SAMPLES = 8  # sources that the needed space is estimated from
 _BLEND_SHARE = 0.1  # bytes a pixel of the weights of a soft edge, as PNG
 _MASK_SHARE = 0.005  # of a mask; measured: 0.001 (halves) to 0.004 (strokes)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _Outcome = tuple[list[dict[str, Any]], list[str]] | ImageError
 
 
@@ -159,7 +157,7 @@ def build(
         return _finish(rows, own, found, root, part)
     except BaseException as error:
         _keep(rows.in_order(own), root / part.unfinished)
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise GenerationError(
                 f"the disk of {root} is full after {rows.n_records} of {len(own)} records "
                 f"({error}). Free some space and run the same again: it resumes."

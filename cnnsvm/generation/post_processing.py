@@ -4,7 +4,6 @@ An original and its fakes that differ in size, resample kernel, codec or quality
 by that alone, so all files of a record pass through one `PostProcessing`.
 """
 
-import io
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cnnsvm.data.encoding import encode_image
 from cnnsvm.data.images import ImageError, load_image
 
 #: Resample kernels by name.
@@ -119,15 +119,13 @@ class PostProcessing:
 
         An `ImageError` if the codec cannot hold them, such as 16,384 pixels a side in WebP.
         """
-        buffer = io.BytesIO()
         try:
-            Image.fromarray(image).save(buffer, self.codec, **self._options())
+            return encode_image(image, self.codec, **self._options())
         except Exception as error:
             raise ImageError(
                 f"{image.shape[1]}x{image.shape[0]} pixels cannot be written as {self}: {error}. "
                 "Choose another codec."
             ) from error
-        return buffer.getvalue()
 
     def decode(self, content: bytes) -> np.ndarray:
         """Turn the content of a file into uint8 pixels (H, W, 3)."""

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -12,6 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+#: Errors of a disk, a quota or a file that has no room left.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HERE, _EXCHANGE = -100, 2  # of renameat2: AT_FDCWD, RENAME_EXCHANGE
 
 
@@ -29,6 +36,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # a write does not say of what
+            error.filename = str(target)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -99,9 +110,46 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def clear_partials(folder: Path) -> None:
-    """Remove the half-written files that a killed process left in a folder."""
+    """Remove the half-written files that killed processes of this machine left in a folder."""
     for partial in folder.glob(".*.partial"):
-        partial.unlink(missing_ok=True)
+        if not _is_written(partial):
+            partial.unlink(missing_ok=True)
+
+
+def _is_written(partial: Path) -> bool:
+    """Whether another process that still runs made the name of a partial file."""
+    process = partial.name.split(".")[-2].partition("-")[0]
+    if not process.isdecimal() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def alone(path: Path | None) -> Iterator[None]:
+    """Let one process at a time work on a file or folder that is yet to be made; others wait.
+
+    A hidden lock beside it is let go when its process ends, however. None locks nothing.
+    """
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{text_hash(path.name)[:16]}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        logger.warning("%s: another process is making it. Waiting for that.", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def file_hash(path: str | os.PathLike[str]) -> str:

@@ -24,7 +24,7 @@ from cnnsvm.features.cache import network_arrays
 from cnnsvm.features.crops import MEMORY
 from cnnsvm.features.devices import Processes, choose_precision, join
 from cnnsvm.features.trainer import Entry, TrainingOptions
-from cnnsvm.io.files import replacing, write_text
+from cnnsvm.io.files import alone, replacing, write_text
 from cnnsvm.localization.collapse import best_epoch
 from cnnsvm.localization.masks import MaskError
 from cnnsvm.localization.patches import Pairs
@@ -155,6 +155,11 @@ def _train(trainer: LocalizerTrainer, cache: Path | None) -> list[Entry]:
     """
     if cache is None:
         return trainer.run()
+    with alone(cache if trainer.processes.is_first else None):
+        return _train_in(trainer, cache)
+
+
+def _train_in(trainer: LocalizerTrainer, cache: Path) -> list[Entry]:
     checkpoint, finished = cache / "checkpoint.pt", cache / "history.json"
     together = trainer.processes
     if not together.agree(checkpoint.is_file() + 2 * finished.is_file()):

@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
+from cnnsvm.data.encoding import encode_image
 from cnnsvm.data.images import load_image
 from cnnsvm.io.files import write_text
 from cnnsvm.report.model import Cell, Report, Table
@@ -86,9 +87,7 @@ def encode_jpeg(pixels: np.ndarray, side: int) -> bytes:
     """Encode uint8 pixels of shape (H, W, 3), shrunk to at most ``side`` both ways, as JPEG."""
     image = Image.fromarray(pixels)
     image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+    return encode_image(image, "JPEG", quality=85)
 
 
 def to_png(figure: Any) -> bytes:

@@ -6,7 +6,6 @@ what the image shows and loses most of the grid, so that only the generator's tr
 """
 
 import hashlib
-import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cnnsvm.data.encoding import write_image
 from cnnsvm.data.images import load_image
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.io.files import write_bytes
 
 #: Range of the factor; about 1 or a half would leave a grid of whole pixels.
 FACTORS = (0.55, 0.9)
@@ -60,9 +59,7 @@ def write_reduced(
         )
         if not file.is_file():
             rng = np.random.default_rng([random_state, int(digest[:12], 16)])
-            buffer = io.BytesIO()
-            Image.fromarray(reduce(pixels, rng)).save(buffer, "PNG")
-            write_bytes(file, buffer.getvalue())
+            write_image(file, reduce(pixels, rng), "PNG")
         rows.append(make_row(file, 0, source_id, variant="original"))
     return make_manifest(rows)
 

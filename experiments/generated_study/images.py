@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from cnnsvm.data.encoding import write_image
 from cnnsvm.data.images import load_image
 from cnnsvm.data.readers import open_dataset
 from cnnsvm.evaluation.corruptions import CLEAN
 from cnnsvm.generation.post_processing import PostProcessing
-from cnnsvm.io.files import replacing
 
 #: What a copy of an image went through, as bytes of a file.
 TREATMENTS = {
@@ -73,8 +72,7 @@ def cut_grids(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
             for target, part in zip(
                 targets, (pixels[:height, :width], pixels[height:, width:]), strict=True
             ):
-                with replacing(target) as partial:
-                    Image.fromarray(part).save(partial, format="PNG")
+                write_image(target, part, "PNG")
         rows += [{"path": str(target), "group": group} for target in targets]
     return pd.DataFrame(rows)
 

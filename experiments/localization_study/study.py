@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from sklearn.base import clone
 
+from cnnsvm.data.encoding import write_image
 from cnnsvm.data.splits import Fold, grouped_folds
 from cnnsvm.evaluation.localization_judging import flatten, judge
 from cnnsvm.evaluation.localization_metrics import summarise
@@ -229,9 +229,8 @@ def _judge_one(
 
     def watch(position: int, found: np.ndarray) -> None:
         if position in wanted:
-            maps.mkdir(parents=True, exist_ok=True)
             grey = np.rint(255 * found).astype(np.uint8)
-            Image.fromarray(grey).save(maps / f"{position}.png")
+            write_image(maps / f"{position}.png", grey, "PNG")
 
     counts = judge(model, table, policy=condition.policy, quality=condition.quality, watch=watch)
     return flatten(summarise(counts, **options)), counts.rows

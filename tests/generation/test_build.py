@@ -217,8 +217,8 @@ def test_what_a_hard_kill_leaves_behind_is_cleared(photos, tmp_path):
     before = tree(tmp_path / "out")
     record = tmp_path / "out" / manifest["record"][0]
     (record / "record.json").unlink()
-    (record / ".record.json.1-2.partial").write_bytes(b"half")
-    (tmp_path / "out" / ".manifest.parquet.1.partial").write_bytes(b"half")
+    (record / ".record.json.1073741824-2.partial").write_bytes(b"half")
+    (tmp_path / "out" / ".manifest.parquet.1073741824-1.partial").write_bytes(b"half")
     make(photos, tmp_path / "out")
     assert tree(tmp_path / "out") == before
 

@@ -80,7 +80,7 @@ def test_one_process_writes(two_processes):
         "written-by-0",
         *results,
     }
-    (task,) = (two_processes / "cache").iterdir()
+    (task,) = (two_processes / "cache").glob("[!.]*")
     assert {path.name for path in task.iterdir()} == {"history.json", "network.safetensors"}
 
 

@@ -5,7 +5,6 @@ package documents the licence of its own. They are cut at their native resolutio
 resize would destroy the traces that this project looks for.
 """
 
-import io
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
+from cnnsvm.data.encoding import write_image
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import (
     DatasetError,
@@ -24,7 +23,6 @@ from cnnsvm.data.manifest import (
     make_row,
     write_manifest,
 )
-from cnnsvm.io.files import write_bytes
 
 #: Distribution, package and folder below it -> files.
 _FILES = {
@@ -131,6 +129,4 @@ def _write_png(path: Path, pixels: np.ndarray) -> None:
     with suppress(ImageError):  # missing, or damaged
         if np.array_equal(load_image(path), pixels):
             return
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
-    write_bytes(path, buffer.getvalue())
+    write_image(path, np.ascontiguousarray(pixels), "PNG")
