@@ -27,7 +27,7 @@ TABLE = "localize.csv"
 FIELDS = ("path", "sha256", "repainted", "highest", "mean", "status", "reason")
 DONE, FAILED = "ok", "failed"
 SUFFIXES = {"mask": ".mask.png", "map": ".map.png", "overlay": ".overlay.jpg"}
-_OF_PREDICTION = ("tile_size", "tile_overlap", "threshold", "batch_size")
+_OF_PREDICTION = ("tile_size", "tile_overlap", "threshold", "batch_size", "max_pixels")
 _ORIENTATION = 0x0112  # EXIF
 _DEEPEST = 65535  # of a 16-bit map
 
@@ -52,6 +52,7 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
     add("--tile-size", type=int, help="pixels seen at once [the model's]")
     add("--tile-overlap", type=int, help="pixels [the model's]")
     add("--batch-size", type=int, help="lower it if memory is short [the model's]")
+    add("--max-pixels", type=int, metavar="N", help="of an image [200,000,000]")
     add_machine_flags(parser)
 
 
@@ -192,7 +193,7 @@ def _row(
         is_there = all(Path(f"{target}{suffix}").is_file() for suffix in SUFFIXES.values())
         if known is not None and known["sha256"] == row["sha256"] and is_there:
             return known
-        pixels = load_image(path)
+        pixels = load_image(path, max_pixels=localizer.max_pixels)
         probability = localizer.predict_proba([pixels])[0]
         write_images(path, pixels, probability, localizer.threshold_, target)
     except (ImageError, OSError) as error:

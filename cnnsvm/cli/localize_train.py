@@ -110,7 +110,7 @@ def make_localizer(args: argparse.Namespace) -> "InpaintLocalizer":
     def flags(names: Any) -> dict[str, Any]:
         return {name: getattr(args, _FLAG_OF.get(name, name)) for name in names}
 
-    own = set(InpaintLocalizer().get_params(deep=False)) - {"training", "cache_dir"}
+    own = set(InpaintLocalizer().get_params(deep=False)) - {"training", "cache_dir", "max_pixels"}
     params = flags(own) | {"training": LocalizerTraining(**flags(_TRAINING))}
     params["weights"] = None if args.weights == "none" else args.weights
     params["threshold"] = number_or_name(args.threshold)

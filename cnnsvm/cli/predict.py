@@ -51,6 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="status 1 too if a file of a folder is no image"
     )
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="of an image [200,000,000]")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
@@ -66,6 +67,9 @@ def main(args: argparse.Namespace) -> int:
         if args.revision is not None:
             raise ValueError(f"--revision {args.revision} needs the --model that it is one of.")
         combined = CombinedDetector.from_pretrained(args.device)
+        if args.max_pixels is not None:
+            each = ("max_pixels", "trace__max_pixels", "region__max_pixels")
+            combined.set_params(**dict.fromkeys(each, args.max_pixels))
         _recalibrate(combined, args)
         detector: InpaintDetector = combined.trace
         region = combined.region
@@ -77,6 +81,8 @@ def main(args: argparse.Namespace) -> int:
         detector = InpaintDetector.from_pretrained(
             args.model, revision=args.revision, device=args.device
         )
+        if args.max_pixels is not None:
+            detector.set_params(max_pixels=args.max_pixels)
         _recalibrate(detector, args)
         names = class_names(detector)
         judge = partial(_judge, detector, names)
@@ -156,8 +162,9 @@ def write_heatmap(detector: "InpaintDetector | RegionDetector", path: Path, targ
     heatmap = target.with_name(f"{target.name}.heatmap.png")
     try:
         write_image(heatmap, stored, "PNG", exif=exif)
-        heat = load_image(heatmap)[:, :, 0] / 255
-        drawn = draw_overlay(load_image(path), heat, np.zeros(heat.shape, bool))
+        heat = load_image(heatmap, max_pixels=stored.size)[:, :, 0] / np.float32(255)
+        pixels = load_image(path, max_pixels=detector.max_pixels)
+        drawn = draw_overlay(pixels, heat, np.zeros(heat.shape, bool))
         write_image(target.with_name(f"{target.name}.overlay.jpg"), drawn, "JPEG", quality=90)
     except OSError as error:
         raise ImageError(f"{path}: its heatmap cannot be written ({error}).") from error
@@ -207,16 +214,16 @@ def _find(
     return images, skipped
 
 
-def _load(path: Path) -> Any:
-    from cnnsvm.data.images import ImageError, load_image
+def _image(path: Path) -> Path:
+    from cnnsvm.data.images import ImageError
 
     if path.is_dir():
         raise ImageError(f"{path}: no images in this folder. Check the path.")
-    return load_image(path)
+    return path
 
 
 def _judge_all(detector: "CombinedDetector", path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {str(k): v for k, v in detector.explain([_load(path)]).iloc[0].items()}
+    found: dict[str, Any] = {str(k): v for k, v in detector.explain([_image(path)]).iloc[0].items()}
     stated = {f"probability_{name}": f"{found.pop(name):.4f}" for name in detector.classes_}
     return found | stated | {"coverage": f"{found['coverage']:.3f}"}
 
@@ -224,7 +231,7 @@ def _judge_all(detector: "CombinedDetector", path: Path) -> dict[str, Any]:
 def _judge(detector: "InpaintDetector", names: list[str], path: Path) -> dict[str, Any]:
     from cnnsvm.detection.reject import UNSURE
 
-    judged = detector.judge([_load(path)])
+    judged = detector.judge([_image(path)])
     name = names[judged.codes[0]]
     pairs = zip(names, judged.probabilities[0], strict=True)
     stated = {f"probability_{label}": f"{p:.4f}" for label, p in pairs}

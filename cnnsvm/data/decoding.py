@@ -85,7 +85,8 @@ def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
     if width * height > max_pixels:
         raise ValueError(
             f"{width}x{height} is {width * height:,} pixels, more than the cap of {max_pixels:,}. "
-            "Raise max_pixels if you trust the file."
+            "Raise max_pixels (--max-pixels of cnnsvm predict and localize) if you trust the file "
+            "and there is memory for it."
         )
     if max(size) > MAX_SIDE:
         raise ValueError(

@@ -1,17 +1,20 @@
 """CombinedDetector: detectors of several kinds of evidence, and the rule that combines them."""
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from cnnsvm.data.images import check_images, image_sides, load_image
+from cnnsvm.data.decoding import MAX_PIXELS
+from cnnsvm.data.images import check_images, image_sides
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.region import RegionDetector
 from cnnsvm.detection.reject import UNSURE, FalseAlarms, Judgement, choose_false_alarms
 from cnnsvm.features.crops import covered_share
 from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.reading import Decoded, in_chunks, read_ahead
 from cnnsvm.features.traces import WAS_JPEG, double_compression, was_resampled
 
 GENERATED, REGENERATED, SPLICED, ORIGINAL = "generated", "regenerated", "spliced", "original"
@@ -54,6 +57,8 @@ class CombinedDetector(BaseEstimator):
         Fitted, of the classes "original", "regenerated" and "spliced".
     region : RegionDetector or None, default=None
         Fitted.
+    max_pixels : int, default=200_000_000
+        Most pixels of an image; its header is looked at before any pixel is decoded.
     uncovered : float in [0, 1), default=0.12
         Share of the probability of "no_trace" that is set aside for engines that no detector
         covers. It is an assumption, not a measurement of your images: 0.12 is about right where a
@@ -83,11 +88,13 @@ class CombinedDetector(BaseEstimator):
         trace: InpaintDetector,
         region: RegionDetector | None = None,
         *,
+        max_pixels: int = MAX_PIXELS,
         uncovered: float = 0.12,
     ) -> None:
         self.generated = generated
         self.trace = trace
         self.region = region
+        self.max_pixels = max_pixels
         self.uncovered = uncovered
 
     @classmethod
@@ -103,7 +110,7 @@ class CombinedDetector(BaseEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Give a probability of each of ``classes_``, float64 (n_samples, 5), rows sum to 1."""
-        return self._judge(X)[0]
+        return np.concatenate([self._judge(pixels)[0] for pixels in self._read(X)])
 
     def verdict(self, X: Any) -> np.ndarray:
         """Name what each image shows traces of.
@@ -113,7 +120,7 @@ class CombinedDetector(BaseEstimator):
         ndarray of object, shape (n_samples,)
             "generated", "regenerated", "spliced", "no_trace" or "unsure".
         """
-        return self._judge(X)[1]
+        return np.concatenate([self._judge(pixels)[1] for pixels in self._read(X)])
 
     def explain(self, X: Any) -> pd.DataFrame:
         """Say for each image what each kind of evidence says.
@@ -127,17 +134,7 @@ class CombinedDetector(BaseEstimator):
             which weakens what ``trace`` says: ``was_jpeg`` and ``was_resampled``
             (`cnnsvm.features.traces`).
         """
-        images = check_images(X)
-        probabilities, verdicts, evidence = self._judge(images)
-        table = pd.DataFrame(probabilities, columns=self.classes_)
-        table.insert(0, "verdict", verdicts)
-        table.insert(1, "evidence", evidence)
-        pixels = [load_image(image) for image in images]
-        return table.assign(
-            coverage=[self.coverage(image) for image in images],
-            was_jpeg=[double_compression(each) > WAS_JPEG for each in pixels],
-            was_resampled=[was_resampled(each) for each in pixels],
-        )
+        return pd.concat([self._explain(pixels) for pixels in self._read(X)], ignore_index=True)
 
     def recalibrate(self, X: Any, max_false_alarms: float = 0.05, groups: Any = None) -> Self:
         """Choose when `verdict` names an image, on your own untouched ones.
@@ -156,10 +153,25 @@ class CombinedDetector(BaseEstimator):
         crops = [e for e in self.trace.embedder_ if isinstance(e, CropEmbedder) and not e.resize]
         return max(covered_share(shorter, longer, e.crop_size, e.n_crops) for e in crops)
 
-    def _judge(self, X: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def _read(self, X: Any) -> Iterator[list[np.ndarray]]:
+        """Decode each image once, for all detectors."""
         if not 0 <= self.uncovered < 1:
             raise ValueError(f"uncovered must lie in [0, 1), got {self.uncovered!r}.")
-        images = check_images(X)
+        decoded = Decoded(check_images(X), memory=0, max_pixels=self.max_pixels)
+        return in_chunks(read_ahead(decoded))
+
+    def _explain(self, images: list[np.ndarray]) -> pd.DataFrame:
+        probabilities, verdicts, evidence = self._judge(images)
+        table = pd.DataFrame(probabilities, columns=self.classes_)
+        table.insert(0, "verdict", verdicts)
+        table.insert(1, "evidence", evidence)
+        return table.assign(
+            coverage=[self.coverage(image) for image in images],
+            was_jpeg=[double_compression(image) > WAS_JPEG for image in images],
+            was_resampled=[was_resampled(image) for image in images],
+        )
+
+    def _judge(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         whole, trace = self.generated.judge(images), self.trace.judge(images)
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from scipy.special import logit
@@ -20,13 +20,14 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.estimators import (
     check_auxiliary_labels,
     check_labelled_images,
     install,
     real_class,
 )
-from cnnsvm.data.images import check_images, image_sides
+from cnnsvm.data.images import check_images, image_sides, load_image
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import (
@@ -42,9 +43,9 @@ from cnnsvm.detection.training_overlap import hash_training_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.cache import cached_array, hash_settings, task_folder
 from cnnsvm.features.cnn_embedder import CNNEmbedder
-from cnnsvm.features.crops import MEMORY, Decoded
 from cnnsvm.features.embedder import CropEmbedder, plain_params
 from cnnsvm.features.loading import DegradedImages, view_draws
+from cnnsvm.features.reading import MEMORY, Decoded, in_chunks, read_ahead
 from cnnsvm.io.files import alone
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
 from cnnsvm.svm.calibration import choose_calibration_rows, draw_seed
@@ -55,6 +56,14 @@ if TYPE_CHECKING:
 #: Sources that early stopping must have watched for their scores alone to calibrate.
 MIN_HELD_OUT = 10
 _FRACTION = Interval(Real, 0, 1, closed="neither")
+
+
+class _Seen(NamedTuple):
+    """What a detector needs of images: embeddings, whether they show nothing, both sides."""
+
+    embeddings: np.ndarray
+    is_empty: np.ndarray
+    sides: np.ndarray  # shorter, longer
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -96,6 +105,8 @@ class InpaintDetector(
         Share of verdicts to be wrong at most; `verdict` says "unsure" where that cannot be kept. It
         is a target, met on average on held-out sources of the training, and no guarantee for
         other images.
+    max_pixels : int, default=200_000_000
+        Most pixels of an image; its header is looked at before any pixel is decoded.
     cv : int, default=3
         Grouped folds whose held-out scores calibrate a classifier that does not do so itself.
     cache_dir : path or None, default=None
@@ -149,6 +160,7 @@ class InpaintDetector(
         "augmentation": [StrOptions(set(AUGMENTATIONS))],
         "threshold": [_FRACTION, StrOptions({"balanced_accuracy"})],
         "max_error": [_FRACTION, None],
+        "max_pixels": [Interval(Integral, 1, None, closed="left")],
         "cv": [Interval(Integral, 2, None, closed="left")],
         "cache_dir": [str, os.PathLike, None],
         "random_state": ["random_state"],
@@ -163,6 +175,7 @@ class InpaintDetector(
         augmentation: str = "robust",
         threshold: float | str = 0.5,
         max_error: float | None = None,
+        max_pixels: int = MAX_PIXELS,
         cv: int = 3,
         cache_dir: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -173,6 +186,7 @@ class InpaintDetector(
         self.augmentation = augmentation
         self.threshold = threshold
         self.max_error = max_error
+        self.max_pixels = max_pixels
         self.cv = cv
         self.cache_dir = cache_dir
         self.random_state = random_state
@@ -217,6 +231,10 @@ class InpaintDetector(
         if groups is not None or self.n_views is not None:
             grouped_folds(y, groups, getattr(self.classifier, "cv", self.cv))  # fail early
         sides = np.array([image_sides(image) for image in images])
+        images = [
+            load_image(image, max_pixels=self.max_pixels) if a * b > MAX_PIXELS else image
+            for image, (a, b) in zip(images, sides.tolist(), strict=True)
+        ]
         embedders = self._fit_embedders(images, y, groups, auxiliary_labels, seed)
         cache = self._task_folder(embedders, images, codes, groups, seed)
         views, rows = self._views(images, codes, encode_groups(groups, len(y)), seed)
@@ -255,8 +273,21 @@ class InpaintDetector(
 
     def transform(self, X: Any) -> np.ndarray:
         """Embed images, float32 of shape (n_samples, n_features), in the order of X."""
+        return self._look(X).embeddings
+
+    def _look(self, X: Any) -> _Seen:
+        """Decode each image once, for all embedders."""
         check_is_fitted(self, "classifier_")
-        return _embed(self.embedder_, check_images(X))
+        images = check_images(X)
+        n_jobs = max(getattr(embedder, "n_jobs", None) or 1 for embedder in self.embedder_)
+        decoded = Decoded(images, memory=0, max_pixels=self.max_pixels)
+        parts, start = [], 0
+        for pixels in in_chunks(read_ahead(decoded, n_jobs)):
+            given = [images[start + i] for i in range(len(pixels))]
+            sides = [sorted(image.shape[:2]) for image in pixels]
+            parts.append((_embed(self.embedder_, given, pixels), lack_detail(pixels), sides))
+            start += len(pixels)
+        return _Seen(*map(np.concatenate, zip(*parts, strict=True)))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score images.
@@ -277,10 +308,9 @@ class InpaintDetector(
 
         Images that show nothing, such as one grey, get the same for every class.
         """
-        images = check_images(X)
-        embeddings = self.transform(images)
-        probabilities = self.classifier_.predict_proba(embeddings)
-        probabilities[lack_detail(images)] = 1 / len(self.classes_)
+        seen = self._look(X)
+        probabilities = self.classifier_.predict_proba(seen.embeddings)
+        probabilities[seen.is_empty] = 1 / len(self.classes_)
         return probabilities
 
     def predict(self, X: Any) -> np.ndarray:
@@ -291,13 +321,10 @@ class InpaintDetector(
     @available_if(_calibrates)
     def judge(self, X: Any) -> Judgement:
         """Score images once, and say what follows: decisions, probabilities, class, unsure."""
-        check_is_fitted(self, "classifier_")
-        images = check_images(X)
-        embeddings = self.transform(images)
-        scores = self.classifier_.decision_function(embeddings)
-        probabilities = self.classifier_.predict_proba(embeddings)
-        empty = lack_detail(images)
-        probabilities[empty] = 1 / len(self.classes_)
+        seen = self._look(X)
+        scores = self.classifier_.decision_function(seen.embeddings)
+        probabilities = self.classifier_.predict_proba(seen.embeddings)
+        probabilities[seen.is_empty] = 1 / len(self.classes_)
         codes = predicted_codes(scores, self.threshold_)
         stated = probabilities[np.arange(len(codes)), codes]
         unsure = stated <= self.rejection_threshold_
@@ -308,9 +335,9 @@ class InpaintDetector(
             codes = np.where(is_fake, fake[probabilities[:, fake].argmax(axis=1)], real)
             unsure = ~is_fake & (probabilities[:, real] <= self.rejection_threshold_)
         if self.max_error is not None:
-            unsure |= of_unknown_size(self.embedder_, images, self.min_side_, self.max_side_)
+            unsure |= of_unknown_size(self.embedder_, seen.sides, self.min_side_, self.max_side_)
         decisions = scores if scores.ndim == 2 else scores - logit(self.threshold_)
-        return Judgement(decisions, probabilities, codes, unsure | empty)
+        return Judgement(decisions, probabilities, codes, unsure | seen.is_empty)
 
     @available_if(_calibrates)
     def verdict(self, X: Any) -> np.ndarray:
@@ -385,7 +412,7 @@ class InpaintDetector(
             If no embedder was fine-tuned, or the image cannot be read (`ImageError`).
         """
         check_is_fitted(self, "classifier_")
-        return heatmap(self.embedder_, image)
+        return heatmap(self.embedder_, image, self.max_pixels)
 
     def save_pretrained(
         self,
@@ -561,8 +588,13 @@ class InpaintDetector(
         return tags
 
 
-def _embed(embedders: Sequence[Any], images: Sequence[Any]) -> np.ndarray:
-    embeddings = np.hstack([embedder.transform(images) for embedder in embedders])
+def _embed(
+    embedders: Sequence[Any], images: Sequence[Any], pixels: Sequence[Any] | None = None
+) -> np.ndarray:
+    """Embed images by embedders side by side; ``pixels`` are what our own see, if decoded."""
+    known = images if pixels is None else pixels
+    parts = [e.transform(known if isinstance(e, CropEmbedder) else images) for e in embedders]
+    embeddings = np.hstack(parts)
     if not np.isfinite(embeddings).all():
         raise ValueError(
             "an embedding is no finite number. Use precision='float32', or other weights."

@@ -7,12 +7,13 @@ import numpy as np
 from PIL import Image
 from scipy.special import expit
 
+from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.images import load_image, read_header
 from cnnsvm.features.crops import window_positions, wrap_to
 from cnnsvm.features.embedder import CropEmbedder
 
 
-def heatmap(embedders: Sequence[Any], image: Any) -> np.ndarray:
+def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Slide a crop over an image and blend what fine-tuned classifiers say of each place.
 
     Embedders that were fine-tuned on native crops are asked; the log-odds of those with one crop
@@ -29,9 +30,9 @@ def heatmap(embedders: Sequence[Any], image: Any) -> np.ndarray:
             "explain needs the classifier that fine-tuning trains, and no embedder of this "
             "detector has one. Fit one with finetune='full' or 'head'."
         )
-    pixels = load_image(image)
+    pixels = load_image(image, max_pixels=max_pixels)
     maps = [_one_size(pixels, size, members) for size, members in by_size.items()]
-    return as_stored(np.mean(maps, axis=0), image)
+    return as_stored(maps[0] if len(maps) == 1 else np.mean(maps, axis=0), image)
 
 
 def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) -> np.ndarray:
@@ -44,26 +45,31 @@ def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) 
         part = places[start : start + step]
         crops = np.stack([large[y : y + size, x : x + size] for y, x in part])
         scores.append(np.mean([embedder.score_crops(crops) for embedder in embedders], axis=0))
-    blended = blend_windows(expit(np.concatenate(scores)), places, large.shape[:2], size)
-    return blended[: pixels.shape[0], : pixels.shape[1]]
+    values = expit(np.concatenate(scores)).reshape(len(tops), len(lefts))
+    return blend_windows(values, tops, lefts, pixels.shape[:2], size)
 
 
 def blend_windows(
-    values: np.ndarray, places: list[tuple[int, int]], shape: tuple[int, int], size: int
+    values: np.ndarray, tops: list[int], lefts: list[int], shape: tuple[int, int], size: int
 ) -> np.ndarray:
     """Average the values of windows over each pixel, those with it in their middle the most.
 
-    ``values`` has one for each of ``places``, (top, left) of windows of ``size`` pixels a side that
-    cover the image together. Returns float32 of the given shape, (height, width).
+    ``values``, (n_tops, n_lefts), are of windows of ``size`` pixels a side that cover the image
+    together. Returns float32 of the given shape, (height, width). A window weighs what its rows
+    weigh times what its columns do, so that two products of matrices do it.
     """
-    ramp = 1 - np.abs(np.linspace(-1, 1, size + 2)[1:-1])
-    window = np.outer(ramp, ramp)
-    total, weight = np.zeros(shape), np.zeros(shape)
-    for value, (top, left) in zip(values, places, strict=True):
-        area = (slice(top, top + size), slice(left, left + size))
-        total[area] += value * window
-        weight[area] += window
-    return np.clip(total / weight, 0, 1).astype(np.float32)
+    rows, columns = (
+        _weights(starts, side, size) for starts, side in zip((tops, lefts), shape, strict=True)
+    )
+    blended = rows.T @ (values.astype(np.float32) @ columns)
+    return np.clip(blended, 0, 1, out=blended)
+
+
+def _weights(starts: list[int], side: int, size: int) -> np.ndarray:
+    """Return the weight of each window for each place of a side, float32 (n, side)."""
+    distance = np.arange(side) - (np.array(starts)[:, None] + (size - 1) / 2)
+    weights = np.clip(1 - np.abs(distance) / ((size + 1) / 2), 0, None)
+    return (weights / weights.sum(axis=0)).astype(np.float32)
 
 
 def as_stored(upright: np.ndarray, image: Any) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
@@ -17,14 +16,16 @@ from sklearn.svm import LinearSVC
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
+from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.estimators import install, seed_of
-from cnnsvm.data.images import check_images, load_image
+from cnnsvm.data.images import check_images, read_header
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.detection.heatmap import as_stored
 from cnnsvm.detection.reject import UNSURE, Judgement, choose_rejection_threshold
 from cnnsvm.detection.training_overlap import hash_images
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.devices import autocast, choose_device, choose_precision
+from cnnsvm.features.reading import Decoded, resize
 from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
 from cnnsvm.io.progress import show_progress
 from cnnsvm.svm.calibration import fit_platt
@@ -32,6 +33,7 @@ from cnnsvm.svm.calibration import fit_platt
 SHIPPED_REGION = Path(__file__).with_name("weights") / "region"
 KIND = "RegionDetector"
 CLASSES = np.array(["original", "spliced"])
+_NOT_SAVED = ("embedder", "max_pixels")  # the latter is of a machine
 #: Share of a patch's pixels that were repainted, above and below which it is learnt from.
 REPAINTED, UNTOUCHED = 0.8, 0.02
 #: Patches of one image and kind that are learnt from, at most.
@@ -59,7 +61,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         Of the square that the image is resized to, a multiple of the embedder's ``crop_size``.
     C : float, default=1e-4
         Of the support vector machine.
-    max_error : float in (0, 1) or None, default=None
+    max_error, max_pixels
         As of `InpaintDetector`.
     random_state : int, RandomState instance or None, default=None
         Which patches are learnt from.
@@ -86,6 +88,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         "side": [Interval(Integral, 32, None, closed="left")],
         "C": [Interval(Real, 0, None, closed="neither")],
         "max_error": [Interval(Real, 0, 1, closed="neither"), None],
+        "max_pixels": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
     classes_ = CLASSES
@@ -98,6 +101,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         side: int = 448,
         C: float = 1e-4,
         max_error: float | None = None,
+        max_pixels: int = MAX_PIXELS,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.embedder = embedder
@@ -105,6 +109,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         self.side = side
         self.C = C
         self.max_error = max_error
+        self.max_pixels = max_pixels
         self.random_state = random_state
 
     def fit(self, X: Any, masks: Sequence[np.ndarray | None], groups: Any, engines: Any) -> Self:
@@ -202,7 +207,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         What `predict_proba` would say of an image all of whose patches look like the place.
         """
         check_is_fitted(self, "coef_")
-        height, width = load_image(image).shape[:2]
+        width, height = read_header(image).upright_size
         heat = expit(self.slope_ * self._margins(self.patches(image)) + self.offset_)
         shown = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
         return as_stored(np.asarray(shown), image)
@@ -219,10 +224,9 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
                 f"side={self.side!r} must be a multiple of the embedder's crop_size={size}, which "
                 f"are the tiles it is cut into. Use {max(1, n_tiles) * size}."
             )
-        pixels = Image.fromarray(load_image(image)).resize(
-            (n_tiles * size, n_tiles * size), Image.Resampling.BICUBIC
-        )
-        tiles = np.asarray(pixels).reshape(n_tiles, size, n_tiles, size, 3).swapaxes(1, 2)
+        (pixels,) = Decoded([image], max_pixels=self.max_pixels)
+        square = resize(pixels, (n_tiles * size, n_tiles * size))
+        tiles = square.reshape(n_tiles, size, n_tiles, size, 3).swapaxes(1, 2)
         batch = torch.from_numpy(tiles.reshape(-1, size, size, 3).transpose(0, 3, 1, 2).copy())
         device = choose_device(embedder.device, embedder.gpu_memory_fraction)
         network = embedder.network_.to(device).eval()
@@ -238,7 +242,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
     def save_pretrained(self, folder: str | os.PathLike[str], card: str = "") -> Path:
         """Write all but the embedder to a folder of safetensors and JSON."""
         check_is_fitted(self, "coef_")
-        params = {k: v for k, v in self.get_params(deep=False).items() if k != "embedder"}
+        params = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
         names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
         config = {"kind": KIND, "params": params, **{k: float(getattr(self, k)) for k in names}}
         arrays = {"machine": {"coef": self.coef_}, "trained_on": {"hashes": self.trained_on_}}

@@ -8,7 +8,6 @@ from scipy.special import logit
 from scipy.stats import beta
 from sklearn.metrics import roc_curve
 
-from cnnsvm.data.images import image_sides, load_image
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.svm.calibration import log_odds_to_proba
@@ -158,13 +157,13 @@ def choose_rejection_threshold(
     return middle if middle < lowest else float(below)  # neighbouring numbers have no middle
 
 
-def lack_detail(images: Sequence[Any]) -> np.ndarray:
-    """Find images that show nothing, such as one grey or a gradient, bool (n_images,).
+def lack_detail(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Find images, uint8 (H, W, 3), of nothing, such as one grey or a gradient; bool (n_images,).
 
     In them hardly a pixel differs from the middle of its neighbours, to the left and right or above
     and below, by more than rounding.
     """
-    return np.array([_lacks_detail(load_image(image)) for image in images], dtype=bool)
+    return np.array([_lacks_detail(image) for image in images], dtype=bool)
 
 
 def _lacks_detail(pixels: np.ndarray) -> bool:
@@ -176,21 +175,21 @@ def _lacks_detail(pixels: np.ndarray) -> bool:
 
 
 def of_unknown_size(
-    embedders: Sequence[Any], images: Sequence[Any], min_side: int, max_side: int
+    embedders: Sequence[Any], sides: np.ndarray, min_side: int, max_side: int
 ) -> np.ndarray:
     """Find images of a size that the training had nothing like, bool (n_images,).
 
     An image that is smaller than a crop, and than all training images, is repeated to fill one. Of
     an image that is larger than a single crop only the middle is seen; that tells nothing of it if
     all training images were seen whole. Embedders that are no `CropEmbedder`, or resize, have no
-    crops at native resolution. ``min_side`` and ``max_side`` are the shortest and the longest side
-    of the training images in pixels (0: unknown).
+    crops at native resolution. ``sides`` are (n_images, 2), shorter and longer; ``min_side`` and
+    ``max_side`` are the shortest and the longest side of the training images (0: unknown). All are
+    in pixels.
     """
     crops = [e for e in embedders if isinstance(e, CropEmbedder) and e.resize is None]
-    outside = np.zeros(len(images), dtype=bool)
+    outside = np.zeros(len(sides), dtype=bool)
     if not crops:
         return outside
-    sides = np.array([image_sides(image) for image in images], dtype=int).reshape(-1, 2)
     for embedder in crops:
         outside |= sides[:, 0] < min(embedder.crop_size, min_side)
         if embedder.n_crops == 1 and 0 < max_side <= embedder.crop_size:

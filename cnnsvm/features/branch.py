@@ -19,8 +19,8 @@ from torch import nn
 from tqdm import tqdm
 
 from cnnsvm.features.backbones import STATISTICS_BATCH, Backbone
-from cnnsvm.features.crops import MEMORY, Decoded
 from cnnsvm.features.loading import Draw, DrawnCrops, paired_draws
+from cnnsvm.features.reading import MEMORY, Decoded
 from cnnsvm.features.statistics import residual_statistics
 from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
 from cnnsvm.io.files import replacing

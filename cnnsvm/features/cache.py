@@ -47,7 +47,7 @@ def fit_network(
     cache is the folder of this very task (see `task_folder`): it holds the checkpoint of a running
     and the weights of a finished fine-tuning. Returns the losses and metrics, one dict an epoch.
     """
-    with alone(cache):
+    with alone(None if cache is None else cache / "network"):
         return _fit_network(network, images, codes, groups, training, cache, auxiliary)
 
 

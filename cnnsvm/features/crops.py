@@ -1,45 +1,17 @@
 """Native-resolution crops: how images of any size become batches, and then one embedding each.
 
 The traces of inpainting lie in the highest frequencies and a resize removes them, so a large image
-is seen through several crops and a small one is wrapped round. `resize_short_side` is for
-embeddings of what a whole image shows.
+is seen through several crops and a small one is wrapped round.
 """
 
-import os
-import sys
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from cnnsvm.data.images import load_image
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.devices import autocast
 
-#: Files in which a container says how much memory it may take.
-_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def memory_of_machine(limits: Sequence[str] = _LIMITS) -> int:
-    """Return the bytes of memory of the machine, or of the container if that has less."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in limits:
-        with suppress(OSError, ValueError):  # "max" is no number
-            found.append(int(Path(file).read_text()))
-    return min(found)
-
-
-#: Bytes of decoded images that a fine-tuning run keeps: a quarter of the memory, at most.
-MEMORY = min(2**32, memory_of_machine() // 4)
-#: Images that are kept for a moment beyond that: the members of a pair are asked for in turn.
-RECENT = 8
 #: Pooling -> the parts that are put one after the other.
 POOLINGS = {
     "mean": ("mean",),
@@ -124,114 +96,55 @@ def window_positions(
 
 def covered_share(height: int, width: int, size: int, n_crops: int | None) -> float:
     """Return the share of the pixels of an image that its crops show, in (0, 1]."""
+    if n_crops is None:
+        return 1.0
     seen = np.zeros((height, width), dtype=bool)
     for top, left in crop_positions(max(height, size), max(width, size), size, n_crops):
         seen[top : top + size, left : left + size] = True
     return float(seen.mean())
 
 
-def fixed_crops(
+def cut_crops(
     image: np.ndarray, size: int, n_crops: int | None, mirror: bool = False
-) -> np.ndarray:
-    """Cut the deterministic crops that an image, uint8 (H, W, 3), is judged by.
+) -> Iterator[np.ndarray]:
+    """Cut the deterministic crops that an image, uint8 (H, W, 3), is judged by, one at a time.
 
-    Returns uint8 (k, size, size, 3), those of `crop_positions`; with ``mirror`` the mirror image of
-    each crop stands behind them.
+    They are those of `crop_positions`, uint8 (size, size, 3), parts of the image's own memory; with
+    ``mirror`` the mirror image of each crop stands behind them.
     """
     large = wrap_to(image, size)
     positions = crop_positions(large.shape[0], large.shape[1], size, n_crops)
-    crops = np.stack([large[top : top + size, left : left + size] for top, left in positions])
-    return np.concatenate([crops, crops[:, :, ::-1]]) if mirror else crops
+    for step in (1, -1)[: 1 + mirror]:
+        for top, left in positions:
+            yield large[top : top + size, left : left + size][:, ::step]
 
 
-def resize_short_side(image: np.ndarray, side: int) -> np.ndarray:
-    """Resize an image so that its shorter side has ``side`` pixels (bicubic, antialiased)."""
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    size = (max(side, round(width * scale)), max(side, round(height * scale)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+def fixed_crops(
+    image: np.ndarray, size: int, n_crops: int | None, mirror: bool = False
+) -> np.ndarray:
+    """Return the crops of `cut_crops` as one array, uint8 (k, size, size, 3)."""
+    return np.stack(list(cut_crops(image, size, n_crops, mirror)))
 
 
-class Decoded:
-    """Images, decoded when first asked for and kept while ``memory`` bytes last.
-
-    In one process an epoch then reads no file that an earlier one has read; what does not fit is
-    read again, but for the last few. With ``resize`` the shorter side of each is brought to so
-    many pixels.
-    """
-
-    def __init__(
-        self, images: Sequence[Any], memory: int = MEMORY, resize: int | None = None
-    ) -> None:
-        self.images, self.free, self.resize = images, memory, resize
-        self.kept: dict[int, np.ndarray] = {}
-        self.recent: OrderedDict[int, np.ndarray] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        for known in (self.kept, self.recent):
-            if index in known:
-                return known[index]
-        pixels = load_image(self.images[index])
-        if self.resize is not None:
-            pixels = resize_short_side(pixels, self.resize)
-        if pixels.nbytes <= self.free:
-            self.kept[index] = pixels
-            self.free -= pixels.nbytes
-        else:
-            self.recent[index] = pixels
-            if len(self.recent) > RECENT:
-                self.recent.popitem(last=False)
-        return pixels
-
-    def part(self, indices: np.ndarray) -> "Decoded":
-        """Return a selection that remembers its own images, and takes half the memory for it."""
-        self.free //= 2
-        return Decoded([self.images[i] for i in indices], self.free, self.resize)
-
-
-class CropDataset(Protocol):
-    """The crops of images: item i is uint8 of shape (k, 3, size, size)."""
-
-    n_crops: int | None
-    mirror: bool
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> torch.Tensor: ...
-
-
-class FixedCrops(Dataset):
-    """Item i: the deterministic crops of image i, uint8 of shape (k, 3, size, size)."""
-
-    def __init__(
-        self, images: Decoded, size: int, n_crops: int | None, mirror: bool = False
-    ) -> None:
-        self.images, self.size, self.n_crops, self.mirror = images, size, n_crops, mirror
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        crops = fixed_crops(self.images[index], self.size, self.n_crops, self.mirror)
-        return to_tensor(crops)
-
-
-def iterate_crops(
-    dataset: CropDataset, batch_size: int, n_jobs: int
+def batches(
+    crops: Iterable[Iterable[np.ndarray]], batch_size: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yield (number of crops of each image, crops) for about ``batch_size`` crops at a time.
+    """Yield (number of the image of each crop, crops) for ``batch_size`` crops at a time.
 
-    An image is not divided: that of a large one, seen whole, is as many as it has.
+    ``crops`` are of one image after the other, uint8 (size, size, 3) each; a batch holds those of
+    several images, or a part of one.
     """
-    most = batch_size if dataset.n_crops is None else dataset.n_crops
-    images_per_batch = max(1, batch_size // (most * (2 if dataset.mirror else 1)))
-    items_of: Any = dataset  # a map-style data set, whatever its class
-    loader = DataLoader(items_of, batch_size=images_per_batch, num_workers=n_jobs, collate_fn=list)
-    for items in loader:
-        yield [len(item) for item in items], torch.cat(items)
+    owners: list[int] = []
+    held: list[np.ndarray] = []
+    for number, of_image in enumerate(crops):
+        for crop in of_image:
+            owners.append(number)
+            held.append(crop)
+            if len(held) == batch_size:
+                yield owners, to_tensor(np.stack(held))
+                owners, held = [], []
+    if held:
+        yield owners, to_tensor(np.stack(held))
 
 
 def to_tensor(crops: np.ndarray) -> torch.Tensor:
@@ -266,41 +179,40 @@ def pool_crops(crops: np.ndarray, pooling: str, scores: np.ndarray | None = None
 
 def embed_crops(
     network: Backbone,
-    dataset: CropDataset,
+    crops: Iterable[Iterable[np.ndarray]],
     *,
     pooling: str = "mean",
     batch_size: int = 8,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    n_jobs: int = 0,
     output: str = "embedding",
-    label: str = "embedding",
 ) -> np.ndarray:
-    """Embed images in their order, float32 (len(dataset), d * number of parts).
+    """Embed images in their order, float32 (n_images, d * number of parts).
 
-    The network runs in evaluation mode on ``device``, in the precision ``dtype``, on ``batch_size``
-    crops at a time; ``n_jobs`` processes decode images (0: this one). For ``pooling`` see
-    `pool_crops`; ``output`` is one of `OUTPUTS`, of which "scores" needs a network that was
-    fine-tuned; ``label`` is what the progress bar says. An ImageError says that an image cannot be
-    read, a ValueError that an embedding is not finite.
+    ``crops`` are as for `batches`. The network runs in evaluation mode on ``device``, in the
+    precision ``dtype``, on ``batch_size`` crops at a time. For ``pooling`` see `pool_crops`;
+    ``output`` is one of `OUTPUTS`, of which "scores" needs a network that was fine-tuned. An
+    ImageError says that an image cannot be read, a ValueError that an embedding is not finite.
     """
     network.to(device).eval()
-    rows = []
-    total = len(dataset)
-    progress = tqdm(total=total, desc=label, unit="image", disable=not sys.stderr.isatty())
-    with torch.inference_mode(), progress:
-        for counts, crops in iterate_crops(dataset, batch_size, n_jobs):
-            parts = [
-                _describe(network, part.to(device, non_blocking=True), dtype, output)
-                for part in crops.split(batch_size)
-            ]
-            features = np.concatenate([features for features, _ in parts])
-            scores = None if parts[0][1] is None else np.concatenate([rank for _, rank in parts])
-            cuts = np.cumsum(counts)[:-1]
-            ranks = [None] * len(counts) if scores is None else np.split(scores, cuts)
-            for part, rank in zip(np.split(features, cuts), ranks, strict=True):
-                rows.append(pool_crops(part, pooling, rank))
-            progress.update(len(counts))
+    rows: list[np.ndarray] = []
+    of_image: list[tuple[np.ndarray, float | None]] = []  # whose crops are not all seen
+
+    def pool() -> None:
+        features, scores = zip(*of_image, strict=True)
+        ranks = None if scores[0] is None else np.array(scores)
+        rows.append(pool_crops(np.stack(features), pooling, ranks))
+        of_image.clear()
+
+    with torch.inference_mode():
+        for owners, batch in batches(crops, batch_size):
+            features, scores = _describe(network, batch.to(device), dtype, output)
+            ranks = [None] * len(owners) if scores is None else scores
+            for owner, feature, rank in zip(owners, features, ranks, strict=True):
+                if owner > len(rows):
+                    pool()
+                of_image.append((feature, rank))
+    pool()
     return _check_finite(np.stack(rows))
 
 

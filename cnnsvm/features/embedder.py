@@ -27,14 +27,14 @@ from cnnsvm.features.cache import fit_network, load_network, network_arrays, tas
 from cnnsvm.features.crops import (
     OUTPUTS,
     POOLINGS,
-    Decoded,
-    FixedCrops,
+    cut_crops,
     embed_crops,
     score_crops,
     to_tensor,
 )
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
+from cnnsvm.features.reading import Decoded, read_ahead
 from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.trainer import Training
 
@@ -212,15 +212,15 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self, "network_")
         decoded = Decoded(check_images(images), memory=0, resize=self.resize)
         device, dtype = self._place()
+        shape = (int(self.crop_size), self.n_crops, bool(self.mirror))
         embeddings = embed_crops(
             self.network_,
-            FixedCrops(decoded, self.crop_size, self.n_crops, self.mirror),
+            (cut_crops(image, *shape) for image in read_ahead(decoded, self.n_jobs)),
             pooling=self.pooling,
             output=self.output,
             batch_size=int(self.batch_size),
             device=device,
             dtype=dtype,
-            n_jobs=self._n_workers(),
         )
         self.network_.cpu()
         return embeddings
@@ -358,7 +358,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         cache = task_folder(self.cache_dir, [network], images, codes, groups, settings)
         decoded = images
         if self.resize is not None:
-            decoded = Decoded(images, resize=self.resize)  # type: ignore[assignment]
+            decoded = Decoded(images, resize=self.resize)
         history = fit_network(network, decoded, codes, groups, training, cache, auxiliary)
         held_out = np.zeros(len(codes), dtype=bool)
         held_out[_validation_rows(codes, groups, training)] = True

@@ -15,8 +15,9 @@ from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.backbones.network import collapse
 from cnnsvm.features.branch import train_branch
-from cnnsvm.features.crops import MEMORY, Decoded, FixedCrops, iterate_crops
+from cnnsvm.features.crops import batches, cut_crops
 from cnnsvm.features.loading import Draw, DrawnCrops, paired_draws
+from cnnsvm.features.reading import MEMORY, Decoded, read_ahead
 from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
 
 logger = logging.getLogger(__name__)
@@ -159,15 +160,16 @@ class FineTuner(Trainer):
         if not len(self.valid):
             return {}
         self.model.eval()
-        training, pooled = self.training, []
-        dataset = FixedCrops(
-            self.valid_images, training.crop_size, training.n_crops, training.mirror
-        )
+        training, found, owners = self.training, [], []
+        shape = (training.crop_size, training.n_crops, training.mirror)
+        crops = (cut_crops(image, *shape) for image in read_ahead(self.valid_images))
         with torch.inference_mode():
-            for counts, crops in iterate_crops(dataset, training.batch_size, training.n_jobs):
-                logits = self.logits(self.backbone.logits, crops)
-                pooled += [part.mean(dim=0) for part in logits.split(counts)]
-        logits = collapse(torch.stack(pooled), self.backbone.parents)
+            for numbers, batch in batches(crops, training.batch_size):
+                found.append(self.logits(self.backbone.logits, batch))
+                owners += numbers
+        counts = np.bincount(owners).tolist()
+        pooled = torch.stack([part.mean(dim=0) for part in torch.cat(found).split(counts)])
+        logits = collapse(pooled, self.backbone.parents)
         codes = self.codes[self.valid]
         metrics = self.class_metrics(logits, codes, class_weights(codes, self.n_classes))
         right = (logits.argmax(1).cpu() == torch.from_numpy(codes)).double().mean().item()

@@ -14,7 +14,8 @@ from cnnsvm.features.augmentation import (
     apply_to_whole,
     draw_plan,
 )
-from cnnsvm.features.crops import Decoded, to_tensor
+from cnnsvm.features.crops import to_tensor
+from cnnsvm.features.reading import Decoded
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from cnnsvm.data.near_duplicates import perceptual_hash
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.cache import network_arrays
-from cnnsvm.features.crops import MEMORY
 from cnnsvm.features.devices import Processes, choose_precision, join
+from cnnsvm.features.reading import MEMORY
 from cnnsvm.features.trainer import Entry, TrainingOptions
 from cnnsvm.io.files import alone, replacing, write_text
 from cnnsvm.localization.collapse import best_epoch
@@ -155,7 +155,7 @@ def _train(trainer: LocalizerTrainer, cache: Path | None) -> list[Entry]:
     """
     if cache is None:
         return trainer.run()
-    with alone(cache if trainer.processes.is_first else None):
+    with alone(cache / "network" if trainer.processes.is_first else None):
         return _train_in(trainer, cache)
 
 

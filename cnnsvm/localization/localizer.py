@@ -12,9 +12,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision, writes
+from cnnsvm.features.reading import is_rgb
 from cnnsvm.io.bundle import SHIPPED_LOCALIZER
 from cnnsvm.localization import pretrained
 from cnnsvm.localization.architectures import ARCHITECTURES, AnySize, build_network
@@ -63,6 +65,8 @@ class InpaintLocalizer(BaseEstimator):
         of every batch; the first one writes.
     batch_size : int, default=8
         Patches a step, over all processes.
+    max_pixels : int, default=200_000_000
+        Most pixels of an image to predict; its header is looked at before any pixel is decoded.
     device, precision : str, default="auto"
         "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
         where the hardware has them.
@@ -90,7 +94,7 @@ class InpaintLocalizer(BaseEstimator):
 
     Notes
     -----
-    Memory of a prediction: 11 bytes a pixel of the image, and in the network at once about as
+    Memory of a prediction: 7 bytes a pixel of the image, and in the network at once about as
     many pixels as a training batch has (``batch_size * crop_size**2``), or one tile if that has
     more. What that takes depends on the network, but not on the size of the image. The maps that
     are returned take 4 bytes a pixel: give large collections in parts.
@@ -122,6 +126,7 @@ class InpaintLocalizer(BaseEstimator):
         "threshold": [Interval(Real, 0, 1, closed="neither"), StrOptions({"iou"})],
         "distributed": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_pixels": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
         "gpu_memory_fraction": [Interval(Real, 0, 1, closed="right"), None],
@@ -151,6 +156,7 @@ class InpaintLocalizer(BaseEstimator):
         threshold: float | str = 0.5,
         distributed: bool = False,
         batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
         device: str = "auto",
         precision: str = "auto",
         gpu_memory_fraction: float | None = None,
@@ -171,6 +177,7 @@ class InpaintLocalizer(BaseEstimator):
         self.threshold = threshold
         self.distributed = distributed
         self.batch_size = batch_size
+        self.max_pixels = max_pixels
         self.device = device
         self.precision = precision
         self.gpu_memory_fraction = gpu_memory_fraction
@@ -258,13 +265,13 @@ class InpaintLocalizer(BaseEstimator):
         """
         with self._placed() as tiling:
             listed = as_image_list(images)
-            return [predict_map(self.network_, load_image(image), tiling) for image in listed]
+            return [predict_map(self.network_, self._read(image), tiling) for image in listed]
 
     def predict(self, images: Any) -> list[np.ndarray]:
         """Mark pixels with at least ``threshold_``: a list of bool (H, W), one an image."""
         with self._placed() as tiling:
             limit, listed = np.float32(self.threshold_), as_image_list(images)
-            return [predict_map(self.network_, load_image(x), tiling) >= limit for x in listed]
+            return [predict_map(self.network_, self._read(x), tiling) >= limit for x in listed]
 
     def score(self, images: Any, masks: Any = None) -> float:
         """Return the mean IoU over the images; images and masks are as for `fit`.
@@ -309,6 +316,9 @@ class InpaintLocalizer(BaseEstimator):
         changed or outside it.
         """
         return pretrained.load(cls, folder)
+
+    def _read(self, image: Any) -> np.ndarray:
+        return image if is_rgb(image) else load_image(image, max_pixels=self.max_pixels)
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[Tiling]:

@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from cnnsvm.features.augmentation import Augmentation, apply_plan, draw_plan
-from cnnsvm.features.crops import MEMORY, fixed_crops, wrap_to
+from cnnsvm.features.crops import fixed_crops, wrap_to
 from cnnsvm.features.devices import autocast
+from cnnsvm.features.reading import MEMORY
 from cnnsvm.localization.masks import load_pair
 
 #: Share of repainted pixels that a balanced patch should have, and places tried to find one.
@@ -209,16 +210,21 @@ def predict_map(network: nn.Module, pixels: np.ndarray, tiling: Tiling) -> np.nd
     ``tiling.device``. Where tiles overlap, their probabilities are averaged with weights that fall
     off towards the edge of a tile, where a network has the least context. Probabilities rather than
     logits, so that one tile that is wrong and very sure counts no more than its weight. The mean is
-    a running one: where tiles agree to the bit, so does the map, float32 (H, W) in [0, 1]. Beside
-    it another 4 bytes a pixel are needed, and what the network needs for ``most_pixels``.
+    a running one: where tiles agree to the bit, so does the map, float32 (H, W) in [0, 1].
     """
     height, width = pixels.shape[:2]
-    blended, weight_sum = np.zeros((2, height, width), dtype=np.float32)
+    blended = np.zeros((height, width), dtype=np.float32)
     window = _window(min(height, tiling.tile))[:, None] * _window(min(width, tiling.tile))
+    weights, first = np.zeros((len(window), width), dtype=np.float32), 0  # of one row of tiles
     for (top, left), probability in _tile_maps(network, pixels, tiling):
-        place = slice(top, top + len(window)), slice(left, left + window.shape[1])
-        weight_sum[place] += window
-        blended[place] += (probability - blended[place]) * (window / weight_sum[place])
+        if top != first:
+            weights = np.roll(weights, first - top, axis=0)
+            weights[first - top :] = 0
+            first = top
+        columns = slice(left, left + window.shape[1])
+        place = slice(top, top + len(window)), columns
+        weights[:, columns] += window
+        blended[place] += (probability - blended[place]) * (window / weights[:, columns])
     return np.clip(blended, 0, 1, out=blended)
 
 

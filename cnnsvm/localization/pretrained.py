@@ -21,7 +21,7 @@ KIND = "InpaintLocalizer"
 #: Parameters that belong to one machine or one training: they are not saved.
 MACHINE = (
     *("weights", "distributed", "device", "precision", "gpu_memory_fraction", "n_jobs"),
-    "cache_dir",
+    *("cache_dir", "max_pixels"),
 )
 
 

@@ -24,8 +24,9 @@ from cnnsvm.data.estimators import check_labelled_images, install, seed_of
 from cnnsvm.data.images import check_images, load_image
 from cnnsvm.features.backbones import Backbone, build_backbone
 from cnnsvm.features.cache import load_network, network_arrays, task_folder
-from cnnsvm.features.crops import Decoded, embed_crops
+from cnnsvm.features.crops import embed_crops
 from cnnsvm.features.devices import choose_device, choose_precision
+from cnnsvm.features.reading import Decoded, read_ahead
 from cnnsvm.io.files import replacing, write_text
 
 
@@ -36,9 +37,6 @@ def resize_to_square(image: Any, size: int, resample: Image.Resampling) -> np.nd
 
 class Squares(Dataset):
     """Item i: image i as the one square of ``size`` pixels, uint8 of shape (1, 3, size, size)."""
-
-    n_crops: int | None = 1
-    mirror = False
 
     def __init__(self, images: Decoded, size: int, resample: Image.Resampling) -> None:
         self.images, self.size, self.resample = images, size, resample
@@ -117,13 +115,13 @@ class SquareEmbedder(TransformerMixin, BaseEstimator):
         """Embed images in their order, float32 of shape (n_samples, n_embedding)."""
         check_is_fitted(self, "network_")
         device = choose_device(self.device)
+        read = read_ahead(Decoded(check_images(images), memory=0), self.n_jobs)
         embeddings = embed_crops(
             self.network_,
-            Squares(Decoded(check_images(images), memory=0), self.size, self.resample),
+            ([resize_to_square(image, self.size, self.resample)] for image in read),
             batch_size=self.batch_size,
             device=device,
             dtype=choose_precision(self.precision, device),
-            n_jobs=self._n_workers(),
         )
         self.network_.cpu()
         return embeddings

@@ -47,7 +47,14 @@ WITHOUT_FLAG = {
     *("embedder__finetune__patience", "embedder__finetune__weight_decay"),
     *("embedder__finetune__validation_fraction", "classifier", "classifier__calibrate"),
     *("classifier__scale", "classifier__cache_size", "classifier__storage"),
-    *("classifier__verbose", "classifier__random_state", "augmentation", "cv", "cache_dir"),
+    *(
+        "classifier__verbose",
+        "classifier__random_state",
+        "augmentation",
+        "cv",
+        "cache_dir",
+        "max_pixels",
+    ),
 }
 
 

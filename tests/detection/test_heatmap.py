@@ -215,7 +215,7 @@ def test_large_images_do_not_take_forever(trained, monkeypatch):
 def test_blending_is_the_weighted_mean_of_the_windows_over_a_pixel():
     values = np.array([0.9, 0.1, 0.4, 0.7])
     places = [(0, 0), (0, 3), (2, 0), (2, 3)]
-    blended = blend_windows(values, places, (7, 8), 5)
+    blended = blend_windows(values.reshape(2, 2), [0, 2], [0, 3], (7, 8), 5)
     ramp = np.array([1, 2, 3, 2, 1]) / 3
     for row, column in np.ndindex(7, 8):
         weights = [

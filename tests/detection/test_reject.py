@@ -4,7 +4,7 @@ from PIL import Image
 from skimage.data import astronaut
 from tiny_detector import cnn, statistics
 
-from cnnsvm.data.images import ImageError
+from cnnsvm.data.images import ImageError, image_sides
 from cnnsvm.detection.reject import (
     choose_false_alarms,
     choose_rejection_threshold,
@@ -145,7 +145,8 @@ def test_the_threshold_of_balanced_accuracy_lies_between_two_scores():
 
 
 def unknown(embedders, images, min_side=20, max_side=0):
-    return of_unknown_size(embedders, images, min_side, max_side).tolist()
+    sides = np.array([image_sides(image) for image in images]).reshape(-1, 2)
+    return of_unknown_size(embedders, sides, min_side, max_side).tolist()
 
 
 def test_an_unknown_size_is_smaller_than_a_crop_and_than_all_training(tmp_path):

@@ -53,9 +53,10 @@ def test_a_study_embeds_once_and_not_again(frozen, manifest, tmp_path, monkeypat
     calls = []
     embed = embedder.embed_crops
 
-    def counted(network, dataset, **options):
-        calls.append(len(dataset))
-        return embed(network, dataset, **options)
+    def counted(network, crops, **options):
+        found = embed(network, crops, **options)
+        calls.append(len(found))
+        return found
 
     monkeypatch.setattr(embedder, "embed_crops", counted)
     result, _ = run_study(frozen, manifest, n_splits=2, folder=tmp_path)

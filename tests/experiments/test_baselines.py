@@ -77,9 +77,10 @@ def test_images_are_resized_as_pillow_does(resample):
 def test_each_design_resizes_as_it_is_named(embedder, size, resample, easy, monkeypatch):
     seen, embed = [], designs.embed_crops
 
-    def watch(network, dataset, **options):
-        seen.append(dataset[0][0].permute(1, 2, 0).numpy())
-        return embed(network, dataset, **options)
+    def watch(network, crops, **options):
+        listed = list(crops)
+        seen.append(listed[0][0])
+        return embed(network, listed, **options)
 
     monkeypatch.setattr(designs, "embed_crops", watch)
     images, y, groups = (part[:8] for part in easy)

@@ -3,14 +3,12 @@ import pytest
 import torch
 from torch import nn
 
-from cnnsvm.data.images import ImageError
 from cnnsvm.features.backbones import build_backbone, build_statistics
 from cnnsvm.features.crops import (
     MAX_WINDOWS,
-    Decoded,
-    FixedCrops,
     covered_share,
     crop_positions,
+    cut_crops,
     embed_crops,
     fixed_crops,
     pool_crops,
@@ -43,8 +41,8 @@ class Ranked(MeanColour):
 
 def embed(images, network=None, n_crops=4, **options):
     settings = {"batch_size": 8, "device": CPU} | options
-    dataset = FixedCrops(Decoded(images), 16, n_crops)
-    return embed_crops(network or MeanColour(), dataset, **settings)
+    crops = (cut_crops(image, 16, n_crops) for image in images)
+    return embed_crops(network or MeanColour(), crops, **settings)
 
 
 def random_images(n):
@@ -66,11 +64,6 @@ def test_order_batches_and_subsets_do_not_matter():
     np.testing.assert_allclose(embed(images[4:6]), whole[4:6], rtol=1e-6)
 
 
-def test_worker_processes_give_the_same():
-    images = random_images(5)
-    np.testing.assert_array_equal(embed(images, n_jobs=2), embed(images))
-
-
 def test_pooling_is_what_it_says():
     crops = np.array([[1.0, 4.0], [3.0, 0.0]], np.float32)
     np.testing.assert_allclose(pool_crops(crops, "mean"), [2, 2])
@@ -78,11 +71,6 @@ def test_pooling_is_what_it_says():
     np.testing.assert_allclose(pool_crops(crops, "mean_std"), [2, 2, 1, 2])
     with pytest.raises(ValueError, match=r"pooling.*'median'"):
         pool_crops(crops, "median")
-
-
-def test_an_unreadable_image_is_named():
-    with pytest.raises(ImageError, match=r"missing\.png"):
-        embed([np.zeros((20, 20, 3), np.uint8), "missing.png"])
 
 
 class _OnlySecond(MeanColour):
@@ -258,9 +246,9 @@ def test_a_large_image_goes_through_the_network_in_batches():
             return super().forward(pixels)
 
     image = np.random.default_rng(0).integers(0, 256, (200, 330, 3), dtype=np.uint8)
-    crops = FixedCrops(Decoded([image]), 32, None)
-    (found,) = embed_crops(Counting(), crops, batch_size=8, device=CPU)
+    crops = fixed_crops(image, 32, None)
+    (found,) = embed_crops(Counting(), [crops], batch_size=8, device=CPU)
     assert sum(seen) == 7 * 11
     assert max(seen) == 8
-    expected = crops[0].float().mean(dim=(0, 2, 3)).numpy()
+    expected = crops.mean(axis=(0, 1, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-5)

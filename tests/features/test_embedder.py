@@ -14,7 +14,8 @@ from torch import nn
 from cnnsvm import CNNEmbedder, FineTuning
 from cnnsvm.features.backbones import SOURCES, WeightsError, build_backbone, source_of
 from cnnsvm.features.cache import network_arrays
-from cnnsvm.features.crops import POOLINGS, resize_short_side
+from cnnsvm.features.crops import POOLINGS
+from cnnsvm.features.reading import resize_short_side
 
 FROZEN = {"weights": None, "finetune": "none"}
 

@@ -1,12 +1,12 @@
 import dataclasses
 
 import numpy as np
-import torch
 
-from cnnsvm.features import crops, loading
+from cnnsvm.features import loading, reading
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.crops import Decoded, FixedCrops, iterate_crops
+from cnnsvm.features.crops import batches, cut_crops
 from cnnsvm.features.loading import DegradedImages, DrawnCrops, paired_draws, view_draws
+from cnnsvm.features.reading import Decoded
 
 CODES = np.array([0, 1, 1, 1, 0, 1, 1, 1, 1, 0])
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 3])
@@ -67,19 +67,27 @@ def test_drawn_crops_bring_the_class_of_their_image():
 def test_crops_come_in_order_whatever_the_batch_size():
     images = [np.full((40 + 30 * (i % 2), 40, 3), i, np.uint8) for i in range(7)]
     for batch_size in (1, 3, 64):
-        seen = []
-        for counts, batch in iterate_crops(FixedCrops(Decoded(images), 32, 2), batch_size, 0):
-            assert sum(counts) == len(batch)
-            seen += [part.unique().tolist() for part in torch.split(batch, counts)]
-        assert seen == [[i] for i in range(7)]
+        seen, owners = [], []
+        for numbers, batch in batches((cut_crops(image, 32, 2) for image in images), batch_size):
+            assert len(numbers) == len(batch) <= batch_size
+            assert batch.shape[1:] == (3, 32, 32)
+            owners += numbers
+            seen += [crop.unique().tolist() for crop in batch]
+        assert seen == [[i] for i in owners]
+        assert owners == sorted(owners)
+        assert set(owners) == set(range(7))
 
 
 def test_decoded_images_are_kept_while_memory_lasts_and_the_last_few_besides(monkeypatch):
     reads = []
-    images = [np.full((10, 10, 3), i, np.uint8) for i in range(5)]
-    monkeypatch.setattr(crops, "load_image", lambda image: reads.append(image[0, 0, 0]) or image)
-    monkeypatch.setattr(crops, "RECENT", 2)
-    decoded = Decoded(images, memory=650)  # two images of 300 bytes
+
+    def load(image, max_pixels):
+        reads.append(int(image))
+        return np.full((10, 10, 3), image, np.uint8)
+
+    monkeypatch.setattr(reading, "load_image", load)
+    monkeypatch.setattr(reading, "RECENT", 2)
+    decoded = Decoded(list("01234"), memory=650)  # two images of 300 bytes
     for _ in range(2):
         assert [decoded[i][0, 0, 0] for i in range(5)] == [0, 1, 2, 3, 4]
     assert reads == [0, 1, 2, 3, 4, 2, 3, 4]
@@ -155,14 +163,6 @@ def test_the_views_of_one_plan_are_degraded_alike():
     for view, draw in zip(views, draws, strict=True):
         np.testing.assert_array_equal(view, by_plan.setdefault(draw.plan_seed, view))
     assert len({view.tobytes() for view in by_plan.values()}) > 4
-
-
-def test_a_batch_with_mirror_images_is_no_larger():
-    images = [np.zeros((16, 16, 3), np.uint8)] * 10
-    dataset = FixedCrops(Decoded(images), 16, 1, mirror=True)
-    batches = list(iterate_crops(dataset, 8, 0))
-    assert [len(crops) for _, crops in batches] == [8, 8, 4]
-    assert batches[0][0] == [2, 2, 2, 2]
 
 
 def test_groups_are_taken_in_order_whatever_their_numbers():

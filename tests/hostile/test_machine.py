@@ -3,7 +3,7 @@ import torch
 from torchvision.models import resnet18, resnet34
 
 from cnnsvm.features.backbones.weights import WeightsError, load_weights
-from cnnsvm.features.crops import memory_of_machine
+from cnnsvm.features.reading import memory_of_machine
 
 
 @pytest.mark.parametrize("text", ["1000\n", "max\n", None])

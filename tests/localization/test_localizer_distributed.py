@@ -80,8 +80,8 @@ def test_one_process_writes(two_processes):
         "written-by-0",
         *results,
     }
-    (task,) = (two_processes / "cache").glob("[!.]*")
-    assert {path.name for path in task.iterdir()} == {"history.json", "network.safetensors"}
+    (task,) = (two_processes / "cache").iterdir()
+    assert {path.name for path in task.glob("[!.]*")} == {"history.json", "network.safetensors"}
 
 
 def test_distributed_without_torchrun_is_refused(monkeypatch):
