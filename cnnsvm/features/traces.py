@@ -225,11 +225,12 @@ def _phases(rows: np.ndarray) -> np.ndarray:
 
 def _dct_blocks(pixels: np.ndarray) -> np.ndarray:
     height, width = (side // _BLOCK for side in pixels.shape[:2])
-    luma = pixels[: height * _BLOCK, : width * _BLOCK] @ _LUMA
-    tiles = luma.reshape(height, _BLOCK, width, _BLOCK).swapaxes(1, 2)
-    blocks = tiles.reshape(-1, _BLOCK, _BLOCK)
-    if len(blocks) > _N_BLOCKS:
-        blocks = blocks[np.linspace(0, len(blocks) - 1, _N_BLOCKS).astype(int)]
+    n_blocks = height * width
+    chosen = np.linspace(0, n_blocks - 1, min(n_blocks, _N_BLOCKS)).astype(int)
+    corners = _BLOCK * np.stack([chosen // max(1, width), chosen % max(1, width)], axis=1)
+    blocks = np.empty((len(chosen), _BLOCK, _BLOCK), np.float32)
+    for block, (top, left) in zip(blocks, corners.tolist(), strict=True):
+        block[:] = pixels[top : top + _BLOCK, left : left + _BLOCK] @ _LUMA
     return dctn(blocks, axes=(1, 2), norm="ortho")
 
 
