@@ -49,10 +49,10 @@ def find_action(name: str) -> Callable[[str], Any]:
         return load_image
     if name == "header":
         return read_header
-    from cnnsvm import InpaintDetector, InpaintLocalizer  # torch, which the others do not need
+    from cnnsvm import CombinedDetector, InpaintLocalizer  # torch, which the others do not need
 
     if name == "predict":
-        detector = InpaintDetector.from_pretrained(device="cpu")
+        detector = CombinedDetector.from_pretrained(device="cpu")
         return lambda path: detector.verdict([path])
     localizer = InpaintLocalizer.from_pretrained().set_params(device="cpu")
     return lambda path: localizer.predict([path])

@@ -31,7 +31,11 @@ FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
 _STRIP = 2**22  # pixels that are converted at once
-_SOS, _EOI = b"\xff\xda", b"\xff\xd9"  # of a JPEG: a scan begins, all ends
+#: Of a JPEG: it begins, a scan does, all ends.
+_SOI, _SOS, _EOI = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+#: Markers of a JPEG without a segment, and of segments that say nothing of pixels or orientation.
+_ALONE = (0, 1, 0xFF, *range(0xD0, 0xD9))
+_MENTIONS = (*range(0xE2, 0xEE), 0xEF, 0xFE)
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Chunks of a PNG that say nothing of its pixels.
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"tIME", b"pHYs")
@@ -137,25 +141,47 @@ def on_white(rgba: Image.Image) -> np.ndarray:
 
 
 def without_metadata(image: Any) -> bytes | None:
-    """Return a PNG without the chunks that say nothing of its pixels; None: no PNG, or none."""
+    """Return a PNG or JPEG without what says nothing of its pixels; None: neither, or none."""
     if isinstance(image, (str, os.PathLike)):
         try:
             check_length(file_length(image))
             with open(image, "rb") as stream:
                 head = stream.read(len(_PNG))
-                image = head + stream.read() if head == _PNG else head
+                image = head + stream.read() if head.startswith((_PNG, _SOI)) else head
         except (OSError, ValueError):
             return None
-    if not isinstance(image, bytes) or not image.startswith(_PNG):
+    if not isinstance(image, bytes) or not image.startswith((_PNG, _SOI)):
         return None
-    parts, place = [_PNG], len(_PNG)
+    chunks = _chunks_of_png(image) if image.startswith(_PNG) else _segments_of_jpeg(image)
+    bare = b"".join(chunks)
+    return bare if len(bare) < len(image) else None
+
+
+def _chunks_of_png(image: bytes) -> Iterator[bytes]:
+    yield _PNG
+    place = len(_PNG)
     while place + 8 <= len(image):
         end = place + 12 + int.from_bytes(image[place : place + 4])
         if image[place + 4 : place + 8] not in _METADATA:
-            parts.append(image[place:end])
+            yield image[place:end]
         place = end
-    bare = b"".join(parts)
-    return bare if len(bare) < len(image) else None
+
+
+def _segments_of_jpeg(image: bytes) -> Iterator[bytes]:
+    """Yield what is needed of a JPEG's head, without bytes between segments, and all the rest."""
+    yield _SOI
+    place = len(_SOI)
+    while (place := image.find(b"\xff", place) + 1) and place < len(image):
+        kind = image[place]
+        if kind in _ALONE:
+            continue
+        if kind == _SOS[1]:
+            yield image[place - 1 :]
+            return
+        end = place + 1 + int.from_bytes(image[place + 1 : place + 3])
+        if kind not in _MENTIONS:
+            yield image[place - 1 : end]
+        place = end
 
 
 def _decode_jpeg(stream: IO[bytes]) -> np.ndarray | None:

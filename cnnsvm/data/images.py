@@ -320,6 +320,8 @@ def _explain(error: Exception) -> str:
         return f"not an image of a kind that is read here ({', '.join(FORMATS)}, 8 or 16 bits)."
     if isinstance(error, Image.DecompressionBombError):
         return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
+    if str(error).startswith("decoder error"):
+        return f"its compression cannot be decoded ({error}). Save it as PNG with what made it."
     if "truncated" in str(error):
         return f"{error}. The file is incomplete; get it again."
     return str(error) or type(error).__name__

@@ -142,6 +142,21 @@ def test_a_jpeg_that_lacks_pixels_is_no_grey_image(spoil):
         load_image(spoilt)
 
 
+@pytest.mark.parametrize("where", [2, 20])  # before and behind the first segment
+@pytest.mark.parametrize(
+    "junk", [b"junk", b"\xff\xff\0junk", b"\xff\xe2\0\x0eICC_PROFILE\0", b"\xff\xfe\0\x04hi"]
+)
+def test_a_bad_head_of_a_jpeg_blocks_no_pixels(junk, where):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode("JPEG", exif=exif)
+    broken = content[:where] + junk + content[where:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(load_image(broken), load_image(content))
+        assert read_header(broken).upright_size == (60, 90)
+
+
 def test_bytes_between_segments_of_a_jpeg_are_no_damage():
     data = encode("JPEG")
     np.testing.assert_array_equal(load_image(data[:-2] + bytes(9) + data[-2:]), load_image(data))
