@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+import cnnsvm
 from cnnsvm.cli import (
     audit,
     build,
@@ -32,6 +33,9 @@ SUBCOMMANDS = {
 #: Those that go on where they were interrupted.
 RESUMING = ("build", "download", "fit", "localize", "localize-train")
 
+#: Exit status of wrong usage, where it is not 2.
+WRONG = {"predict": 3}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
@@ -40,7 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     for name, module in SUBCOMMANDS.items():
         summary = str(module.__doc__).splitlines()[0]
         module.add_flags(subparsers.add_parser(name, help=summary, description=summary))
-    args = parser.parse_args(argv)
+    parser.add_argument("--version", action="version", version=f"cnnsvm {cnnsvm.__version__}")
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:
+        first = next(iter(sys.argv[1:] if argv is None else argv), "")
+        raise SystemExit(WRONG.get(first, 2) if end.code == 2 else end.code) from None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be any bytes
@@ -49,11 +58,12 @@ def main(argv: list[str] | None = None) -> int:
         f"cnnsvm {args.subcommand}",
         lambda: SUBCOMMANDS[args.subcommand].main(args),
         resumes=args.subcommand in RESUMING,
+        wrong=WRONG.get(args.subcommand, 2),
     )
 
 
-def guard(name: str, action: Callable[[], int], *, resumes: bool = True) -> int:
-    """Run a command and return its exit status: 2 for wrong input, 130 for an interruption.
+def guard(name: str, action: Callable[[], int], *, resumes: bool = True, wrong: int = 2) -> int:
+    """Run a command and return its exit status: ``wrong`` for input, 130 for an interruption.
 
     Messages start with ``name``. Errors of the program itself are raised. ``resumes`` is whether
     the same command goes on where it was interrupted.
@@ -68,7 +78,7 @@ def guard(name: str, action: Callable[[], int], *, resumes: bool = True) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
             print(f"Free some space; the same command {what}.", file=sys.stderr)
-        return 2
+        return wrong
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command {what}.", file=sys.stderr)
         return 130
@@ -77,4 +87,4 @@ def guard(name: str, action: Callable[[], int], *, resumes: bool = True) -> int:
             raise
         remedy = "Lower --batch-size or --crop-size (of a localiser --tile-size) and resume."
         print(f"{name}: {error}\n{remedy}", file=sys.stderr)
-        return 2
+        return wrong

@@ -1,114 +1,111 @@
-"""Judge images with the detector that ships with cnnsvm, or another one."""
+"""Judge images with all the evidence that ships with cnnsvm, or with one detector."""
 
 import argparse
-import csv
 import logging
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnsvm.cli.rows import FORMATS, Row, Rows
+
 if TYPE_CHECKING:
-    from cnnsvm import CombinedDetector, InpaintDetector, RegionDetector
+    from cnnsvm.cli.judging import Judge
 
 logger = logging.getLogger(__name__)
 
+NOTHING_FOUND, FOUND, FAILED = 0, 1, 2
 _ORIENTATION = 0x0112  # EXIF
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm predict``."""
-    parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="image files, or folders of them"
+    parser.epilog = (
+        "Exit status: 0 nothing found, 1 traces in some image, 2 some files failed, 3 nothing "
+        "could be begun."
     )
-    parser.add_argument(
+    add: Any = parser.add_argument
+    add("images", nargs="*", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    add("--files-from", metavar="FILE", help="a list of them, one a line; - is standard input")
+    add(
         "--model",
         help="one detector alone: cnnsvm (traces of engines), generated (whole images) or cifake "
         "(32 pixels), which ship, a folder, or owner/name on the Hugging Face hub [all evidence]",
     )
-    parser.add_argument("--revision", help="commit, tag or branch of a model on the hub")
-    parser.add_argument(
+    add("--revision", help="commit, tag or branch of a model on the hub")
+    add("--format", choices=FORMATS, help="[sentences on a terminal, else CSV]")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write rows there; the same command again judges what is new, changed or failed "
+        "[standard output]",
+    )
+    add("--quiet", action="store_true", help="no progress and no summary")
+    add(
         "--heatmaps",
         type=Path,
         metavar="DIR",
-        help="write there where each image looks repainted: NAME.heatmap.png, NAME.overlay.jpg",
+        help="write there where an image looks repainted: NAME.heatmap.png, NAME.overlay.jpg",
     )
-    parser.add_argument(
+    add(
+        "--heatmaps-for",
+        choices=("all", "suspicious"),
+        default="all",
+        help="of all images, or of those with traces or unsure [%(default)s]",
+    )
+    add(
         "--untouched",
         nargs="+",
         type=Path,
         metavar="IMAGE",
         help="your own untouched images, or folders of them, to recalibrate on",
     )
-    parser.add_argument(
+    add(
         "--max-false-alarms",
         type=float,
         metavar="SHARE",
         help="of images like --untouched that may be named fake [0.05]",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="status 1 too if a file of a folder is no image"
-    )
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="of an image [200,000,000]")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add("--strict", action="store_true", help="status 2 too if a file of a folder is no image")
+    add("--max-pixels", type=int, metavar="N", help="of an image [200,000,000]")
+    add("--batch-size", type=int, default=8, metavar="N", help="images at once [%(default)s]")
+    add("--jobs", type=int, default=2, metavar="N", help="threads that decode [%(default)s]")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write one CSV row an image to standard output; status 1 if an image cannot be judged."""
-    from cnnsvm import CombinedDetector, InpaintDetector
-    from cnnsvm.data.images import ImageError
+    """Write a row an image as they are judged, and a summary to standard error."""
+    from cnnsvm.cli.judging import TRACES, Judge
 
-    _check_places(args.images, args.heatmaps)
-    found, skipped = _find(args.images, args.heatmaps)  # before anything is written
-    region = None
-    if args.model is None:
-        if args.revision is not None:
-            raise ValueError(f"--revision {args.revision} needs the --model that it is one of.")
-        combined = CombinedDetector.from_pretrained(args.device)
-        if args.max_pixels is not None:
-            each = ("max_pixels", "trace__max_pixels", "region__max_pixels")
-            combined.set_params(**dict.fromkeys(each, args.max_pixels))
-        _recalibrate(combined, args)
-        detector: InpaintDetector = combined.trace
-        region = combined.region
-        judge: Callable[[Path], dict[str, Any]] = partial(_judge_all, combined)
-        fields = ["path", "verdict", "evidence"]
-        fields += [f"probability_{name}" for name in combined.classes_]
-        fields += ["coverage", "was_jpeg", "was_resampled"]
-    else:
-        detector = InpaintDetector.from_pretrained(
-            args.model, revision=args.revision, device=args.device
-        )
-        if args.max_pixels is not None:
-            detector.set_params(max_pixels=args.max_pixels)
-        _recalibrate(detector, args)
-        names = class_names(detector)
-        judge = partial(_judge, detector, names)
-        fields = ["path", "prediction", "verdict", *(f"probability_{name}" for name in names)]
-    _check_detector(detector, args.heatmaps)
-    fields += ["error"] if args.heatmaps is None else ["heatmap", "error"]
-    writer = csv.DictWriter(sys.stdout, fields, restval="")
-    writer.writeheader()
-    n_bad, taken = 0, Counter[Path]()
-    for path, name in found:
-        row: dict[str, Any] = {"path": path}
-        try:
-            row |= judge(path)
-            if args.heatmaps is not None:
-                target = _free_name(args.heatmaps / name, taken)
-                speaker = region if region and row["evidence"] == "region" else detector
-                row["heatmap"] = write_heatmap(speaker, path, target)
-        except ImageError as error:
-            row["error"] = str(error)
-        n_bad += "error" in row
-        writer.writerow(row)
-        sys.stdout.flush()
-    writer.writerows({"path": path, "error": f"skipped: {reason}"} for path, reason in skipped)
-    said = f"{len(found) - n_bad} judged, {n_bad} failed, {len(skipped)} skipped"
-    logger.info("%s", said + count_reasons(skipped))
-    return 1 if n_bad or (args.strict and skipped) else 0
+    places = [*args.images, *_listed(args.files_from)]
+    _check(args, places)
+    found, skipped = _find(places, args.heatmaps)
+    judge = Judge(args)
+    _recalibrate(judge, args)
+    _check_heatmaps(judge, args.heatmaps)
+    heatmap = [] if args.heatmaps is None else ["heatmap"]
+    fields = [*judge.fields, *heatmap, "sha256", "model", "error"]
+    rows = Rows(fields, _format(args), args.out, lambda row: _sentence(judge, row))
+    counts: Counter[str] = Counter()
+    kept, rest = _divide(rows.known, found, judge.model, args)
+    with closing(rows):
+        rows.start(kept)
+        for row in kept:
+            counts[judge.kind(row)] += 1
+        for row in _judged(judge, rest, args):
+            counts["failed" if "error" in row else judge.kind(row)] += 1
+            rows.add(row)
+        for path, reason in skipped:
+            rows.add({"path": str(path), "error": f"skipped: {reason}"})
+    if not args.quiet:
+        logger.info("%s", _summary(counts, len(kept), skipped))
+    if counts["failed"] or (args.strict and skipped):
+        return FAILED
+    return FOUND if counts[TRACES] else NOTHING_FOUND
 
 
 def count_reasons(skipped: list[tuple[Path, str]]) -> str:
@@ -117,33 +114,8 @@ def count_reasons(skipped: list[tuple[Path, str]]) -> str:
     return f" ({', '.join(f'{n} {reason}' for reason, n in reasons)})" if reasons else ""
 
 
-def _recalibrate(detector: "CombinedDetector | InpaintDetector", args: argparse.Namespace) -> None:
-    """Choose the threshold on the images of --untouched, and say what it promises."""
-    share = args.max_false_alarms
-    if args.untouched is None:
-        if share is not None:
-            raise ValueError(
-                f"--max-false-alarms {share} needs --untouched images to be chosen on."
-            )
-        return
-    paths = [path for path, _ in _find(args.untouched, None)[0]]
-    found = detector.recalibrate(paths, 0.05 if share is None else share).false_alarms_
-    if found is not None:
-        logger.info(
-            "of images like these %d, %.1f %% will be named fake on average, %.1f to %.1f %% in 95 "
-            "of 100 recalibrations",
-            *(found.n_images, 100 * found.expected, 100 * found.low, 100 * found.high),
-        )
-
-
-def class_names(detector: "InpaintDetector") -> list[str]:
-    """Name the classes; the labels 0 and 1 of a manifest are real and fake."""
-    classes = detector.classes_.tolist()
-    return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
-
-
-def write_heatmap(detector: "InpaintDetector | RegionDetector", path: Path, target: Path) -> Path:
-    """Write where a fine-tuned detector finds an image repainted, and return the file.
+def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
+    """Write where a detector finds an image repainted, and return the file.
 
     ``TARGET.heatmap.png`` is 8-bit grey (0-255 for 0-1) and pixel for pixel as the image is
     stored, with the same EXIF orientation. ``TARGET.overlay.jpg`` beside it is upright. An
@@ -171,11 +143,89 @@ def write_heatmap(detector: "InpaintDetector | RegionDetector", path: Path, targ
     return heatmap
 
 
-def _check_places(places: list[Path], heatmaps: Path | None) -> None:
+def _judged(
+    judge: "Judge", found: list[tuple[Path, Path]], args: argparse.Namespace
+) -> Iterator[Row]:
+    """Judge files in their order, with progress where no row is seen."""
+    from cnnsvm.cli.judging import NOTHING, judge_all
+    from cnnsvm.data.images import ImageError, image_hash
+    from cnnsvm.io.progress import show_progress
+
+    said = judge_all(judge, [path for path, _ in found], args.jobs, args.batch_size)
+    is_seen = args.out is None and sys.stdout.isatty()
+    shown = show_progress(said, len(found), "images", not (args.quiet or is_seen))
+    taken: Counter[Path] = Counter()
+    for (path, name), row in zip(found, shown, strict=True):
+        row = {"path": str(path)} | row
+        if "error" in row and path.is_dir():
+            row["error"] = f"{path}: no images in this folder. Check the path."
+        try:
+            if "error" not in row:
+                row |= {"sha256": image_hash(path), "model": judge.model}
+                wanted = args.heatmaps_for == "all" or judge.kind(row) != NOTHING
+                if args.heatmaps is not None and wanted:
+                    target = _free_name(args.heatmaps / name, taken)
+                    row["heatmap"] = str(write_heatmap(judge.speaker(row), path, target))
+        except ImageError as error:
+            row["error"] = str(error)
+        yield row
+
+
+def _divide(
+    known: dict[str, Row], found: list[tuple[Path, Path]], model: str, args: argparse.Namespace
+) -> tuple[list[Row], list[tuple[Path, Path]]]:
+    """Tell the rows of an earlier call that hold from the files that are to be judged."""
+    from cnnsvm.data.images import ImageError, image_hash
+
+    kept, rest = [], []
+    for path, name in found:
+        row = known.get(str(path))
+        try:
+            holds = (
+                row is not None
+                and not row.get("error")
+                and row.get("model") == model
+                and row.get("sha256") == image_hash(path)
+                and (args.heatmaps is None or Path(row.get("heatmap") or "-").is_file())
+            )
+        except ImageError:  # it is told when it is judged
+            holds = False
+        if holds and row is not None:
+            kept.append(row)
+        else:
+            rest.append((path, name))
+    return kept, rest
+
+
+def _recalibrate(judge: "Judge", args: argparse.Namespace) -> None:
+    share = args.max_false_alarms
+    if args.untouched is not None:
+        paths = [path for path, _ in _find(args.untouched, None)[0]]
+        judge.recalibrate(paths, 0.05 if share is None else share)
+    elif share is not None:
+        raise ValueError(f"--max-false-alarms {share} needs --untouched images to be chosen on.")
+
+
+def _listed(file: str | None) -> list[Path]:
+    """Read the paths of --files-from, one a line."""
+    if file is None:
+        return []
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    return [Path(os.fsdecode(line)) for line in content.split(b"\n") if line]
+
+
+def _check(args: argparse.Namespace, places: list[Path]) -> None:
+    if not places:
+        raise ValueError("no images. Name files or folders, or a list of them by --files-from.")
+    for name in ("batch_size", "jobs"):
+        if getattr(args, name) < 1:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} must be at least 1, got {getattr(args, name)}.")
     for place in places:
-        if _is_in(place, heatmaps):
+        if _is_in(place, args.heatmaps):
             raise ValueError(
-                f"{place} is to be judged and lies in --heatmaps {heatmaps}. Choose another folder."
+                f"{place} is to be judged and lies in --heatmaps {args.heatmaps}. Choose another "
+                "folder."
             )
 
 
@@ -183,13 +233,9 @@ def _is_in(path: Path, folder: Path | None) -> bool:
     return folder is not None and path.resolve().is_relative_to(folder.resolve())
 
 
-def _check_detector(detector: "InpaintDetector", heatmaps: Path | None) -> None:
-    if not hasattr(detector, "predict_proba"):
-        raise ValueError(
-            "the detector's classifier has calibrate=False and states no probabilities. Fit one "
-            "with calibrate=True."
-        )
-    can_explain = any(getattr(each, "has_classifier", False) for each in detector.embedder_)
+def _check_heatmaps(judge: "Judge", heatmaps: Path | None) -> None:
+    embedders = judge.detector.embedder_
+    can_explain = any(getattr(each, "has_classifier", False) for each in embedders)
     if heatmaps is not None and not can_explain:
         raise ValueError(
             "--heatmaps needs a fine-tuned detector. Leave it out, or fit with --finetune full."
@@ -214,28 +260,33 @@ def _find(
     return images, skipped
 
 
-def _image(path: Path) -> Path:
-    from cnnsvm.data.images import ImageError
-
-    if path.is_dir():
-        raise ImageError(f"{path}: no images in this folder. Check the path.")
-    return path
-
-
-def _judge_all(detector: "CombinedDetector", path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {str(k): v for k, v in detector.explain([_image(path)]).iloc[0].items()}
-    stated = {f"probability_{name}": f"{found.pop(name):.4f}" for name in detector.classes_}
-    return found | stated | {"coverage": f"{found['coverage']:.3f}"}
+def _format(args: argparse.Namespace) -> str:
+    if args.format is not None:
+        return str(args.format)
+    if args.out is not None:
+        suffix = args.out.suffix.lower().lstrip(".")
+        return suffix if suffix in FORMATS else "text" if suffix == "txt" else "csv"
+    return "text" if sys.stdout.isatty() else "csv"
 
 
-def _judge(detector: "InpaintDetector", names: list[str], path: Path) -> dict[str, Any]:
-    from cnnsvm.detection.reject import UNSURE
+def _sentence(judge: "Judge", row: Row) -> str:
+    from cnnsvm.data.images import image_name
 
-    judged = detector.judge([_image(path)])
-    name = names[judged.codes[0]]
-    pairs = zip(names, judged.probabilities[0], strict=True)
-    stated = {f"probability_{label}": f"{p:.4f}" for label, p in pairs}
-    return {"prediction": name, "verdict": UNSURE if judged.is_unsure[0] else name} | stated
+    name = image_name(row["path"])
+    if "error" not in row:
+        return f"{name}: {judge.sentence(row)}"
+    said = row["error"].removeprefix(f"{name}: ")
+    return f"{name}: {said}" if said.startswith("skipped") else f"{name}: not judged: {said}"
+
+
+def _summary(counts: Counter[str], n_kept: int, skipped: list[tuple[Path, str]]) -> str:
+    from cnnsvm.cli.judging import NOTHING, TRACES, UNDECIDED
+
+    each = [f"{counts[kind]} {kind}" for kind in (TRACES, NOTHING, UNDECIDED)]
+    judged = sum(counts.values()) - counts["failed"]
+    before = f" ({n_kept} of them before)" if n_kept else ""
+    end = f"{counts['failed']} failed, {len(skipped)} skipped{count_reasons(skipped)}"
+    return f"{judged} judged{before}: {', '.join(each)}; {end}"
 
 
 def _free_name(target: Path, taken: Counter[Path]) -> Path:

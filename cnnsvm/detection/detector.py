@@ -137,6 +137,8 @@ class InpaintDetector(
     trained_on_ : ndarray of uint64
         Perceptual hashes of the training images, and of those that the initial weights were
         trained on (`cnnsvm.detection.training_overlap`).
+    model_id_ : str or None
+        Of a loaded detector, 12 hexadecimal digits that its files give; None after ``fit``.
 
     Notes
     -----
@@ -165,6 +167,8 @@ class InpaintDetector(
         "cache_dir": [str, os.PathLike, None],
         "random_state": ["random_state"],
     }
+
+    model_id_: str | None = None
 
     def __init__(
         self,
@@ -268,6 +272,7 @@ class InpaintDetector(
             max_side_=int(sides.max()),
             history_=next((e.history_ for e in embedders if getattr(e, "history_", [])), []),
             trained_on_=hash_training_images(images, embedders),
+            model_id_=None,
         )
         return self
 

@@ -18,6 +18,7 @@ from cnnsvm.io.bundle import (
     CONFIG,
     SHIPPED,
     BundleError,
+    bundle_id,
     content_hash,
     halve,
     holds_model,
@@ -109,6 +110,7 @@ def load(
         ) from error
     for embedder in detector.embedder_:
         embedder.set_params(device=device)
+    detector.model_id_ = bundle_id(config)
     return detector
 
 

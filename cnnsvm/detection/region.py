@@ -26,7 +26,7 @@ from cnnsvm.detection.training_overlap import hash_images
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.devices import autocast, choose_device, choose_precision
 from cnnsvm.features.reading import Decoded, resize
-from cnnsvm.io.bundle import BundleError, read_bundle, write_bundle
+from cnnsvm.io.bundle import BundleError, bundle_id, read_bundle, write_bundle
 from cnnsvm.io.progress import show_progress
 from cnnsvm.svm.calibration import fit_platt
 
@@ -78,6 +78,8 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         As of `InpaintDetector`.
     trained_on_ : ndarray of uint64
         Perceptual hashes of the training images.
+    model_id_ : str or None
+        As of `InpaintDetector`.
     cv_decision_ : ndarray of float64, shape (n_images,)
         Log-odds of the training images, by machines that saw neither source nor engine.
     """
@@ -92,6 +94,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
     classes_ = CLASSES
+    model_id_: str | None = None
 
     def __init__(
         self,
@@ -170,6 +173,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
             rejection_threshold_=rejection,
             trained_on_=hash_images(images),
             cv_decision_=log_odds,
+            model_id_=None,
         )
         return self
 
@@ -263,7 +267,8 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         loaded = cls(embedder, **config["params"])
         names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
         learnt = {k: config[k] for k in names} | {"coef_": arrays["machine"]["coef"]}
-        install(loaded, **learnt, trained_on_=arrays["trained_on"]["hashes"])
+        hashes = arrays["trained_on"]["hashes"]
+        install(loaded, **learnt, trained_on_=hashes, model_id_=bundle_id(config))
         return loaded
 
     def _margins(self, tokens: np.ndarray) -> np.ndarray:

@@ -109,18 +109,32 @@ def read_ahead(images: Sequence[np.ndarray], n_jobs: int | None = None) -> Itera
     Progress is shown if there are many.
     """
     many = len(images) > MOST_IN_CHUNK
-    yield from show_progress(_read_ahead(images, n_jobs or 1), len(images), "images", many)
+    found = read_or_fail(images, n_jobs or 1)
+    for item in show_progress(found, len(images), "images", many):
+        if isinstance(item, ImageError):
+            raise item
+        yield item
 
 
-def _read_ahead(images: Sequence[np.ndarray], n_ahead: int) -> Iterator[np.ndarray]:
+def read_or_fail(
+    images: Sequence[np.ndarray], n_ahead: int = 1
+) -> Iterator[np.ndarray | ImageError]:
+    """Yield images, or the errors of those that cannot be read, as `read_ahead` does."""
+
+    def read(index: int) -> np.ndarray | ImageError:
+        try:
+            return images[index]
+        except ImageError as error:
+            return error
+
     is_large = images.is_large if isinstance(images, Decoded) else lambda _: False
-    waiting: deque[Future[np.ndarray]] = deque()
+    waiting: deque[Future[np.ndarray | ImageError]] = deque()
     with ThreadPoolExecutor(n_ahead) as pool:
         for index in range(len(images)):
             large = is_large(index)
             while large and waiting:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(images.__getitem__, index))
+            waiting.append(pool.submit(read, index))
             while waiting and (large or len(waiting) > n_ahead):
                 yield waiting.popleft().result()
         while waiting:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.io.files import file_hash, replace_folder
+from cnnsvm.io.files import file_hash, replace_folder, text_hash
 
 SCHEMA_VERSION = 3
 MAX_CONFIG = 16_000_000  # bytes
@@ -120,6 +120,11 @@ def read_bundle(
         except (BundleError, FileNotFoundError):
             if read_config(root) == config:
                 raise
+
+
+def bundle_id(config: dict[str, Any]) -> str:
+    """Identify a model by what `read_bundle` says of it, the hashes of its files included."""
+    return text_hash(json.dumps(config, sort_keys=True))[:12]
 
 
 def _read_files(root: Path, config: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
