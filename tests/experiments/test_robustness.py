@@ -32,9 +32,9 @@ JUDGED = []
 class TextureDetector(InpaintDetector):
     """A detector of a handful of statistics; it notes what it judges."""
 
-    def transform(self, X):
+    def _look(self, X):
         JUDGED.append(len(X))
-        return super().transform(X)
+        return super()._look(X)
 
 
 DETECTOR = TextureDetector(
@@ -85,14 +85,14 @@ def fitted(detector, manifest, y=None):
 
 def interrupt_after(monkeypatch, n_calls):
     """Let the detector judge so many times, then stop the run."""
-    judge = TextureDetector.transform
+    judge = TextureDetector._look
 
     def interrupted(self, X):
         if len(JUDGED) == n_calls:
             raise KeyboardInterrupt
         return judge(self, X)
 
-    monkeypatch.setattr(TextureDetector, "transform", interrupted)
+    monkeypatch.setattr(TextureDetector, "_look", interrupted)
 
 
 def forbid_fitting(monkeypatch):

@@ -180,14 +180,14 @@ def test_externals_of_a_training_source_are_not_judged(manifest, external):
 def test_an_interrupted_run_goes_on(judged, manifest, external, tmp_path, monkeypatch):
     externals = {"far": external}
     with monkeypatch.context() as patch:
-        judge = TextureDetector.transform
+        judge = TextureDetector._look
 
         def interrupted(self, X):
             if len(JUDGED) == 5:  # own and far of two detectors, own of a third
                 raise KeyboardInterrupt
             return judge(self, X)
 
-        patch.setattr(TextureDetector, "transform", interrupted)
+        patch.setattr(TextureDetector, "_look", interrupted)
         with pytest.raises(KeyboardInterrupt):
             measure_transfer(DETECTOR, manifest, externals, folder=tmp_path, **OPTIONS)
     assert len(FITTED) == 3
