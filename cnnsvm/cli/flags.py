@@ -41,7 +41,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="auto", help="float32, bfloat16 or float16")
     add("--gpu-memory-fraction", type=float)
     add("--batch-size", type=int, default=16, help="crops a step [%(default)s]")
-    add("--jobs", type=int, default=1, help="processes that decode [%(default)s]")
+    add("--jobs", type=int, default=1, help="that decode ahead of the network [%(default)s]")
 
 
 def _add_embedder_flags(parser: argparse.ArgumentParser) -> None:

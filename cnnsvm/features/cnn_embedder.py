@@ -66,7 +66,8 @@ default="mean_std"
     gpu_memory_fraction : float in (0, 1] or None, default=None
         Largest share of the GPU's memory.
     n_jobs : int or None, default=None
-        Processes that decode images; None means 1, this one.
+        What decodes images ahead of the network: processes in training, else threads; None
+        means 1.
     cache_dir : path or None, default=None
         Folder for checkpoints and the fine-tuned network, so that an interrupted ``fit`` resumes
         and a repeated one is quick. Entries are named by the content that they depend on.

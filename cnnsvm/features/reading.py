@@ -83,6 +83,8 @@ class Decoded(Sequence[np.ndarray]):
 
     def is_large(self, index: int) -> bool:
         """Whether an image has so many pixels that no other should be held beside it."""
+        if not isinstance(self.images, list | tuple):
+            return False  # to ask for one may be to make it
         try:
             shorter, longer = image_sides(self.images[index])
         except ImageError:

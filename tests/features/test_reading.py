@@ -1,5 +1,6 @@
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -60,6 +61,21 @@ def test_no_more_images_are_held_than_threads_and_a_large_one_is_alone(monkeypat
         assert image.shape in ((9, 9, 3), (20, 20, 3))
     assert held["most"] <= n_jobs + 1
     assert held["beside"] == 0
+
+
+def test_what_is_made_when_asked_for_is_made_once():
+    made = []
+
+    class Views(Sequence):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            made.append(index)
+            return noise(9, 9, index)
+
+    assert len(list(read_ahead(Decoded(Views(), memory=0)))) == 4
+    assert made == [0, 1, 2, 3]
 
 
 def test_pixels_in_memory_are_taken_as_they_are():
