@@ -8,6 +8,7 @@ from PIL import Image
 _REMEDY = "Save the image as RGB or grey with 8 or 16 unsigned bits."
 #: TIFF tags, and values of them: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_TILE_WIDTH, _TILE_HEIGHT, _LARGEST_TILE = 322, 323, 2**26
 _WHITE_IS_ZERO, _LAB, _SEPARATE, _UNDEFINED = 0, (8, 9, 10), 2, 4
 #: The first bytes of a JPEG 2000 codestream, and where its components are described.
 _CODESTREAM, _COMPONENTS = b"\xff\x4f\xff\x51", 42
@@ -19,7 +20,7 @@ def bits_per_sample(opened: Image.Image, stream: IO[bytes]) -> int:
     """Return the bits of a sample of an opened file; refuse kinds that Pillow gets wrong.
 
     A ValueError says which: signed, floating, of an odd depth, of 16 bits in separate planes or
-    with white as zero, in Lab, JPEG 2000 in colour of more than 8 bits.
+    with white as zero, in Lab, in huge tiles; JPEG 2000 in colour of more than 8 bits.
     """
     if opened.format == "TIFF":
         return _of_tiff(dict(getattr(opened, "tag_v2", {})))
@@ -46,6 +47,7 @@ def _of_tiff(tags: dict[int, object]) -> int:
     bits = max(_numbers(tags.get(_BITS, 1)))
     formats = set(_numbers(tags.get(_SAMPLE_FORMAT, 1))) - {1, _UNDEFINED}
     photometric = tags.get(_PHOTOMETRIC)
+    tile = _numbers(tags.get(_TILE_WIDTH, 0))[0] * _numbers(tags.get(_TILE_HEIGHT, 0))[0]
     reason = None
     if formats:
         reason = "signed, floating-point or complex samples, which have no fixed range"
@@ -55,6 +57,8 @@ def _of_tiff(tags: dict[int, object]) -> int:
         reason = "Lab colours, which depend on a white point"
     elif bits == 16 and tags.get(_PLANES) == _SEPARATE:
         reason = "samples of 16 bits in separate planes"
+    elif tile > _LARGEST_TILE:
+        reason = f"tiles of {tile:,} pixels, each of which is decoded whole"
     elif bits == 16 and photometric == _WHITE_IS_ZERO:
         reason = "samples of 16 bits with white as zero"
     if reason is not None:
@@ -74,7 +78,10 @@ def _of_jpeg2000(content: bytes) -> int:
 
 
 def _numbers(value: object) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    values = value if isinstance(value, tuple) else (value,)
+    if not values or not all(isinstance(each, int) for each in values):
+        raise ValueError(f"a TIFF whose tags are no numbers ({value!r:.40}). It is damaged.")
+    return values
 
 
 def _content(stream: IO[bytes], n_bytes: int = -1) -> bytes:

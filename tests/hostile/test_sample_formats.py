@@ -116,6 +116,17 @@ def test_twelve_packed_bits_are_refused():
         load_image(header[:place] + b"\x0c\x00" + header[place + 2 :])
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tile_is_no_way_to_memory(compression):
+    content = bytearray(tiff(COLOUR, photometric="rgb", tile=(64, 80), compression=compression))
+    with tifffile.TiffFile(io.BytesIO(bytes(content))) as opened:
+        for name in ("TileWidth", "TileLength"):
+            place = opened.pages[0].tags[name].valueoffset
+            content[place : place + 2] = (20_000).to_bytes(2, "little")
+    with pytest.raises(ImageError, match="400,000,000 pixels"):
+        load_image(bytes(content))
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("pixels", [GREY, COLOUR])
 @pytest.mark.parametrize("encode", [tiff, png])
