@@ -7,7 +7,7 @@ import re
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from PIL import Image, ImageFile
 
 from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
-#: Most pixels of an image, longest side, bytes of a file, and scans of a JPEG.
-MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_SCANS = 200_000_000, 100_000, 2**31, 100
+#: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG.
+MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_CHUNKS = 200_000_000, 100_000, 2**31, 250_000
+#: Most scans of a JPEG, and pixels of all scans if they are more than is usual.
+MAX_SCANS, USUAL_SCANS, MAX_SCANNED = 100, 12, 2_000_000_000
 #: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
 _WANTED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF", "JXL")
 Image.init()  # registers the decoders that this Pillow was built with
@@ -59,6 +61,7 @@ def open_image(
     with io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream:
         if (size := jpeg_xl_size(stream)) is not None:
             check_size(size, max_pixels)
+        _check_chunks(stream)
         with strictly(always=True):  # Pillow's own cap of pixels is lower
             opened = Image.open(stream, formats=FORMATS)
         with opened:
@@ -79,6 +82,18 @@ def check_length(n_bytes: int) -> None:
     """Refuse files that are empty or huge, before they are read."""
     if not 0 < n_bytes <= MAX_BYTES:
         raise ValueError(f"a file of {n_bytes:,} bytes; an image has 1 to {MAX_BYTES:,}.")
+
+
+def _check_chunks(stream: IO[bytes]) -> None:
+    """Refuse a PNG of so many chunks that Pillow, which reads one after the other, takes long."""
+    start, n_chunks = stream.tell(), 0
+    if stream.read(len(_PNG)) == _PNG:
+        while len(head := stream.read(8)) == 8 and n_chunks <= MAX_CHUNKS:
+            n_chunks += 1
+            stream.seek(int.from_bytes(head[:4]) + 4, io.SEEK_CUR)
+    stream.seek(start)
+    if n_chunks > MAX_CHUNKS:
+        raise ValueError(f"a PNG of over {MAX_CHUNKS:,} chunks. Save it again if you trust it.")
 
 
 def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
@@ -120,10 +135,10 @@ def strictly(*, always: bool = False) -> Iterator[None]:
 def to_rgb(opened: Image.Image, stream: IO[bytes] | None) -> np.ndarray:
     """Decode the pixels as stored: uint8 (H, W, 3), a new array."""
     if stream is not None and opened.format in ("JPEG", "MPO"):
-        pixels = _decode_jpeg(stream)
+        pixels = _decode_jpeg(stream, opened.size)
         if pixels is not None:
             return pixels
-    with strictly() if stream is not None else nullcontext():
+    with strictly(always=opened.format == "TIFF"):  # of which strips are held against Pillow's cap
         opened.load()
     width, height = opened.size
     pixels = np.empty((height, width, 3), dtype=np.uint8)
@@ -184,17 +199,19 @@ def _segments_of_jpeg(image: bytes) -> Iterator[bytes]:
         place = end
 
 
-def _decode_jpeg(stream: IO[bytes]) -> np.ndarray | None:
+def _decode_jpeg(stream: IO[bytes], size: tuple[int, int]) -> np.ndarray | None:
     """Decode a JPEG strictly, None if its colours are not those of the usual ones.
 
     Pillow fills what is damaged or missing with grey and says nothing.
     """
     stream.seek(0)
     data = stream.read()
-    if (n_scans := data.count(_SOS)) > MAX_SCANS:
+    n_scans = data.count(_SOS)
+    scanned = n_scans * size[0] * size[1]
+    if n_scans > MAX_SCANS or (n_scans > USUAL_SCANS and scanned > MAX_SCANNED):
         raise ValueError(
-            f"a JPEG of {n_scans} scans, more than {MAX_SCANS}: decoding might never end. Save it "
-            "again if you trust it."
+            f"a JPEG of {n_scans} scans of {size[0]}x{size[1]} pixels; at most {MAX_SCANS} are "
+            f"decoded, of {MAX_SCANNED:,} pixels in all. Save it again if you trust it."
         )
     try:
         colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]

@@ -144,15 +144,16 @@ def _load(image: ImageInput, max_pixels: int) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return _array_to_rgb(image, max_pixels)
         with open_image(image, max_pixels) as (stream, opened):
-            check_size(opened.size, max_pixels)
+            heavy = opened.format == "WEBP" and opened is not image  # 15 bytes a pixel
+            check_size(opened.size, max_pixels * 2 // 3 if heavy else max_pixels)
             # a phone's MPO is one photograph; who passes a PIL image has chosen its frame
             single = opened is image or opened.format == "MPO"
             if not single and getattr(opened, "is_animated", False):  # counting them takes long
                 text = f"{image_name(image)}: several frames; only the first is used."
                 warnings.warn(text, stacklevel=3)
-            bits = 8 if stream is None else bits_per_sample(opened, stream)
+            bits = bits_per_sample(opened, stream)
             pixels = to_rgb(opened, stream)
-            check_range(pixels, bits)
+            check_range(opened, pixels, bits)
             turn = _UPRIGHT[_orientation(opened.getexif)]  # it may stand behind the pixels
             return np.ascontiguousarray(turn(pixels))
 

@@ -1,6 +1,6 @@
 """How a file stores its samples: their depth, and the kinds that would be read wrongly."""
 
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from PIL import Image
@@ -10,33 +10,42 @@ _REMEDY = "Save the image as RGB or grey with 8 or 16 unsigned bits."
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
 _TILE_WIDTH, _TILE_HEIGHT, _LARGEST_TILE = 322, 323, 2**26
 _WHITE_IS_ZERO, _LAB, _SEPARATE, _UNDEFINED = 0, (8, 9, 10), 2, 4
+_GREY, _RGB, _PALETTE = 0, 2, 3  # colour types of PNG
 #: The first bytes of a JPEG 2000 codestream, and where its components are described.
 _CODESTREAM, _COMPONENTS = b"\xff\x4f\xff\x51", 42
 #: What 14 bits reach in 16, of 255.
 _FEW_LEVELS = 64
 
 
-def bits_per_sample(opened: Image.Image, stream: IO[bytes]) -> int:
-    """Return the bits of a sample of an opened file; refuse kinds that Pillow gets wrong.
+def bits_per_sample(opened: Image.Image, stream: IO[bytes] | None) -> int:
+    """Return the bits of a sample of an opened file, or of its mode; refuse what Pillow gets wrong.
 
     A ValueError says which: signed, floating, of an odd depth, of 16 bits in separate planes or
     with white as zero, in Lab, in huge tiles; JPEG 2000 in colour of more than 8 bits.
     """
+    if opened.mode == "LAB":
+        raise ValueError(f"Lab colours depend on a white point. {_REMEDY}")
     if opened.format == "TIFF":
         return _of_tiff(dict(getattr(opened, "tag_v2", {})))
-    if opened.format == "JPEG2000":
+    if opened.format == "JPEG2000" and stream is not None:
         return _of_jpeg2000(_content(stream))
-    if opened.format == "PNG":
-        return _content(stream, 25)[24]
+    if opened.format == "PNG" and stream is not None:
+        return _of_png(_content(stream, 26), opened)
     return 16 if opened.mode.startswith("I") else 8
 
 
-def check_range(pixels: np.ndarray, bits: int) -> None:
-    """Refuse pixels that came of more than 8 bits and have few levels left.
+def check_range(opened: Image.Image, pixels: np.ndarray, bits: int) -> None:
+    """Refuse pixels that came of more than 8 bits and have few levels left, or their opacity.
 
-    Values of 10, 12 or 14 bits in 16 look like those of a dark image.
+    Values of 10, 12 or 14 bits in 16 look like those of a dark image, or of a transparent one.
     """
-    if bits > 8 and (most := int(pixels.max())) <= _FEW_LEVELS:
+    if bits <= 8:
+        return
+    most = int(pixels.max())
+    if opened.mode in ("LA", "RGBA"):
+        highs = [high for _, high in cast("tuple[tuple[int, int], ...]", opened.getextrema())]
+        most = min(max(highs[:-1]), highs[-1])
+    if most <= _FEW_LEVELS:
         raise ValueError(
             f"{bits}-bit samples, none above {most} once divided to 0-255: values of 10, 12 or 14 "
             "bits in 16, or a nearly black image. Scale them to the whole range."
@@ -63,6 +72,15 @@ def _of_tiff(tags: dict[int, object]) -> int:
         reason = "samples of 16 bits with white as zero"
     if reason is not None:
         raise ValueError(f"a TIFF with {reason}. {_REMEDY}")
+    return bits
+
+
+def _of_png(head: bytes, opened: Image.Image) -> int:
+    bits, colour = head[24], head[25]
+    if bits != 8 and colour in (_GREY, _RGB) and "transparency" in opened.info:
+        raise ValueError(f"a PNG with a transparent colour of {bits} bits. {_REMEDY}")
+    if colour == _PALETTE and opened.palette is None:
+        raise ValueError("a PNG with a palette that is not there. It is damaged; get it again.")
     return bits
 
 

@@ -58,8 +58,44 @@ def test_scans_without_end_are_refused():
     data = encode("JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert load_image(data).shape == (60, 90, 3)
-    with pytest.raises(ImageError, match=r"2\d\d scans, more than 100"):
+    with pytest.raises(ImageError, match=r"2\d\d scans of 90x60 pixels; at most 100"):
         load_image(data[:-2] + 200 * data[last:-2] + data[-2:])
+
+
+def test_scans_of_a_large_image_count_more(monkeypatch):
+    content = encode("JPEG", progressive=True)
+    n_scans = content.count(b"\xff\xda")
+    monkeypatch.setattr(decoding, "USUAL_SCANS", n_scans - 1)
+    monkeypatch.setattr(decoding, "MAX_SCANNED", n_scans * 60 * 90)
+    load_image(content)
+    monkeypatch.setattr(decoding, "MAX_SCANNED", n_scans * 60 * 90 - 1)
+    with pytest.raises(ImageError, match="pixels in all"):
+        load_image(content)
+
+
+@pytest.mark.parametrize("read", [load_image, read_header, image_sides])
+def test_chunks_of_a_png_are_counted_before_pillow_reads_them(read, monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_CHUNKS", 50)
+    read(png_with(chunk(b"IDAT", b"") * 40))
+    with pytest.raises(ImageError, match="50 chunks"):
+        read(png_with(chunk(b"IDAT", b"") * 60))
+    with pytest.warns(UserWarning, match="metadata"):
+        read(png_with(chunk(b"tEXt", b"a\0b") * 60))
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}])
+def test_our_cap_holds_and_not_pillows(format, options, monkeypatch):
+    content = encode(format, **(options if format == "TIFF" else {}))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert load_image(content).shape == (60, 90, 3)
+
+
+def test_a_webp_takes_more_memory_and_has_a_lower_cap():
+    content = encode("WEBP")
+    assert load_image(content, max_pixels=60 * 90 * 3 // 2).shape == (60, 90, 3)
+    with pytest.raises(ImageError, match="more than the cap"):
+        load_image(content, max_pixels=60 * 90 * 3 // 2 - 2)
 
 
 @pytest.mark.parametrize("format", ["TIFF", "GIF"])  # others say it in the header
@@ -169,6 +205,8 @@ def test_what_is_missing_is_not_filled_whatever_the_process_asks_for(format, mon
     with pytest.raises(ImageError):
         load_image(data[: int(0.7 * len(data))])
     assert load_image(data).shape == (60, 90, 3)
+    with pytest.raises(OSError):  # noqa: PT011 - of one that is opened, and not yet read
+        load_image(Image.open(io.BytesIO(encode(format)[:-200])))
     assert ImageFile.LOAD_TRUNCATED_IMAGES
 
 

@@ -4,11 +4,14 @@ What an independent writer, tifffile or OpenCV, was given is the truth.
 """
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from cnnsvm.data.images import ImageError, load_image
 
@@ -135,6 +138,36 @@ def test_fewer_bits_in_sixteen_are_no_dark_image(bits, pixels, encode):
     with pytest.raises(ImageError, match="10, 12 or 14 bits in 16"):
         load_image(encode(values))
     check(encode(values << (16 - bits)), pixels)
+
+
+def test_few_bits_of_opacity_are_no_transparent_image():
+    values = np.dstack([COLOUR, OPAQUE]).astype(np.uint16) * 4  # 10 bits
+    with pytest.raises(ImageError, match="10, 12 or 14 bits in 16"):
+        load_image(png(values))
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "LAB"])
+def test_images_in_memory_are_held_to_the_same(mode):
+    if mode == "LAB":
+        image = Image.frombytes("LAB", (80, 48), COLOUR.tobytes())
+    else:
+        image = Image.fromarray((GREY * 4.0).astype({"I": np.int32, "I;16": np.uint16}[mode]))
+    with pytest.raises(ImageError, match=r"Lab|10, 12 or 14 bits"):
+        load_image(image)
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_transparent_grey_of_other_bits_is_refused(bits):
+    """Pillow compares it with pixels that it has brought to 8 bits, or not at all."""
+    head = struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0)
+    rows = 2 * (b"\0" + bytes(range(bits)))
+    chunks = [(b"IHDR", head), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    with pytest.raises(ImageError, match=f"transparent colour of {bits} bits"):
+        load_image(content)
 
 
 @pytest.mark.parametrize(
