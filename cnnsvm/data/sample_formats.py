@@ -43,8 +43,8 @@ def check_range(opened: Image.Image, pixels: np.ndarray, bits: int) -> None:
         return
     most = int(pixels.max())
     if opened.mode in ("LA", "RGBA"):
-        highs = [high for _, high in cast("tuple[tuple[int, int], ...]", opened.getextrema())]
-        most = min(max(highs[:-1]), highs[-1])
+        opacity = cast("tuple[tuple[int, int], ...]", opened.getextrema())[-1]
+        most = min(most, opacity[1])
     if most <= _FEW_LEVELS:
         raise ValueError(
             f"{bits}-bit samples, none above {most} once divided to 0-255: values of 10, 12 or 14 "
@@ -77,7 +77,7 @@ def _of_tiff(tags: dict[int, object]) -> int:
 
 def _of_png(head: bytes, opened: Image.Image) -> int:
     bits, colour = head[24], head[25]
-    if bits != 8 and colour in (_GREY, _RGB) and "transparency" in opened.info:
+    if bits not in (1, 8) and colour in (_GREY, _RGB) and "transparency" in opened.info:
         raise ValueError(f"a PNG with a transparent colour of {bits} bits. {_REMEDY}")
     if colour == _PALETTE and opened.palette is None:
         raise ValueError("a PNG with a palette that is not there. It is damaged; get it again.")
