@@ -18,6 +18,8 @@ from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
 #: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG.
 MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_CHUNKS = 200_000_000, 100_000, 2**31, 250_000
+#: Most bytes of what is read whole, and of pixels that are written as text.
+MAX_WHOLE, MAX_TEXT = 2**29, 2**24
 #: Most scans of a JPEG, and pixels of all scans if they are more than is usual.
 MAX_SCANS, USUAL_SCANS, MAX_SCANNED = 100, 12, 2_000_000_000
 #: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
@@ -39,6 +41,11 @@ _SOI, _SOS, _EOI = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _ALONE = (0, 1, 0xFF, *range(0xD0, 0xD9))
 _MENTIONS = (*range(0xE2, 0xEE), 0xEF, 0xFE)
 _PNG = b"\x89PNG\r\n\x1a\n"
+#: How formats begin that are decoded from the file as it is read.
+_STREAMED = (b"II*\0", b"MM\0*", b"II+\0", b"BM", b"GIF8")
+#: A Netpbm file: its kind, and two numbers or three, with space and comments before each.
+_HEAD = 4096
+_NETPBM = re.compile(rb"P[1-6](?:(?:\s|#[^\n\r]*[\n\r])+\d+){2}")
 #: Chunks of a PNG that say nothing of its pixels.
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"tIME", b"pHYs")
 _settings = threading.RLock()
@@ -61,7 +68,7 @@ def open_image(
     with io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream:
         if (size := jpeg_xl_size(stream)) is not None:
             check_size(size, max_pixels)
-        _check_chunks(stream)
+        _check_head(stream)
         with strictly(always=True):  # Pillow's own cap of pixels is lower
             opened = Image.open(stream, formats=FORMATS)
         with opened:
@@ -84,16 +91,51 @@ def check_length(n_bytes: int) -> None:
         raise ValueError(f"a file of {n_bytes:,} bytes; an image has 1 to {MAX_BYTES:,}.")
 
 
-def _check_chunks(stream: IO[bytes]) -> None:
-    """Refuse a PNG of so many chunks that Pillow, which reads one after the other, takes long."""
-    start, n_chunks = stream.tell(), 0
-    if stream.read(len(_PNG)) == _PNG:
-        while len(head := stream.read(8)) == 8 and n_chunks <= MAX_CHUNKS:
-            n_chunks += 1
-            stream.seek(int.from_bytes(head[:4]) + 4, io.SEEK_CUR)
+def _check_head(stream: IO[bytes]) -> None:
+    """Refuse what would be read whole, or byte by byte, before Pillow does."""
+    start = stream.tell()
+    head = stream.read(_HEAD)
+    length = stream.seek(0, io.SEEK_END) - start
+    stream.seek(start)
+    if head.startswith(_PNG):
+        chunks_behind_pixels(stream)
+    elif re.match(rb"P[1-6]\s", head):
+        if not _NETPBM.match(head):
+            raise ValueError(f"a Netpbm file without its size in the first {_HEAD:,} bytes.")
+        if head[1] in b"123" and length > MAX_TEXT:
+            raise ValueError(
+                f"pixels as text of {length:,} bytes, more than {MAX_TEXT:,}. Save it as binary."
+            )
+    elif length > MAX_WHOLE and not head.startswith(_STREAMED):
+        raise ValueError(
+            f"a file of {length:,} bytes, more than {MAX_WHOLE:,}: its format is read whole. Save "
+            "the image as PNG or TIFF."
+        )
+
+
+def chunks_behind_pixels(stream: IO[bytes]) -> set[bytes]:
+    """Return the kinds of a PNG's chunks behind its first of pixels; the stream stays in place.
+
+    A ValueError is raised if there are so many, or one so large, that Pillow would take long.
+    """
+    start, n_chunks, seen = stream.tell(), 0, False
+    kinds = set()
+    stream.seek(start + len(_PNG))
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND" and n_chunks <= MAX_CHUNKS:
+        n_chunks, length = n_chunks + 1, int.from_bytes(head[:4])
+        seen = seen or head[4:] == b"IDAT"
+        if seen:
+            kinds.add(head[4:])
+        if length > MAX_WHOLE and head[4:] != b"IDAT":
+            n_chunks = MAX_CHUNKS + 1
+        stream.seek(length + 4, io.SEEK_CUR)
     stream.seek(start)
     if n_chunks > MAX_CHUNKS:
-        raise ValueError(f"a PNG of over {MAX_CHUNKS:,} chunks. Save it again if you trust it.")
+        raise ValueError(
+            f"a PNG of over {MAX_CHUNKS:,} chunks, or one of over {MAX_WHOLE:,} bytes. Save it "
+            "again if you trust it."
+        )
+    return kinds
 
 
 def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
@@ -159,7 +201,8 @@ def without_metadata(image: Any) -> bytes | None:
     """Return a PNG or JPEG without what says nothing of its pixels; None: neither, or none."""
     if isinstance(image, (str, os.PathLike)):
         try:
-            check_length(file_length(image))
+            if file_length(image) > MAX_WHOLE:
+                return None
             with open(image, "rb") as stream:
                 head = stream.read(len(_PNG))
                 image = head + stream.read() if head.startswith((_PNG, _SOI)) else head

@@ -18,6 +18,7 @@ from cnnsvm.data.decoding import (
     MAX_PIXELS,
     check_length,
     check_size,
+    chunks_behind_pixels,
     file_length,
     on_white,
     open_image,
@@ -330,10 +331,11 @@ def _explain(error: Exception) -> str:
 
 def _read_behind_pixels(stream: IO[bytes], opened: Image.Image) -> None:
     """Let Pillow read what stands behind the pixels of a PNG, which it does when it decodes."""
-    start = stream.tell()
-    behind = stream.read().rpartition(b"IDAT")[2]
-    stream.seek(start)
-    if any(kind in behind for kind in _PNG_ENTRIES):
+    place = stream.tell()
+    stream.seek(0)
+    kinds = chunks_behind_pixels(stream)
+    stream.seek(place)
+    if not kinds.isdisjoint(_PNG_ENTRIES):
         opened.load()
 
 

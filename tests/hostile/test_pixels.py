@@ -83,6 +83,44 @@ def test_chunks_of_a_png_are_counted_before_pillow_reads_them(read, monkeypatch)
         read(png_with(chunk(b"tEXt", b"a\0b") * 60))
 
 
+@pytest.mark.parametrize("read", [load_image, read_header, image_sides])
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "JPEG2000", "JXL"])
+def test_what_is_read_whole_is_not_huge(read, format, monkeypatch):
+    content = encode(format)
+    monkeypatch.setattr(decoding, "MAX_WHOLE", len(content))
+    read(content)
+    with pytest.raises(ImageError, match="read whole"):
+        read(content + b"\0")
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "GIF", "PPM"])
+def test_what_is_read_as_it_is_decoded_may_be(format, monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_WHOLE", 300)
+    assert load_image(encode(format)).shape == (60, 90, 3)
+
+
+def test_no_chunk_of_a_png_but_pixels_is_huge(monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_WHOLE", 300)
+    load_image(png_with(chunk(b"prVt", bytes(300))))
+    for behind in (False, True):
+        with pytest.raises(ImageError, match="one of over 300 bytes"):
+            load_image(png_with(chunk(b"prVt", bytes(301)), behind))
+
+
+def test_a_head_of_netpbm_is_short_and_text_is_not_for_large_images(monkeypatch):
+    pixels = bytes(range(12))
+    for head in (b"P6 2 2 255\n", b"P6\n# a comment\n2\t2 # another\n255\n"):
+        np.testing.assert_array_equal(load_image(head + pixels).ravel(), list(pixels))
+    for filler in (b"#" + b"a" * 5000 + b"\n", b" " * 5000):
+        with pytest.raises(ImageError, match="without its size"):
+            load_image(b"P6 " + filler + b"2 2 255\n" + pixels)
+    text = b"P3 2 2 255\n" + b" ".join(str(n).encode() for n in pixels)
+    np.testing.assert_array_equal(load_image(text).ravel(), list(pixels))
+    monkeypatch.setattr(decoding, "MAX_TEXT", len(text) - 1)
+    with pytest.raises(ImageError, match="as text"):
+        load_image(text)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}])
 def test_our_cap_holds_and_not_pillows(format, options, monkeypatch):
