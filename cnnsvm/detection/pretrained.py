@@ -53,6 +53,11 @@ EMBEDDERS: dict[str, type[CropEmbedder]] = {
 }
 _PARAMS = ("n_views", "augmentation", "threshold", "max_error", "cv", "random_state")
 
+#: What a description that is not one of this library's may raise.
+UNREADABLE = (
+    *(LookupError, TypeError, ValueError, ArithmeticError),
+    *(RuntimeError, AttributeError, MemoryError),
+)
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -104,7 +109,7 @@ def load(
     check_kind(config, folder)
     try:
         detector = from_state(kind, config, arrays)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, MemoryError) as error:
+    except UNREADABLE as error:
         raise BundleError(
             f"{folder} does not describe a detector of this cnnsvm: {error!r}."
         ) from error

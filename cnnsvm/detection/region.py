@@ -33,6 +33,7 @@ from cnnsvm.svm.calibration import fit_platt
 SHIPPED_REGION = Path(__file__).with_name("weights") / "region"
 KIND = "RegionDetector"
 CLASSES = np.array(["original", "spliced"])
+_LARGEST = 1e9  # of what is learnt
 _NOT_SAVED = ("embedder", "max_pixels")  # the latter is of a machine
 #: Share of a patch's pixels that were repainted, above and below which it is learnt from.
 REPAINTED, UNTOUCHED = 0.8, 0.02
@@ -264,10 +265,19 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         config, arrays = read_bundle(folder)
         if config.get("kind") != KIND:
             raise BundleError(f"{folder} holds a {config.get('kind')!r}, not a {KIND}.")
-        loaded = cls(embedder, **config["params"])
-        names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
-        learnt = {k: config[k] for k in names} | {"coef_": arrays["machine"]["coef"]}
-        hashes = arrays["trained_on"]["hashes"]
+        try:
+            loaded = cls(embedder, **config["params"])
+            loaded._validate_params()
+            names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
+            learnt = {k: config[k] for k in names} | {"coef_": arrays["machine"]["coef"]}
+            hashes = arrays["trained_on"]["hashes"]
+            scores = [learnt[k] for k in names]
+            if not all(type(k) in (int, float) and abs(k) < _LARGEST for k in scores):
+                raise ValueError(f"numbers that are none: {scores!r:.80}")
+            if learnt["coef_"].ndim != 1 or not 0 <= learnt["rejection_threshold_"] <= 1:
+                raise ValueError("no machine of patches")
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{folder} describes no {KIND} of this cnnsvm: {error}") from error
         install(loaded, **learnt, trained_on_=hashes, model_id_=bundle_id(config))
         return loaded
 

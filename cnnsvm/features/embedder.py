@@ -324,6 +324,8 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         network.real_class = config["real_class"]
         network.parents = None if config["parents"] is None else tuple(config["parents"])
         load_network(network, arrays)
+        if network.classifier is not None:
+            _check_outputs(network, network.classifier.out_features)
         return network
 
     def _new_network(self, seed: int, tuning: FineTuning | None) -> Backbone:
@@ -411,6 +413,22 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
+
+
+def _check_outputs(network: Backbone, n_outputs: int) -> None:
+    """Refuse classes of a saved network that its classifier does not have."""
+    parents = range(n_outputs) if network.parents is None else network.parents
+    are_numbers = all(type(each) is int for each in (*parents, network.real_class))
+    if (
+        len(parents) != n_outputs
+        or not are_numbers
+        or not 0 <= min(parents) <= max(parents) < n_outputs
+        or network.real_class not in parents
+    ):
+        raise ValueError(
+            f"real_class={network.real_class!r:.40} and parents={network.parents!r:.40} are not of "
+            f"the {n_outputs} outputs of the saved classifier."
+        )
 
 
 def _validation_rows(codes: np.ndarray, groups: Any, training: Training) -> np.ndarray:

@@ -60,7 +60,10 @@ def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer"
         localizer.threshold_ = float(config["threshold"])
         localizer.history_ = list(config["history"])
         localizer.trained_on_ = arrays["trained_on"]["hashes"]
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (
+        *(LookupError, TypeError, ValueError, ArithmeticError),
+        *(RuntimeError, AttributeError, MemoryError),
+    ) as error:
         raise BundleError(
             f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."
         ) from error

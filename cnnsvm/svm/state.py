@@ -121,6 +121,7 @@ def _rebuild(cls: "Callable[..., Classifier]", config: Config, arrays: Arrays) -
         _read_model(kernels, arrays, f"model.{m}") for m, kernels in enumerate(config["models"])
     ]
     _check_shapes(classifier)
+    _check_answer(classifier)
     return classifier
 
 
@@ -135,6 +136,17 @@ def _read_model(kernels: list[Config], arrays: Arrays, prefix: str) -> KernelMod
         vectors, coef = (arrays[f"{prefix}.machine.{k}.{name}"] for name in ("vectors", "coef"))
         machines.append(BinaryMachine(Kernel(**kernel), vectors, coef, float(intercepts[k])))
     return KernelModel(machines, arrays[f"{prefix}.slope"], arrays[f"{prefix}.offset"])
+
+
+def _check_answer(classifier: "Classifier") -> None:
+    """Refuse a classifier that has no number for each class of the mean of its training rows."""
+    n_classes = len(set(classifier.classes_.tolist()))
+    found = classifier.decision_function(classifier.mean_[None])
+    wanted = (1,) if n_classes == 2 else (1, n_classes)
+    if n_classes != len(classifier.classes_) or n_classes < 2 or found.shape != wanted:
+        _refuse(f"classes {classifier.classes_.tolist()!r:.60}")
+    if not np.isfinite(found).all():
+        _refuse("decisions that are not finite")
 
 
 def _check_shapes(classifier: "TunedSVC") -> None:

@@ -1,6 +1,7 @@
 """Saved models that were made to harm: each is refused with one kind of error, or harmless."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -143,3 +144,18 @@ def test_embeddings_that_do_not_vary_are_warned_of():
     images = [np.full((64, 64, 3), 9, np.uint8)] * 12
     with pytest.warns(UserWarning, match="same embedding"):
         detector(cnn(finetune="none")).fit(images, [0, 1] * 6)
+
+
+@pytest.mark.parametrize("name", ["slope_", "offset_", "intercept_", "rejection_threshold_"])
+@pytest.mark.parametrize(
+    "value", [None, "nan", math.inf, math.nan, 10**400, 1e308, [1.0], {}, True]
+)
+def test_no_number_of_a_region_detector_is_taken_on_trust(name, value, tmp_path, monkeypatch):
+    from cnnsvm.detection import region
+
+    config, arrays = region.read_bundle(region.SHIPPED_REGION)
+    region.RegionDetector.from_pretrained(cnn())
+    spoilt = config | {name: value}
+    monkeypatch.setattr(region, "read_bundle", lambda folder: (spoilt, arrays))
+    with pytest.raises(BundleError, match="RegionDetector"):
+        region.RegionDetector.from_pretrained(cnn(), tmp_path)
