@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cnnsvm.cli.rows import FORMATS, Row, Rows
 
 if TYPE_CHECKING:
-    from cnnsvm.cli.judging import Judge
+    from cnnsvm.report.judging import Judge
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write a row an image as they are judged, and a summary to standard error."""
-    from cnnsvm.cli.judging import TRACES, Judge
+    from cnnsvm.report.judging import TRACES, Judge
 
     places = [*args.images, *_listed(args.files_from)]
     _check(args, places)
     found, skipped = _find(places, args.heatmaps)
-    judge = Judge(args)
+    judge = Judge(
+        args.model, revision=args.revision, device=args.device, max_pixels=args.max_pixels
+    )
     _recalibrate(judge, args)
     _check_heatmaps(judge, args.heatmaps)
     heatmap = [] if args.heatmaps is None else ["heatmap"]
@@ -147,9 +149,9 @@ def _judged(
     judge: "Judge", found: list[tuple[Path, Path]], args: argparse.Namespace
 ) -> Iterator[Row]:
     """Judge files in their order, with progress where no row is seen."""
-    from cnnsvm.cli.judging import NOTHING, judge_all
     from cnnsvm.data.images import ImageError, image_hash
     from cnnsvm.io.progress import show_progress
+    from cnnsvm.report.judging import NOTHING, judge_all
 
     said = judge_all(judge, [path for path, _ in found], args.jobs, args.batch_size)
     is_seen = args.out is None and sys.stdout.isatty()
@@ -280,7 +282,7 @@ def _sentence(judge: "Judge", row: Row) -> str:
 
 
 def _summary(counts: Counter[str], n_kept: int, skipped: list[tuple[Path, str]]) -> str:
-    from cnnsvm.cli.judging import NOTHING, TRACES, UNDECIDED
+    from cnnsvm.report.judging import NOTHING, TRACES, UNDECIDED
 
     each = [f"{counts[kind]} {kind}" for kind in (TRACES, NOTHING, UNDECIDED)]
     judged = sum(counts.values()) - counts["failed"]

@@ -12,7 +12,7 @@ from tiny_detector import cnn, detector
 
 from cnnsvm import InpaintDetector
 from cnnsvm.cli import main
-from cnnsvm.cli.judging import SAID, Judge
+from cnnsvm.report.judging import SAID, Judge
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
-"""What `cnnsvm predict` asks: all evidence or one detector, and what it says of each image."""
+"""What is asked of an image, all evidence or one detector, and what is said of it in words."""
 
-import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,32 +25,53 @@ Row = dict[str, Any]
 
 
 class Judge:
-    """A detector that the flags name, and what it says of images in rows of plain values.
+    """What judges images, and says what it finds in rows of plain values and in words.
 
     ``fields`` are the columns of a row, ``model`` identifies what judges: rows of one model and
     file are the same.
+
+    Parameters
+    ----------
+    name : str, optional
+        One detector alone: the name of one that ships, a folder, or ``owner/name`` on the hub. By
+        default, all evidence that ships.
+    revision : str, optional
+        Commit, tag or branch of a detector on the hub.
+    device : str, default="auto"
+    max_pixels : int, optional
+        Of an image; by default the detector's own limit.
+
+    Raises
+    ------
+    ValueError
+        If a revision is given without a name, or the detector states no probabilities.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        revision: str | None = None,
+        device: str = "auto",
+        max_pixels: int | None = None,
+    ) -> None:
         from cnnsvm import CombinedDetector, InpaintDetector
 
         self.combined: CombinedDetector | None = None
-        if args.model is None:
-            if args.revision is not None:
-                raise ValueError(f"--revision {args.revision} needs the --model that it is one of.")
-            self.combined = CombinedDetector.from_pretrained(args.device)
+        if name is None:
+            if revision is not None:
+                raise ValueError(f"revision {revision} needs the model that it is one of.")
+            self.combined = CombinedDetector.from_pretrained(device)
             self.detector: InpaintDetector = self.combined.trace
             self.names = [str(name) for name in self.combined.classes_]
         else:
-            self.detector = InpaintDetector.from_pretrained(
-                args.model, revision=args.revision, device=args.device
-            )
+            self.detector = InpaintDetector.from_pretrained(name, revision=revision, device=device)
             self.names = class_names(self.detector)
         self.whole = self.combined or self.detector
-        if args.max_pixels is not None:
+        if max_pixels is not None:
             known = self.whole.get_params()
             each = ("max_pixels", "trace__max_pixels", "region__max_pixels")
-            self.whole.set_params(**{k: args.max_pixels for k in each if k in known})
+            self.whole.set_params(**{k: max_pixels for k in each if k in known})
         if not hasattr(self.detector, "predict_proba"):
             raise ValueError(
                 "the detector's classifier has calibrate=False and states no probabilities. Fit "
