@@ -75,7 +75,18 @@ def _begins_as_image(path: Path) -> bool:
     return any(head[place : place + len(sign)] == sign for place, sign in _SIGNATURES)
 
 
+def folder_names(root: str | os.PathLike[str]) -> list[str]:
+    """List the names of the folders below a folder, each once, sorted (see `scan_images`)."""
+    return sorted({Path(folder).name for folder, _ in list(_walk(Path(root)))[1:]})
+
+
 def _files(root: Path) -> Iterator[Path]:
+    for folder, names in _walk(root):
+        yield from (Path(folder, name) for name in names if not _is_hidden(name))
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield folders, each once, with the names of the files in them."""
     seen = set()
     for folder, below, names in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
@@ -84,7 +95,7 @@ def _files(root: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         below[:] = sorted(name for name in below if not _is_hidden(name))
-        yield from (Path(folder, name) for name in names if not _is_hidden(name))
+        yield folder, names
 
 
 def _is_hidden(name: str) -> bool:

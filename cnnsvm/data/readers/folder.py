@@ -11,8 +11,21 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from cnnsvm.data.manifest import DatasetError, MissingDataError, Reader, describe_files
+from cnnsvm.data.readers.class_names import (
+    BESIDE_FAKES,
+    CLASSES,
+    FAKE,
+    IS_MASK,
+    MASK,
+    NO_SOURCE,
+    REAL,
+    class_of_folder,
+    find_class_folders,
+    plain_name,
+    words_of,
+)
 from cnnsvm.data.readers.deepfakeart import find_record_folders
-from cnnsvm.data.scanning import SUFFIXES, list_images, scan_images
+from cnnsvm.data.scanning import SUFFIXES, folder_names, list_images, scan_images
 from cnnsvm.io.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -20,20 +33,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Groups = str | os.PathLike[str] | re.Pattern[str] | None
 
-REAL, FAKE, MASK = 0, 1, -1
-#: Names of folders, without a number in front (0_real), in lower case.
-CLASSES = {
-    **dict.fromkeys(("real", "reals"), REAL),
-    **dict.fromkeys(("fake", "fakes", "deepfake", "deepfakes", "ai", "ai_generated"), FAKE),
-    **dict.fromkeys(("generated", "synthetic", "inpainted", "tampered", "tp"), FAKE),
-    **dict.fromkeys(("manipulated", "forged", "spliced"), FAKE),
-    **dict.fromkeys(("gt", "mask", "masks", "groundtruth", "ground_truth"), MASK),
-    "casia 2 groundtruth": MASK,
-}
-#: What means the real class only beside a folder of fakes: else they may be any photographs.
-BESIDE_FAKES = dict.fromkeys(
-    ("authentic", "au", "original", "originals", "pristine", "nature", "natural", "human"), REAL
-)
 SPLITS = {"train": "train", "test": "test", "valid": "valid", "validation": "valid", "val": "valid"}
 #: What `cnnsvm.generation` writes beside records, and which functions of it do.
 SETTINGS = "settings.json"
@@ -53,7 +52,9 @@ def read_folder(
 
     The class folders may lie in or hold folders named Train, Test, Valid or Validation, in any
     case: ``Train/Real``, ``Real/Train``, ``0_real``, ``nature`` beside ``ai``, ``Au`` beside ``Tp``
-    and CIFAKE's ``test/FAKE`` all work (`CLASSES`, `BESIDE_FAKES`). Folders of masks are left out.
+    and CIFAKE's ``test/FAKE`` all work (`CLASSES`, `BESIDE_FAKES`), and so does ``real_images``
+    beside ``fake_images``, unless a folder around them has one of the names itself. Masks, by
+    their folder or as ``a_mask.png``, are left out.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def read_folder(
     folder = _check_folder(root)
     files = _list_files(folder)
     classes = CLASSES | (BESIDE_FAKES if FAKE in find_class_folders(folder).values() else {})
-    named = {file: _named(file, folder, classes) for file in files}
+    named = {file: _class_of_file(file, folder, classes) for file in files}
     labels = {file: label for file, label in named.items() if label in (REAL, FAKE)}
     _check_classes(folder, labels.values())
     n_masks = list(named.values()).count(MASK)
@@ -115,20 +116,22 @@ def read_sources(
     Raises
     ------
     DatasetError
-        If there are no images, or none but records, a folder is named as those of fakes or masks
-        are, or ``groups`` is malformed or leaves an image without a source.
+        If there are no images, or none but records, a folder or file is named as those of fakes or
+        masks are, or ``groups`` is malformed or leaves an image without a source.
     """
     folder = _check_folder(root)
-    suspect = [name for name, label in find_class_folders(folder).items() if label != REAL]
-    if suspect:
-        raise DatasetError(
-            f"{folder}: holds a folder named {suspect[0]}, so not all of it is untouched. Give the "
-            "folder of the untouched images alone, or read the tree with read_folder."
-        )
     if find_record_folders(folder):  # else masks and inpaintings would pass for sources
         raise DatasetError(
             f"{folder}: holds records, whose masks and fakes are no sources. Read it with "
             "read_records(..., only_originals=True)."
+        )
+    names = (folder.name, *folder_names(folder))
+    suspect = [name for name in names if words_of(name) & {FAKE, MASK}]
+    if suspect:
+        raise DatasetError(
+            f"{folder}: is or holds a folder named {suspect[0]}, so not all of it is untouched. "
+            "Give the folder of the untouched images alone, read the tree with read_folder, or "
+            "rename what is untouched."
         )
     files = drop_records(_list_files(folder))
     if not files:
@@ -136,17 +139,24 @@ def read_sources(
             f"{folder}: all images in it are records that were made here. Give their manifest, or "
             "a folder of untouched images."
         )
+    fakes = [file for file in files if NO_SOURCE.search(file.stem.casefold())]
+    if fakes:
+        raise DatasetError(
+            f"{folder}: {len(fakes)} of {len(files)} images are named like masks or fakes, the "
+            f"first is {fakes[0].name}. Move them away, or rename what is untouched."
+        )
     return _to_manifest(folder, [(file, 0, {}) for file in files], groups, skip_bad)
 
 
-def find_class_folders(root: Path) -> dict[str, int]:
-    """Find the folders below a folder that are named as in `CLASSES`: name -> class."""
-    names = sorted({name for _, folders, _ in os.walk(root) for name in folders})
-    return {name: CLASSES[_plain(name)] for name in names if _plain(name) in CLASSES}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"^\d+_", "", name.casefold())
+def _class_of_file(file: Path, folder: Path, classes: Mapping[str, int]) -> int | None:
+    """Return the class that the folders of a file are named as, else that their words say."""
+    if IS_MASK.search(file.stem.casefold()):
+        return MASK
+    said = _named(file, folder, classes)
+    if said is not None:
+        return said
+    parts = {part: class_of_folder(part, {}) for part in file.relative_to(folder).parts[:-1]}
+    return _named(file, folder, {plain_name(k): v for k, v in parts.items() if v is not None})
 
 
 def holds_records(folder: Path) -> bool:
@@ -203,7 +213,7 @@ def _to_manifest(
 
 def _named(file: Path, folder: Path, names: Mapping[str, T]) -> T | None:
     """Return what the folders that a file lies in say, when they agree."""
-    parts = [_plain(part) for part in file.relative_to(folder).parts[:-1]]
+    parts = [plain_name(part) for part in file.relative_to(folder).parts[:-1]]
     said = {names[part] for part in parts if part in names}
     if len(said) > 1:
         raise DatasetError(

@@ -54,6 +54,8 @@ def test_classes_and_splits_either_way_round(tmp_path, names):
         ("reals", "fakes"),
         ("authentic", "tampered"),
         ("originals", "inpainted"),
+        ("real_images", "StyleGAN2-fakes"),
+        ("0_pristine photos", "ai-generated images"),
     ],
 )
 @pytest.mark.parametrize("around", ["", "train/", "set/val/"])
@@ -64,6 +66,44 @@ def test_the_fields_names_of_classes_are_understood(tmp_path, real, fake, around
     with pytest.raises(DatasetError, match="holds a folder named"):
         read_sources(tmp_path)
     assert sorted(open_dataset(tmp_path, tmp_path / "work")["label"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my_fakes/a.png",
+        "ai images/a.png",
+        "Masks-png/a.png",
+        "real_vs_fake/a.png",
+        "tampered2/a.png",
+        "x/a_mask.png",
+        "x/12-fake.png",
+        "x/photo GT 3.png",
+        "inpainting.png",
+    ],
+)
+def test_what_says_fake_or_mask_is_no_source(tmp_path, name):
+    root = tmp_path / "photographs"
+    write(root, name, "x/b.png")
+    with pytest.raises(DatasetError, match="named"):
+        read_sources(root)
+    (tmp_path / "our fakes").mkdir()
+    write(tmp_path / "our fakes", "a.png")
+    with pytest.raises(DatasetError, match="named our fakes"):
+        read_sources(tmp_path / "our fakes")
+
+
+def test_words_that_say_something_else_are_sources(tmp_path):
+    names = ["real_estate/a.png", "mountain/fakery.png", "maskulin/gtx.png", "rain/b_original.png"]
+    root = write(tmp_path / "photographs", *names)
+    assert open_dataset(root, tmp_path / "work")["label"].tolist() == [0] * 4
+
+
+def test_the_innermost_names_count_and_masks_beside_fakes_are_left_out(tmp_path):
+    around = "imagenet_ai_0419_biggan/val"
+    write(tmp_path, f"{around}/nature/a.png", f"{around}/ai/b.png", f"{around}/ai/b_mask.png")
+    found = rows(read_folder(tmp_path), tmp_path, "label")
+    assert found == {f"{around}/nature/a.png": (0,), f"{around}/ai/b.png": (1,)}
 
 
 def test_what_means_real_beside_fakes_is_any_photograph_elsewhere(tmp_path):
@@ -225,9 +265,13 @@ def test_sources_with_groups(tmp_path):
 
 
 def test_fakes_do_not_pass_for_sources(tmp_path):
-    write(tmp_path, "train/REAL/a.png", "train/FAKE/b.png")
-    with pytest.raises(DatasetError, match=r"holds a folder named FAKE.*Give the folder"):
-        read_sources(tmp_path)
+    tree = write(tmp_path / "tree", "train/REAL/a.png", "train/FAKE/b.png")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(tree / "train")
+    for root in (tree, tmp_path / "linked"):
+        with pytest.raises(DatasetError, match=r"holds a folder named FAKE.*Give the folder"):
+            read_sources(root)
+        assert sorted(open_dataset(root, tmp_path / "work")["label"]) == [0, 1]
 
 
 def test_masks_and_fakes_of_records_do_not_pass_for_sources(tmp_path):
