@@ -4,26 +4,31 @@ r"""Nothing hostile gets through: every file of a folder, read and judged under 
     python experiments/hostile.py CORPUS --actions load predict --seconds 20 --megabytes 2048
 
 Each file is given to each action in a process of its own kind, which may take so many seconds and
-so much memory beyond what it had after its imports. What is counted: judged, refused with an
+so much memory beyond what it had after its imports. An audit has it as the fake of one source of
+three. What is counted: judged, refused with an
 `ImageError`, anything else that was raised, ended by a crash, ended by the clock. Status 1 if there
 is any of the last three.
 """
 
 import argparse
+import itertools
 import logging
 import multiprocessing as mp
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from scripting import command, make_parser, publish, run_script
 
-ACTIONS = ("load", "header", "predict", "localize")
+ACTIONS = ("load", "header", "audit", "predict", "localize")
 JUDGED, REFUSED, OTHER, CRASH, CLOCK = "judged", "refused", "anything else", "crash", "out of time"
 START_SECONDS = 300  # to import and load a model
 
@@ -49,6 +54,8 @@ def find_action(name: str) -> Callable[[str], Any]:
         return load_image
     if name == "header":
         return read_header
+    if name == "audit":
+        return audit_with
     from cnnsvm import CombinedDetector, InpaintLocalizer  # torch, which the others do not need
 
     if name == "predict":
@@ -56,6 +63,21 @@ def find_action(name: str) -> Callable[[str], Any]:
         return lambda path: detector.verdict([path])
     localizer = InpaintLocalizer.from_pretrained().set_params(device="cpu")
     return lambda path: localizer.predict([path])
+
+
+def audit_with(path: str) -> None:
+    """Audit a data set of noise, drawn anew, in which a file is one fake."""
+    from cnnsvm.audit.audit import audit
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for source, label in itertools.product(range(3), range(2)):
+            noise = Path(folder, f"{source}-{label}.png")
+            pixels = np.random.default_rng([source, label]).integers(0, 256, (64, 64, 3), np.uint8)
+            Image.fromarray(pixels).save(noise)
+            rows.append({"path": str(noise), "label": label, "source_id": str(source)})
+        rows[-1]["path"] = path
+        audit(pd.DataFrame(rows), n_splits=2, progress=False)
 
 
 def work(name: str, megabytes: int, pipe: Connection) -> None:

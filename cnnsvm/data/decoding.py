@@ -18,8 +18,8 @@ from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
 #: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG.
 MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_CHUNKS = 200_000_000, 100_000, 2**31, 250_000
-#: Most bytes of what is read whole, and of pixels that are written as text.
-MAX_WHOLE, MAX_TEXT = 2**29, 2**24
+#: Most bytes of what is read whole, of a GIF, and of pixels that are written as text.
+MAX_WHOLE, MAX_GIF, MAX_TEXT = 2**29, 2**26, 2**24
 #: Most scans of a JPEG, and pixels of all scans if they are more than is usual.
 MAX_SCANS, USUAL_SCANS, MAX_SCANNED = 100, 12, 2_000_000_000
 #: What Pillow may try. Formats that run an interpreter (EPS, PDF) are left out on purpose.
@@ -42,7 +42,7 @@ _ALONE = (0, 1, 0xFF, *range(0xD0, 0xD9))
 _MENTIONS = (*range(0xE2, 0xEE), 0xEF, 0xFE)
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: How formats begin that are decoded from the file as it is read.
-_STREAMED = (b"II*\0", b"MM\0*", b"II+\0", b"BM", b"GIF8")
+_STREAMED = (b"II*\0", b"MM\0*", b"II+\0", b"BM")
 #: A Netpbm file: its kind, and two numbers or three, with space and comments before each.
 _HEAD = 4096
 _NETPBM = re.compile(rb"P[1-6](?:(?:\s|#[^\n\r]*[\n\r])+\d+){2}")
@@ -73,6 +73,13 @@ def open_image(
             opened = Image.open(stream, formats=FORMATS)
         with opened:
             yield stream, opened
+
+
+def unread_stream(opened: Image.Image) -> IO[bytes] | None:
+    """Return the stream of an image that Pillow has opened and has still to decode as it is."""
+    waits = bool(getattr(opened, "tile", None)) and opened.tell() == 0
+    reduced = bool(getattr(opened, "decoderconfig", None))  # by Image.draft
+    return None if reduced or not waits else getattr(opened, "fp", None)
 
 
 def file_length(path: str | os.PathLike[str]) -> int:
@@ -106,6 +113,10 @@ def _check_head(stream: IO[bytes]) -> None:
             raise ValueError(
                 f"pixels as text of {length:,} bytes, more than {MAX_TEXT:,}. Save it as binary."
             )
+    elif length > MAX_GIF and head.startswith(b"GIF8"):  # read block by block
+        raise ValueError(
+            f"a GIF of {length:,} bytes, more than {MAX_GIF:,}. Save its first frame as PNG."
+        )
     elif length > MAX_WHOLE and not head.startswith(_STREAMED):
         raise ValueError(
             f"a file of {length:,} bytes, more than {MAX_WHOLE:,}: its format is read whole. Save "

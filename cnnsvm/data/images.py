@@ -23,6 +23,7 @@ from cnnsvm.data.decoding import (
     on_white,
     open_image,
     to_rgb,
+    unread_stream,
     without_metadata,
 )
 from cnnsvm.data.sample_formats import bits_per_sample, check_range
@@ -152,6 +153,7 @@ def _load(image: ImageInput, max_pixels: int) -> np.ndarray:
             if not single and getattr(opened, "is_animated", False):  # counting them takes long
                 text = f"{image_name(image)}: several frames; only the first is used."
                 warnings.warn(text, stacklevel=3)
+            stream = stream or unread_stream(opened)
             bits = bits_per_sample(opened, stream)
             pixels = to_rgb(opened, stream)
             check_range(opened, pixels, bits)

@@ -21,10 +21,10 @@ def corpus(tmp_path):
 
 def test_files_are_judged_or_refused(corpus, tmp_path, capsys):
     out = tmp_path / "out"
-    call = [str(corpus), "--actions", "load", "header", "--out", str(out)]
+    call = [str(corpus), "--actions", "load", "header", "audit", "--out", str(out)]
     assert hostile.main(call) == 0
     table = pd.read_csv(out / "hostile.csv")
-    assert table["outcome"].tolist() == ["judged", "refused"] * 2
+    assert table["outcome"].tolist() == ["judged", "refused"] * 3
     assert "Outcomes" in capsys.readouterr().out
 
 

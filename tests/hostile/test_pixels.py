@@ -93,7 +93,7 @@ def test_what_is_read_whole_is_not_huge(read, format, monkeypatch):
         read(content + b"\0")
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "GIF", "PPM"])
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "BMP", "PPM"])
 def test_what_is_read_as_it_is_decoded_may_be(format, monkeypatch):
     monkeypatch.setattr(decoding, "MAX_WHOLE", 300)
     assert load_image(encode(format)).shape == (60, 90, 3)
@@ -212,8 +212,36 @@ def test_a_jpeg_that_lacks_pixels_is_no_grey_image(spoil):
         "cut and closed": data[:half] + b"\xff\xd9",
         "zeroed": data[:half] + bytes(400) + data[half + 400 :],
     }[spoil]
-    with pytest.raises(ImageError, match="get it again"):
-        load_image(spoilt)
+    for image in (spoilt, Image.open(io.BytesIO(spoilt))):
+        with pytest.raises(ImageError, match="get it again"):
+            load_image(image)
+
+
+def test_an_image_that_is_opened_stays_as_it_was():
+    data = encode("JPEG")
+    expected = load_image(data)
+    opened = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(load_image(opened), expected)
+    np.testing.assert_array_equal(np.asarray(opened), expected)  # and is read by Pillow afterwards
+    reduced = Image.open(io.BytesIO(data))
+    reduced.draft("RGB", (45, 30))
+    assert load_image(reduced).shape == (30, 45, 3)
+    frames = io.BytesIO()
+    second = Image.fromarray(255 - draw_image())
+    Image.fromarray(draw_image()).save(frames, "MPO", save_all=True, append_images=[second])
+    several = Image.open(frames)
+    several.seek(1)
+    assert np.abs(load_image(several).astype(int) - np.asarray(second)).mean() < 15
+
+
+def test_a_gif_of_many_bytes_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.gif"
+    path.write_bytes(encode("GIF"))
+    assert load_image(path).shape == (60, 90, 3)
+    with open(path, "r+b") as stream:
+        stream.truncate(decoding.MAX_GIF + 1)  # sparse
+    with pytest.raises(ImageError, match="GIF of 67,108,865 bytes, more than 67,108,864"):
+        load_image(path)
 
 
 @pytest.mark.parametrize("where", [2, 20])  # before and behind the first segment
