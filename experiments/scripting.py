@@ -3,21 +3,16 @@
 import argparse
 import logging
 import re
-import shlex
 import subprocess
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cnnsvm.cli import guard
+from cnnsvm.cli.running import RUNS, command, data_and_out, prepare_data, publish
 
-if TYPE_CHECKING:
-    from cnnsvm.evaluation.preparation import Prepared
-    from cnnsvm.report.model import Report
+__all__ = ["RUNS", "command", "data_and_out", "prepare_data", "publish"]  # from here as well
 
-RUNS = Path(__file__).resolve().parent.parent / "runs"
-SAMPLES_ENGINE = "opencv-telea"
 #: Loggers that tell of every epoch.
 CHATTY = ("cnnsvm.features.trainer", "baselines.small_cnn")
 
@@ -54,36 +49,6 @@ def add_records_flags(parser: argparse.ArgumentParser, what: str, most: int) -> 
     add("--out", type=Path, required=True, help="run directory")
 
 
-def data_and_out(args: argparse.Namespace, default: str) -> tuple[str, Path]:
-    """Return the name of the data and the run directory."""
-    from cnnsvm.data.readers.archives import data_name
-
-    first = args.data[0] if isinstance(args.data, list) and args.data else args.data
-    name = data_name(first) if first else "samples"
-    return name, args.out or RUNS / name / default
-
-
-def prepare_data(args: argparse.Namespace, out: Path, codec: str | None) -> "Prepared":
-    """Prepare the data, or the samples with fakes, by the flags of `add_data_flags`."""
-    from cnnsvm.evaluation.preparation import prepare
-
-    return prepare(
-        args.data,
-        out / "data",
-        generate=args.generate or (None if args.data else SAMPLES_ENGINE),
-        codec=codec,
-        groups=args.groups,
-        skip_bad=args.skip_bad,
-        variants=args.variants,
-        random_state=args.seed,
-    )
-
-
-def command() -> str:
-    """Return how the script was called."""
-    return shlex.join(["python", *sys.argv])
-
-
 def find_command(folder: Path) -> str:
     """Return the command that made a saved detector, as its card has it, "" if it has none."""
     from cnnsvm.detection.model_card import CARD
@@ -102,14 +67,6 @@ def find_commit(folder: Path) -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def publish(out: Path, report: "Report", also: Iterable[Path] = ()) -> None:
-    """Write a report to the run directory and print it, with the files that were written."""
-    from cnnsvm.report import render_text, write_report
-
-    files = write_report(out, report)
-    print(render_text(report, [*files.values(), *also]), end="")
 
 
 def run_script(

@@ -1,6 +1,5 @@
 """The command line ``cnnsvm``: one module a subcommand, each with ``add_flags`` and ``main``."""
 
-import argparse
 import io
 import logging
 import os
@@ -11,27 +10,36 @@ import cnnsvm
 from cnnsvm.cli import (
     audit,
     build,
+    cache,
+    cv,
     download,
     fit,
+    info,
     localize,
     localize_test,
     localize_train,
+    models,
     predict,
 )
+from cnnsvm.cli.parsing import parse
 from cnnsvm.io.files import FULL
 
 SUBCOMMANDS = {
     "audit": audit,
     "build": build,
+    "cache": cache,
+    "cv": cv,
     "download": download,
     "fit": fit,
+    "info": info,
     "localize": localize,
     "localize-test": localize_test,
     "localize-train": localize_train,
+    "models": models,
     "predict": predict,
 }
 #: Those that go on where they were interrupted.
-RESUMING = ("build", "download", "fit", "localize", "localize-train")
+RESUMING = ("build", "cv", "download", "fit", "localize", "localize-train")
 
 #: Exit status of wrong usage, where it is not 2.
 WRONG = {"predict": 3}
@@ -39,17 +47,12 @@ WRONG = {"predict": 3}
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return its exit status."""
-    parser = argparse.ArgumentParser(prog="cnnsvm", description="Detect inpainted images.")
-    subparsers = parser.add_subparsers(dest="subcommand", required=True)
-    for name, module in SUBCOMMANDS.items():
-        summary = str(module.__doc__).splitlines()[0]
-        module.add_flags(subparsers.add_parser(name, help=summary, description=summary))
-    parser.add_argument("--version", action="version", version=f"cnnsvm {cnnsvm.__version__}")
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        args = parser.parse_args(argv)
+        args = parse(SUBCOMMANDS, cnnsvm.__version__, argv)
     except SystemExit as end:
-        first = next(iter(sys.argv[1:] if argv is None else argv), "")
-        raise SystemExit(WRONG.get(first, 2) if end.code == 2 else end.code) from None
+        wrong = WRONG.get(next(iter(argv), ""), 2)
+        raise SystemExit(wrong if end.code == 2 else end.code) from None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be any bytes

@@ -87,7 +87,8 @@ def _add_classifier_flags(parser: argparse.ArgumentParser) -> None:
     add("--inner-folds", type=int, default=3)
     add("--landmarks", type=int, metavar="N", help="N Nystroem landmarks for all rows [exact]")
     add("--threshold", default="balanced_accuracy", help="this, or a probability")
-    add("--max-error", type=float, metavar="SHARE", help="of verdicts that may be wrong [any]")
+    wrong = "of verdicts that may be wrong, else unsure; or none [%(default)s]"
+    add("--max-error", type=number_or_name, default=0.05, metavar="SHARE", help=wrong)
 
 
 def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> "InpaintDetector":
@@ -112,7 +113,7 @@ def make_detector(args: argparse.Namespace, *, shipped: bool = False) -> "Inpain
         n_views=args.views,
         augmentation=robust,
         threshold=number_or_name(args.threshold),
-        max_error=args.max_error,
+        max_error=None if args.max_error == "none" else args.max_error,
         random_state=args.seed,
     )
     detector.check_params()

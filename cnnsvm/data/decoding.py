@@ -32,6 +32,8 @@ if importlib.util.find_spec("pillow_heif"):  # an extra
 if importlib.util.find_spec("pillow_jxl"):  # another, which registers itself
     import pillow_jxl  # noqa: F401
 FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+#: Formats that need an extra which is not installed -> its name.
+MISSING = {name: name.lower() for name in ("HEIF", "JXL") if name not in FORMATS}
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
 _STRIP = 2**22  # pixels that are converted at once

@@ -33,6 +33,7 @@ from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import (
     UNSURE,
     Judgement,
+    OutOfFold,
     choose_false_alarms,
     choose_thresholds,
     lack_detail,
@@ -128,6 +129,8 @@ class InpaintDetector(
     rejection_threshold_ : float
         Probability of the predicted class above which `verdict` commits itself (0 without
         ``max_error``).
+    out_of_fold_ : OutOfFold or None
+        The scores that the thresholds were chosen on; None of a loaded detector.
     false_alarms_ : FalseAlarms or None
         What `recalibrate` chose.
     min_side_, max_side_ : int
@@ -169,6 +172,7 @@ class InpaintDetector(
     }
 
     model_id_: str | None = None
+    out_of_fold_: OutOfFold | None = None
 
     def __init__(
         self,
@@ -256,9 +260,16 @@ class InpaintDetector(
             cache,
             seed,
         )
-        scores, known = _calibration_scores(classifier, codes[rows], calibrating, rows)
+        held_out = _out_of_fold(
+            classifier,
+            codes[rows],
+            encode_groups(groups, len(y))[rows],
+            calibrating,
+            rows,
+            calibrating is not None or not _learnt(embedders),
+        )
         thresholds = choose_thresholds(
-            self.threshold, self.max_error, scores, known, self.n_views or 1
+            self.threshold, self.max_error, held_out.decisions, held_out.codes, self.n_views or 1
         )
         install(
             self,
@@ -267,6 +278,7 @@ class InpaintDetector(
             classifier_=classifier,
             threshold_=thresholds.threshold,
             rejection_threshold_=thresholds.rejection,
+            out_of_fold_=held_out,
             false_alarms_=None,
             min_side_=int(sides.min()),
             max_side_=int(sides.max()),
@@ -609,22 +621,32 @@ def _embed(
 
 def _held_out(embedders: Sequence[Any], sources: np.ndarray) -> np.ndarray | None:
     """Find the images that no embedder has learnt from, if of sources enough to calibrate on."""
-    known = [getattr(embedder, "validation_rows_", None) for embedder in embedders]
-    trained = [rows for rows in known if rows is not None]
+    trained = _learnt(embedders)
     if not trained:
         return None
     held_out = np.all(trained, axis=0)
     return held_out if len(np.unique(sources[held_out])) >= MIN_HELD_OUT else None
 
 
-def _calibration_scores(
-    classifier: Any, codes: np.ndarray, calibrating: np.ndarray | None, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the out-of-fold scores that choose thresholds, and the classes of their rows."""
+def _learnt(embedders: Sequence[Any]) -> list[np.ndarray]:
+    """Return of each embedder that has learnt from the images which of them it has not."""
+    known = [getattr(embedder, "validation_rows_", None) for embedder in embedders]
+    return [rows for rows in known if rows is not None]
+
+
+def _out_of_fold(
+    classifier: Any,
+    codes: np.ndarray,
+    sources: np.ndarray,
+    calibrating: np.ndarray | None,
+    rows: np.ndarray,
+    is_unseen: bool,
+) -> OutOfFold:
+    """Return the out-of-fold scores that choose thresholds."""
     scores = classifier.cv_decision_
     wanted = choose_calibration_rows(None if calibrating is None else calibrating[rows], codes)
     wanted &= np.isfinite(scores.reshape(len(codes), -1)).all(axis=1)
-    return scores[wanted], codes[wanted]
+    return OutOfFold(scores[wanted], codes[wanted], sources[wanted], is_unseen)
 
 
 def _check_class_names(classes: np.ndarray) -> None:

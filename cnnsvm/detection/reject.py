@@ -37,6 +37,20 @@ class Judgement(NamedTuple):
     is_unsure: np.ndarray
 
 
+class OutOfFold(NamedTuple):
+    """Scores of training images by classifiers that were fitted without their sources.
+
+    ``decisions`` are log-odds, (n,) or (n, n_classes), ``codes`` the positions in ``classes_`` and
+    ``groups`` the sources, int (n,). They judge the detector if ``is_unseen``; else a network of
+    the embedder has learnt from these images, and they are too good.
+    """
+
+    decisions: np.ndarray
+    codes: np.ndarray
+    groups: np.ndarray
+    is_unseen: bool
+
+
 class FalseAlarms(NamedTuple):
     """What a recalibration on untouched images promises.
 

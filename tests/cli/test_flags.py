@@ -38,7 +38,7 @@ FLAGS = {
     "--landmarks 500": ("classifier__n_landmarks", 500),
     "--views 2": ("n_views", 2),
     "--threshold 0.7": ("threshold", 0.7),
-    "--max-error 0.05": ("max_error", 0.05),
+    "--max-error 0.1": ("max_error", 0.1),
     "--seed 3": ("random_state", 3),
 }
 #: Parameters that a command line has no use for, sets itself, or sets by another flag.

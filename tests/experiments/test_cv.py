@@ -54,5 +54,5 @@ def test_the_scores_of_make_cv_are_those_that_were_recorded(tmp_path, capsys):
     found = table.groupby(names)["probability"].apply(sorted)
     assert set(found.index) == set(recorded)
     for name, expected in recorded.items():
-        # processors add up in other orders: 2e-6 between two of one maker
-        np.testing.assert_allclose(found[name], expected, atol=1e-5, err_msg=name)
+        # processors add up in other orders: 2e-6 between two of one maker, 2e-5 of two
+        np.testing.assert_allclose(found[name], expected, atol=1e-4, err_msg=name)

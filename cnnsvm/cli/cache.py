@@ -1,0 +1,54 @@
+"""Show what interrupted or repeated work keeps on disk, and clear it."""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``cnnsvm cache``."""
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        type=Path,
+        default=[Path("runs")],
+        help="run directories, folders of them, or MODEL.work of a fit [runs]",
+    )
+    parser.add_argument("--clear", action="store_true", help="delete the caches that are listed")
+    parser.add_argument(
+        "--days", type=float, default=0.0, metavar="N", help="unchanged for N days [%(default)s]"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """List caches below folders, each with its size and age; delete them if that is asked."""
+    total = 0
+    for folder in find_caches(args.folders):
+        size, changed = _measure(folder)
+        days = (time.time() - changed) / 86400
+        if days < args.days:
+            continue
+        total += size
+        print(f"{size / 1e6:10.1f} MB  {days:6.1f} days  {folder}")
+        if args.clear:
+            shutil.rmtree(folder)
+    print(f"{total / 1e6:10.1f} MB  {'cleared' if args.clear else 'in all'}")
+    return 0
+
+
+def find_caches(folders: list[Path]) -> list[Path]:
+    """Find the folders of intermediate state below folders; results are never among them."""
+    from cnnsvm.evaluation.runs import CACHE
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: no such folder. Name one that runs were written to.")
+    found = sorted({path for root in folders for path in root.rglob(CACHE) if path.is_dir()})
+    return [path for path in found if not any(other in path.parents for other in found)]
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Return the bytes of a folder and when it was last changed, in seconds since 1970."""
+    known = [path.stat() for path in (folder, *folder.rglob("*"))]
+    return sum(each.st_size for each in known), max(each.st_mtime for each in known)
