@@ -31,6 +31,8 @@ from cnnsvm.io.progress import show_progress
 from cnnsvm.svm.calibration import fit_platt
 
 SHIPPED_REGION = Path(__file__).with_name("weights") / "region"
+#: Largest side that images are brought to: its patches are seen at once.
+MAX_SIDE = 4480
 KIND = "RegionDetector"
 CLASSES = np.array(["original", "spliced"])
 _LARGEST = 1e9  # of what is learnt
@@ -58,7 +60,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         Frozen, with a transformer ("hf:...") whose class token is not the only one.
     layer : int, default=8
         Whose patches are taken: early layers see texture, late ones content.
-    side : int, default=448
+    side : int in 32-4480, default=448
         Of the square that the image is resized to, a multiple of the embedder's ``crop_size``.
     C : float, default=1e-4
         Of the support vector machine.
@@ -88,7 +90,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "embedder": [CNNEmbedder],
         "layer": [Interval(Integral, 1, None, closed="left")],
-        "side": [Interval(Integral, 32, None, closed="left")],
+        "side": [Interval(Integral, 32, MAX_SIDE, closed="both")],
         "C": [Interval(Real, 0, None, closed="neither")],
         "max_error": [Interval(Real, 0, 1, closed="neither"), None],
         "max_pixels": [Interval(Integral, 1, None, closed="left")],
@@ -222,13 +224,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         embedder = self.embedder
         if not hasattr(embedder, "network_"):
             embedder.fit(None)
-        size = int(embedder.crop_size)
-        n_tiles, rest = divmod(self.side, size)
-        if rest or not n_tiles:
-            raise ValueError(
-                f"side={self.side!r} must be a multiple of the embedder's crop_size={size}, which "
-                f"are the tiles it is cut into. Use {max(1, n_tiles) * size}."
-            )
+        size, n_tiles = int(embedder.crop_size), self._n_tiles()
         (pixels,) = Decoded([image], max_pixels=self.max_pixels)
         square = resize(pixels, (n_tiles * size, n_tiles * size))
         tiles = square.reshape(n_tiles, size, n_tiles, size, 3).swapaxes(1, 2)
@@ -243,6 +239,17 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         _, height, width, dim = rows.shape
         rows = rows.reshape(n_tiles, n_tiles, height, width, dim).swapaxes(1, 2)
         return rows.reshape(n_tiles * height, n_tiles * width, dim)
+
+    def _n_tiles(self) -> int:
+        """Return the tiles along a side."""
+        size = int(self.embedder.crop_size)
+        n_tiles, rest = divmod(self.side, size)
+        if rest or not n_tiles:
+            raise ValueError(
+                f"side={self.side!r} must be a multiple of the embedder's crop_size={size}, which "
+                f"are the tiles it is cut into. Use {max(1, n_tiles) * size}."
+            )
+        return n_tiles
 
     def save_pretrained(self, folder: str | os.PathLike[str], card: str = "") -> Path:
         """Write all but the embedder to a folder of safetensors and JSON."""
@@ -276,6 +283,11 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"numbers that are none: {scores!r:.80}")
             if learnt["coef_"].ndim != 1 or not 0 <= learnt["rejection_threshold_"] <= 1:
                 raise ValueError("no machine of patches")
+            loaded._n_tiles()
+            if hasattr(embedder, "network_"):
+                n_features = len(learnt["coef_"]) // 2  # of a patch, and of what is unlike it
+                body: Any = embedder.network_.body
+                body.check_layer(loaded.layer, n_features)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"{folder} describes no {KIND} of this cnnsvm: {error}") from error
         install(loaded, **learnt, trained_on_=hashes, model_id_=bundle_id(config))

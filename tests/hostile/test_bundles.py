@@ -1,5 +1,6 @@
 """Saved models that were made to harm: each is refused with one kind of error, or harmless."""
 
+import copy
 import json
 import math
 import shutil
@@ -9,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny_detector import cnn, detector
 
-from cnnsvm import InpaintDetector
+from cnnsvm import CombinedDetector, InpaintDetector, RegionDetector
 from cnnsvm.io.bundle import MAX_CONFIG, BundleError, _sealed
 from cnnsvm.io.files import file_hash
 
@@ -159,3 +160,23 @@ def test_no_number_of_a_region_detector_is_taken_on_trust(name, value, tmp_path,
     monkeypatch.setattr(region, "read_bundle", lambda folder: (spoilt, arrays))
     with pytest.raises(BundleError, match="RegionDetector"):
         region.RegionDetector.from_pretrained(cnn(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"layer": 10**9}, "layer 1000000000 of 768 features; this model has layers 0 to"),
+        ({"layer": 11}, "layer 11 of 768 features"),
+        ({"side": 2**70}, "'side' parameter of RegionDetector must be an int in the range"),
+        ({"side": 224 * 10**6}, "'side' parameter"),
+        ({"side": 300}, "must be a multiple of the embedder's crop_size=224"),
+        ({"coef_": np.zeros(1534, np.float32)}, "layer 8 of 767 features"),
+    ],
+)
+def test_a_region_detector_of_impossible_patches_is_refused(params, reason, tmp_path):
+    region = CombinedDetector.from_pretrained("cpu").region
+    changed = copy.copy(region)
+    vars(changed).update(params)
+    folder = changed.save_pretrained(tmp_path / "region")
+    with pytest.raises(BundleError, match=reason):
+        RegionDetector.from_pretrained(region.embedder, folder)

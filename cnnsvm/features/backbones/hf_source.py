@@ -101,9 +101,20 @@ class _Tower(nn.Module):
 
     def patches(self, values: torch.Tensor, layer: int) -> torch.Tensor:
         """Return what a layer says of each patch, (N, h, w, d): all tokens but the class's."""
+        self.check_layer(layer)
         state = self.model(values, output_hidden_states=True).hidden_states[layer][:, 1:]
         side = round(state.shape[1] ** 0.5)
         return state.unflatten(1, (side, side))
+
+    def check_layer(self, layer: int, n_features: int | None = None) -> None:
+        """Refuse a layer of patches, or a number of their features, that the model has not."""
+        config: Any = self.model.config
+        depth, width = config.num_hidden_layers, config.hidden_size
+        if not 0 <= layer <= depth or n_features not in (None, width):
+            raise ValueError(
+                f"layer {layer} of {n_features or 'any number of'} features; this model has "
+                f"layers 0 to {depth} of {width}."
+            )
 
 
 def _token(state: torch.Tensor) -> torch.Tensor:
