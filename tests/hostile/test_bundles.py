@@ -162,6 +162,11 @@ def test_no_number_of_a_region_detector_is_taken_on_trust(name, value, tmp_path,
         region.RegionDetector.from_pretrained(cnn(), tmp_path)
 
 
+@pytest.fixture(scope="module")
+def region():
+    return CombinedDetector.from_pretrained("cpu").region
+
+
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
@@ -173,8 +178,7 @@ def test_no_number_of_a_region_detector_is_taken_on_trust(name, value, tmp_path,
         ({"coef_": np.zeros(1534, np.float32)}, "layer 8 of 767 features"),
     ],
 )
-def test_a_region_detector_of_impossible_patches_is_refused(params, reason, tmp_path):
-    region = CombinedDetector.from_pretrained("cpu").region
+def test_a_region_detector_of_impossible_patches_is_refused(params, reason, region, tmp_path):
     changed = copy.copy(region)
     vars(changed).update(params)
     folder = changed.save_pretrained(tmp_path / "region")
