@@ -37,6 +37,7 @@ from cnnsvm.data.metadata_names import (
 MAX_VALUE, MAX_FINDINGS = 200, 100
 #: Fields that name what made an image, and nothing else.
 _TOOL_FIELDS = ("Software", "ProcessingSoftware", "Source", "CreatorTool", "softwareAgent")
+_BY_A_TOOL = ("Created with ", "File written by ")  # comments of GIMP and Photoshop
 _CAMERA_FIELDS = ("Make", "Model")
 #: Properties of XMP, by their local names, that are looked at, in any of the forms of RDF.
 _XMP = re.compile(
@@ -88,7 +89,7 @@ def read_metadata(file: str | os.PathLike[str] | bytes) -> list[Finding]:
     try:
         with closing(_opened(file)) as stream:
             for finding in islice(_findings(stream), MAX_FINDINGS):
-                found.append(finding)
+                found += [] if finding in found else [finding]  # some files hold a block twice
     except Exception as error:  # of whatever parser: what was found before stays
         found.append(_unreadable("metadata", error))
     return found
@@ -126,7 +127,8 @@ def _of_block(block: Block, stream: IO[bytes]) -> Iterator[Finding]:
     elif block.kind == "text":
         yield from _of_text(block.name, block.data.decode("utf-8", "replace"))
     elif block.kind == "comment":
-        yield from _finding("comment", block.name, block.data.decode("utf-8", "replace"), UNKNOWN)
+        text = block.data.decode("utf-8", "replace")
+        yield from _finding("comment", block.name, text, _of_field("Comment", text))
     elif block.kind == "tables":
         yield Finding("jpeg_tables", block.name, _describe_tables(block.data))
     elif block.kind == "c2pa":
@@ -180,6 +182,8 @@ def _of_field(name: str, text: str) -> str:
         return of_tool(text)
     if name in _CAMERA_FIELDS:
         return GENERATED if of_tool(text) == GENERATED else CAMERA
+    if name == "Comment" and text.startswith(_BY_A_TOOL):
+        return of_tool(text)
     return GENERATED if name == "Credit" and of_tool(text) == GENERATED else UNKNOWN
 
 

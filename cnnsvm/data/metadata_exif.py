@@ -26,7 +26,7 @@ _ONE_BYTE = (1, 2, 7)  # types of entries: bytes, text, undefined
 _MAX_ENTRIES = 512
 _MAX_EXIF_TEXT = 2**16
 #: How a user comment begins -> its characters; UTF-16 may have either order of bytes.
-_CHARACTERS = {b"UNICODE\0": "", b"ASCII\0\0\0": "latin-1", b"JIS\0\0\0\0\0": "shift_jis"}
+_CHARACTERS = {b"UNICODE\0": "", b"JIS\0\0\0\0\0": "shift_jis"}
 
 
 def exif_entries(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -75,10 +75,9 @@ def exif_text(name: str, data: bytes) -> str:
     """Decode the bytes of an entry; a user comment says its characters itself."""
     if name == "XPComment":
         return data.decode("utf-16-le", "replace")
-    coding = _CHARACTERS.get(data[:8]) if name == "UserComment" else None
-    if coding is None:
-        return data.removeprefix(bytes(8)).decode("utf-8", "replace")
-    data = data[8:]
+    if name != "UserComment":
+        return data.partition(b"\0")[0].decode("utf-8", "replace")
+    coding, data = _CHARACTERS.get(data[:8], "utf-8"), data[8:]
     if not coding:  # UTF-16, whose order of bytes is not written: text is mostly Latin
         is_big = data[::2].count(0) >= data[1::2].count(0)
         coding = "utf-16-be" if is_big else "utf-16-le"

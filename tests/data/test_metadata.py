@@ -209,6 +209,14 @@ OTHERS = {
         image("JPEG", exif=exif(t10e="The office of Midjourney and OpenAI; Stable Diffusion")),
         set(),
     ),
+    "a camera named as a generator is": (
+        image("JPEG", exif=exif(t110="Gemini11\0H\0")),
+        {"camera"},
+    ),
+    "an editor's comment": (
+        image("JPEG", comment=b"File written by Adobe Photoshop 5.0"),
+        {"edited"},
+    ),
     "a title": (png(Title="How ComfyUI works", Comment="Steps: walk, run"), set()),
     "a plug-in": (image("JPEG", exif=exif(t131="Imagenomic Portraiture")), set()),
     "a comment": (image("JPEG", comment=b"made by hand"), set()),
