@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NOTHING_FOUND, FOUND, FAILED = 0, 1, 2
+NAMED = "whose metadata name a generator"
 _ORIENTATION = 0x0112  # EXIF
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm predict``."""
     parser.epilog = (
-        "Exit status: 0 nothing found, 1 traces in some image, 2 some files failed, 3 nothing "
-        "could be begun."
+        "Exit status: 0 nothing found, 1 traces in some image, or metadata that name a generator, "
+        "2 some files failed, 3 nothing could be begun. Metadata are said apart from what the "
+        "pixels show and never change a verdict; they can be removed and forged, so that none say "
+        "nothing."
     )
     add: Any = parser.add_argument
     add("images", nargs="*", type=Path, metavar="IMAGE", help="image files, or folders of them")
@@ -55,7 +58,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--heatmaps-for",
         choices=("all", "suspicious"),
         default="all",
-        help="of all images, or of those with traces or unsure [%(default)s]",
+        help="of all images, or of those with traces, unsure or with metadata that name a "
+        "generator [%(default)s]",
     )
     add(
         "--untouched",
@@ -97,9 +101,9 @@ def main(args: argparse.Namespace) -> int:
     with closing(rows):
         rows.start(kept)
         for row in kept:
-            counts[judge.kind(row)] += 1
+            counts.update(_counted(judge, row))
         for row in _judged(judge, rest, args):
-            counts["failed" if "error" in row else judge.kind(row)] += 1
+            counts.update(_counted(judge, row))
             rows.add(row)
         for path, reason in skipped:
             rows.add({"path": str(path), "error": f"skipped: {reason}"})
@@ -107,7 +111,16 @@ def main(args: argparse.Namespace) -> int:
         logger.info("%s", _summary(counts, len(kept), skipped))
     if counts["failed"] or (args.strict and skipped):
         return FAILED
-    return FOUND if counts[TRACES] else NOTHING_FOUND
+    return FOUND if counts[TRACES] or counts[NAMED] else NOTHING_FOUND
+
+
+def _counted(judge: "Judge", row: Row) -> list[str]:
+    """Name what a row counts as."""
+    from cnnsvm.report.judging import names_generator
+
+    if row.get("error"):
+        return ["failed"]
+    return [judge.kind(row), *([NAMED] if names_generator(row) else [])]
 
 
 def count_reasons(skipped: list[tuple[Path, str]]) -> str:
@@ -151,7 +164,7 @@ def _judged(
     """Judge files in their order, with progress where no row is seen."""
     from cnnsvm.data.images import ImageError, image_hash
     from cnnsvm.io.progress import show_progress
-    from cnnsvm.report.judging import NOTHING, judge_all
+    from cnnsvm.report.judging import NOTHING, judge_all, names_generator
 
     said = judge_all(judge, [path for path, _ in found], args.jobs, args.batch_size)
     is_seen = args.out is None and sys.stdout.isatty()
@@ -164,7 +177,8 @@ def _judged(
         try:
             if "error" not in row:
                 row |= {"sha256": image_hash(path), "model": judge.model}
-                wanted = args.heatmaps_for == "all" or judge.kind(row) != NOTHING
+                is_suspicious = judge.kind(row) != NOTHING or names_generator(row)
+                wanted = args.heatmaps_for == "all" or is_suspicious
                 if args.heatmaps is not None and wanted:
                     target = _free_name(args.heatmaps / name, taken)
                     row["heatmap"] = str(write_heatmap(judge.speaker(row), path, target))
@@ -187,6 +201,7 @@ def _divide(
                 row is not None
                 and not row.get("error")
                 and row.get("model") == model
+                and "metadata" in row
                 and row.get("sha256") == image_hash(path)
                 and (args.heatmaps is None or Path(row.get("heatmap") or "-").is_file())
             )
@@ -285,7 +300,8 @@ def _summary(counts: Counter[str], n_kept: int, skipped: list[tuple[Path, str]])
     from cnnsvm.report.judging import NOTHING, TRACES, UNDECIDED
 
     each = [f"{counts[kind]} {kind}" for kind in (TRACES, NOTHING, UNDECIDED)]
-    judged = sum(counts.values()) - counts["failed"]
+    judged = sum(counts[kind] for kind in (TRACES, NOTHING, UNDECIDED))
+    each += [f"{counts[NAMED]} {NAMED}"] if counts[NAMED] else []
     before = f" ({n_kept} of them before)" if n_kept else ""
     end = f"{counts['failed']} failed, {len(skipped)} skipped{count_reasons(skipped)}"
     return f"{judged} judged{before}: {', '.join(each)}; {end}"

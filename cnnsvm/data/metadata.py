@@ -134,7 +134,7 @@ def _of_block(block: Block, stream: IO[bytes]) -> Iterator[Finding]:
     elif block.kind == "c2pa":
         stream.seek(0)
         value, says = read_manifest(stream, media_type(stream.read(16)), block.data)
-        yield from _finding("c2pa", f"C2PA manifest ({block.name})", value, says, shown=value)
+        yield from _finding("c2pa", f"C2PA manifest of {block.name}", value, says, shown=value)
     else:
         yield _unreadable(block.name, block.data.decode("latin-1"))
 

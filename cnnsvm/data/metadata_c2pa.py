@@ -53,13 +53,13 @@ def _sentence(found: dict[str, Any]) -> tuple[str, str]:
     tools = [str(entry.get("name", "")) for entry in active.get("claim_generator_info") or ()]
     tools = [*tools, str(active.get("claim_generator") or "")][:_MOST_TOOLS]
     named = ", ".join(dict.fromkeys(tool for tool in tools if tool))
-    parts = [f"by {named}"] if named else []
-    parts += [f"source {', '.join(terms)}"] if terms else []
+    parts = [f"source {', '.join(terms)}"] if terms else []
     parts += [f"made from {', '.join(earlier)}"] if earlier else []
     says = _strongest([*terms, *earlier])
     if says == UNKNOWN:
         says = of_tool(named)
-    return "; ".join([*parts, _signature(found, active)]), says
+    parts += [_signature(found, active), *([f"by {named}"] if named else [])]
+    return "; ".join(parts), says
 
 
 def _signature(found: dict[str, Any], active: dict[str, Any]) -> str:

@@ -26,7 +26,13 @@ _ONE_BYTE = (1, 2, 7)  # types of entries: bytes, text, undefined
 _MAX_ENTRIES = 512
 _MAX_EXIF_TEXT = 2**16
 #: How a user comment begins -> its characters; UTF-16 may have either order of bytes.
-_CHARACTERS = {b"UNICODE\0": "", b"JIS\0\0\0\0\0": "shift_jis"}
+_UTF_16 = "utf-16"
+_CHARACTERS = {
+    b"UNICODE\0": _UTF_16,
+    b"JIS\0\0\0\0\0": "shift_jis",
+    b"ASCII\0\0\0": "utf-8",
+    bytes(8): "utf-8",
+}
 
 
 def exif_entries(stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
@@ -77,8 +83,9 @@ def exif_text(name: str, data: bytes) -> str:
         return data.decode("utf-16-le", "replace")
     if name != "UserComment":
         return data.partition(b"\0")[0].decode("utf-8", "replace")
-    coding, data = _CHARACTERS.get(data[:8], "utf-8"), data[8:]
-    if not coding:  # UTF-16, whose order of bytes is not written: text is mostly Latin
+    coding = _CHARACTERS.get(data[:8])
+    data = data if coding is None else data[8:]
+    if coding == _UTF_16:  # UTF-16, whose order of bytes is not written: text is mostly Latin
         is_big = data[::2].count(0) >= data[1::2].count(0)
         coding = "utf-16-be" if is_big else "utf-16-le"
-    return data.decode(coding, "replace")
+    return data.decode(coding or "utf-8", "replace")

@@ -9,18 +9,32 @@ if TYPE_CHECKING:
     import numpy as np
 
     from cnnsvm import InpaintDetector, RegionDetector
+    from cnnsvm.data.metadata import Finding
 
 logger = logging.getLogger(__name__)
 
 #: Kinds of verdicts, as the summary counts them.
 TRACES, NOTHING, UNDECIDED = "with traces", "without known traces", "unsure"
-#: Verdict of the combined detector -> what it says in words.
+NO_TRACE = "no_trace"
+#: Verdict -> what it says in words.
 SAID = {
     "generated": "a generator made the whole image",
     "regenerated": "every pixel passed through an engine",
     "spliced": "a part was repainted",
-    "no_trace": "no known trace found",
+    NO_TRACE: "no known trace found",
 }
+#: What may be the most probable where the verdict is unsure, besides the verdicts.
+_UNCOVERED = {"uncovered": "a repainting that leaves no known trace"}
+#: Kind of evidence -> where to look.
+EVIDENCE = {
+    "generated": "the whole image",
+    "trace": "traces in the pixels",
+    "region": "regions unlike the rest",
+}
+#: How a row's ``metadata`` begin if they name a generator, and if they name other tools.
+NAMED_GENERATOR, NAMED_EDITOR = "its metadata name a generator", "its metadata name an editor"
+_MANIFEST = "its metadata hold a C2PA manifest"
+_MOST_SHOWN = 160  # characters of a finding
 Row = dict[str, Any]
 
 
@@ -56,7 +70,9 @@ class Judge:
         max_pixels: int | None = None,
     ) -> None:
         from cnnsvm import CombinedDetector, InpaintDetector
+        from cnnsvm.data.estimators import real_class
 
+        self.origin = name, revision
         self.combined: CombinedDetector | None = None
         if name is None:
             if revision is not None:
@@ -67,6 +83,8 @@ class Judge:
         else:
             self.detector = InpaintDetector.from_pretrained(name, revision=revision, device=device)
             self.names = class_names(self.detector)
+        real = real_class(self.detector.classes_)
+        self.nothing = NO_TRACE if self.combined else self.names[real]
         self.whole = self.combined or self.detector
         if max_pixels is not None:
             known = self.whole.get_params()
@@ -79,7 +97,8 @@ class Judge:
             )
         also = ["coverage", "was_jpeg", "was_resampled"] if self.combined else []
         stated = [f"probability_{name}" for name in self.names]
-        self.fields = ["path", "verdict", *(["evidence"] if self.combined else []), *stated, *also]
+        evidence = ["evidence"] if self.combined else []
+        self.fields = ["path", "verdict", *evidence, *stated, *also, "metadata"]
 
     @property
     def model(self) -> str:
@@ -107,8 +126,9 @@ class Judge:
         from cnnsvm.detection.reject import UNSURE
 
         judged = self.detector.judge(images)
+        said = {self.nothing: NO_TRACE}
         return [
-            {"verdict": UNSURE if unsure else self.names[code]}
+            {"verdict": UNSURE if unsure else said.get(self.names[code], self.names[code])}
             | {f"probability_{n}": round(float(p), 4) for n, p in zip(self.names, row, strict=True)}
             for unsure, code, row in zip(
                 judged.is_unsure, judged.codes, judged.probabilities, strict=True
@@ -116,31 +136,64 @@ class Judge:
         ]
 
     def kind(self, row: Row) -> str:
-        """Return the kind of a row's verdict."""
-        from cnnsvm.data.estimators import real_class
+        """Return the kind of a row's verdict, which is of the pixels alone."""
         from cnnsvm.detection.reject import UNSURE
 
         if row["verdict"] == UNSURE:
             return UNDECIDED
-        real = "no_trace" if self.combined else self.names[real_class(self.detector.classes_)]
-        return NOTHING if row["verdict"] == real else TRACES
+        return NOTHING if row["verdict"] == NO_TRACE else TRACES
 
     def sentence(self, row: Row) -> str:
-        """Say in words what a row says."""
+        """Say in words what a row says: of the pixels, and apart from them of the metadata."""
+        said, metadata = self._of_pixels(row), row.get("metadata")
+        if not metadata:
+            return said
+        if self.kind(row) == NOTHING and names_generator(row):
+            return f"{said}, but {metadata}: look at that"
+        return f"{said}; {metadata}"
+
+    def _of_pixels(self, row: Row) -> str:
         stated = {name: float(row[f"probability_{name}"]) for name in self.names}
+        evidence = [EVIDENCE[name] for name in row.get("evidence", "").split(", ") if name]
         if self.kind(row) == UNDECIDED:
             likely = max(stated, key=lambda name: stated[name])
-            who = f"{row['evidence']} cannot tell; " if self.combined else ""
-            return f"unsure ({who}most probable: {likely}, {stated[likely]:.2f})"
-        said = SAID.get(row["verdict"], row["verdict"]) if self.combined else row["verdict"]
-        evidence = f", by {row['evidence']}" if self.combined else ""
-        return f"{said} ({stated[row['verdict']]:.2f}{evidence})"
+            known = SAID | _UNCOVERED | {self.nothing: SAID[NO_TRACE]}
+            where = f": look here: {', '.join(evidence)}" if evidence else ""
+            return (
+                f"unsure{where} (most probable: {known.get(likely, likely)}, {stated[likely]:.2f})"
+            )
+        verdict = row["verdict"]
+        probability = stated[self.nothing if verdict == NO_TRACE else verdict]
+        seen = f", seen in {', '.join(evidence)}" if evidence and verdict != NO_TRACE else ""
+        return f"{SAID.get(verdict, verdict)} ({probability:.2f}{seen})"
 
     def speaker(self, row: Row) -> "InpaintDetector | RegionDetector":
         """Return the detector whose heatmap shows what a row says."""
         if self.combined and self.combined.region and row["evidence"] == "region":
             return self.combined.region
         return self.detector
+
+    def knows(self) -> list[str]:
+        """Say what judges was trained on and what it does not know, as the model cards do."""
+        from cnnsvm.detection.pretrained import find_pretrained
+        from cnnsvm.detection.region import SHIPPED_REGION
+        from cnnsvm.io.bundle import SHIPPED
+        from cnnsvm.report.knowledge import sentences_of
+
+        if self.combined is None:
+            name, revision = self.origin
+            return sentences_of(self.detector, find_pretrained(name, revision=revision))
+        asked = {
+            "generated": (self.combined.generated, SHIPPED["generated"]),
+            "trace": (self.combined.trace, SHIPPED["cnnsvm"]),
+            "region": (self.combined.region, SHIPPED_REGION),
+        }
+        return [
+            f"{name}, {EVIDENCE[name]}: {sentence}"
+            for name, (detector, folder) in asked.items()
+            if detector is not None
+            for sentence in sentences_of(detector, folder)
+        ]
 
     def recalibrate(self, paths: list[Path], share: float) -> None:
         """Choose the threshold on untouched images, and say what it promises."""
@@ -159,11 +212,51 @@ def class_names(detector: "InpaintDetector") -> list[str]:
     return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
 
 
+def describe_metadata(findings: "Sequence[Finding]") -> str:
+    """Say what metadata say of an image's making; nothing if no generator or editor is named.
+
+    A C2PA manifest is said whatever it says. Cameras and other information are left out: who
+    forges an image can write them, and nothing follows from them.
+    """
+    from cnnsvm.data.metadata_names import EDITED, GENERATED
+
+    manifests = [each for each in findings if each.kind == "c2pa"]
+    groups = {
+        NAMED_GENERATOR: [each for each in findings if each.says == GENERATED],
+        NAMED_EDITOR: [each for each in findings if each.says == EDITED],
+        _MANIFEST: [each for each in manifests if each.says not in (GENERATED, EDITED)],
+    }
+    return "; ".join(f"{what}: {_first(found)}" for what, found in groups.items() if found)
+
+
+def names_generator(row: Row) -> bool:
+    """Tell whether the metadata of a row name a generator."""
+    return str(row.get("metadata") or "").startswith(NAMED_GENERATOR)
+
+
+def _first(findings: "Sequence[Finding]") -> str:
+    """Say the first of some findings, a C2PA manifest before others, and how many more."""
+    first = min(findings, key=lambda each: each.kind != "c2pa")
+    value = first.value
+    value = value if len(value) <= _MOST_SHOWN else f"{value[: _MOST_SHOWN - 3]}..."
+    more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
+    return f"{first.name} ({value}){more}"
+
+
 def judge_all(judge: Judge, paths: Sequence[Path], n_jobs: int, batch: int) -> Iterator[Row]:
     """Yield the row of each file in their order: what is said of it, or ``error``.
 
-    Files are decoded ahead, each once, and judged ``batch`` at a time.
+    Files are decoded ahead, each once, and judged ``batch`` at a time. What their metadata say is
+    in ``metadata`` (see `describe_metadata`), and has no part in the rest.
     """
+    from cnnsvm.data.metadata import read_metadata
+
+    for path, row in zip(paths, _judge_pixels(judge, paths, n_jobs, batch), strict=True):
+        metadata = {} if "error" in row else {"metadata": describe_metadata(read_metadata(path))}
+        yield row | metadata
+
+
+def _judge_pixels(judge: Judge, paths: Sequence[Path], n_jobs: int, batch: int) -> Iterator[Row]:
     import numpy as np
 
     from cnnsvm.features.reading import LARGE, Decoded, read_or_fail
