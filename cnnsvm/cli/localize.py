@@ -59,12 +59,14 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Process the images that are not done yet, write the table; status 1 if an image failed."""
     from cnnsvm.evaluation.runs import RunDirectory
+    from cnnsvm.io.bundle import bundle_id, read_config
     from cnnsvm.io.files import write_text
     from cnnsvm.io.progress import show_progress
 
     images, skipped = list_input(args.input, args.output)
     localizer = load_localizer(args)  # and args.model
     RunDirectory(args.output, _fingerprint(localizer, args.model), results=TABLE)
+    model = bundle_id(read_config(args.model))
     table = args.output / TABLE
     done = read_finished(table)
     rows, fresh = [], 0
@@ -72,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
     with open(table, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         for path, name in show_progress(images, len(images), "images"):
-            row = _row(localizer, path, name, args.output, done.get(name.as_posix()))
+            row = _row(localizer, model, path, name, args.output, done.get(name.as_posix()))
             rows.append(row)
             if row is not done.get(name.as_posix()):
                 fresh += 1
@@ -146,13 +148,18 @@ def read_finished(table: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_images(
-    path: Path, pixels: "np.ndarray", probability: "np.ndarray", threshold: float, target: Path
+    path: Path,
+    pixels: "np.ndarray",
+    probability: "np.ndarray",
+    threshold: float,
+    target: Path,
+    caption: str = "",
 ) -> None:
     """Write mask, map and overlay of one image; pixels (H, W, 3) and probability are upright.
 
     ``TARGET.mask.png`` (8-bit grey, 0 or 255) and ``TARGET.map.png`` (16-bit grey, 0-65535 for 0-1)
     are pixel for pixel as the image is stored, with its EXIF orientation; ``TARGET.overlay.jpg`` is
-    upright.
+    upright, with the caption in a strip below.
     """
     import numpy as np
     from PIL import Image
@@ -160,16 +167,16 @@ def write_images(
     from cnnsvm.data.encoding import write_image
     from cnnsvm.data.images import read_header
     from cnnsvm.detection.heatmap import as_stored
-    from cnnsvm.localization.masks import draw_overlay
+    from cnnsvm.report.overlay import draw_overlay
 
     exif = Image.Exif()
     exif[_ORIENTATION] = read_header(path).orientation
     stored = np.asarray(as_stored(probability, path))
-    mask = probability >= np.float32(threshold)
+    drawn = draw_overlay(pixels, probability, threshold, caption)
     called = stored >= np.float32(threshold)
     images: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         "map": (np.rint(stored * _DEEPEST).astype(np.uint16), {"format": "PNG", "exif": exif}),
-        "overlay": (draw_overlay(pixels, probability, mask), {"format": "JPEG", "quality": 90}),
+        "overlay": (drawn, {"format": "JPEG", "quality": 90}),
         "mask": (np.where(called, 255, 0).astype(np.uint8), {"format": "PNG", "exif": exif}),
     }
     for role, (values, options) in images.items():
@@ -178,6 +185,7 @@ def write_images(
 
 def _row(
     localizer: "InpaintLocalizer",
+    model: str,
     path: Path,
     name: Path,
     output: Path,
@@ -195,10 +203,11 @@ def _row(
             return known
         pixels = load_image(path, max_pixels=localizer.max_pixels)
         probability = localizer.predict_proba([pixels])[0]
-        write_images(path, pixels, probability, localizer.threshold_, target)
+        share = float((probability >= probability.dtype.type(localizer.threshold_)).mean())
+        said = f"{100 * share:.1f} % of the pixels look repainted. Model {model}."
+        write_images(path, pixels, probability, localizer.threshold_, target, said)
     except (ImageError, OSError) as error:
         return row | {"reason": " ".join(str(error).split())}
-    share = float((probability >= probability.dtype.type(localizer.threshold_)).mean())
     stated = {"repainted": share, "highest": probability.max(), "mean": probability.mean()}
     return row | {key: f"{value:.5f}" for key, value in stated.items()} | {"status": DONE}
 

@@ -19,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 NOTHING_FOUND, FOUND, FAILED = 0, 1, 2
 NAMED = "whose metadata name a generator"
-_ORIENTATION = 0x0112  # EXIF
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +115,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _counted(judge: "Judge", row: Row) -> list[str]:
     """Name what a row counts as."""
-    from cnnsvm.report.judging import names_generator
+    from cnnsvm.report.metadata import names_generator
 
     if row.get("error"):
         return ["failed"]
@@ -129,42 +128,14 @@ def count_reasons(skipped: list[tuple[Path, str]]) -> str:
     return f" ({', '.join(f'{n} {reason}' for reason, n in reasons)})" if reasons else ""
 
 
-def write_heatmap(detector: Any, path: Path, target: Path) -> Path:
-    """Write where a detector finds an image repainted, and return the file.
-
-    ``TARGET.heatmap.png`` is 8-bit grey (0-255 for 0-1) and pixel for pixel as the image is
-    stored, with the same EXIF orientation. ``TARGET.overlay.jpg`` beside it is upright. An
-    ImageError says that the image cannot be read or a file not written.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from cnnsvm.data.encoding import write_image
-    from cnnsvm.data.images import ImageError, load_image, read_header
-    from cnnsvm.localization.masks import draw_overlay
-
-    stored = np.round(255 * detector.explain(path)).astype(np.uint8)
-    exif = Image.Exif()
-    exif[_ORIENTATION] = read_header(path).orientation
-    heatmap = target.with_name(f"{target.name}.heatmap.png")
-    try:
-        write_image(heatmap, stored, "PNG", exif=exif)
-        heat = load_image(heatmap, max_pixels=stored.size)[:, :, 0] / np.float32(255)
-        pixels = load_image(path, max_pixels=detector.max_pixels)
-        drawn = draw_overlay(pixels, heat, np.zeros(heat.shape, bool))
-        write_image(target.with_name(f"{target.name}.overlay.jpg"), drawn, "JPEG", quality=90)
-    except OSError as error:
-        raise ImageError(f"{path}: its heatmap cannot be written ({error}).") from error
-    return heatmap
-
-
 def _judged(
     judge: "Judge", found: list[tuple[Path, Path]], args: argparse.Namespace
 ) -> Iterator[Row]:
     """Judge files in their order, with progress where no row is seen."""
     from cnnsvm.data.images import ImageError, image_hash
     from cnnsvm.io.progress import show_progress
-    from cnnsvm.report.judging import NOTHING, judge_all, names_generator
+    from cnnsvm.report.judging import NOTHING, judge_all
+    from cnnsvm.report.metadata import names_generator
 
     said = judge_all(judge, [path for path, _ in found], args.jobs, args.batch_size)
     is_seen = args.out is None and sys.stdout.isatty()
@@ -181,10 +152,16 @@ def _judged(
                 wanted = args.heatmaps_for == "all" or is_suspicious
                 if args.heatmaps is not None and wanted:
                     target = _free_name(args.heatmaps / name, taken)
-                    row["heatmap"] = str(write_heatmap(judge.speaker(row), path, target))
+                    row["heatmap"] = str(_heatmap(judge, row, path, target))
         except ImageError as error:
             row["error"] = str(error)
         yield row
+
+
+def _heatmap(judge: "Judge", row: Row, path: Path, target: Path) -> Path:
+    from cnnsvm.report.overlay import write_heatmap
+
+    return write_heatmap(judge.speaker(row), path, target, judge.threshold(row), judge.caption(row))
 
 
 def _divide(

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -16,11 +15,6 @@ from cnnsvm.data.mask_files import MaskError, read_mask_levels
 #: Policy -> least grey value (0-255) that counts as repainted. They part ways on masks with soft
 #: edges, and a study found IoUs of .94 and .82 for one network from that alone.
 POLICIES = {"any": 1, "half": 128, "full": 255}
-#: Colours of an overlay, and strength of the first where the probability is 1.
-_HEAT = np.array((255, 0, 0), dtype=np.float32)
-_OUTLINE = np.array((255, 220, 0), dtype=np.uint8)
-MOST_SHOWN = 4096  # pixels a side of an overlay
-_STRENGTH = 0.6
 
 
 def check_policy(policy: str) -> None:
@@ -121,26 +115,6 @@ def check_training_pairs(
         groups = np.asarray(groups)
         check_consistent_length(listed, groups)
     return listed, masks, groups
-
-
-def draw_overlay(pixels: np.ndarray, probability: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Draw a map, float (H, W), in red and the inner border of a mask in yellow on an image.
-
-    The image, uint8 (H, W, 3), is made grey first, so that its own red is not taken for the map's.
-    What is returned is to be looked at: all are reduced to at most `MOST_SHOWN` pixels a side.
-    """
-    if (scale := MOST_SHOWN / max(mask.shape)) < 1:
-        size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
-        pixels, probability = (
-            cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in (pixels, probability)
-        )
-        mask = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[:, :, None]
-    weight = _STRENGTH * probability.astype(np.float32)[:, :, None]
-    drawn = np.rint((1 - weight) * grey + weight * _HEAT).astype(np.uint8)
-    inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    drawn[mask & ~inside] = _OUTLINE
-    return drawn
 
 
 def _is_missing(mask: Any) -> bool:

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnsvm.report.metadata import describe_metadata, names_generator
+
 if TYPE_CHECKING:
     import numpy as np
 
     from cnnsvm import InpaintDetector, RegionDetector
-    from cnnsvm.data.metadata import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,6 @@ EVIDENCE = {
     "trace": "traces in the pixels",
     "region": "regions unlike the rest",
 }
-#: How a row's ``metadata`` begin if they name a generator, and if they name other tools.
-NAMED_GENERATOR, NAMED_EDITOR = "its metadata name a generator", "its metadata name an editor"
-_MANIFEST = "its metadata hold a C2PA manifest"
-_MOST_SHOWN = 160  # characters of a finding
 Row = dict[str, Any]
 
 
@@ -145,14 +142,15 @@ class Judge:
 
     def sentence(self, row: Row) -> str:
         """Say in words what a row says: of the pixels, and apart from them of the metadata."""
-        said, metadata = self._of_pixels(row), row.get("metadata")
+        said, metadata = self.sentence_of_pixels(row), row.get("metadata")
         if not metadata:
             return said
         if self.kind(row) == NOTHING and names_generator(row):
             return f"{said}, but {metadata}: look at that"
         return f"{said}; {metadata}"
 
-    def _of_pixels(self, row: Row) -> str:
+    def sentence_of_pixels(self, row: Row) -> str:
+        """Say in words what a row says without the metadata."""
         stated = {name: float(row[f"probability_{name}"]) for name in self.names}
         evidence = [EVIDENCE[name] for name in row.get("evidence", "").split(", ") if name]
         if self.kind(row) == UNDECIDED:
@@ -173,6 +171,20 @@ class Judge:
             return self.combined.region
         return self.detector
 
+    def threshold(self, row: Row) -> float | None:
+        """Return from where a place of that heatmap counts; None if its values are not calibrated.
+
+        That of ``region`` says what its verdict would be if the whole image looked like the place.
+        """
+        region = self.combined.region if self.combined else None
+        is_region = region is not None and self.speaker(row) is region
+        return float(region.rejection_threshold_) if is_region and region is not None else None
+
+    def caption(self, row: Row) -> str:
+        """Say under a heatmap what was found, and by which model."""
+        said = self.sentence_of_pixels(row)
+        return f"{said[:1].upper()}{said[1:]}. Model {self.model}."
+
     def knows(self) -> list[str]:
         """Say what judges was trained on and what it does not know, as the model cards do."""
         from cnnsvm.detection.pretrained import find_pretrained
@@ -182,7 +194,8 @@ class Judge:
 
         if self.combined is None:
             name, revision = self.origin
-            return sentences_of(self.detector, find_pretrained(name, revision=revision))
+            folder = find_pretrained(name, revision=revision)
+            return sentences_of(self.detector, self.names, folder)
         asked = {
             "generated": (self.combined.generated, SHIPPED["generated"]),
             "trace": (self.combined.trace, SHIPPED["cnnsvm"]),
@@ -192,7 +205,7 @@ class Judge:
             f"{name}, {EVIDENCE[name]}: {sentence}"
             for name, (detector, folder) in asked.items()
             if detector is not None
-            for sentence in sentences_of(detector, folder)
+            for sentence in sentences_of(detector, class_names(detector), folder)
         ]
 
     def recalibrate(self, paths: list[Path], share: float) -> None:
@@ -206,41 +219,10 @@ class Judge:
             )
 
 
-def class_names(detector: "InpaintDetector") -> list[str]:
+def class_names(detector: "InpaintDetector | RegionDetector") -> list[str]:
     """Name the classes; the labels 0 and 1 of a manifest are real and fake."""
     classes = detector.classes_.tolist()
     return ["real", "fake"] if classes == [0, 1] else [str(label) for label in classes]
-
-
-def describe_metadata(findings: "Sequence[Finding]") -> str:
-    """Say what metadata say of an image's making; nothing if no generator or editor is named.
-
-    A C2PA manifest is said whatever it says. Cameras and other information are left out: who
-    forges an image can write them, and nothing follows from them.
-    """
-    from cnnsvm.data.metadata_names import EDITED, GENERATED
-
-    manifests = [each for each in findings if each.kind == "c2pa"]
-    groups = {
-        NAMED_GENERATOR: [each for each in findings if each.says == GENERATED],
-        NAMED_EDITOR: [each for each in findings if each.says == EDITED],
-        _MANIFEST: [each for each in manifests if each.says not in (GENERATED, EDITED)],
-    }
-    return "; ".join(f"{what}: {_first(found)}" for what, found in groups.items() if found)
-
-
-def names_generator(row: Row) -> bool:
-    """Tell whether the metadata of a row name a generator."""
-    return str(row.get("metadata") or "").startswith(NAMED_GENERATOR)
-
-
-def _first(findings: "Sequence[Finding]") -> str:
-    """Say the first of some findings, a C2PA manifest before others, and how many more."""
-    first = min(findings, key=lambda each: each.kind != "c2pa")
-    value = first.value
-    value = value if len(value) <= _MOST_SHOWN else f"{value[: _MOST_SHOWN - 3]}..."
-    more = f" and {len(findings) - 1} more" if len(findings) > 1 else ""
-    return f"{first.name} ({value}){more}"
 
 
 def judge_all(judge: Judge, paths: Sequence[Path], n_jobs: int, batch: int) -> Iterator[Row]:

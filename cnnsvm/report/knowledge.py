@@ -1,6 +1,7 @@
 """What a detector was trained on and what it does not know, as the model card beside it says."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,19 @@ if TYPE_CHECKING:
 _TRAINED_ON, _LIMITS = "What it was trained on", "Limits"
 
 
-def sentences_of(detector: "InpaintDetector | RegionDetector", folder: Path) -> list[str]:
+def sentences_of(
+    detector: "InpaintDetector | RegionDetector", names: Sequence[str], folder: Path
+) -> list[str]:
     """Say what a detector tells, was trained on (images, engines, sizes, codecs) and is blind to.
 
-    ``folder`` is where it was loaded from; the sentences of its card are given as they are. A card
-    without such lists gives its first paragraphs, and none that it is missing.
+    ``names`` are those of its classes, ``folder`` is where it was loaded from. The sentences of its
+    card are given as they are; of a card without such lists, the first paragraphs.
     """
-    names = ", ".join(map(str, detector.classes_.tolist()))
-    said = [f"It tells apart: {names}."]
-    if hasattr(detector, "min_side_"):
-        said.append(
-            f"Its training images had sides of {detector.min_side_:,} to {detector.max_side_:,} "
-            "pixels."
-        )
+    said = [f"It tells apart: {', '.join(names)}."]
+    if least := getattr(detector, "min_side_", 0):
+        most = getattr(detector, "max_side_", 0)  # of older bundles it is not known
+        sides = f"{least:,} to {most:,}" if most else f"at least {least:,}"
+        said.append(f"Its training images had sides of {sides} pixels.")
     card = folder / CARD
     if not card.is_file():
         return [*said, "It has no model card: what it was trained on is not recorded."]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from cnnsvm.data.images import load_image
 from cnnsvm.evaluation.localization_records import load_truth
-from cnnsvm.localization.masks import draw_overlay
 from cnnsvm.report.model import Card, Exhibit, Gallery, Plot, Plots, Report, Section, Thumbnail
+from cnnsvm.report.overlay import blend
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
 from cnnsvm.report.render import encode_jpeg, to_csv, to_json
 from cnnsvm.report.wording import format_interval, format_number, interval_of, is_number
@@ -48,8 +48,8 @@ SIDE = 200  # pixels, at most
 ROLES = ("image", "mask", "map", "overlay")
 NOTE = (
     "Held-out images of the kind that the localiser was trained on, evenly spread over the list, "
-    "not chosen. Mask: white is repainted. Map: white is sure. Overlay: red where the map is high, "
-    "yellow the border of what is called repainted."
+    "not chosen. Mask: white is repainted. Map: white is sure. Overlay: yellow where the map is "
+    "high, a white contour around what is called repainted."
 )
 _NO_JPEG = 101.0
 #: Best published F1 at JPEG 80 of a localiser that had not seen the generator.
@@ -214,7 +214,7 @@ def draw_example(example: Mapping[str, Any]) -> dict[str, np.ndarray]:
     truth = load_truth(example["row"], example["policy"])
     grey = load_image(example["map"])
     probability = grey[:, :, 0] / np.float32(255)
-    drawn = draw_overlay(pixels, probability, probability >= example["threshold"])
+    drawn = blend(pixels, probability, example["threshold"])
     white = np.repeat(np.where(truth, np.uint8(255), np.uint8(0))[:, :, None], 3, axis=2)
     return dict(zip(ROLES, (pixels, white, grey, drawn), strict=True))
 

@@ -65,7 +65,7 @@ def test_a_fitted_detector_judges_files_and_folders(model, photos, capsys):
     for row in rows:
         probability = detector.predict_proba([row["path"]])[0, 1]
         assert float(row["probability_fake"]) == pytest.approx(probability, abs=1e-3)
-        assert row["verdict"] == ("fake" if detector.predict([row["path"]])[0] else "real")
+        assert row["verdict"] == ("fake" if detector.predict([row["path"]])[0] else "no_trace")
 
 
 def test_an_unreadable_image_is_a_row_and_a_status(model, photos, tmp_path, capsys):
@@ -95,7 +95,7 @@ def test_the_verdict_is_the_detectors(shipped, labelled_images, tmp_path, capsys
     assert main(["predict", "--model", "cnnsvm", str(tmp_path)]) < FAILED
     rows = judged(capsys)
     paths = [row["path"] for row in rows]
-    names = {0: "real", 1: "fake", "unsure": "unsure"}
+    names = {0: "no_trace", 1: "fake", "unsure": "unsure"}
     assert [row["verdict"] for row in rows] == [names[v] for v in shipped.verdict(paths)]
     verdicts = {row["verdict"] for row in rows}
     assert "unsure" in verdicts
@@ -105,7 +105,7 @@ def test_the_verdict_is_the_detectors(shipped, labelled_images, tmp_path, capsys
 def test_a_detector_without_a_rate_of_errors_is_never_unsure(model, photos, capsys):
     status = main(["predict", "--model", str(model), str(photos)])
     verdicts = {row["verdict"] for row in judged(capsys)}
-    assert verdicts <= {"real", "fake"}
+    assert verdicts <= {"no_trace", "fake"}
     assert status == ("fake" in verdicts)
 
 
@@ -154,7 +154,7 @@ def test_missing_images_and_empty_folders_are_rows(shipped, photos, tmp_path, ca
     rows = judged(capsys)
     assert "no such file" in rows[0]["error"]
     assert "no images in this folder" in rows[1]["error"]
-    assert rows[2]["verdict"] in ("real", "fake", "unsure")
+    assert rows[2]["verdict"] in ("no_trace", "fake", "unsure")
 
 
 def test_a_revision_is_for_the_hub(model, photos, capsys):
@@ -182,9 +182,8 @@ def test_heatmaps_are_those_of_the_detector(shipped, photos, tmp_path, capsys):
             values = np.asarray(heatmap) / 255
         np.testing.assert_allclose(values, shipped.explain(row["path"]), atol=0.01)
         with Image.open(target / f"{name}.overlay.jpg") as overlay:
-            assert (overlay.mode, overlay.size) == ("RGB", (64, 64))
-            red = np.asarray(overlay).astype(float)
-        assert red[..., 0].mean() > red[..., 2].mean() + 20 * values.mean()
+            assert overlay.mode == "RGB"
+            assert overlay.height > overlay.width * 0.9  # the image, enlarged, and a strip below
     assert len(list(target.iterdir())) == 10
 
 
@@ -214,7 +213,8 @@ def test_heatmaps_of_a_turned_photograph(shipped, tmp_path, capsys, orientation)
         np.testing.assert_allclose(np.asarray(heatmap) / 255, expected, atol=0.01)
     seen = load_image(tmp_path / "turned.jpg")
     assert load_image(target / "turned.jpg.heatmap.png").shape == seen.shape  # as shown
-    assert load_image(target / "turned.jpg.overlay.jpg").shape == seen.shape
+    drawn = load_image(target / "turned.jpg.overlay.jpg")
+    assert (drawn.shape[0] > 350) == (seen.shape[0] > seen.shape[1])  # upright, with a strip below
 
 
 def test_images_of_one_name_keep_their_heatmaps(shipped, photos, tmp_path, capsys):
@@ -240,7 +240,7 @@ def test_one_bad_image_does_not_stop_the_heatmaps(shipped, photos, tmp_path, cap
     bad, blocked, good = judged(capsys)
     assert "not an image" in bad["error"]
     assert "cannot be written" in blocked["error"]
-    assert blocked["verdict"] in ("real", "fake", "unsure")
+    assert blocked["verdict"] in ("no_trace", "fake", "unsure")
     assert good["error"] == ""
     assert Path(good["heatmap"]).is_file()
 

@@ -76,7 +76,7 @@ def test_a_folder_in_masks_out(model, photos, tmp_path):
         assert float(row["repainted"]) == pytest.approx(called.mean(), abs=1e-5)
         assert float(row["highest"]) == pytest.approx(expected.max(), abs=1e-4)
         assert float(row["mean"]) == pytest.approx(expected.mean(), abs=1e-4)
-        assert load_image(out / f"{name}.overlay.jpg").shape == (48, 56, 3)
+        assert load_image(out / f"{name}.overlay.jpg").shape[0] > 4 * 48  # with a strip below
     assert len(list(out.rglob("*.png"))) == 6
 
 

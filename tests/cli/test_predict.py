@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tiny_detector import cnn, detector
 
 from cnnsvm import InpaintDetector
@@ -199,3 +199,41 @@ def test_every_verdict_of_all_evidence_has_words():
     from cnnsvm import CombinedDetector
 
     assert set(SAID) == set(CombinedDetector.classes_) - {"uncovered"}
+
+
+def test_metadata_are_a_column_a_count_and_a_status(photos, model, tmp_path, capsys, caplog):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("parameters", "a fox\nSteps: 20, Sampler: Euler a, Seed: 1")
+    fitted, expected = InpaintDetector.from_pretrained(model), {}
+    for seed in range(5):
+        target = tmp_path / f"{seed}.png"
+        Image.open(photos / f"{seed}.png").save(target, pnginfo=info if seed % 2 else None)
+        expected[str(target)] = fitted.predict_proba([target])[0]
+    out = tmp_path / "rows.jsonl"
+    caplog.set_level("INFO")
+    call = ["predict", str(tmp_path), "--model", str(model), "--out", str(out)]
+    assert main(call) == 1
+    rows = rows_of(out.read_text(), "jsonl")
+    for row in rows[:5]:
+        named = row["metadata"].startswith("its metadata name a generator: PNG text 'parameters'")
+        assert named == (int(row["path"][-5]) % 2 == 1)
+        assert row["verdict"] in ("no_trace", "fake", "unsure")
+        assert row["probability_fake"] == pytest.approx(expected[row["path"]][1], abs=1e-3)
+    assert ", 2 whose metadata name a generator; 0 failed" in caplog.text
+    kept = [{k: v for k, v in row.items() if k != "metadata"} for row in rows[:1]] + rows[1:5]
+    out.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    caplog.clear()
+    main(call)  # a row of a version that read no metadata is judged again
+    assert "(4 of them before)" in caplog.text
+    assert rows_of(out.read_text(), "jsonl")[4].keys() == rows[0].keys()
+    for seed in (1, 3):
+        quiet = [
+            "predict",
+            str(tmp_path / f"{seed}.png"),
+            "--model",
+            str(model),
+            "--format",
+            "text",
+        ]
+        assert main(quiet) == 1
+        assert "its metadata name a generator" in capsys.readouterr().out
