@@ -41,7 +41,7 @@ def test_metadata_are_said_apart_from_the_pixels(judge):
     assert names_generator(found)
     fake = row("spliced", "region", metadata)
     assert judge.sentence(fake).startswith(
-        "a part was repainted (0.60, seen in regions unlike the rest); its metadata name a generator"
+        "a part was repainted (0.60, seen in regions unlike the rest); its metadata name a gen"
     )
     assert "metadata" not in judge.sentence_of_pixels(fake)
 

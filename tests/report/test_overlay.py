@@ -57,7 +57,7 @@ def test_the_contour_is_the_threshold():
     plain = blend(GREY, spot(40, 60))
     changed = (drawn != plain).any(axis=2)
     inside = np.zeros_like(changed)
-    inside[9:21, 14:31] = True
+    inside[8:22, 13:32] = True
     assert changed.any()
     assert not changed[~inside].any()
     assert not changed[14:16, 20:25].any()
