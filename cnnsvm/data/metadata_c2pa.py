@@ -20,21 +20,19 @@ _SETTINGS = {
     "core": {"allowed_network_hosts": []},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
 }
-_MOST_TOOLS = 5
+_MOST_TERMS = _MOST_TOOLS = 5
 
 
 def read_manifest(stream: IO[bytes], media_type: str, stored: bytes) -> tuple[str, str]:
     """Say what a manifest says, and what that comes to, as of `cnnsvm.data.metadata.Finding`.
 
-    ``stored`` are its bytes. Without the extra ``c2pa`` they are searched for the terms of IPTC's
-    vocabulary of digital sources, and the signature is not checked.
+    ``stored`` are its bytes. Where it is not read, as without the extra ``c2pa``, they are searched
+    for the terms of IPTC's vocabulary of digital sources, and the signature is not checked.
     """
     if not importlib.util.find_spec("c2pa"):
-        said = "not read, signature not checked (install the extra: pip install 'cnnsvm[c2pa]')"
-        terms = digital_sources(stored.decode("latin-1"))
-        return (f"names {', '.join(terms)}; {said}" if terms else said), _strongest(terms)
+        return _unread(stored, "not read (install the extra: pip install 'cnnsvm[c2pa]')")
     if stream.seek(0, 2) > MAX_WHOLE:
-        return f"not read: the file has more than {MAX_WHOLE:,} bytes", UNKNOWN
+        return _unread(stored, f"not read (the file has more than {MAX_WHOLE:,} bytes)")
     stream.seek(0)
     from c2pa import C2paError, Context, Reader
 
@@ -42,8 +40,14 @@ def read_manifest(stream: IO[bytes], media_type: str, stored: bytes) -> tuple[st
         with Reader(media_type, stream, context=Context.from_dict(_SETTINGS)) as reader:
             found = json.loads(reader.json())
     except C2paError as error:
-        return f"cannot be read ({error!s:.100})", UNKNOWN
+        return _unread(stored, f"cannot be read ({error!s:.60})")
     return _sentence(found)
+
+
+def _unread(stored: bytes, why: str) -> tuple[str, str]:
+    terms = digital_sources(stored.decode("latin-1"))
+    named = f"names {', '.join(terms[:_MOST_TERMS])}; " if terms else ""
+    return f"{named}{why}, signature not checked", _strongest(terms)
 
 
 def _sentence(found: dict[str, Any]) -> tuple[str, str]:

@@ -264,7 +264,10 @@ def test_a_signed_manifest_is_read_and_its_signature_checked(sign, format, monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (unread,) = (each for each in read_metadata(signed) if each.kind == "c2pa")
     assert unread.says == "generated"
-    assert unread.value.startswith("names trainedAlgorithmicMedia; not read, signature not checked")
+    assert unread.value == (
+        "names trainedAlgorithmicMedia; not read (install the extra: pip install 'cnnsvm[c2pa]'), "
+        "signature not checked"
+    )
 
 
 def test_a_manifest_of_other_pixels_does_not_validate(sign):
@@ -273,6 +276,14 @@ def test_a_manifest_of_other_pixels_does_not_validate(sign):
     (found,) = (each for each in read_metadata(bytes(signed)) if each.kind == "c2pa")
     assert "its signature does not validate (assertion.dataHash.mismatch)" in found.value
     assert found.says == "camera"
+
+
+def test_a_broken_manifest_still_names_what_it_names(sign):
+    source = f"{SOURCE}trainedAlgorithmicMedia"
+    signed = sign(image("PNG"), "image/png", source).replace(b"jumd", b"jumx")
+    (found,) = (each for each in read_metadata(signed) if each.kind == "c2pa")
+    assert found.value.startswith("names trainedAlgorithmicMedia; cannot be read (")
+    assert found.says == "generated"
 
 
 def test_a_broken_block_costs_itself_alone():
