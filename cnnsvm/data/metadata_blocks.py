@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from PIL import UnidentifiedImageError
+
 from cnnsvm.data.decoding import MAX_CHUNKS, open_image
 
 #: Most bytes of a block, and of all blocks of a file, that are read; most bytes of a text.
 MAX_BLOCK, MAX_READ, MAX_TEXT = 2**22, 2**24, 2**20
+#: Most bytes of a HEIF or AVIF file whose items are read.
+MAX_ITEMS = 2**27
 #: Most blocks of a file with something to read.
 MAX_BLOCKS = 1000
 
@@ -36,7 +40,7 @@ _MEDIA = {
     _TIFF[1]: "image/tiff",
     b"\0\0\0\x0cJXL ": "image/jxl",
 }
-_STAND_ALONE = (0x01, *range(0xD0, 0xDA))  # markers without a length
+_STAND_ALONE = (0x00, 0x01, 0xFF, *range(0xD0, 0xDA))  # what has no length
 
 
 @dataclass(frozen=True)
@@ -102,22 +106,11 @@ def media_type(head: bytes) -> str:
 def _of_jpeg(stream: IO[bytes]) -> Iterator[Block]:
     """Yield blocks up to the first scan; tables are joined, as a file has several segments."""
     tables, store = b"", b""
-    stream.seek(len(_JPEG))
-    for _ in range(MAX_CHUNKS):
-        marker = _next_marker(stream)
-        if marker is None or marker == 0xDA:  # the pixels begin
-            break
-        if marker in _STAND_ALONE:
-            continue
-        length = int.from_bytes(stream.read(2)) - 2
-        if length < 0:
-            yield Block("broken", b"a segment without a length", "JPEG segment")
-            break
-        data = stream.read(length)
+    for marker, data in _segments(stream.read(MAX_READ)):
         if marker == 0xDB:
-            tables = (tables + data)[:MAX_TEXT]
+            tables += data[: MAX_TEXT - len(tables)]
         elif marker == 0xEB and data[:2] == b"JP":
-            store = (store + data)[:MAX_BLOCK]
+            store += data[: MAX_BLOCK - len(store)]
         elif (block := _segment(marker, data)) is not None:
             yield block
     if tables:
@@ -126,18 +119,18 @@ def _of_jpeg(stream: IO[bytes]) -> Iterator[Block]:
         yield Block("c2pa", store, "JPEG segment APP11")
 
 
-def _next_marker(stream: IO[bytes]) -> int | None:
-    """Return the marker that follows, over what fills the space before it."""
-    for _ in range(MAX_TEXT):
-        byte = stream.read(1)
-        if not byte:
-            return None
-        if byte == b"\xff":
-            while byte == b"\xff":
-                byte = stream.read(1)
-            if byte not in (b"", b"\0"):
-                return byte[0]
-    return None
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield marker and content of each segment, over what fills the space between them."""
+    place = len(_JPEG)
+    for _ in range(MAX_CHUNKS):
+        place = data.find(b"\xff", place) + 1
+        if not 0 < place < len(data) - 2 or data[place] == 0xDA:  # the pixels begin
+            return
+        if data[place] in _STAND_ALONE:
+            continue
+        end = place + 1 + int.from_bytes(data[place + 1 : place + 3])
+        yield data[place], data[place + 3 : end]
+        place = end
 
 
 def _segment(marker: int, data: bytes) -> Block | None:
@@ -254,9 +247,17 @@ def _of_boxes(stream: IO[bytes], is_jxl: bool) -> Iterator[Block]:
 def _of_items(stream: IO[bytes]) -> Iterator[Block]:
     """Yield EXIF and XMP of HEIF and AVIF, whose places are items of a box: Pillow finds them."""
     stream.seek(0)
-    data = stream.read(MAX_READ)
-    with open_image(data) as (_, opened):
-        for kind in ("exif", "xmp"):
-            found = opened.info.get(kind)
-            if isinstance(found, bytes):
-                yield Block(kind, found.removeprefix(_EXIF)[:MAX_BLOCK], kind.upper())
+    data = stream.read(MAX_ITEMS + 1)
+    if len(data) > MAX_ITEMS:
+        reason = f"a file of more than {MAX_ITEMS:,} bytes"
+        yield Block("broken", reason.encode(), "EXIF and XMP")
+        return
+    try:
+        with open_image(data) as (_, opened):
+            found = {kind: opened.info.get(kind) for kind in ("exif", "xmp")}
+    except UnidentifiedImageError:
+        yield Block("broken", b"damaged, or HEIC without the extra heif", "EXIF and XMP")
+        return
+    for kind, content in found.items():
+        if isinstance(content, bytes):
+            yield Block(kind, content.removeprefix(_EXIF)[:MAX_BLOCK], kind.upper())

@@ -182,8 +182,11 @@ class Judge:
 
     def caption(self, row: Row) -> str:
         """Say under a heatmap what was found, and by which model."""
-        said = self.sentence_of_pixels(row)
-        return f"{said[:1].upper()}{said[1:]}. Model {self.model}."
+        said, shown = self.sentence_of_pixels(row), ""
+        if self.combined is not None:
+            is_region = self.speaker(row) is self.combined.region
+            shown = f" Shown: {EVIDENCE['region' if is_region else 'trace']}."
+        return f"{said[:1].upper()}{said[1:]}.{shown} Model {self.model}."
 
     def knows(self) -> list[str]:
         """Say what judges was trained on and what it does not know, as the model cards do."""

@@ -136,8 +136,8 @@ def _strip(width: int, threshold: float | None, caption: str) -> np.ndarray:
     size = int(np.clip(width // 45, *_FONT))
     font = ImageFont.load_default(size)
     line, margin = round(1.4 * size), size
-    contour = "no threshold" if threshold is None else f"contour from {threshold:.2f}"
-    meaning = f"Colour: how repainted a place looks (0 to 1); {contour}."
+    rest = "not calibrated: no threshold" if threshold is None else f"contour from {threshold:.2f}"
+    meaning = f"Colour: how repainted a place looks, 0 to 1; {rest}."
     lines = [each for text in (caption, meaning) for each in _wrapped(text, font, width - 2 * size)]
     top = margin + line * len(lines)
     strip = Image.new("RGB", (width, top + round(2.6 * line)), _PAPER)

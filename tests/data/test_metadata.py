@@ -333,6 +333,23 @@ def test_bombs_cost_little():
     assert "more than" in found[-1].value
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        b"\xff\xd8" + b"\xff\x00" * 20_000_000,
+        b"\xff\xd8" + b"\xff\xfe\0\3x" * 3_000_000,
+        b"\x89PNG\r\n\x1a\n" + bytes(4) + b"IDAT" + bytes(40_000_000),
+        b"RIFF\0\0\0\0WEBP" + b"ABCD\0\0\0\0" * 5_000_000,
+        b"\0\0\0\x10ftypavif\0\0\0\0" + b"\0\0\0\x08free" * 5_000_000,
+    ],
+    ids=["no markers", "small segments", "a chunk without an end", "small chunks", "small boxes"],
+)
+def test_long_ways_to_nothing_are_cut_short(file):
+    begun = time.monotonic()
+    assert len(read_metadata(file)) <= 1
+    assert time.monotonic() - begun < 5
+
+
 def test_many_blocks_give_few_findings():
     assert len(read_metadata(png_with(*[chunk(b"tEXt", b"a\0b")] * 5000))) <= MAX_FINDINGS + 1
 

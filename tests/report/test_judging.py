@@ -65,6 +65,21 @@ def test_cameras_and_nothing_are_not_said(judge):
     assert judge.sentence(row("no_trace", "trace")) == "no known trace found (0.60)"
 
 
+def test_the_caption_says_what_is_shown(judge, monkeypatch):
+    monkeypatch.setattr(Judge, "model", "abc")
+    judge.detector, judge.combined.region = (
+        object(),
+        types.SimpleNamespace(rejection_threshold_=0.87),
+    )
+    region, trace = row("spliced", "region", "its metadata"), row("spliced", "trace")
+    assert judge.caption(region) == (
+        "A part was repainted (0.60, seen in regions unlike the rest). Shown: regions unlike the "
+        "rest. Model abc."
+    )
+    assert "Shown: traces in the pixels. Model abc." in judge.caption(trace)
+    assert (judge.threshold(region), judge.threshold(trace)) == (0.87, None)
+
+
 def test_a_manifest_is_said_whatever_it_says():
     assert describe_metadata([MANIFEST, CAMERA]) == (
         "its metadata hold a C2PA manifest: C2PA manifest of PNG chunk caBX (not read)"
