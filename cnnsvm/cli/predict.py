@@ -108,6 +108,9 @@ def main(args: argparse.Namespace) -> int:
             rows.add({"path": str(path), "error": f"skipped: {reason}"})
     if not args.quiet:
         logger.info("%s", _summary(counts, len(kept), skipped))
+        logger.info(
+            "what it knows and misses: cnnsvm models%s", f" {args.model}" * bool(args.model)
+        )
     if counts["failed"] or (args.strict and skipped):
         return FAILED
     return FOUND if counts[TRACES] or counts[NAMED] else NOTHING_FOUND

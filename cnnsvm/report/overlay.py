@@ -146,9 +146,9 @@ def _strip(width: int, threshold: float | None, caption: str) -> np.ndarray:
         draw.text((margin, margin // 2 + number * line), text, _INK, font)
     bar = _bar(width - 2 * margin, line, threshold)
     strip.paste(Image.fromarray(bar), (margin, top))
-    for number, anchor in ((0, "la"), (0.25, "ma"), (0.5, "ma"), (0.75, "ma"), (1, "ra")):
-        place = (margin + number * (bar.shape[1] - 1), top + 1.15 * line)
-        draw.text(place, f"{number:g}", _INK, font, anchor)
+    for tick, anchor in ((0.0, "la"), (0.25, "ma"), (0.5, "ma"), (0.75, "ma"), (1.0, "ra")):
+        place = (margin + tick * (bar.shape[1] - 1), top + 1.15 * line)
+        draw.text(place, f"{tick:g}", _INK, font, anchor)
     return np.asarray(strip)
 
 

@@ -70,6 +70,17 @@ def jpeg_with(marker, data):
     )
 
 
+def jxl_with(kind, data):
+    box = struct.pack(">I", len(data) + 8) + kind + data
+    return b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I", 12) + b"ftypjxl " + box
+
+
+def heif():
+    """A HEIC with the settings of AUTOMATIC1111; where it cannot be written, an AVIF."""
+    formats = Image.registered_extensions().values()
+    return image("HEIF" if "HEIF" in formats else "AVIF", exif=exif(t9286=UNICODE))
+
+
 def iptc(**datasets):
     data = b""
     for number, text in datasets.items():
@@ -181,6 +192,22 @@ GENERATED = {
         png_with(chunk(b"tEXt", b"parameters\0" + A1111.encode()), behind=True),
         "PNG text 'parameters'",
         "AUTOMATIC1111",
+    ),
+    "JPEG XL": (
+        jxl_with(b"Exif", bytes(4) + exif(t9286=UNICODE).removeprefix(b"Exif\0\0")),
+        "EXIF UserComment",
+        "Steps: 20",
+    ),
+    "JPEG XL, XMP": (
+        jxl_with(b"xml ", xmp('x:CreatorTool="Draw Things"')),
+        "XMP CreatorTool",
+        "Draw Things",
+    ),
+    "HEIF": (heif(), "EXIF UserComment", "Steps: 20"),
+    "ImageMagick's hexadecimal": (
+        png(**{"Raw profile type exif": f"\nexif\n {9}\n{exif(t131='Fooocus').hex()}\n"}),
+        "EXIF Software",
+        "Fooocus",
     ),
     "AVIF": (image("AVIF", exif=exif(t9286=UNICODE)), "EXIF UserComment", "Steps: 20"),
 }

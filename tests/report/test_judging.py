@@ -2,10 +2,12 @@
 
 import types
 
+import numpy as np
 import pytest
 
 from cnnsvm.data.metadata import Finding
 from cnnsvm.report.judging import EVIDENCE, Judge
+from cnnsvm.report.knowledge import sentences_of
 from cnnsvm.report.metadata import describe_metadata, names_generator
 
 NAMES = ["generated", "regenerated", "spliced", "no_trace", "uncovered"]
@@ -92,13 +94,27 @@ def test_a_text_that_imitates_the_sentence_names_no_generator():
     assert len(describe_metadata([Finding("exif", "x", "y" * 200, "edited")] * 9)) < 250
 
 
-@pytest.mark.parametrize("name", [None, "cifake"])
-def test_what_judges_says_what_it_knows(name):
-    said = Judge(name, device="cpu").knows()
-    assert any("It tells apart" in sentence for sentence in said)
-    assert any("Its training images had sides of" in sentence for sentence in said)
-    assert any("Fakes of another engine may pass" in sentence for sentence in said)
-    if name is None:
-        assert any(s.startswith("region, ") and "eight engines" in s for s in said)
-    else:
-        assert said[0] == "It tells apart: real, fake."
+def test_all_evidence_says_what_it_knows(judge):
+    two, three = (
+        types.SimpleNamespace(classes_=np.array(names)) for names in (NAMES[:2], NAMES[:3])
+    )
+    three.min_side_, three.max_side_ = 141, 0
+    judge.combined = types.SimpleNamespace(generated=two, trace=three, region=two)
+    said = judge.knows()
+    assert (
+        "trace, traces in the pixels: Its training images had sides of at least 141 pixels." in said
+    )
+    assert sum("Fakes of another engine may pass as real" in sentence for sentence in said) == 2
+    assert any(s.startswith("region, ") and "spliced by eight engines" in s for s in said)
+    assert not any("\n" in sentence or "```" in sentence for sentence in said)
+
+
+def test_one_detector_says_what_it_knows(tmp_path):
+    judge = Judge("cifake", device="cpu")
+    said = judge.knows()
+    assert said[:2] == [
+        "It tells apart: real, fake.",
+        "Its training images had sides of 32 to 32 pixels.",
+    ]
+    assert any("JPEG" in sentence for sentence in said)
+    assert sentences_of(judge.detector, ["a", "b"], tmp_path)[-1].startswith("It has no model card")
