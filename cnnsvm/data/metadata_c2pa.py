@@ -5,6 +5,7 @@ import json
 from typing import IO, Any
 
 from cnnsvm.data.decoding import MAX_WHOLE
+from cnnsvm.data.metadata_blocks import MAX_BLOCK
 from cnnsvm.data.metadata_names import (
     CAMERA,
     EDITED,
@@ -31,8 +32,8 @@ def read_manifest(stream: IO[bytes], media_type: str, stored: bytes) -> tuple[st
     """
     if not importlib.util.find_spec("c2pa"):
         return _unread(stored, "not read (install the extra: pip install 'cnnsvm[c2pa]')")
-    if stream.seek(0, 2) > MAX_WHOLE:
-        return _unread(stored, f"not read (the file has more than {MAX_WHOLE:,} bytes)")
+    if stream.seek(0, 2) > MAX_WHOLE or len(stored) == MAX_BLOCK:
+        return _unread(stored, "not read (file or manifest are too large)")
     stream.seek(0)
     from c2pa import C2paError, Context, Reader
 

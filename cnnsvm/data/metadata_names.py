@@ -46,7 +46,7 @@ SETTINGS = {
     "settings of Fooocus": (r'"base_model"', r'"guidance_scale"', r'"sharpness"|"performance"'),
     "settings of Draw Things": (r'"c"\s*:', r'"sampler"\s*:', r'"seed"\s*:', r'"steps"\s*:'),
     "settings of NovelAI": (r'"uc"\s*:', r'"sampler"\s*:', r'"seed"\s*:'),
-    "prompt of Midjourney": (r" --v \d", r"\bJob ID: [0-9a-f]{8}-"),
+    "prompt of Midjourney": (r"\bJob ID: [0-9a-f]{8}-[0-9a-f]{4}-",),
     "label of AIGC (GB 45438-2025)": (r'"Label"\s*:\s*"[123]"', r'"ContentProducer"'),
 }
 #: Keywords of PNG texts that generators alone use; others are told by what they hold.
