@@ -27,7 +27,7 @@ from cnnsvm.io.files import alone, clear_partials, replacing, write_text
 logger = logging.getLogger(__name__)
 
 #: Raised with every change of what a fit computes, so that no cache or run mixes old and new.
-RECIPE = 4
+RECIPE = 5
 #: Parameters that change how long a computation takes, and not what it gives.
 WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage")
 

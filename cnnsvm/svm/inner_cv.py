@@ -1,7 +1,9 @@
 """Inner cross-validation: folds, and the out-of-fold scores of one kernel's hyperparameters."""
 
+import os
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ from cnnsvm.svm.machines import (
     choose_landmarks,
     fit_scaler,
     has_both,
-    pairwise_base,
 )
+from cnnsvm.svm.smo import SharedGram
 
 
 def inner_folds(
@@ -75,22 +77,27 @@ class InnerCV:
         self.landmarks = [choose_landmarks(len(train), n_landmarks, seed) for train, _ in folds]
         sizes = [0]
         for (train, _), landmarks in zip(folds, self.landmarks, strict=True):
-            others = len(X) if landmarks is None else len(landmarks)
-            sizes.append(X.itemsize * len(train) * others)
+            whole = np.float32().itemsize * len(X) ** 2
+            sizes.append(whole if landmarks is None else 8 * len(train) * len(landmarks))
         budget = cache_size * MEGABYTE
         self.precompute = 2 * max(sizes) <= budget
         keep = sum(sizes) + max(sizes) <= budget
+        fits = int((budget - sum(sizes)) // max(1, *sizes)) if keep else 1
         self._prepared = [self._prepare(index) for index in range(len(folds))] if keep else None
+        exact = [isinstance(each, SharedGram) for each in self._prepared or ()]
+        most = min(fits, len(folds), len(os.sched_getaffinity(0)))
+        self.n_threads = max(1, most) if all(exact) and exact else 1
 
-    def _prepare(self, index: int) -> tuple[TrainingRows, np.ndarray, np.ndarray | None]:
-        """Scale a fold by its training part; return its two parts and their pairwise base."""
+    def _prepare(self, index: int) -> SharedGram | tuple[TrainingRows, np.ndarray]:
+        """Scale a fold by its training part, and compute what all trials need of it."""
         train, test = self.folds[index]
         mean, deviation = fit_scaler(self.X[train], self.scale)
-        rows, held_out = ((self.X[part] - mean) / deviation for part in (train, test))
+        rows = (self.X - mean) / deviation
         landmarks = self.landmarks[index]
-        training = TrainingRows(self.kernel, rows, self.cache_size, self.precompute, landmarks)
-        exact = self.precompute and landmarks is None  # landmarks are few: their kernel is fast
-        return training, held_out, pairwise_base(self.kernel, held_out, rows) if exact else None
+        if self.precompute and landmarks is None:
+            return SharedGram(self.kernel, rows, train, test)
+        how = (self.cache_size, self.precompute, landmarks)
+        return TrainingRows(self.kernel, rows[train], *how), rows[test]
 
     def scorable(self) -> list[int]:
         """Return the folds with an AUC: some machine has both classes to fit and to score."""
@@ -107,22 +114,28 @@ class InnerCV:
 
         A machine whose target has one value only cannot be fitted; its scores are NaN.
         """
-        training, held_out, base = self._prepared[index] if self._prepared else self._prepare(index)
+        prepared = self._prepared[index] if self._prepared else self._prepare(index)
+        if isinstance(prepared, SharedGram):
+            return prepared.scores(params, self.targets, as_distances)
+        training, held_out = prepared
         with warnings.catch_warnings():
             # the final machines do warn if they have not converged
             warnings.simplefilter("ignore", ConvergenceWarning)
             kernel, duals = training.solve(params, self.targets[self.folds[index][0]])
-        gram = None if base is None else kernel.transform(base)
         scores = np.full((len(held_out), len(duals)), np.nan)
         for k, dual in enumerate(duals):
-            if dual is None:
-                continue
-            if gram is None:
+            if dual is not None:
                 margins = build_machine(kernel, training.rows, dual).decide(held_out)
-            else:
-                margins = gram[:, dual.support] @ dual.coef + dual.intercept
-            scores[:, k] = dual.distance(margins) if as_distances else margins
+                scores[:, k] = dual.distance(margins) if as_distances else margins
         return scores
+
+    def fold_aucs(self, params: dict[str, Any]) -> list[float]:
+        """Return the ROC AUC of every fold that has one."""
+        folds = self.scorable()
+        if self.n_threads == 1:
+            return [self.fold_auc(index, params) for index in folds]
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            return list(pool.map(lambda index: self.fold_auc(index, params), folds))
 
     def fold_auc(self, index: int, params: dict[str, Any]) -> float:
         """Return the ROC AUC of a fold, the mean over its machines; NaN where undefined."""

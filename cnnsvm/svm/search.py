@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -30,7 +30,7 @@ from cnnsvm.data.splits import Fold, encode_groups
 logger = logging.getLogger(__name__)
 
 Params = dict[str, Any]
-Scorer = Callable[[Params], float]
+Scorer = Callable[[Params], list[float]]
 Fingerprint = dict[str, str]
 
 # gamma_factor multiplies 1 / (n_features * variance), scikit-learn's gamma="scale".
@@ -54,7 +54,7 @@ DEFAULTS: dict[str, Params] = {
 
 def search_kernel(
     kernel: str,
-    scorers: Sequence[Scorer],
+    scorer: Scorer,
     n_trials: int,
     study: Study,
     seed: int,
@@ -66,7 +66,7 @@ def search_kernel(
     tree-structured Parzen estimator (J. Bergstra et al., "Algorithms for hyper-parameter
     optimization", NeurIPS 2011). Its sampler is seeded anew for every trial from ``seed``, the
     kernel and the number of finished trials, so an interrupted study continues as if it had not
-    been. Each of ``scorers`` returns a fold's score of parameters, higher is better. With
+    been. ``scorer`` returns the score of parameters in each fold, higher is better. With
     ``verbose`` a progress bar is shown, if standard error is a terminal.
 
     Returns ``kernel``, ``params`` and ``score`` of the best trial, the earliest of equals, and
@@ -78,7 +78,7 @@ def search_kernel(
     hidden = None if verbose else True
     with tqdm(total=n_trials, initial=n_finished, desc=kernel, disable=hidden) as progress:
         for number in range(n_finished, n_trials):
-            _run_trial(kernel, scorers, study, [seed, zlib.crc32(kernel.encode()), number])
+            _run_trial(kernel, scorer, study, [seed, zlib.crc32(kernel.encode()), number])
             progress.update()
     trials = _finished(study)[:n_trials]
     best = max(trials, key=lambda trial: trial.values[0])
@@ -99,10 +99,10 @@ def _finished(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
 
 
-def _run_trial(kernel: str, scorers: Sequence[Scorer], study: Study, entropy: list[int]) -> None:
+def _run_trial(kernel: str, scorer: Scorer, study: Study, entropy: list[int]) -> None:
     if not _finished(study):
         # added when done rather than enqueued before: a run killed in between leaves no trace
-        scores = [scorer(DEFAULTS[kernel]) for scorer in scorers]
+        scores = scorer(DEFAULTS[kernel])
         trial = create_trial(
             params=DEFAULTS[kernel],
             distributions=SPACES[kernel],
@@ -114,7 +114,7 @@ def _run_trial(kernel: str, scorers: Sequence[Scorer], study: Study, entropy: li
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     study.sampler = TPESampler(multivariate=True, constant_liar=False, seed=seed)
     asked = study.ask(SPACES[kernel])
-    scores = [scorer(asked.params) for scorer in scorers]
+    scores = scorer(asked.params)
     asked.set_user_attr("fold_scores", scores)
     study.tell(asked, float(np.mean(scores)))
 

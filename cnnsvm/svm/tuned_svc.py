@@ -1,7 +1,6 @@
 """TunedSVC: support vector machines over embeddings, tuned by Optuna and calibrated."""
 
 from collections.abc import Sequence
-from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -67,9 +66,10 @@ class TunedSVC(LogOddsClassifier):
     scale : bool, default=True
         Whether features are standardised.
     cache_size : float, default=1000
-        Memory in MB for kernel matrices. 1,000 holds those of about 7,000 rows; with more rows
-        they are computed anew for each trial and, above about 9,500, libsvm computes them from
-        the features, which is slower.
+        Memory in MB for kernel matrices: 4 bytes for each pair of rows, one for each fold and one
+        for each thread. 1,000 holds those of about 7,000 rows with 3 folds; with more rows they are
+        computed anew for each trial and, above about 11,000, libsvm computes them from the
+        features, which is many times slower.
     n_landmarks : int or None, default=None
         Number of rows that approximate the kernel of all (the Nystroem method), with squared
         hinge loss: the time of a fit then grows linearly with the rows. None, or no more rows
@@ -257,15 +257,16 @@ class TunedSVC(LogOddsClassifier):
     ) -> dict[str, Any]:
         """Search a kernel's hyperparameters; the defaults, unscored, if no fold can score them."""
         kernel = inner.kernel
-        scorers = [partial(inner.fold_auc, fold) for fold in inner.scorable()]
-        if not scorers:
+        if not inner.scorable():
             params = dict(DEFAULTS[kernel])
             return {"kernel": kernel, "params": params, "score": float("nan"), "trials": []}
         settings = {"space": SPACES[kernel], "seed": inner.seed, "scale": inner.scale}
         settings["n_landmarks"] = inner.n_landmarks
         current = fingerprint(inner.X, labels, groups, inner.folds, settings)
         study = store.open(f"TunedSVC {kernel}", current, inner.seed)
-        return search_kernel(kernel, scorers, self.n_trials, study, inner.seed, self.verbose)
+        return search_kernel(
+            kernel, inner.fold_aucs, self.n_trials, study, inner.seed, self.verbose
+        )
 
     def _fit_model(
         self, inner: InnerCV, params: dict[str, Any], Z: np.ndarray, chosen: np.ndarray

@@ -97,7 +97,8 @@ def test_less_memory_gives_the_same_scores(data, name):
         scores[inner._prepared is not None, inner.precompute] = inner.out_of_fold(DEFAULTS[name])
     assert set(scores) == {(True, True), (False, True), (False, False)}
     np.testing.assert_array_equal(scores[True, True], scores[False, True])
-    np.testing.assert_allclose(scores[True, True], scores[False, False], atol=1e-3)
+    # two solvers, each of which stops at a violation of 1e-3
+    np.testing.assert_allclose(scores[True, True], scores[False, False], atol=1e-2)
 
 
 def test_scaling_sees_the_training_fold_only(data):

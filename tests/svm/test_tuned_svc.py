@@ -92,7 +92,8 @@ def test_first_trial_is_the_plain_svc(binary, seen_folds):
     expected = cross_val_score(RBF_PIPELINE, X, y, cv=folds, scoring="roc_auc").mean()
     assert model.best_score_ == pytest.approx(expected, abs=1e-3)
     out_of_fold = cross_val_predict(RBF_PIPELINE, X, y, cv=folds, method="decision_function")
-    np.testing.assert_allclose(model.cv_decision_, out_of_fold, atol=1e-6)
+    # two solvers, each of which stops at a violation of 1e-3
+    np.testing.assert_allclose(model.cv_decision_, out_of_fold, atol=5e-3)
 
 
 def test_multiclass_is_one_vs_rest():
