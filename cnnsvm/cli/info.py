@@ -38,13 +38,13 @@ def _facts(device: str) -> dict[str, str]:
     environment = {name: str(value) for name, value in describe_environment(device).items()}
     extras = "".join(f"; {name} needs 'cnnsvm[{extra}]'" for name, extra in MISSING.items())
     return environment | {
-        "processor": _processor_flags(),
+        "processor": processor_flags(),
         "reads": ", ".join(FORMATS) + extras,
         "installed in": str(Path(cnnsvm.__file__).parent),
     }
 
 
-def _processor_flags() -> str:
+def processor_flags() -> str:
     """Return what speeds networks up, of what the processor says it has."""
     from pathlib import Path
 

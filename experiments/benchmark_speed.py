@@ -1,0 +1,189 @@
+"""Measure cnnsvm against what one would write with the libraries that it is built on.
+
+    python experiments/benchmark_speed.py svm --rows 1200 2400 4800
+    python experiments/benchmark_speed.py embed --backbones resnet18 resnet50
+    python experiments/benchmark_speed.py start
+
+``svm``: the tuning of an RBF machine against Optuna over scikit-learn's `StandardScaler` and `SVC`,
+folds in parallel. ``embed``: images of 224 pixels against a loop in float32. ``start``: one image by
+`cnnsvm predict`, from a cold start, against the import of torch. Both sides take turns; medians and
+their ratio are told: on a shared machine the ratio says more than either number.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripting import command, make_parser, publish, run_script
+
+Row = list[Any]
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    parser.add_argument("what", choices=MEASURES)
+    add = parser.add_argument
+    add("--rounds", type=int, default=5, help="of which medians are taken [%(default)s]")
+    add("--rows", type=int, nargs="+", default=[1200, 2400, 4800], help="of svm [%(default)s]")
+    add("--features", type=int, default=512, help="of svm [%(default)s]")
+    add("--trials", type=int, default=40, help="of svm [%(default)s]")
+    add("--folds", type=int, default=5, help="of svm [%(default)s]")
+    most = "of the other side of svm, from which its time is extrapolated [%(default)s]"
+    add("--other-trials", type=int, default=4, help=most)
+    add("--backbones", nargs="+", default=["resnet18", "resnet50", "vgg16"], help="of embed")
+    add("--images", type=int, default=64, help="of embed [%(default)s]")
+    add("--out", type=Path, default=Path("runs", "speed"), help="run directory [%(default)s]")
+    return parser.parse_args(argv)
+
+
+def take_turns(rounds: int, *sides: Callable[[], Any]) -> list[float]:
+    """Return the median seconds of each side, which take turns after one turn unmeasured."""
+    times: list[list[float]] = [[] for _ in sides]
+    for turn in range(rounds + 1):
+        for side, spent in zip(sides, times, strict=True):
+            started = time.perf_counter()
+            side()
+            if turn:
+                spent.append(time.perf_counter() - started)
+    return [statistics.median(spent) for spent in times]
+
+
+def draw_embeddings(n_rows: int, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw two overlapping classes, correlated as embeddings are."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, n_rows)
+    X = rng.normal(size=(n_rows, n_features))
+    X[:, :10] += 0.7 * y[:, None]
+    X[:, 10:40] += rng.normal(size=(n_rows, 1))
+    return X, y
+
+
+def measure_svm(args: argparse.Namespace) -> list[Row]:
+    """Time searches of all sizes."""
+    return [_measure_search(n_rows, args) for n_rows in args.rows]
+
+
+def _measure_search(n_rows: int, args: argparse.Namespace) -> Row:
+    import optuna
+    from sklearn.model_selection import cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    from cnnsvm import TunedSVC
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    X, y = draw_embeddings(n_rows, args.features)
+    found: dict[str, float] = {}
+
+    def ours() -> None:
+        how: dict[str, Any] = {"n_trials": args.trials, "cv": args.folds, "random_state": 0}
+        found["ours"] = TunedSVC(calibrate=False, cache_size=4000, **how).fit(X, y).best_score_
+
+    def objective(trial: Any) -> float:
+        machine = SVC(
+            C=trial.suggest_float("C", 1e-3, 1e3, log=True),
+            gamma=trial.suggest_float("gamma", 1e-2, 1e1, log=True) / args.features,
+            class_weight=trial.suggest_categorical("class_weight", [None, "balanced"]),
+        )
+        pipeline = make_pipeline(StandardScaler(), machine)
+        scores = cross_val_score(pipeline, X, y, cv=args.folds, scoring="roc_auc", n_jobs=-1)
+        return float(scores.mean())
+
+    def theirs() -> None:
+        sampler = optuna.samplers.TPESampler(seed=0)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        study.optimize(objective, n_trials=args.other_trials)
+        found["theirs"] = study.best_value
+
+    own, other = take_turns(args.rounds, ours, theirs)
+    other *= args.trials / args.other_trials
+    return [f"{n_rows} x {args.features}", own, other, other / own, f"AUC {found['ours']:.4f}"]
+
+
+def measure_embed(args: argparse.Namespace) -> list[Row]:
+    """Time networks of random weights on images in memory."""
+    return [_measure_network(name, args) for name in args.backbones]
+
+
+def _measure_network(name: str, args: argparse.Namespace) -> Row:
+    import torch
+    import torchvision
+
+    from cnnsvm import CNNEmbedder
+
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (args.images, 224, 224, 3), dtype=np.uint8))
+    how: dict[str, Any] = {"weights": None, "finetune": "none", "preprocessing": "imagenet"}
+    embedder = CNNEmbedder(name, crop_size=224, n_crops=1, batch_size=32, device="cpu", **how)
+    embedder.fit(images[:2])
+    network = getattr(torchvision.models, name)(weights=None).eval()
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in _IMAGENET)
+
+    def loop() -> None:
+        with torch.inference_mode():
+            for start in range(0, len(images), 32):
+                batch = torch.from_numpy(np.stack(images[start : start + 32])).permute(0, 3, 1, 2)
+                network((batch / 255 - mean) / deviation)
+
+    own, other = take_turns(args.rounds, lambda: embedder.transform(images), loop)
+    rate = f"{len(images) / own:.1f} images/s"
+    return [f"{name}, 224 pixels", own, other, other / own, rate]
+
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def measure_start(args: argparse.Namespace) -> list[Row]:
+    """Time a process that judges one image of 512 pixels, and one that only imports torch."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder, "a.png")
+        pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(image)
+        calls = (["-m", "cnnsvm", "predict", str(image)], ["-c", "import torch, torchvision"])
+        own, other = take_turns(args.rounds, *(lambda call=call: _call(call) for call in calls))
+    return [["predict, one image", own, other, other / own, "beside the import of torch"]]
+
+
+def _call(arguments: list[str]) -> None:
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+
+
+MEASURES = {"embed": measure_embed, "start": measure_start, "svm": measure_svm}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, report."""
+    from cnnsvm.cli.info import processor_flags
+    from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.report.model import Report, Section, Table
+
+    header = ["what", "cnnsvm, s", "other, s", "times as fast", "note"]
+    rows = MEASURES[args.what](args)
+    facts = {"command": command(), "environment": describe_environment("cpu")}
+    facts |= {"processor": processor_flags(), "load": f"{os.getloadavg()[0]:.1f} at the end"}
+    notes = [f"{name}: {facts[name]}" for name in ("processor", "load")]
+    section = Section(f"{args.what}: medians of {args.rounds}", [*notes, Table(header, rows)])
+    publish(args.out, Report(facts, "Speed", sections=[section], name=args.what))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run from the command line and return the exit status."""
+    return run_script(__file__, run, parse_arguments(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
