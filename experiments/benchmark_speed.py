@@ -5,7 +5,7 @@
     python experiments/benchmark_speed.py start
 
 ``svm``: the tuning of an RBF machine against Optuna over scikit-learn's `StandardScaler` and `SVC`,
-folds in parallel. ``embed``: images of 224 pixels against a loop in float32. ``start``: one image by
+its folds in parallel. ``embed``: images of 224 pixels, a loop in float32. ``start``: one image by
 `cnnsvm predict`, from a cold start, against the import of torch. Both sides take turns; medians and
 their ratio are told: on a shared machine the ratio says more than either number.
 """
