@@ -1,9 +1,10 @@
-# Two commands: `make cv` runs the whole pipeline on the embedded samples, `make test` checks it.
+# `make cv` runs the whole pipeline on the embedded samples, `make test` checks it, `make docs` makes
+# the documentation's pages in build/docs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: cv test lint clean
+.PHONY: cv test lint docs clean
 
 cv: $(VENV)/.installed
 	$(BIN)/python experiments/cv.py
@@ -15,6 +16,13 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -c docs -b html . build/docs
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --editable '.[docs]'
+	@touch $@
 
 # The stamp is newer than the metadata once everything is installed: a second call does nothing.
 $(VENV)/.installed: setup.cfg pyproject.toml

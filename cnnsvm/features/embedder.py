@@ -205,7 +205,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def transform(self, images: Any) -> np.ndarray:
-        """Embed images in their order, float32 (n_images, embedding_dim_).
+        """Embed images in their order, float32 (n_images, ``embedding_dim_``).
 
         An ImageError is raised if one cannot be read.
         """
