@@ -44,6 +44,7 @@ myst_enable_extensions = ["colon_fence"]
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_output_stderr = "remove"  # progress of libraries
 
 autosummary_generate = True
 autodoc_typehints = "none"  # the docstrings say more than annotations do
