@@ -1,10 +1,11 @@
 """The Python of the guides runs, page by page, on small images and models made here.
 
 A block may be preceded by a comment that says why it is not: ``<!-- not executed: REASON -->``.
-Names that a reader has, such as ``paths`` and ``source_ids``, are given. Numbers that only cost time
-are lowered, and ImageNet's weights are random ones.
+Names that a reader has, such as ``paths`` and ``source_ids``, are given. Numbers that only cost
+time are lowered, and ImageNet's weights are random ones.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -38,6 +39,7 @@ BLOCK = re.compile(r"(<!-- not executed: [^\n]+ -->\n)?```python\n(.*?)```", re.
 CHEAPER = {
     r"\b(epochs|n_trials|n_views)=\d+": r"\1=1",
     r"\b(crop_size)=\d+": r"\1=32",
+    r"\brange\(30\)": "range(8)",
 }
 CHEAPER_DEFAULTS = {
     CNNEmbedder: {"crop_size": 32},
@@ -50,14 +52,16 @@ CHEAPER_DEFAULTS = {
 
 
 def blocks(page):
-    return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+    """Return (reason why not, code) of each block of a page, or cell of a notebook."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    if not page.endswith(".ipynb"):
+        return BLOCK.findall(text)
+    cells = json.loads(text)["cells"]
+    return [("", "".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
 
 
-PAGES = [
-    name
-    for name in ["README.md", *(str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*.md"))]
-    if blocks(name)
-]
+FILES = [path for kind in ("*.md", "*.ipynb") for path in sorted((ROOT / "docs").rglob(kind))]
+PAGES = [p for p in ["README.md", *(str(path.relative_to(ROOT)) for path in FILES)] if blocks(p)]
 
 
 def texture_file(folder, seed):
