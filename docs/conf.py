@@ -28,10 +28,10 @@ extensions = [
 ]
 external_toc_path = "docs/_toc.yml"
 include_patterns = [
+    "*.md",
     "docs/**",
     "data/README.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
+    "examples/README.md",
     "cnnsvm/**/README.md",
 ]
 exclude_patterns = ["build", "runs", ".*", "data/[!R]*", "**/.ipynb_checkpoints"]
