@@ -45,7 +45,7 @@ def commands(page):
 def command_lines(page):
     """Yield the words of each whole call of ``cnnsvm`` in an indented block, up to a pipe."""
     text = re.sub(r"\\\n\s+", "", page.read_text(encoding="utf-8"))
-    for line in re.findall(r"^    .*?\bcnnsvm ([a-z][a-z-]* .*)$", text, re.MULTILINE):
+    for line in re.findall(r"^    .*?\bcnnsvm ([a-z][a-z-]*(?: .*)?)$", text, re.MULTILINE):
         words = shlex.split(line, comments=True)
         if not {"...", "|", "--like"} & set(words):  # --like reads what cv has written
             yield words

@@ -94,7 +94,7 @@ def stage(shipped, tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shipped / "records", "records")
-    for name in ("painting.png", "portrait.png", "suspicious.jpg"):
+    for name in ("image.png", "painting.png", "portrait.png", "suspicious.jpg", "suspicious.png"):
         Image.fromarray(texture(50)).save(name)
     Image.fromarray(repaint(texture(51))).save("repainted.png")
     return {"my_photos": [texture(100 + seed, 40, 40) for seed in range(19)]} | _labelled(tmp_path)
@@ -118,6 +118,7 @@ def _labelled(folder):
     }
 
 
+@pytest.mark.filterwarnings("ignore:the localiser is of no use")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_of_a_page_runs(page, stage):
     for reason, code in blocks(page):
