@@ -53,6 +53,8 @@ numpydoc_show_class_members = False
 
 html_theme = "furo"
 html_title = f"cnnsvm {release}"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_extra_path = ["index.html"]
 copybutton_exclude = ".linenos, .gp, .go"
 
