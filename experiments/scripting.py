@@ -51,7 +51,7 @@ def add_records_flags(parser: argparse.ArgumentParser, what: str, most: int) -> 
 
 def find_command(folder: Path) -> str:
     """Return the command that made a saved detector, as its card has it, "" if it has none."""
-    from cnnsvm.detection.model_card import CARD
+    from cnnsvm.io.bundle import CARD
 
     card = folder / CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""

@@ -53,7 +53,10 @@ def _add_embedder_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, default=None, help=shown, **options)  # filled in later
 
     add("--backbone", "a torchvision name, timm:NAME, hf:ID, onnx:FILE, or statistics for none")
-    add("--weights", "none, imagenet, cnnsvm or cifake (that ship), a file or a saved detector")
+    add(
+        "--weights",
+        "none, imagenet, cnnsvm, generated or cifake (that ship), a file or a saved detector",
+    )
     add("--stem", "native, nopool or nodown: less shrinking; small: for images of 32 pixels")
     add("--truncate-at", "last stage that is kept, such as layer2 [all]", metavar="STAGE")
     add("--preprocessing", "imagenet, caffe, residual, residual_bank, auto: residual if untrained")

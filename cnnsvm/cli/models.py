@@ -29,16 +29,15 @@ def main(args: argparse.Namespace) -> int:
 
 def shipped() -> dict[str, Path]:
     """Return name and folder of what ships: detectors, the region detector, the localiser."""
-    from cnnsvm.detection.region import SHIPPED_REGION
-    from cnnsvm.io.bundle import SHIPPED, SHIPPED_LOCALIZER, holds_model
+    from cnnsvm.io.bundle import SHIPPED, SHIPPED_LOCALIZER, SHIPPED_REGION, holds_model
 
     known = SHIPPED | {"region": SHIPPED_REGION, "localizer": SHIPPED_LOCALIZER}
     return {name: folder for name, folder in known.items() if holds_model(folder)}
 
 
 def _card(name: str, revision: str | None) -> str:
-    from cnnsvm.detection.model_card import CARD
     from cnnsvm.detection.pretrained import find_pretrained
+    from cnnsvm.io.bundle import CARD
 
     known = shipped()
     folder = known[name] if name in known else find_pretrained(name, revision=revision)
@@ -51,7 +50,7 @@ def _card(name: str, revision: str | None) -> str:
 
 def _summary(folder: Path) -> str:
     """Return the first sentence of a card: of what it is."""
-    from cnnsvm.detection.model_card import CARD
+    from cnnsvm.io.bundle import CARD
 
     text = (folder / CARD).read_text(encoding="utf-8").split("---\n", 2)[-1]
     paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))

@@ -17,8 +17,6 @@ from cnnsvm.io.bundle import library_versions
 if TYPE_CHECKING:
     from cnnsvm.detection.detector import InpaintDetector
 
-#: What the card of a saved detector is called in its folder.
-CARD = "README.md"
 TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
 TAGS = ("image-forensics", "inpainting-detection", "deepfake-detection", "svm")
 

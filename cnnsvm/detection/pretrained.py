@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from cnnsvm.detection.model_card import CARD, CardFacts, render_card
+from cnnsvm.detection.model_card import CardFacts, render_card
 from cnnsvm.detection.reject import FalseAlarms
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.residual_statistics import ResidualStatistics
 from cnnsvm.features.saved import saved_folder
 from cnnsvm.io.bundle import (
+    CARD,
     CONFIG,
     SHIPPED,
     BundleError,

@@ -26,11 +26,10 @@ from cnnsvm.detection.training_overlap import hash_images
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.devices import autocast, choose_device, choose_precision
 from cnnsvm.features.reading import Decoded, resize
-from cnnsvm.io.bundle import BundleError, bundle_id, read_bundle, write_bundle
+from cnnsvm.io.bundle import SHIPPED_REGION, BundleError, bundle_id, read_bundle, write_bundle
 from cnnsvm.io.progress import show_progress
 from cnnsvm.svm.calibration import fit_platt
 
-SHIPPED_REGION = Path(__file__).with_name("weights") / "region"
 #: Largest side that images are brought to: its patches are seen at once.
 MAX_SIDE = 4480
 KIND = "RegionDetector"

@@ -19,6 +19,8 @@ SCHEMA_VERSION = 3
 MAX_CONFIG = 16_000_000  # bytes
 #: Arrays that may have nan: out-of-fold scores of rows that were in no fold.
 WITH_NAN = ("cv_decision",)
+#: What the card of a saved detector is called in its folder.
+CARD = "README.md"
 CONFIG = "config.json"
 ARRAYS = ".safetensors"
 _LIBRARIES = ("cnnsvm", "torch", "torchvision", "scikit-learn", "numpy", "optuna", "safetensors")
@@ -29,6 +31,7 @@ SHIPPED = {
     "cifake": Path(__file__).parents[1] / "detection" / "weights" / "cifake",
     "generated": Path(__file__).parents[1] / "detection" / "weights" / "generated",
 }
+SHIPPED_REGION = Path(__file__).parents[1] / "detection" / "weights" / "region"
 SHIPPED_LOCALIZER = Path(__file__).parents[1] / "localization" / "weights"
 #: Bits of a stored weight that is rounded to a grid: each `GROUP` of a row keeps its lowest value
 #: and a step as float16.

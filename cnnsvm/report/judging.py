@@ -191,8 +191,7 @@ class Judge:
     def knows(self) -> list[str]:
         """Say what judges was trained on and what it does not know, as the model cards do."""
         from cnnsvm.detection.pretrained import find_pretrained
-        from cnnsvm.detection.region import SHIPPED_REGION
-        from cnnsvm.io.bundle import SHIPPED
+        from cnnsvm.io.bundle import SHIPPED, SHIPPED_REGION
         from cnnsvm.report.knowledge import sentences_of
 
         if self.combined is None:

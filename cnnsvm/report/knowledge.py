@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnsvm.detection.model_card import CARD
+from cnnsvm.io.bundle import CARD
 
 if TYPE_CHECKING:
     from cnnsvm import InpaintDetector, RegionDetector

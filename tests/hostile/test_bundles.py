@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_detector import cnn, detector
 
 from cnnsvm import CombinedDetector, InpaintDetector, RegionDetector
-from cnnsvm.io.bundle import MAX_CONFIG, BundleError, _sealed
+from cnnsvm.io.bundle import MAX_CONFIG, SHIPPED_REGION, BundleError, _sealed
 from cnnsvm.io.files import file_hash
 
 
@@ -154,7 +154,7 @@ def test_embeddings_that_do_not_vary_are_warned_of():
 def test_no_number_of_a_region_detector_is_taken_on_trust(name, value, tmp_path, monkeypatch):
     from cnnsvm.detection import region
 
-    config, arrays = region.read_bundle(region.SHIPPED_REGION)
+    config, arrays = region.read_bundle(SHIPPED_REGION)
     region.RegionDetector.from_pretrained(cnn())
     spoilt = config | {name: value}
     monkeypatch.setattr(region, "read_bundle", lambda folder: (spoilt, arrays))
