@@ -160,11 +160,11 @@ def look(args: argparse.Namespace, cifake: Any, train: np.ndarray, test: np.ndar
     """Read some of the files as they are: the explorative page, and what headers tell."""
     from cifake_study.files import extract_files
     from cifake_study.holdout import draw_groups
+    from cnnsvm.audit.exploration import explore
     from cnnsvm.evaluation.negative_controls import run_controls
     from cnnsvm.io.files import write_text
     from cnnsvm.report import render_html
-    from exploration.explore import explore
-    from exploration.report import exploration_report
+    from cnnsvm.report.exploration import exploration_report
 
     started = time.perf_counter()
     parts = [rows[draw_groups(cifake.groups[rows], LOOKED_AT, args.seed)] for rows in (train, test)]

@@ -42,8 +42,8 @@ def prepare_data(args: argparse.Namespace, out: Path, codec: str | None) -> "Pre
 
 def command() -> str:
     """Return how the program was called."""
-    program = Path(sys.argv[0])
-    own = [program.name] if program.suffix != ".py" else ["python", sys.argv[0]]
+    is_ours = Path(sys.argv[0]).stem in ("cnnsvm", "__main__")
+    own = ["cnnsvm"] if is_ours else ["python", sys.argv[0]]
     return shlex.join([*own, *sys.argv[1:]])
 
 

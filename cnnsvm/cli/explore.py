@@ -1,29 +1,21 @@
-"""What is in a data set: one HTML page to look at before anything is fitted.
-
-    python experiments/explore.py                             the embedded samples
-    python experiments/explore.py --data records.zip          any layout that cv.py reads
-    python experiments/explore.py --data photos --out photos.html
-
-Headers are read of every image, pixels of a sample of whole sources. Bad images are listed on the
-page and stop nothing.
-"""
+"""Show what is in a data set: one HTML page to look at before anything is fitted."""
 
 import argparse
 import time
 from pathlib import Path
 
-from scripting import command, data_and_out, make_parser, run_script
-
 MAX_IMAGES = 1000
 MAX_MEGAPIXELS = 2000
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = make_parser(__doc__)
-    parser.add_argument(
-        "--data", help="manifest, records, Real/Fake tree, images, or an archive of one"
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``cnnsvm explore``."""
+    parser.epilog = (
+        "Headers are read of every image, pixels of a sample of whole sources. Bad images are "
+        "listed on the page and stop nothing."
     )
+    what = "manifest, records, Real/Fake tree, images, or an archive of one [embedded samples]"
+    parser.add_argument("--data", help=what)
     parser.add_argument(
         "--out",
         type=Path,
@@ -34,16 +26,16 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--sample", type=int, default=MAX_IMAGES, help="images to decode, at most [%(default)s]"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the sample [%(default)s]")
-    return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> int:
     """Read, explore, write the page."""
+    from cnnsvm.audit.exploration import explore
+    from cnnsvm.cli.running import command, data_and_out
     from cnnsvm.data.readers import open_dataset, write_samples
     from cnnsvm.io.files import write_text
     from cnnsvm.report import render_html, render_text
-    from exploration.explore import explore
-    from exploration.report import exploration_report
+    from cnnsvm.report.exploration import exploration_report
 
     started = time.perf_counter()
     name, out = data_and_out(args, "explore.html")
@@ -70,12 +62,3 @@ def run(args: argparse.Namespace) -> int:
     write_text(out, render_html(report))
     print(render_text(report, [out]), end="")
     return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run from the command line and return the exit status."""
-    return run_script(__file__, run, parse_arguments(argv))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

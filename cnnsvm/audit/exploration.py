@@ -16,11 +16,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from sklearn.metrics import roc_auc_score
 
-from cnnsvm.audit.check import on_threads
-from cnnsvm.audit.headers import describe_header
-from cnnsvm.data.images import ImageError, load_image, read_header
-from cnnsvm.io.progress import show_progress
-from exploration.anomalies import (
+from cnnsvm.audit.anomalies import (
     CHECKS,
     UNSTATED,
     Anomaly,
@@ -30,6 +26,10 @@ from exploration.anomalies import (
     readable,
     source_anomalies,
 )
+from cnnsvm.audit.check import on_threads
+from cnnsvm.audit.headers import describe_header
+from cnnsvm.data.images import ImageError, load_image, read_header
+from cnnsvm.io.progress import show_progress
 
 #: Compared between the classes: column -> what it is.
 FILE_FEATURES = {

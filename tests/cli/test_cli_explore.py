@@ -3,12 +3,8 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
-from script_runs import load_script
 
-
-@pytest.fixture(scope="module")
-def script():
-    return load_script("explore")
+from cnnsvm.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +26,9 @@ def archive(tmp_path_factory):
     return folder / "records.zip"
 
 
-def test_a_zip_becomes_one_page(script, archive, tmp_path, capsys):
+def test_a_zip_becomes_one_page(archive, tmp_path, capsys):
     out = tmp_path / "new" / "page.html"
-    assert script.main(["--data", str(archive), "--out", str(out)]) == 0
+    assert main(["explore", "--data", str(archive), "--out", str(out)]) == 0
     page = out.read_text()
     assert "<title>Data set: records</title>" in page
     assert 'src="http' not in page
@@ -45,9 +41,9 @@ def test_a_zip_becomes_one_page(script, archive, tmp_path, capsys):
     assert said.endswith(f"{out}\n")
 
 
-def test_without_data_the_samples_are_shown(script, tmp_path, capsys):
+def test_without_data_the_samples_are_shown(tmp_path, capsys):
     out = tmp_path / "page.html"
-    assert script.main(["--out", str(out), "--sample", "6"]) == 0
+    assert main(["explore", "--out", str(out), "--sample", "6"]) == 0
     assert "These are sources only" in capsys.readouterr().out
     assert "Data set: samples" in out.read_text()
 
@@ -60,12 +56,12 @@ def test_without_data_the_samples_are_shown(script, tmp_path, capsys):
         (["--groups", "("], "not a regular expression"),
     ],
 )
-def test_mistakes_are_one_message(script, archive, tmp_path, capsys, arguments, message):
+def test_mistakes_are_one_message(archive, tmp_path, capsys, arguments, message):
     folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (20, 20)).save(folder / "a.png")
     usual = ["--data", str(folder), "--out", str(tmp_path / "page.html")]
-    assert script.main([*usual, *arguments]) == 2
+    assert main(["explore", *usual, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

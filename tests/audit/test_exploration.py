@@ -5,10 +5,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cnnsvm.data.images import ImageError
-from cnnsvm.data.manifest import make_manifest, make_row
-from exploration.anomalies import CHECKS
-from exploration.explore import (
+from cnnsvm.audit.anomalies import CHECKS
+from cnnsvm.audit.exploration import (
     FILE_FEATURES,
     PIXEL_FEATURES,
     choose_sample,
@@ -18,6 +16,8 @@ from exploration.explore import (
     estimate_quality,
     explore,
 )
+from cnnsvm.data.images import ImageError
+from cnnsvm.data.manifest import make_manifest, make_row
 
 
 def noise(seed, width=40, height=30):

@@ -4,11 +4,12 @@ import pytest
 from PIL import Image
 from report_contract import HOSTILE, check_report, is_drawn, words_of
 
+from cnnsvm.audit.exploration import explore
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.report import render_html
-from exploration.explore import explore
-from exploration.plots import (
+from cnnsvm.report.exploration import choose_examples, exploration_report, findings
+from cnnsvm.report.exploration_plots import (
     AXES,
     balance_plot,
     coverage_plot,
@@ -16,7 +17,6 @@ from exploration.plots import (
     mean_masks_plot,
     sizes_plot,
 )
-from exploration.report import choose_examples, exploration_report, findings
 
 
 def draw_image(path, seed=0, width=40, height=30):

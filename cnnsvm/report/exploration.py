@@ -8,7 +8,10 @@ from typing import Any
 import pandas as pd
 from joblib import Parallel, delayed
 
+from cnnsvm.audit.anomalies import CHECKS
+from cnnsvm.audit.exploration import FILE_FEATURES, PIXEL_FEATURES
 from cnnsvm.data.images import load_image
+from cnnsvm.report import exploration_plots as plots
 from cnnsvm.report.model import (
     Block,
     Card,
@@ -25,9 +28,6 @@ from cnnsvm.report.model import (
 )
 from cnnsvm.report.render import Loader, thumbnail
 from cnnsvm.report.wording import common_folder, percent
-from exploration import plots
-from exploration.anomalies import CHECKS
-from exploration.explore import FILE_FEATURES, PIXEL_FEATURES
 
 #: Largest gap between the distributions of the classes from which on they differ, and much.
 DIFFERS, DIFFERS_MUCH = 0.1, 0.3
