@@ -30,6 +30,7 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm.evaluation.preparation import leave_out_seen_by
     from cnnsvm.evaluation.protocol import describe_environment, run_study
     from cnnsvm.report.evaluation import evaluation_report
+    from cnnsvm.report.mistakes import frozen_explainer
 
     detector = make_detector(args, shipped=True)
     describe_environment(args.device)
@@ -52,7 +53,9 @@ def main(args: argparse.Namespace) -> int:
         "skipped": prepared.skipped,
         "warnings": prepared.warnings,
     }
-    publish(out, evaluation_report(result, found.predictions, found.folds, found.curves))
+    explain = frozen_explainer(detector)
+    told = found.predictions.assign(sha256=prepared.manifest["sha256"].to_numpy())
+    publish(out, evaluation_report(result, told, found.folds, found.curves, explain=explain))
     return 0
 
 

@@ -1,6 +1,6 @@
 """The report on a cross-validated or held-out evaluation of a detector."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,42 +9,27 @@ from matplotlib.figure import Figure
 from cnnsvm.data.images import load_image
 from cnnsvm.evaluation.negative_controls import ABOVE_CHANCE, BLIND, NEAR_CHANCE, SLIGHTLY_ABOVE
 from cnnsvm.report import plots
-from cnnsvm.report.model import (
-    Block,
-    Card,
-    Cell,
-    Exhibit,
-    Gallery,
-    Plot,
-    Plots,
-    Report,
-    Section,
-    Table,
-    Thumbnail,
-)
-from cnnsvm.report.render import Loader, thumbnail, to_csv, to_json
+from cnnsvm.report.conclusions import caveats, headline, is_leaking
+from cnnsvm.report.conclusions import explain as explain_metrics
+from cnnsvm.report.mistakes import KINDS, Explainer, image_sections
+from cnnsvm.report.model import Block, Card, Cell, Plot, Plots, Report, Section, Table
+from cnnsvm.report.render import Loader, to_csv, to_json
 from cnnsvm.report.wording import (
     METRIC_GAPS,
     METRIC_LABELS,
     METRIC_MEANINGS,
-    caveats,
     common_folder,
-    explain,
     format_interval,
-    format_number,
     format_seconds,
     format_value,
-    leaking,
 )
 
-_KINDS = ("variant", "engine", "mask_schema")
 _SAID = ("fold", "label", "prediction", "score", "probability")
-PREDICTION_COLUMNS = ("path", "source_id", *_KINDS, *_SAID)
-_HEADLINES = ("roc_auc", "balanced_accuracy", "precision", "recall", "f1", "ece")
+PREDICTION_COLUMNS = ("path", "source_id", *KINDS, *_SAID)
+_HEADLINES = ("balanced_accuracy", "roc_auc", "precision", "recall", "f1", "ece")
 _GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
 _GROUP_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
 _FOLD_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
-_SHOWN, _SAMPLED = 8, 12  # thumbnails
 _PLOTS: tuple[tuple[Callable[[pd.DataFrame], Figure], str, str], ...] = (
     (plots.confusion_matrix_plot, "Confusion matrix", "Percentages are of the row."),
     (plots.roc_plot, "ROC curves", "Dashed: single folds, with their areas."),
@@ -60,6 +45,7 @@ def evaluation_report(
     curves: Sequence[Mapping[str, Any]] = (),
     *,
     loader: Loader = load_image,
+    explain: Explainer | None = None,
 ) -> Report:
     """Make the report, with ``report.json``, ``folds.csv`` and ``predictions.csv``.
 
@@ -84,19 +70,22 @@ def evaluation_report(
         `cnnsvm.report.plots.training_plot` takes.
     loader : callable
         Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
+    explain : callable, optional
+        Turns pixels into a heatmap, float32 (H, W) in [0, 1], for the mistakes.
     """
     result = {**result, "folds": result.get("folds") or list(folds)}
     metrics, controls = result.get("metrics") or {}, result.get("controls") or {}
     headlines = [name for name in _HEADLINES if name in metrics]
+    thresholds = {fold.get("fold"): fold.get("threshold") for fold in result["folds"]}
     return Report(
-        result,
+        result | {"skipped": _skipped(result, predictions)},
         "Report",
-        findings=explain(metrics),
+        findings=[text for text in (headline(result), *explain_metrics(metrics)) if text],
         notes=caveats(result),
-        alarming=bool(leaking(controls)) or (result.get("audit") or {}).get("verdict") == "leak",
+        alarming=is_leaking(result),
         cards=[Card.of(METRIC_LABELS[n], metrics[n], METRIC_GAPS[n]) for n in headlines],
         sections=[
-            _metrics(metrics, result.get("confidence", 0.95)),
+            _metrics(metrics, result.get("confidence", 0.95), _only_kinds(result)),
             _plots(predictions, curves),
             *(_groups(result.get(key) or {}, label) for key, label in _GROUPINGS.items()),
             _controls(controls),
@@ -105,7 +94,7 @@ def evaluation_report(
                 for e in result.get("tables") or []
             ),
             _folds(result["folds"]),
-            *_thumbnails(predictions, loader),
+            *image_sections(predictions, loader, thresholds, explain),
         ],
         files={
             "report.json": to_json(result),
@@ -137,17 +126,30 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
     return to_csv(predictions[list(PREDICTION_COLUMNS)])
 
 
-def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """List reals called fake and fakes called real, the most confident first, by title."""
-    ranked = predictions.sort_values("probability", kind="stable")
-    called, label = ranked["prediction"], ranked["label"]
-    return {
-        "False alarms: real, called fake": ranked[(label == 0) & (called == 1)].iloc[::-1],
-        "Misses: fake, called real": ranked[(label == 1) & (called == 0)],
-    }
+def _skipped(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[dict[str, str]]:
+    """Write the paths of skipped images as those of the others: below the folder of the data."""
+    skipped = result.get("skipped") or []
+    folder = common_folder([*predictions["path"], *(str(entry["path"]) for entry in skipped)])
+    return [
+        {name: str(entry[name]).replace(folder, "") for name in ("path", "reason")}
+        if len(folder) > 1
+        else entry
+        for entry in skipped
+    ]
 
 
-def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:
+def _only_kinds(result: Mapping[str, Any]) -> str:
+    """Name the variant, engine or mask schema of all fakes where there is but one."""
+    only = [
+        f"{label} {next(iter(entries))}"
+        for key, label in _GROUPINGS.items()
+        for entries in [result.get(key) or {}]
+        if len(entries) == 1
+    ]
+    return f"All fakes: {', '.join(only)}." if only else ""
+
+
+def _metrics(metrics: Mapping[str, Any], confidence: float, note: str) -> Section:
     """List every metric with its interval, or why it has none, and its meaning."""
     rows = []
     for name in sorted(metrics, key=[*METRIC_LABELS, *metrics].index):
@@ -156,7 +158,7 @@ def _metrics(metrics: Mapping[str, Any], confidence: float) -> Section:
         rows.append([METRIC_LABELS.get(name, name), value, METRIC_MEANINGS.get(name, "")])
     level = f"value [{100 * confidence:g} % interval]"
     headers = ["metric", level, "meaning"]
-    return Section("Metrics", [Table(headers, rows, prose=["meaning"])])
+    return Section("Metrics", [Table(headers, rows, prose=["meaning"])], note)
 
 
 def _plots(predictions: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Section:
@@ -169,16 +171,17 @@ def _plots(predictions: pd.DataFrame, curves: Sequence[Mapping[str, Any]]) -> Se
 
 
 def _groups(entries: Mapping[str, Mapping[str, Any]], label: str) -> Section:
-    """Compare mask schemas, variants or engines."""
+    """Compare mask schemas, variants or engines; one alone has the metrics of all."""
+    if len(entries) < 2:
+        return Section(f"By {label}", [])
     rows = [
         [name, entry["n_fakes"], *(entry["metrics"].get(metric) for metric in _GROUP_METRICS)]
         for name, entry in entries.items()
     ]
     headers = [label, "fakes", *(METRIC_LABELS[metric] for metric in _GROUP_METRICS)]
-    blocks: list[Block] = [Table(headers, rows)]
-    if len(entries) > 1:
-        alt = f"Recall and ROC AUC by {label}, with the values of the table above"
-        blocks.append(Plots([Plot(plots.group_plot(entries, f"By {label}"), alt)]))
+    alt = f"Recall and ROC AUC by {label}, with the values of the table above"
+    drawn = Plots([Plot(plots.group_plot(entries, f"By {label}"), alt)])
+    blocks: list[Block] = [Table(headers, rows), drawn]
     note = "Its fakes against all originals. Precision and F1 also depend on the number of fakes."
     return Section(f"By {label}", blocks, note)
 
@@ -224,31 +227,3 @@ def _folds(folds: Sequence[Mapping[str, Any]]) -> Section:
     }
     note = "Images and sources (training + test) of each outer fold; no source is in both parts."
     return Section("Folds", [Table(headers, rows), chosen], note)
-
-
-def _thumbnails(predictions: pd.DataFrame, loader: Loader) -> Iterable[Section]:
-    """Show the most confident mistakes of both kinds, and images drawn at random."""
-    folder = common_folder(predictions["path"])
-    galleries = []
-    for title, rows in worst_mistakes(predictions).items():
-        shown, total = rows.head(_SHOWN), len(rows)
-        counted = (
-            f"The {len(shown)} most confident of {total}." if total > _SHOWN else f"All {total}."
-        )
-        cards = [_exhibit(row, loader, folder) for row in shown.to_dict("records")]
-        galleries.append(Gallery(cards, title, counted if total else "None."))
-    yield Section("Most confident mistakes", galleries)
-    drawn = predictions.sample(min(_SAMPLED, len(predictions)), random_state=0)
-    sample = [_exhibit(row, loader, folder) for row in drawn.to_dict("records")]
-    yield Section("A random sample", [Gallery(sample)])
-
-
-def _exhibit(row: Mapping[Any, Any], loader: Loader, folder: str) -> Exhibit:
-    truth, called = ("fake" if row[name] == 1 else "real" for name in ("label", "prediction"))
-    chance = format_number(row["probability"])
-    alt = f"{truth} image, given the probability {chance} of being fake"
-    kinds = [row.get(name) for name in _KINDS]
-    made = ", ".join(str(kind) for kind in kinds if isinstance(kind, str) and kind)
-    lines = [f"probability {chance}", f"{truth}, called {called}", made]
-    shown = Thumbnail(thumbnail(row["path"], loader), alt)
-    return Exhibit([shown], str(row["path"]).removeprefix(folder), lines)

@@ -108,6 +108,9 @@ class Gallery:
         return bool(self.exhibits or self.note)
 
 
+#: How a parameter reads that does nothing.
+_OFF = ("None", "none", "False")
+
 #: What a section can hold: a string is a paragraph, a mapping says what names mean.
 Block = str | Mapping[str, str] | Table | Items | Plots | Gallery
 
@@ -152,8 +155,9 @@ class Report:
     ----------
     facts : mapping
         All optional: ``title``, ``data``, ``n_images``, ``n_sources``, ``n_folds`` or ``split``
-        (in words) or ``folds``, ``seconds``, ``command``; and for sections at the end:
-        ``warnings``, ``skipped`` (``path`` and ``reason`` each), ``settings``, ``environment``.
+        (in words) or ``folds``, ``seconds``, ``command``; ``warnings``, which join the notes; and
+        for sections at the end: ``skipped`` (``path`` and ``reason`` each), ``settings``,
+        ``environment``.
     title : str
         Where the facts have none.
     findings : sequence of str
@@ -164,7 +168,8 @@ class Report:
     sections : sequence of Section
         Those without blocks are left out.
     files : mapping of str to str
-        Contents of the files beside the page, by name: see `cnnsvm.report.render.write_report`.
+        Contents of the files beside the page, which links to them, by name: see
+        `cnnsvm.report.render.write_report`.
     name : str
         Of the page, without suffix.
     """
@@ -182,6 +187,8 @@ class Report:
 
     def __post_init__(self) -> None:
         self.title = str(self.facts.get("title") or self.title)
+        warnings = map(str, self.facts.get("warnings") or [])
+        self.notes = list(dict.fromkeys([*self.notes, *warnings]))
         sections = [*self.sections, *_provenance(self.facts)]
         self.sections = [section for section in sections if section.blocks]
 
@@ -204,11 +211,14 @@ class Report:
 
 
 def _provenance(facts: Mapping[str, Any]) -> Iterator[Section]:
-    """Make the sections of warnings, skipped images, settings and environment."""
-    warnings = [str(text) for text in facts.get("warnings") or []]
+    """Make the sections of skipped images, settings and environment; what is off is folded."""
     skipped = [(str(entry["path"]), entry["reason"]) for entry in facts.get("skipped") or []]
-    yield Section(f"Warnings ({len(warnings)})", [Items(warnings)])
     yield Section(f"Skipped images ({len(skipped)})", [Items(skipped)])
-    for name in ("settings", "environment"):
-        values = {key: format_value(value) for key, value in (facts.get(name) or {}).items()}
-        yield Section(name.capitalize(), [values], page_only=True)
+    settings = {key: format_value(value) for key, value in (facts.get("settings") or {}).items()}
+    off = {key: value for key, value in settings.items() if value in _OFF}
+    active = {key: value for key, value in settings.items() if key not in off}
+    folded = Items(list(off.items()), f"{len(off)} more that are off")
+    yield Section("Settings", [active, folded], page_only=True)
+    machine = {k: format_value(value) for k, value in (facts.get("environment") or {}).items()}
+    folded = Items(list(machine.items()), f"{len(machine)} versions and facts")
+    yield Section("Environment", [folded], page_only=True)

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
@@ -26,6 +27,7 @@ from cnnsvm.evaluation.metrics import expected_calibration_error, reliability_bi
 from cnnsvm.report.wording import METRIC_LABELS, format_number, is_number
 
 REAL, FAKE, GREY = "#0072B2", "#D55E00", "#6b7280"
+ON_COLOUR = "#fdfdfd"  # white, which the page keeps in dark mode too
 CLASSES = ((0, "real", REAL, "////"), (1, "fake", FAKE, ""))
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -92,14 +94,17 @@ def confusion_matrix_plot(predictions: pd.DataFrame) -> Figure:
     cells = np.zeros((2, 2), dtype=int)
     np.add.at(cells, (predictions["label"].to_numpy(), predictions["prediction"].to_numpy()), 1)
     share = cells / np.maximum(cells.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(share):  # no image: it would not follow dark mode
+        cell = Rectangle((column - 0.5, row - 0.5), 1, 1, fc=REAL, alpha=0.08 + 0.92 * float(value))
+        axes.add_patch(cell)
     names = (("real, called real", "false alarm"), ("miss", "fake, found"))
     for row, column in np.ndindex(2, 2):
         text = f"{cells[row, column]}\n{share[row, column]:.0%}\n{names[row][column]}"
-        colour = "white" if share[row, column] > 0.55 else "black"
+        colour = ON_COLOUR if share[row, column] > 0.55 else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=12)
     axes.set_xticks([0, 1], ["real", "fake"])
     axes.set_yticks([0, 1], ["real", "fake"], rotation=90, va="center")
+    axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), aspect="equal")
     axes.set(xlabel="called", ylabel="is", title="Decisions")
     axes.tick_params(length=0)
     return figure

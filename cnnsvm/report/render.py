@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup, escape
+from matplotlib import rc_context
 from PIL import Image
 
 from cnnsvm.data.encoding import encode_image
@@ -30,8 +33,16 @@ Loader = Callable[[str], np.ndarray]  # path -> uint8 pixels of shape (H, W, 3)
 WIDTH = 98  # letters in a line of text
 SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 100  # entries of a list
 _NAME_WIDTH = 24
-_DPI = 150
 _THUMBNAIL = 160  # pixels, at most
+#: Colours of figures that the page has by name; #fdfdfd is what stays white on a dark ground.
+_PAGE_COLOURS = {
+    **{"#000000": "currentColor", "#ffffff": "var(--paper)", "#6b7280": "var(--soft)"},
+    **{"#cccccc": "var(--line)", "#0072b2": "var(--real)", "#d55e00": "var(--fake)"},
+}
+_COLOUR = re.compile("|".join(_PAGE_COLOURS), re.IGNORECASE)
+#: Styles that would hold for the whole page, and names that several figures have.
+_UNWANTED = re.compile(r'<style.*?</style>|(?<=<g) id="[^"]*"', re.DOTALL)
+_HATCHED = re.compile(r"(fill: url\([^)]*\)); fill-opacity: [\d.]+")
 
 
 def render_html(report: Report) -> str:
@@ -90,11 +101,24 @@ def encode_jpeg(pixels: np.ndarray, side: int) -> bytes:
     return encode_image(image, "JPEG", quality=85)
 
 
-def to_png(figure: Any) -> bytes:
-    """Encode a matplotlib figure; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
-    return buffer.getvalue()
+def to_svg(figure: Any, alt: str) -> Markup:
+    """Write a matplotlib figure as an element of the page, which its colours follow, dark or light.
+
+    The same figure gives the same text. ``alt`` says what it shows. What labels say is escaped by
+    matplotlib.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnnsvm"}):
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    found = buffer.getvalue()
+    found = _UNWANTED.sub("", found[found.index("<svg") :])
+    # matplotlib gives lines and ground of a hatching one opacity, so that they look alike
+    found = _HATCHED.sub(r"\1", found).replace(
+        'height="73" fill=', 'height="73" fill-opacity="0.3" fill='
+    )
+    found = _COLOUR.sub(lambda match: _PAGE_COLOURS[match[0].lower()], found)
+    return Markup(found.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
 
 
 def format_cell(value: Any, *, short: bool = False) -> str:
@@ -172,7 +196,7 @@ def _environment() -> Environment:
         "base64": lambda data: base64.b64encode(data).decode("ascii"),
         "cell": format_cell,
         "item": _item,
-        "png": to_png,
+        "svg": to_svg,
         "wrap": lambda text: textwrap.fill(text, WIDTH, break_long_words=False),
     }
     environment.globals |= {"in_text": SHOWN_IN_TEXT, "on_page": SHOWN_ON_PAGE}

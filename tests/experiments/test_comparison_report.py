@@ -13,7 +13,7 @@ from baselines.comparison import (
 )
 from baselines.report import comparison_plot, comparison_report, describe_comparison
 from cnnsvm.report import write_report
-from cnnsvm.report.render import to_png
+from cnnsvm.report.render import to_svg
 from cnnsvm.report.wording import format_interval, interval_of
 
 SKILLS = {"naive": 0.0, "seed": 0.2, "detector": 1.8}
@@ -88,7 +88,7 @@ def test_page_and_text_have_every_number(found):
         assert part in said
     assert "detector - naive" in said
     assert "resized" in page.said
-    assert page.tags.count("img") == 1
+    assert page.tags.count("svg") == 1
 
 
 def test_what_is_hostile_is_escaped(found):
@@ -140,7 +140,7 @@ def test_the_plot_names_designs_and_codecs(found):
     for name in (*SKILLS, "png", "jpeg:75", "ROC AUC", "balanced accuracy"):
         assert name in said
     assert "png" not in words_of(comparison_plot({"png": found["png"]}))
-    assert to_png(comparison_plot(found)) == to_png(comparison_plot(found))
+    assert to_svg(comparison_plot(found), "") == to_svg(comparison_plot(found), "")
 
 
 def test_the_plot_shows_the_values(found):

@@ -173,7 +173,7 @@ def test_page_and_text_have_every_number(study):
     (row,) = [r for r in study.summary.to_dict("records") if is_main(r, "iid")]
     low, high = row["per_image_iou_low"], row["per_image_iou_high"]
     assert f"{row['per_image_iou']:.3f} [{low:.3f}, {high:.3f}]" in page.cells
-    assert page.tags.count("img") == 3
+    assert page.tags.count("svg") == 3
 
 
 def is_main(row, design):

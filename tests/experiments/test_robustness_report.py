@@ -86,7 +86,7 @@ def test_the_page_has_every_number(shown, summary):
         assert part in page.said
         assert part in text
     assert MEANINGS["crop"] in page.said
-    assert page.tags.count("img") == 1
+    assert page.tags.count("svg") == 1
 
 
 def test_what_is_hostile_is_escaped(judged, summary):

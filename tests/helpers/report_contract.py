@@ -1,17 +1,16 @@
 """What holds for every report: text and page say the same, the page needs nothing else."""
 
-import io
 import json
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from cnnsvm.report import render_html, render_text
 from cnnsvm.report.model import Plots, Table
-from cnnsvm.report.render import WIDTH, format_cell, to_png
+from cnnsvm.report.render import WIDTH, format_cell
 
 HOSTILE = '<script>alert(1)</script>" onerror="alert(2)'
 _VOID = {"meta", "img"}
@@ -55,7 +54,7 @@ def check_report(report):
     """
     _leave_figures_out(report)
     page, text = Page(render_html(report)), render_text(report)
-    _check_page(page)
+    _check_page(page, report)
     assert text.endswith("\n")
     assert "\n\n\n" not in text
     assert not any(line != line.rstrip() for line in text.splitlines())
@@ -81,7 +80,9 @@ def words_of(figure):
 
 def is_drawn(figure):
     """Tell whether a figure has something in it."""
-    return np.asarray(Image.open(io.BytesIO(to_png(figure))).convert("L")).std() > 5
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[:, :, :3].mean(axis=2)
+    return drawn.std() > 5
 
 
 def check_width(text):
@@ -96,13 +97,19 @@ def _leave_figures_out(report):
             plot.figure = Figure(figsize=(0.1, 0.1))
 
 
-def _check_page(page):
+def _check_page(page, report):
     assert not set(page.tags) & {"script", "link", "iframe", "object"}
     assert not any(name.startswith("on") for name, _ in page.attributes)
     assert page.tags.count("img") == sum(name == "alt" for name, _ in page.attributes)
-    assert all(value for name, value in page.attributes if name == "alt")
-    sources = [value for name, value in page.attributes if name in ("src", "href", "srcset")]
+    assert page.tags.count("svg") == page.attributes.count(("role", "img"))
+    assert all(value for name, value in page.attributes if name in ("alt", "aria-label"))
+    sources = [value for name, value in page.attributes if name in ("src", "srcset")]
     assert all(source.startswith("data:image/") for source in sources)
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(set(ids)) == len(ids)
+    places = [value for name, value in page.attributes if name == "href"]
+    beside = set(report.files) | {f"#{name}" for name in ids}
+    assert all(unquote(place) in beside for place in places)
 
 
 def _check_table(table, page, text):

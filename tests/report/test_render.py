@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from itertools import count
 
 import numpy as np
@@ -21,7 +22,15 @@ from cnnsvm.report.model import (
     Thumbnail,
 )
 from cnnsvm.report.plots import new_figure
-from cnnsvm.report.render import aligned, format_cell, render_html, render_text, thumbnail, to_json
+from cnnsvm.report.render import (
+    aligned,
+    format_cell,
+    render_html,
+    render_text,
+    thumbnail,
+    to_json,
+    to_svg,
+)
 
 
 def everything(text):
@@ -181,3 +190,24 @@ def test_thumbnails_come_from_the_file(tmp_path):
     shown = Image.open(io.BytesIO(thumbnail(str(path))))
     np.testing.assert_allclose(shown.getpixel((25, 25)), (250, 10, 10), atol=8)
     assert thumbnail(str(tmp_path / "gone.png")) is None
+
+
+def test_a_figure_follows_the_colours_of_the_page_and_keeps_its_hatching():
+    figure, (axes,) = new_figure()
+    axes.set_title(HOSTILE)
+    axes.bar([0], [1], fc=(0, 0, 1, 0.4), hatch="//")
+    drawn = to_svg(figure, HOSTILE)
+    assert not {"#000000", "#ffffff"} & set(re.findall("#[0-9a-f]{6}", drawn))
+    assert "currentColor" in drawn
+    assert "var(--paper)" in drawn
+    assert "<script" not in drawn
+    assert "<style" not in drawn
+    assert 'fill-opacity="0.3"' in drawn
+    assert not re.search(r"url\(#h[^)]*\); fill-opacity", drawn)
+
+
+def test_parameters_that_are_off_are_folded():
+    report = Report({"settings": {"cv": 3, "max_error": None}}, "x")
+    page = render_html(report)
+    assert page.index("<dt>cv</dt>") < page.index("<summary>1 more that are off</summary>")
+    assert page.index("<summary>") < page.index("max_error") < page.index("</details>")

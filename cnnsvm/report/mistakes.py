@@ -1,0 +1,126 @@
+"""The images of a report: the most confident mistakes, one a source, and a random sample."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+
+from cnnsvm.detection.heatmap import heatmap
+from cnnsvm.features.saved import is_saved_network
+from cnnsvm.localization.masks import draw_overlay
+from cnnsvm.report.model import Exhibit, Gallery, Section, Thumbnail
+from cnnsvm.report.render import Loader, encode_jpeg
+from cnnsvm.report.wording import common_folder, format_number
+
+if TYPE_CHECKING:
+    from cnnsvm import InpaintDetector
+
+logger = logging.getLogger(__name__)
+
+#: From uint8 pixels (H, W, 3) to where they look repainted, float32 (H, W) in [0, 1].
+Explainer = Callable[[np.ndarray], np.ndarray]
+
+KINDS = ("variant", "engine", "mask_schema")
+_SHOWN, _SAMPLED = 8, 12  # images
+_THUMBNAIL = 160  # pixels, at most
+
+
+def image_sections(
+    predictions: pd.DataFrame,
+    loader: Loader,
+    thresholds: Mapping[Any, float | None],
+    explain: Explainer | None = None,
+) -> Iterable[Section]:
+    """Show the most confident mistakes of both kinds, and images drawn at random.
+
+    ``thresholds`` are those of the folds, by the fold's name. With ``explain`` a mistake has a
+    heatmap beside it.
+    """
+    folder = common_folder(predictions["path"])
+
+    def exhibit(
+        row: Mapping[Any, Any], explain: Explainer | None = None, note: str = ""
+    ) -> Exhibit:
+        lines = [*_lines(row, thresholds.get(row.get("fold"))), note]
+        path = str(row["path"]).removeprefix(folder)
+        return Exhibit(_thumbnails(row, loader, explain), path, [line for line in lines if line])
+
+    galleries = []
+    for title, rows in worst_mistakes(predictions).items():
+        worst = rows.drop_duplicates("source_id")
+        others = rows["source_id"].value_counts() - 1
+        shown = [
+            exhibit(row, explain, f"and {n:,} more of this source" if n else "")
+            for row in worst.head(_SHOWN).to_dict("records")
+            for n in [others[row["source_id"]]]
+        ]
+        galleries.append(Gallery(shown, title, _counted(len(shown), len(worst), len(rows))))
+    heat = " Red is where a network that knows repainting sees the most of it." if explain else ""
+    yield Section("Most confident mistakes", galleries, f"The worst of each source.{heat}")
+    drawn = predictions.sample(min(_SAMPLED, len(predictions)), random_state=0)
+    yield Section("A random sample", [Gallery([exhibit(row) for row in drawn.to_dict("records")])])
+
+
+def frozen_explainer(detector: "InpaintDetector") -> Explainer | None:
+    """Make heatmaps by the networks of an unfitted detector, if no fold trains them.
+
+    None if it trains one, or none of them has a classifier: what explains must not have learnt from
+    the images that it explains.
+    """
+    embedders = detector.embedders()
+    frozen = [getattr(embedder, "finetune", None) == "none" for embedder in embedders]
+    saved = [e for e in embedders if is_saved_network(getattr(e, "weights", None))]
+    fitted = [clone(embedder).fit([]) for embedder in saved if all(frozen)]
+    local = [e for e in fitted if e.resize is None and e.has_classifier]
+    return partial(heatmap, local) if local else None
+
+
+def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """List reals called fake and fakes called real, the most confident first, by title."""
+    ranked = predictions.sort_values("probability", kind="stable")
+    called, label = ranked["prediction"], ranked["label"]
+    return {
+        "False alarms: real, called fake": ranked[(label == 0) & (called == 1)].iloc[::-1],
+        "Misses: fake, called real": ranked[(label == 1) & (called == 0)],
+    }
+
+
+def _counted(n_shown: int, n_sources: int, n_mistakes: int) -> str:
+    """Say how many mistakes there are, and of how many sources one is shown."""
+    if n_mistakes == 0:
+        return "None."
+    which = f"all {n_sources}" if n_shown == n_sources else f"{n_shown} of {n_sources}"
+    return f"{n_mistakes:,} in all; shown: {which} sources that have any."
+
+
+def _lines(row: Mapping[Any, Any], threshold: float | None) -> list[str]:
+    """Say what an image was given and by which threshold, what it is, and how it was made."""
+    truth, called = ("fake" if row[name] == 1 else "real" for name in ("label", "prediction"))
+    limit = "" if threshold is None else f", threshold {format_number(threshold)}"
+    kinds = [row.get(name) for name in KINDS]
+    made = ", ".join(str(kind) for kind in kinds if isinstance(kind, str) and kind)
+    chance = f"probability {format_number(row['probability'])}{limit}"
+    return [chance, f"{truth}, called {called}", made]
+
+
+def _thumbnails(
+    row: Mapping[Any, Any], loader: Loader, explain: Explainer | None
+) -> list[Thumbnail]:
+    """Show an image and, with ``explain``, its heatmap; a placeholder if it cannot be read."""
+    truth = "fake" if row["label"] == 1 else "real"
+    alt = f"{truth} image, given the probability {format_number(row['probability'])} of being fake"
+    try:
+        pixels = loader(row["path"])
+        shown = [Thumbnail(encode_jpeg(pixels, _THUMBNAIL), alt)]
+        if explain is not None:
+            heat = explain(pixels)
+            drawn = draw_overlay(pixels, heat, np.zeros(heat.shape, dtype=bool))
+            shown.append(Thumbnail(encode_jpeg(drawn, _THUMBNAIL), f"heatmap of this {alt}"))
+        return shown
+    except (OSError, ValueError) as error:
+        logger.warning("No thumbnail: %s", error)
+        return [Thumbnail(None, alt)]
