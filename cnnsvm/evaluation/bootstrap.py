@@ -97,7 +97,7 @@ def paired_difference(
     check_options(n_resamples, confidence)
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
-    a, b = _matched(predictions_a, predictions_b)
+    a, b = match_tables(predictions_a, predictions_b)
     value = binary_metrics(*_scored(a))[metric] - binary_metrics(*_scored(b))[metric]
     resampled = (
         _resample(a, n_resamples, random_state)[metric]
@@ -161,7 +161,7 @@ def interval_of(value: float, resampled: np.ndarray, confidence: float) -> Inter
     return {"value": float(value), "low": low, "high": high}
 
 
-def _matched(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def match_tables(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Bring both tables into one order, and refuse them unless they describe the same images."""
     for name, table in (("predictions_a", a), ("predictions_b", b)):
         _check_columns(table, ("path", *_SCORED))

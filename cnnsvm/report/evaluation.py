@@ -26,6 +26,7 @@ from cnnsvm.report.wording import (
 
 _SAID = ("fold", "label", "prediction", "score", "probability")
 PREDICTION_COLUMNS = ("path", "source_id", *KINDS, *_SAID)
+OPTIONAL_COLUMNS = ("sha256",)  # of the file: tells whether two runs judged the same images
 _HEADLINES = ("balanced_accuracy", "roc_auc", "precision", "recall", "f1", "ece")
 _GROUPINGS = {"by_mask_schema": "mask schema", "by_variant": "variant", "by_engine": "engine"}
 _GROUP_METRICS = ("roc_auc", "balanced_accuracy", "recall", "precision", "f1")
@@ -116,14 +117,18 @@ def folds_csv(folds: Sequence[Mapping[str, Any]]) -> str:
 
 
 def predictions_csv(predictions: pd.DataFrame) -> str:
-    """Write one row an image, with the columns of ``PREDICTION_COLUMNS`` in that order."""
+    """Write one row an image, with the columns of ``PREDICTION_COLUMNS`` in that order.
+
+    Those of ``OPTIONAL_COLUMNS`` follow where there are any.
+    """
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions]
     if missing:
         raise ValueError(
             f"predictions lack the column(s) {', '.join(missing)}; "
             f"a report needs {', '.join(PREDICTION_COLUMNS)}."
         )
-    return to_csv(predictions[list(PREDICTION_COLUMNS)])
+    known = [column for column in OPTIONAL_COLUMNS if column in predictions]
+    return to_csv(predictions[[*PREDICTION_COLUMNS, *known]])
 
 
 def _skipped(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from cnnsvm.evaluation.bootstrap import (
     metrics_by,
     paired_difference,
 )
+from cnnsvm.evaluation.comparison import holm
 from cnnsvm.evaluation.protocol import cross_validate_detector
 
 logger = logging.getLogger(__name__)
@@ -193,31 +194,6 @@ def paired_differences(
         for (a, b), entry, p_holm in zip(pairs, found, adjusted, strict=True):
             rows.append({"metric": metric, "design": a, "against": b, **entry, "p_holm": p_holm})
     return pd.DataFrame(rows, columns=columns)
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p-values for their number: the chance of any false alarm stays.
-
-    Parameters
-    ----------
-    p : ndarray of float, shape (n,)
-        In [0, 1]; nan is not counted and stays nan.
-
-    Returns
-    -------
-    ndarray of float64, shape (n,)
-
-    References
-    ----------
-    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6, 1979.
-    """
-    adjusted = np.full(len(p), np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    steps = p[order] * (len(order) - np.arange(len(order)))
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted
 
 
 def _check_designs(designs: Mapping[str, InpaintDetector], reference: str | None) -> None:
