@@ -146,6 +146,9 @@ def collapse(logits: torch.Tensor, parents: Sequence[int] | None) -> torch.Tenso
     """
     if parents is None:
         return logits
-    member = torch.tensor(parents, device=logits.device)
-    parts = [logits[:, member == k].logsumexp(dim=1) for k in range(max(parents) + 1)]
+    # numbers, not a mask: an exported graph has to know how many there are
+    members = [
+        [i for i, parent in enumerate(parents) if parent == k] for k in range(max(parents) + 1)
+    ]
+    parts = [logits[:, member].logsumexp(dim=1) for member in members]
     return torch.stack(parts, dim=1)
