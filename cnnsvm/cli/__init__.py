@@ -14,6 +14,7 @@ from cnnsvm.cli import (
     compare,
     cv,
     download,
+    embed,
     explore,
     fit,
     info,
@@ -33,6 +34,7 @@ SUBCOMMANDS = {
     "compare": compare,
     "cv": cv,
     "download": download,
+    "embed": embed,
     "explore": explore,
     "fit": fit,
     "info": info,
@@ -43,7 +45,7 @@ SUBCOMMANDS = {
     "predict": predict,
 }
 #: Those that go on where they were interrupted.
-RESUMING = ("build", "cv", "download", "fit", "localize", "localize-train")
+RESUMING = ("build", "cv", "download", "embed", "fit", "localize", "localize-train")
 
 #: Exit status of wrong usage, where it is not 2.
 WRONG = {"predict": 3}
