@@ -8,7 +8,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm compare``."""
     parser.epilog = "Exit status: 0 compared, 2 runs that judged other images."
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="--out folders of experiments/cv.py")
+    add("runs", nargs="+", type=Path, metavar="RUN", help="--out folders of `cnnsvm cv`")
     add("--format", choices=("text", "json"), default="text", help="[%(default)s]")
     add("--out", type=Path, metavar="HTML", help="write a page here too")
     resamples = "of sources, and permutations of the test [%(default)s]"

@@ -43,14 +43,14 @@ def _read(folder: Path) -> pd.DataFrame:
     file = folder / PREDICTIONS
     if not file.is_file():
         raise ValueError(
-            f"{folder} holds no {PREDICTIONS}. Name the --out folder of an experiments/cv.py that "
+            f"{folder} holds no {PREDICTIONS}. Name the --out folder of a `cnnsvm cv` that "
             "has finished."
         )
     table = pd.read_csv(file, dtype={"path": str, "source_id": str})
     missing = [name for name in _NEEDED if name not in table]
     if missing or table.empty:
         what = f"lacks the column(s) {', '.join(missing)}" if missing else "has no row"
-        raise ValueError(f"{file} {what}. Run experiments/cv.py again.")
+        raise ValueError(f"{file} {what}. Run `cnnsvm cv` again.")
     folders = [os.path.dirname(path) for path in table["path"]]
     top = os.path.commonpath(folders) if len(set(map(os.path.isabs, folders))) == 1 else ""
     return table.assign(path=[os.path.relpath(path, top or ".") for path in table["path"]])
