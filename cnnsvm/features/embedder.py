@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -37,6 +37,7 @@ from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
 from cnnsvm.features.reading import Decoded, read_ahead
 from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.trainer import Training
+from cnnsvm.io.callbacks import Callback, check_callbacks, without_callbacks
 
 #: Parameters that belong to a machine rather than to a model: they are not saved. The precision is:
 #: what was fitted on embeddings of float32 does not fit those of bfloat16 as well.
@@ -62,6 +63,8 @@ class FineTuning(BaseEstimator):
         See `cnnsvm.features.augmentation.AUGMENTATIONS`. A source and its fakes get the same.
     pairs_per_source : int or None, default=None
         Most crops of each class that a source gives in an epoch; None takes every image.
+    callbacks : list of `cnnsvm.io.callbacks.Callback` or None, default=None
+        Told of each epoch.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -73,6 +76,7 @@ class FineTuning(BaseEstimator):
         "validation_fraction": [Interval(Real, 0, 0.5, closed="right")],
         "augmentation": [StrOptions(set(AUGMENTATIONS))],
         "pairs_per_source": [Interval(Integral, 1, None, closed="left"), None],
+        "callbacks": [list, tuple, None],
     }
 
     def __init__(
@@ -86,6 +90,7 @@ class FineTuning(BaseEstimator):
         validation_fraction: float = 0.2,
         augmentation: str = "full",
         pairs_per_source: int | None = None,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.mode = mode
         self.epochs = epochs
@@ -95,6 +100,7 @@ class FineTuning(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.augmentation = augmentation
         self.pairs_per_source = pairs_per_source
+        self.callbacks = callbacks
 
 
 class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -261,6 +267,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._validate_params()
         if isinstance(self.finetune, FineTuning):
             self.finetune._validate_params()
+            check_callbacks(self.finetune.callbacks)
         untrained = self._tuning() is None and not is_saved_network(self.weights)
         for name, value in (("pooling", self.pooling), ("output", self.output)):
             if untrained and ("top" in value or value == "scores"):
@@ -355,7 +362,8 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if auxiliary_labels is not None:
             auxiliary = AuxiliaryLabels.of(auxiliary_labels, codes)
         training = self._training(tuning, seed)
-        settings = [type(self).__name__, plain_params(self), classes.tolist(), training]
+        settings = [type(self).__name__, plain_params(self), classes.tolist()]
+        settings += [replace(training, callbacks=())]
         settings += [] if auxiliary is None else [auxiliary.parents, auxiliary.codes.tobytes()]
         cache = task_folder(self.cache_dir, [network], images, codes, groups, settings)
         decoded = images
@@ -385,6 +393,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             dtype=dtype,
             n_jobs=self._n_workers(),
             mirror=bool(self.mirror),
+            callbacks=check_callbacks(tuning.callbacks),
         )
 
     def _place(self) -> tuple[torch.device, torch.dtype]:
@@ -441,7 +450,7 @@ def plain_params(embedder: CropEmbedder) -> dict[str, Any]:
     if isinstance(params.get("backbone"), torch.nn.Module):
         params["backbone"] = type(params["backbone"]).__name__
     if isinstance(params["finetune"], FineTuning):
-        params["finetune"] = params["finetune"].get_params()
+        params["finetune"] = without_callbacks(params["finetune"].get_params(deep=False))
     if isinstance(params["weights"], os.PathLike):
         params["weights"] = os.fspath(params["weights"])
     if not isinstance(params["random_state"], int):

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cnnsvm.features.augmentation import Augmentation
 from cnnsvm.features.devices import Processes, autocast
+from cnnsvm.io.callbacks import Callback
 from cnnsvm.io.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class TrainingOptions:
     weight decay of the optimizer "adam" is part of the gradient (Kingma & Ba 2015), that of "adamw"
     is not (Loshchilov & Hutter 2019). ``batch_size`` crops, over all processes, are a step;
     ``n_crops`` is how many of each validation image, ``crop_size`` their side. ``n_jobs`` processes
-    decode images (0: this one).
+    decode images (0: this one). ``callbacks`` are told of each epoch.
     """
 
     epochs: int
@@ -58,6 +59,7 @@ class TrainingOptions:
     device: torch.device
     dtype: torch.dtype
     optimizer: str = "adamw"
+    callbacks: tuple[Callback, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,8 @@ class Trainer(ABC):
                 entry = self.run_epoch()
                 self.remember(entry)
                 self.save(checkpoint)
+                for callback in self.options.callbacks if self.processes.is_first else ():
+                    callback.on_epoch_end(entry, entry["epoch"])
                 progress.update()
                 shown = {k: f"{v:.3f}" for k, v in entry.items() if k.endswith(("loss", "iou"))}
                 progress.set_postfix(shown)

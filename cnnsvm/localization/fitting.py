@@ -24,6 +24,7 @@ from cnnsvm.features.cache import network_arrays
 from cnnsvm.features.devices import Processes, choose_precision, join
 from cnnsvm.features.reading import MEMORY
 from cnnsvm.features.trainer import Entry, TrainingOptions
+from cnnsvm.io.callbacks import check_callbacks, without_callbacks
 from cnnsvm.io.files import alone, replacing, write_text
 from cnnsvm.localization.collapse import best_epoch
 from cnnsvm.localization.masks import MaskError
@@ -100,6 +101,7 @@ def training_options(
         n_jobs=0 if localizer.n_jobs in (None, 1) else int(localizer.n_jobs),
         device=device,
         dtype=choose_precision(localizer.precision, device),
+        callbacks=check_callbacks(settings.callbacks),
     )
 
 
@@ -194,9 +196,11 @@ def _task_folder(
     if localizer.cache_dir is None:
         return None
     place = {"device": trainer.device.type, "n_jobs": 0}
-    options = asdict(trainer.options) | place | {"processes": trainer.processes.count}
+    options = (
+        without_callbacks(asdict(trainer.options)) | place | {"processes": trainer.processes.count}
+    )
     network = (localizer.architecture, localizer.size, localizer.genotype, localizer.preprocessing)
-    settings = sorted(localizer.settings.get_params().items())
+    settings = sorted(without_callbacks(localizer.settings.get_params(deep=False)).items())
     made_of = (cnnsvm.__version__, RECIPE, options, settings, localizer.threshold, network)
     digest = hashlib.sha256(repr(made_of).encode())
     for value in network_arrays(trainer.original).values():

@@ -10,6 +10,7 @@ from torch import nn
 
 from cnnsvm.features.cache import network_arrays
 from cnnsvm.io.bundle import BundleError, read_bundle, round_weights, widen, write_bundle
+from cnnsvm.io.callbacks import without_callbacks
 from cnnsvm.localization.training import LocalizerTraining
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
 def _plain_params(localizer: "InpaintLocalizer") -> dict[str, Any]:
     """Return the parameters as JSON values, without those that belong to one machine."""
     params = {k: v for k, v in localizer.get_params(deep=False).items() if k not in MACHINE}
-    params["training"] = _plain(localizer.settings.get_params())
+    params["training"] = _plain(without_callbacks(localizer.settings.get_params(deep=False)))
     if not isinstance(params["random_state"], int):
         params["random_state"] = None
     if params["genotype"] is not None:

@@ -5,7 +5,7 @@ over the N crops of what each of them costs. So the loss of a batch is the mean 
 equal parts, and processes that share a batch train as one would.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.trainer import OPTIMIZERS
+from cnnsvm.io.callbacks import Callback
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -86,6 +87,8 @@ class LocalizerTraining(BaseEstimator):
         Patches of a validation image, at most.
     balance : float in [0, 1], default=0.5
         Share of the patches that are placed so that both kinds of pixels occur in them.
+    callbacks : list of `cnnsvm.io.callbacks.Callback` or None, default=None
+        Told of each epoch.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -102,6 +105,7 @@ class LocalizerTraining(BaseEstimator):
         "crops_per_image": _COUNT,
         "n_crops": _COUNT,
         "balance": _SHARE,
+        "callbacks": [list, tuple, None],
     }
 
     def __init__(
@@ -120,6 +124,7 @@ class LocalizerTraining(BaseEstimator):
         crops_per_image: int = 1,
         n_crops: int = 4,
         balance: float = 0.5,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.loss = loss
         self.optimizer = optimizer
@@ -134,3 +139,4 @@ class LocalizerTraining(BaseEstimator):
         self.crops_per_image = crops_per_image
         self.n_crops = n_crops
         self.balance = balance
+        self.callbacks = callbacks

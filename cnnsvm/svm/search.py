@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import cnnsvm
 from cnnsvm.data.splits import Fold, encode_groups
+from cnnsvm.io.callbacks import Callback
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def search_kernel(
     study: Study,
     seed: int,
     verbose: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Run the trials that a study still lacks and return the best of the first ``n_trials``.
 
@@ -67,7 +69,8 @@ def search_kernel(
     optimization", NeurIPS 2011). Its sampler is seeded anew for every trial from ``seed``, the
     kernel and the number of finished trials, so an interrupted study continues as if it had not
     been. ``scorer`` returns the score of parameters in each fold, higher is better. With
-    ``verbose`` a progress bar is shown, if standard error is a terminal.
+    ``verbose`` a progress bar is shown, if standard error is a terminal. ``callbacks`` are told of
+    each trial that is run.
 
     Returns ``kernel``, ``params`` and ``score`` of the best trial, the earliest of equals, and
     ``trials``, a list of dicts with ``number``, ``score``, ``fold_scores`` and ``params``.
@@ -80,6 +83,10 @@ def search_kernel(
         for number in range(n_finished, n_trials):
             _run_trial(kernel, scorer, study, [seed, zlib.crc32(kernel.encode()), number])
             progress.update()
+            last = _finished(study)[-1]
+            for callback in callbacks:
+                found = {"kernel": kernel, "score": last.values[0], **last.params}
+                callback.on_trial_end(found, number)
     trials = _finished(study)[:n_trials]
     best = max(trials, key=lambda trial: trial.values[0])
     rows = [

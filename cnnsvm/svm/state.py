@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from cnnsvm.io.callbacks import without_callbacks
 from cnnsvm.svm.machines import KERNELS, BinaryMachine, Kernel, KernelModel
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def to_state(classifier: "TunedSVC") -> tuple[Config, Arrays]:
 
 def _plain_params(classifier: "TunedSVC") -> Config:
     """Return the parameters as JSON values, without the storage, which concerns the fit only."""
-    params = classifier.get_params(deep=False) | {"storage": None}
+    params = without_callbacks(classifier.get_params(deep=False)) | {"storage": None}
     params = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
     if not isinstance(params["kernel"], str):
         params["kernel"] = list(params["kernel"])

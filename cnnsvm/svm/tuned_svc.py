@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cnnsvm.io.callbacks import Callback, check_callbacks
 from cnnsvm.svm import state
 from cnnsvm.svm.calibration import (
     LogOddsClassifier,
@@ -80,6 +81,8 @@ class TunedSVC(LogOddsClassifier):
         any other fit is refused, so each outer fold needs a file of its own.
     verbose : bool, default=False
         Whether to show a progress bar for each kernel, if standard error is a terminal.
+    callbacks : list of `cnnsvm.io.callbacks.Callback` or None, default=None
+        Told of each trial.
     random_state : int, RandomState instance or None, default=None
         Seed of folds and trials. None reads the seed of the first run from ``storage``, if any.
 
@@ -137,6 +140,7 @@ class TunedSVC(LogOddsClassifier):
         "n_landmarks": [Interval(Integral, 1, None, closed="left"), None],
         "storage": [str, PathLike, None],
         "verbose": ["boolean"],
+        "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
     }
 
@@ -153,6 +157,7 @@ class TunedSVC(LogOddsClassifier):
         n_landmarks: int | None = None,
         storage: str | PathLike[str] | None = None,
         verbose: bool = False,
+        callbacks: Sequence[Callback] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.kernel = kernel
@@ -165,6 +170,7 @@ class TunedSVC(LogOddsClassifier):
         self.n_landmarks = n_landmarks
         self.storage = storage
         self.verbose = verbose
+        self.callbacks = callbacks
         self.random_state = random_state
 
     def _validate_params(self) -> None:
@@ -264,9 +270,9 @@ class TunedSVC(LogOddsClassifier):
         settings["n_landmarks"] = inner.n_landmarks
         current = fingerprint(inner.X, labels, groups, inner.folds, settings)
         study = store.open(f"TunedSVC {kernel}", current, inner.seed)
-        return search_kernel(
-            kernel, inner.fold_aucs, self.n_trials, study, inner.seed, self.verbose
-        )
+        told = check_callbacks(self.callbacks)
+        how = (self.n_trials, study, inner.seed, self.verbose, told)
+        return search_kernel(kernel, inner.fold_aucs, *how)
 
     def _fit_model(
         self, inner: InnerCV, params: dict[str, Any], Z: np.ndarray, chosen: np.ndarray
