@@ -475,8 +475,8 @@ class InpaintDetector(
         Raises
         ------
         ExportError
-            If an embedder is no network (`ResidualStatistics`) or an ONNX file already, or the
-            classifier is not a `TunedSVC` that calibrates.
+            If an embedder is not of this package or an ONNX file already, or the classifier is not
+            a `TunedSVC` that calibrates.
         ImportError
             If the extra ``onnx`` is not installed.
         """

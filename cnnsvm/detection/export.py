@@ -21,6 +21,7 @@ from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.backbones.weights import require
 from cnnsvm.features.crops import POOLINGS, TOP_SHARES
 from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.statistics import residual_statistics
 from cnnsvm.io.files import replacing
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.machines import BinaryMachine, KernelModel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from cnnsvm import InpaintDetector
 
 METADATA = "cnnsvm"  # key of the model's metadata
-OPSET = 18
+OPSET = 20
 #: Sizes of the example that is traced: different from each other and from 1, which would be fixed.
 _EXAMPLE = (2, 3)
 
@@ -100,13 +101,12 @@ def _check(detector: "InpaintDetector") -> None:
     """Refuse what is not a graph of tensors (`ExportError`)."""
     for embedder in detector.embedder_:
         kind = type(embedder).__name__
-        network = getattr(embedder, "network_", None)
-        if not isinstance(embedder, CropEmbedder) or network is None or network.body is None:
+        if not isinstance(embedder, CropEmbedder):
             raise ExportError(
-                f"{kind} is no network, and only networks are exported. Fit a detector of "
-                "CNNEmbedders alone, or predict with cnnsvm."
+                f"{kind} is no embedder of cnnsvm, whose alone are exported. Fit a detector of "
+                "CNNEmbedder and ResidualStatistics."
             )
-        if network.offline_name is not None and network.offline_name.startswith("onnx:"):
+        if (embedder.network_.offline_name or "").startswith("onnx:"):
             raise ExportError(f"the backbone of {kind} is an ONNX file already. Use it directly.")
     classifier = detector.classifier_
     if not isinstance(classifier, TunedSVC) or not classifier.calibrate:
@@ -146,13 +146,19 @@ class _Embedder(nn.Module):
         if self.mirror:
             crops = torch.cat([crops, crops.flip(3)], dim=1)
         n_images, n_crops = crops.shape[:2]
-        found = self.network(crops.flatten(0, 1).permute(0, 3, 1, 2))
+        found = self._embed(crops.flatten(0, 1).permute(0, 3, 1, 2))
         values = self.network.class_scores(found) if self.gives_scores else found
         values = values.unflatten(0, (n_images, n_crops))
         ranks = None
         if set(self.pooling) & TOP_SHARES.keys():
             ranks = _ranks(self.network.fake_score(found).unflatten(0, (n_images, n_crops)))
         return torch.cat([_pool(values, part, ranks) for part in self.pooling], dim=1)
+
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Do what the network does, without its loop over parts of a batch."""
+        if self.network.body is None and self.network.branch is not None:
+            return self.network.branch(residual_statistics(pixels))
+        return self.network(pixels)
 
 
 def _ranks(scores: torch.Tensor) -> torch.Tensor:

@@ -132,7 +132,7 @@ def residual_statistics(crops: torch.Tensor) -> torch.Tensor:
         If ``crops`` has another dtype or shape.
     """
     _check_crops(crops)
-    if not len(crops):  # MKL of torch 2.14 transforms no empty batch
+    if crops.shape[0] == 0:  # MKL of torch 2.14 transforms no empty batch
         return torch.empty((0, STATISTICS_DIM), device=crops.device)
     rgb = crops.float()
     residuals = _residuals(rgb)
@@ -196,7 +196,7 @@ def _cooccurrences(residuals: dict[str, torch.Tensor]) -> list[torch.Tensor]:
             [_count_runs(levels[name, step], order, axis) for name, axis in scans]
         ).sum(0)
         orbits = torch.tensor(_orbits(order), device=counts.device)
-        folded = counts.new_zeros(len(counts), max(_orbits(order)) + 1)
+        folded = counts.new_zeros(counts.shape[0], max(_orbits(order)) + 1)
         folded.index_add_(1, orbits, counts)
         histograms.append((folded / folded.sum(dim=1, keepdim=True)).sqrt())
     return histograms
@@ -214,10 +214,9 @@ def _count_runs(levels: torch.Tensor, order: int, axis: int) -> torch.Tensor:
     runs = levels.narrow(axis, 0, length)
     for shift in range(1, order):
         runs = runs * N_LEVELS + levels.narrow(axis, shift, length)
-    n_crops, n_runs = len(levels), N_LEVELS**order
-    crop = torch.arange(n_crops, device=levels.device, dtype=torch.int32)[:, None, None]
-    counts = torch.bincount((runs + n_runs * crop).flatten(), minlength=n_crops * n_runs)
-    return counts.view(n_crops, n_runs)
+    places = runs.flatten(1).long()
+    counts = places.new_zeros(levels.shape[0], N_LEVELS**order)
+    return counts.scatter_add_(1, places, torch.ones_like(places))
 
 
 def _spectrum(planes: torch.Tensor) -> torch.Tensor:
@@ -233,16 +232,16 @@ def _spectrum(planes: torch.Tensor) -> torch.Tensor:
     transform = torch.view_as_real(torch.fft.rfft2(blocks * (window[:, None] * window)))
     # In double precision, which neither autocast nor TF32 shortens, for the products that follow.
     power = transform.square().sum(dim=-1).mean(dim=(2, 3)).sum(dim=1).double()
-    rows = _band_weights(torch.fft.fftfreq(side, device=planes.device))
-    columns = _band_weights(torch.fft.rfftfreq(side, device=planes.device))
+    rows, columns = (_band_weights(side, n, planes.device) for n in (side, side // 2 + 1))
     log_power = (rows @ power @ columns.mT + POWER_FLOOR).log().flatten(1)
     log_energy = log_power.mean(dim=1, keepdim=True)
     return torch.cat([log_energy, log_power - log_energy], dim=1)
 
 
-def _band_weights(frequencies: torch.Tensor) -> torch.Tensor:
-    """Average frequencies (cycles a pixel) of either sign in bands: (n,) -> (N_BANDS, n)."""
-    band = (frequencies.abs() * (2 * N_BANDS)).long().clamp(max=N_BANDS - 1)
+def _band_weights(side: int, n: int, device: torch.device) -> torch.Tensor:
+    """Average the first ``n`` frequencies of a transform, of either sign, in (N_BANDS, n) bands."""
+    step = torch.arange(n, device=device)
+    band = (torch.minimum(step, side - step) * (2 * N_BANDS) // side).clamp(max=N_BANDS - 1)
     members = one_hot(band, N_BANDS).mT.double()
     return members / members.sum(dim=1, keepdim=True)
 

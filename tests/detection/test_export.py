@@ -5,11 +5,16 @@ import onnxruntime
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import FunctionTransformer
 from tiny_detector import cnn, detector, statistics, tuning
 
 from cnnsvm import TunedSVC
 from cnnsvm.detection.export import ExportError, _Classifier
 from cnnsvm.features.crops import fixed_crops
+
+
+def mean_colour(images):
+    return np.array([np.asarray(image).mean(axis=(0, 1)) for image in images])
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +25,13 @@ def images():
 
 @pytest.fixture(scope="module")
 def fitted(images):
-    """Fit two networks, one that ranks crops and one that does not, and three classes."""
+    """Fit two networks and statistics, of two sizes of crops, and three classes."""
     ranking = cnn(finetune=tuning(epochs=1), pooling="mean_std_top_peak", mirror=True)
     largest = cnn("plain_cnn_7", pooling="mean_max", crop_size=48, n_crops=4)
+    traces = statistics(finetune=tuning(epochs=1), pooling="mean_std_top")
     svm = TunedSVC(("rbf", "poly"), voting="soft", n_trials=1, cv=2, random_state=0)
     labels = np.array(["original", "spliced", "whole"] * 4)
-    return detector(ranking, largest, classifier=svm).fit(images, labels)
+    return detector(ranking, largest, traces, classifier=svm).fit(images, labels)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def test_the_classifier_is_ours_in_float64(kernel, n_classes):
 def test_what_is_no_graph_is_refused(images, tmp_path):
     labels = np.array([0, 1] * 6)
     cases = {
-        "ResidualStatistics is no network": detector(cnn(), statistics()),
+        "FunctionTransformer is no embedder": detector(FunctionTransformer(mean_colour)),
         "only a TunedSVC that calibrates": detector(classifier=LogisticRegression()),
     }
     for said, unfitted in cases.items():
