@@ -9,8 +9,14 @@ from sklearn.preprocessing import FunctionTransformer
 from tiny_detector import cnn, detector, statistics, tuning
 
 from cnnsvm import TunedSVC
-from cnnsvm.detection.export import ExportError, _Classifier
+from cnnsvm.detection.export import ExportError, _Classifier, _Detector
 from cnnsvm.features.crops import fixed_crops
+from cnnsvm.features.statistics import residual_statistics
+
+
+class Statistics(torch.nn.Module):
+    def forward(self, pixels):
+        return residual_statistics(pixels)
 
 
 def mean_colour(images):
@@ -25,13 +31,19 @@ def images():
 
 @pytest.fixture(scope="module")
 def fitted(images):
-    """Fit two networks and statistics, of two sizes of crops, and three classes."""
+    """Fit two networks, one that ranks crops and one that does not, and three classes."""
     ranking = cnn(finetune=tuning(epochs=1), pooling="mean_std_top_peak", mirror=True)
-    largest = cnn("plain_cnn_7", pooling="mean_max", crop_size=48, n_crops=4)
-    traces = statistics(finetune=tuning(epochs=1), pooling="mean_std_top")
+    largest = cnn(pooling="mean_max", crop_size=48, n_crops=4)
     svm = TunedSVC(("rbf", "poly"), voting="soft", n_trials=1, cv=2, random_state=0)
     labels = np.array(["original", "spliced", "whole"] * 4)
-    return detector(ranking, largest, traces, classifier=svm).fit(images, labels)
+    return detector(ranking, largest, classifier=svm).fit(images, labels)
+
+
+@pytest.fixture(scope="module")
+def with_statistics(images):
+    """Fit statistics beside a network: their export takes 20 seconds, so it is followed only."""
+    traces = statistics(finetune=tuning(epochs=1), pooling="mean_std_top")
+    return detector(cnn(), traces).fit(images, [0, 1] * 6)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +63,17 @@ def test_the_graph_gives_our_probabilities(fitted, session, images):
         (found,) = session.run(None, inputs)
         np.testing.assert_allclose(found, fitted.predict_proba(chosen), atol=1e-5)
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_statistics_are_followed_by_the_graph(with_statistics, images):
+    crops = torch.from_numpy(np.stack([fixed_crops(image, 32, 2) for image in images[:5]]))
+    with torch.inference_mode():
+        found = _Detector(with_statistics, [0, 0]).eval()(crops).numpy()
+    np.testing.assert_allclose(found, with_statistics.predict_proba(images[:5]), atol=1e-6)
+    shapes = ({0: torch.export.Dim("crops")},)
+    program = torch.export.export(Statistics(), (crops[0].movedim(3, 1),), dynamic_shapes=shapes)
+    pixels = crops[:, 0].movedim(3, 1)  # as many as were not there when it was traced
+    assert torch.equal(program.module()(pixels), residual_statistics(pixels))
 
 
 def test_the_graph_says_how_images_are_cut(fitted, session):
