@@ -31,18 +31,17 @@ def images():
 
 @pytest.fixture(scope="module")
 def fitted(images):
-    """Fit two networks, one that ranks crops and one that does not, and three classes."""
+    """Fit a network that ranks crops, for three classes."""
     ranking = cnn(finetune=tuning(epochs=1), pooling="mean_std_top_peak", mirror=True)
-    largest = cnn(pooling="mean_max", crop_size=48, n_crops=4)
     svm = TunedSVC(("rbf", "poly"), voting="soft", n_trials=1, cv=2, random_state=0)
     labels = np.array(["original", "spliced", "whole"] * 4)
-    return detector(ranking, largest, classifier=svm).fit(images, labels)
+    return detector(ranking, classifier=svm).fit(images, labels)
 
 
 @pytest.fixture(scope="module")
 def with_statistics(images):
     """Fit statistics beside a network: their export takes 20 seconds, so it is followed only."""
-    traces = statistics(finetune=tuning(epochs=1), pooling="mean_std_top")
+    traces = statistics(finetune=tuning(epochs=1), pooling="mean_std_top", crop_size=48, n_crops=4)
     return detector(cnn(), traces).fit(images, [0, 1] * 6)
 
 
@@ -56,19 +55,19 @@ def session(fitted, tmp_path_factory):
 def test_the_graph_gives_our_probabilities(fitted, session, images):
     for n_images in (1, 5):
         chosen = images[:n_images]
-        inputs = {
-            "crops_0": np.stack([fixed_crops(image, 32, 2) for image in chosen]),
-            "crops_1": np.stack([fixed_crops(image, 48, 4) for image in chosen]),
-        }
-        (found,) = session.run(None, inputs)
+        crops = np.stack([fixed_crops(image, 32, 2) for image in chosen])
+        (found,) = session.run(None, {"crops": crops})
         np.testing.assert_allclose(found, fitted.predict_proba(chosen), atol=1e-5)
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
 def test_statistics_are_followed_by_the_graph(with_statistics, images):
-    crops = torch.from_numpy(np.stack([fixed_crops(image, 32, 2) for image in images[:5]]))
+    crops, larger = (
+        torch.from_numpy(np.stack([fixed_crops(image, *shape) for image in images[:5]]))
+        for shape in ((32, 2), (48, 4))
+    )
     with torch.inference_mode():
-        found = _Detector(with_statistics, [0, 0]).eval()(crops).numpy()
+        found = _Detector(with_statistics, [0, 1]).eval()(crops, larger).numpy()
     np.testing.assert_allclose(found, with_statistics.predict_proba(images[:5]), atol=1e-6)
     shapes = ({0: torch.export.Dim("crops")},)
     program = torch.export.export(Statistics(), (crops[0].movedim(3, 1),), dynamic_shapes=shapes)
@@ -79,7 +78,7 @@ def test_statistics_are_followed_by_the_graph(with_statistics, images):
 def test_the_graph_says_how_images_are_cut(fitted, session):
     said = json.loads(session.get_modelmeta().custom_metadata_map["cnnsvm"])
     assert said["classes"] == ["original", "spliced", "whole"]
-    assert said["inputs"]["crops_1"] == {"crop_size": 48, "n_crops": 4, "resize": None}
+    assert said["inputs"] == {"crops": {"crop_size": 32, "n_crops": 2, "resize": None}}
     assert said["threshold"] == fitted.threshold_
 
 
