@@ -11,8 +11,8 @@ from sklearn.base import clone
 
 from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.features.saved import is_saved_network
-from cnnsvm.localization.masks import draw_overlay
 from cnnsvm.report.model import Exhibit, Gallery, Section, Thumbnail
+from cnnsvm.report.overlay import blend
 from cnnsvm.report.render import Loader, encode_jpeg
 from cnnsvm.report.wording import common_folder, format_number
 
@@ -59,7 +59,11 @@ def image_sections(
             for n in [others[row["source_id"]]]
         ]
         galleries.append(Gallery(shown, title, _counted(len(shown), len(worst), len(rows))))
-    heat = " Red is where a network that knows repainting sees the most of it." if explain else ""
+    heat = (
+        " Yellow is where a network that knows repainting sees the most of it, violet the least."
+        if explain
+        else ""
+    )
     yield Section("Most confident mistakes", galleries, f"The worst of each source.{heat}")
     drawn = predictions.sample(min(_SAMPLED, len(predictions)), random_state=0)
     yield Section("A random sample", [Gallery([exhibit(row) for row in drawn.to_dict("records")])])
@@ -117,8 +121,7 @@ def _thumbnails(
         pixels = loader(row["path"])
         shown = [Thumbnail(encode_jpeg(pixels, _THUMBNAIL), alt)]
         if explain is not None:
-            heat = explain(pixels)
-            drawn = draw_overlay(pixels, heat, np.zeros(heat.shape, dtype=bool))
+            drawn = blend(pixels, explain(pixels))
             shown.append(Thumbnail(encode_jpeg(drawn, _THUMBNAIL), f"heatmap of this {alt}"))
         return shown
     except (OSError, ValueError) as error:

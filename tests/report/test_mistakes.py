@@ -64,11 +64,11 @@ def test_mistakes_have_heatmaps_where_the_detector_explains(wrong, loader):
     report = evaluation_report({}, rows, loader=loader, explain=explain)
     for exhibit in _mistakes(report):
         image, heat = (Image.open(io.BytesIO(shown.data)) for shown in exhibit.thumbnails)
-        red, green, _ = np.asarray(heat).mean(axis=(0, 1))
+        red, _, blue = np.asarray(heat).mean(axis=(0, 1))
         assert heat.size == image.size
-        assert red > green + 50
+        assert red > blue + 50
     page, _ = check_report(report)
-    assert "Red is where" in page.said
+    assert "Yellow is where" in page.said
 
 
 def test_only_networks_that_no_fold_trains_explain():
