@@ -18,6 +18,7 @@ LAYERS = [
     {"evaluation"},
     {"audit"},
     {"report"},
+    {"web"},
     {"cli", "__main__"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -23,6 +23,7 @@ from cnnsvm.cli import (
     localize_train,
     models,
     predict,
+    serve,
 )
 from cnnsvm.cli.parsing import parse
 from cnnsvm.io.files import FULL
@@ -43,6 +44,7 @@ SUBCOMMANDS = {
     "localize-train": localize_train,
     "models": models,
     "predict": predict,
+    "serve": serve,
 }
 #: Those that go on where they were interrupted.
 RESUMING = ("build", "cv", "download", "embed", "fit", "localize", "localize-train")

@@ -53,6 +53,10 @@ _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"tIME", b"pHYs")
 _settings = threading.RLock()
 
 
+class LimitError(ValueError):
+    """A file that asks for more than is given to one."""
+
+
 @contextmanager
 def open_image(
     image: Any, max_pixels: int = MAX_PIXELS
@@ -97,7 +101,8 @@ def file_length(path: str | os.PathLike[str]) -> int:
 def check_length(n_bytes: int) -> None:
     """Refuse files that are empty or huge, before they are read."""
     if not 0 < n_bytes <= MAX_BYTES:
-        raise ValueError(f"a file of {n_bytes:,} bytes; an image has 1 to {MAX_BYTES:,}.")
+        kind = LimitError if n_bytes else ValueError
+        raise kind(f"a file of {n_bytes:,} bytes; an image has 1 to {MAX_BYTES:,}.")
 
 
 def _check_head(stream: IO[bytes]) -> None:
@@ -112,15 +117,15 @@ def _check_head(stream: IO[bytes]) -> None:
         if not _NETPBM.match(head):
             raise ValueError(f"a Netpbm file without its size in the first {_HEAD:,} bytes.")
         if head[1] in b"123" and length > MAX_TEXT:
-            raise ValueError(
+            raise LimitError(
                 f"pixels as text of {length:,} bytes, more than {MAX_TEXT:,}. Save it as binary."
             )
     elif length > MAX_GIF and head.startswith(b"GIF8"):  # read block by block
-        raise ValueError(
+        raise LimitError(
             f"a GIF of {length:,} bytes, more than {MAX_GIF:,}. Save its first frame as PNG."
         )
     elif length > MAX_WHOLE and not head.startswith(_STREAMED):
-        raise ValueError(
+        raise LimitError(
             f"a file of {length:,} bytes, more than {MAX_WHOLE:,}: its format is read whole. Save "
             "the image as PNG or TIFF."
         )
@@ -144,7 +149,7 @@ def chunks_behind_pixels(stream: IO[bytes]) -> set[bytes]:
         stream.seek(length + 4, io.SEEK_CUR)
     stream.seek(start)
     if n_chunks > MAX_CHUNKS:
-        raise ValueError(
+        raise LimitError(
             f"a PNG of over {MAX_CHUNKS:,} chunks, or one of over {MAX_WHOLE:,} bytes. Save it "
             "again if you trust it."
         )
@@ -157,13 +162,13 @@ def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
     if width < 1 or height < 1:
         raise ValueError(f"an image needs at least one pixel, got {width}x{height}.")
     if width * height > max_pixels:
-        raise ValueError(
+        raise LimitError(
             f"{width}x{height} is {width * height:,} pixels, more than the cap of {max_pixels:,}. "
-            "Raise max_pixels (--max-pixels of cnnsvm predict and localize) if you trust the file "
-            "and there is memory for it."
+            "Raise max_pixels (--max-pixels of cnnsvm predict, localize and serve) if you trust "
+            "the file and there is memory for it."
         )
     if max(size) > MAX_SIDE:
-        raise ValueError(
+        raise LimitError(
             f"{width}x{height} has a side of more than {MAX_SIDE:,} pixels. Cut it into parts."
         )
 
@@ -265,7 +270,7 @@ def _decode_jpeg(stream: IO[bytes], size: tuple[int, int]) -> np.ndarray | None:
     n_scans = data.count(_SOS)
     scanned = n_scans * size[0] * size[1]
     if n_scans > MAX_SCANS or (n_scans > USUAL_SCANS and scanned > MAX_SCANNED):
-        raise ValueError(
+        raise LimitError(
             f"a JPEG of {n_scans} scans of {size[0]}x{size[1]} pixels; at most {MAX_SCANS} are "
             f"decoded, of {MAX_SCANNED:,} pixels in all. Save it again if you trust it."
         )

@@ -16,6 +16,7 @@ from PIL import Image
 from cnnsvm.data.decoding import (
     FORMATS,
     MAX_PIXELS,
+    LimitError,
     check_length,
     check_size,
     chunks_behind_pixels,
@@ -53,6 +54,21 @@ _PNG_ENTRIES = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
 
 class ImageError(ValueError, OSError):
     """An image that cannot be used; the message names it and gives the reason."""
+
+
+class UnknownFormatError(ImageError):
+    """No image of a kind that is read here."""
+
+
+class ImageLimitError(ImageError):
+    """An image that asks for more memory or time than is given to one."""
+
+
+#: Errors that say more than that an image cannot be used -> what decoders raise then.
+_KINDS: dict[type[ImageError], tuple[type[Exception], ...]] = {
+    UnknownFormatError: (Image.UnidentifiedImageError,),
+    ImageLimitError: (LimitError, Image.DecompressionBombError, MemoryError),
+}
 
 
 @dataclass(frozen=True)
@@ -312,7 +328,8 @@ def _errors_named(image: Any) -> Iterator[None]:
     except ImageError:
         raise
     except Exception as error:
-        raise ImageError(f"{image_name(image)}: {_explain(error)}") from error
+        kind = next((own for own, kinds in _KINDS.items() if isinstance(error, kinds)), ImageError)
+        raise kind(f"{image_name(image)}: {_explain(error)}") from error
 
 
 def _explain(error: Exception) -> str:
@@ -326,7 +343,7 @@ def _explain(error: Exception) -> str:
         return f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file."
     if str(error).startswith("decoder error"):
         return f"its compression cannot be decoded ({error}). Save it as PNG with what made it."
-    if "truncated" in str(error):
+    if "truncated" in str(error).lower():
         return f"{error}. The file is incomplete; get it again."
     return str(error) or type(error).__name__
 

@@ -72,6 +72,11 @@ def _begins_as_image(path: Path) -> bool:
             head = stream.read(16)
     except OSError:
         return True  # whoever opens it is told why it cannot be read
+    return begins_as_image(head)
+
+
+def begins_as_image(head: bytes) -> bool:
+    """Tell whether a file's first 16 bytes are those of a format that is read here."""
     return any(head[place : place + len(sign)] == sign for place, sign in _SIGNATURES)
 
 

@@ -1,0 +1,93 @@
+"""Judge images on a local page, and for other programs by an HTTP API."""
+
+import argparse
+import logging
+import os
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+TOKEN = "CNNSVM_TOKEN"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``cnnsvm serve``."""
+    add: Any = parser.add_argument
+    add("--model", help="as for cnnsvm predict: a name, a folder or owner/name [all evidence]")
+    add("--revision", help="commit, tag or branch of a model on the hub")
+    add("--host", default="127.0.0.1", help="address to listen on [%(default)s: this machine]")
+    add("--port", type=int, default=8000, help="[%(default)s; 0: any that is free]")
+    add(
+        "--token-env",
+        default=TOKEN,
+        metavar="NAME",
+        help="environment variable that holds the token of the API [%(default)s; none, if not set]",
+    )
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    group: Any = parser.add_argument_group("limits")
+    more: Any = group.add_argument
+    more("--max-bytes", type=int, metavar="N", help="of a request [67,108,864]")
+    more("--max-pixels", type=int, metavar="N", help="of an image [50,000,000]")
+    more("--max-files", type=int, metavar="N", help="of a request [16]")
+    more("--workers", type=int, metavar="N", help="requests that are worked on at once [2]")
+    more("--queue", type=int, metavar="N", help="requests that may wait beside them [16]")
+    more("--timeout", type=float, metavar="SECONDS", help="of an upload, and of an answer [120]")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    try:
+        import uvicorn
+
+        from cnnsvm.web.app import make_app
+        from cnnsvm.web.limits import Limits
+    except ImportError as error:
+        raise ValueError(
+            f"serve needs {error.name}, which is not installed: pip install 'cnnsvm[web]'."
+        ) from error
+    from cnnsvm.report.judging import Judge
+
+    names = ("max_bytes", "max_pixels", "max_files", "workers", "queue", "timeout")
+    limits = Limits(**{k: v for k in names if (v := getattr(args, k)) is not None})
+    token = _token(args)
+
+    def load() -> Judge:
+        return Judge(
+            args.model, revision=args.revision, device=args.device, max_pixels=limits.max_pixels
+        )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    app = make_app(
+        load,
+        limits=limits,
+        name=args.model,
+        revision=args.revision,
+        token=token,
+        on_failure=stop,
+    )
+    # what uvicorn logs of a request is its whole address, which may hold names
+    config = uvicorn.Config(
+        app, args.host, args.port, access_log=False, log_config=None, server_header=False
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if app.state.service.failure is not None:
+        raise app.state.service.failure
+    return 0
+
+
+def _token(args: argparse.Namespace) -> str | None:
+    """Read the token from the environment: in a command line everyone could read it."""
+    token = os.environ.get(args.token_env, "").strip() or None
+    if token is None and args.token_env != TOKEN:
+        raise ValueError(f"--token-env {args.token_env}: no such variable, or it is empty. Set it.")
+    if token is None and args.host not in _LOOPBACK:
+        logger.warning(
+            "Whoever reaches %s may use this server: there is no token. Set %s, and put a proxy "
+            "with TLS before it.",
+            *(args.host, TOKEN),
+        )
+    return token
