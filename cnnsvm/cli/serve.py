@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     group: Any = parser.add_argument_group("limits")
     more: Any = group.add_argument
-    more("--max-bytes", type=int, metavar="N", help="of a request [67,108,864]")
+    more("--max-bytes", type=int, metavar="N", help="of a request [64,000,000]")
     more("--max-pixels", type=int, metavar="N", help="of an image [50,000,000]")
     more("--max-files", type=int, metavar="N", help="of a request [16]")
     more("--workers", type=int, metavar="N", help="requests that are worked on at once [2]")

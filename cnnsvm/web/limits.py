@@ -10,7 +10,7 @@ class Limits:
 
     Parameters
     ----------
-    max_bytes : int, default=67_108_864
+    max_bytes : int, default=64_000_000
         Of a request, all its images together.
     max_pixels : int, default=50_000_000
         Of one image.
@@ -29,7 +29,7 @@ class Limits:
         If one of them is out of range.
     """
 
-    max_bytes: int = 64 * 2**20
+    max_bytes: int = 64_000_000
     max_pixels: int = 50_000_000
     max_files: int = 16
     workers: int = 2
