@@ -9,7 +9,7 @@ from cnnsvm.data.decoding import FORMATS
 from cnnsvm.detection.model_card import CARD
 from cnnsvm.detection.pretrained import find_pretrained
 from cnnsvm.detection.region import SHIPPED_REGION
-from cnnsvm.report.judging import SAID, Judge
+from cnnsvm.report.judging import SAID, Judge, class_names
 from cnnsvm.web.answers import Class, Detector, Model
 from cnnsvm.web.judging import can_explain
 from cnnsvm.web.limits import Limits
@@ -23,7 +23,7 @@ def describe_model(judge: Judge, name: str | None, revision: str | None, limits:
     """Describe what judges, and what a request may take."""
     says = SAID | {"uncovered": _UNCOVERED} if judge.combined else {}
     return Model(
-        name=name or _ALL,
+        name=Path(name).name if name else _ALL,  # of a folder, who asks learns no more
         model=judge.model,
         version=__version__,
         classes=[Class(name=each, says=says.get(each, each)) for each in judge.names],
@@ -42,7 +42,7 @@ def describe_model(judge: Judge, name: str | None, revision: str | None, limits:
 def _detectors(judge: Judge, name: str | None, revision: str | None) -> dict[str, tuple[Any, Path]]:
     """Return each detector that is asked, and the folder of its files."""
     if judge.combined is None:
-        return {str(name): (judge.detector, find_pretrained(name, revision=revision))}
+        return {Path(str(name)).name: (judge.detector, find_pretrained(name, revision=revision))}
     found = {
         "generated": (judge.combined.generated, find_pretrained("generated")),
         "trace": (judge.combined.trace, find_pretrained()),
@@ -60,7 +60,7 @@ def _describe(name: str, detector: Any, folder: Path) -> Detector:
     return Detector(
         name=name,
         model=str(detector.model_id_),
-        classes=[str(label) for label in detector.classes_],
+        classes=class_names(detector),
         threshold=getattr(detector, "threshold_", None),
         rejection_threshold=detector.rejection_threshold_,
         engines=sorted(set(engines)),

@@ -53,9 +53,7 @@ def served(app):
 
 @pytest.fixture(scope="module")
 def address(judge, saved):
-    with served(
-        make_app(lambda: judge, limits=Limits(max_bytes=2_000_000), name=str(saved))
-    ) as url:
+    with served(make_app(lambda: judge, limits=Limits(max_bytes=50_000), name=str(saved))) as url:
         yield url
 
 
@@ -79,6 +77,7 @@ def open_page(browser, address):
         contexts.append(context)
         context.on("request", lambda request: asked.append((url, request.url)))
         page = context.new_page()
+        page.set_default_timeout(5000)
         page.on("pageerror", lambda error: failed.append(str(error)))
         page.goto(url)
         return page
@@ -170,10 +169,10 @@ def test_what_cannot_be_judged_is_told(open_page, png):
     drop(page, "notes.txt", b"text and no image")
     is_done(page)
     assert "Not judged: not an image" in page.locator("article").inner_text()
-    drop(page, "large.png", bytes(2_100_000))
+    drop(page, "large.png", bytes(60_000))
     playwright.expect(page.locator("article")).to_have_count(2)
     is_done(page)
-    assert "2.1 MB, more than the 2.0 MB" in page.locator("article").nth(1).inner_text()
+    assert "60.0 kB, more than the 50.0 kB" in page.locator("article").nth(1).inner_text()
     page.context.set_offline(True)
     drop(page, "a.png", png())
     playwright.expect(page.locator("article")).to_have_count(3)
@@ -208,7 +207,7 @@ def test_it_is_accessible_and_fits(open_page, png, tmp_path, look):
     drop(page, "notes.txt", b"text and no image")
     playwright.expect(page.locator("article")).to_have_count(2)
     is_done(page)
-    for details in page.locator("summary").all():
+    for details in page.locator("summary:visible").all():
         details.click()
     page.screenshot(path=tmp_path / f"{look}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
