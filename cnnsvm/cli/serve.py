@@ -8,6 +8,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 TOKEN = "CNNSVM_TOKEN"
+_GRACE = 5  # seconds that requests have to end after an interruption
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -69,9 +70,8 @@ def main(args: argparse.Namespace) -> int:
         on_failure=stop,
     )
     # what uvicorn logs of a request is its whole address, which may hold names
-    config = uvicorn.Config(
-        app, args.host, args.port, access_log=False, log_config=None, server_header=False
-    )
+    options: Any = {"access_log": False, "log_config": None, "server_header": False}
+    config = uvicorn.Config(app, args.host, args.port, timeout_graceful_shutdown=_GRACE, **options)
     server = uvicorn.Server(config)
     server.run()
     if app.state.service.failure is not None:

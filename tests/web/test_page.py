@@ -77,7 +77,7 @@ def open_page(browser, address):
         contexts.append(context)
         context.on("request", lambda request: asked.append((url, request.url)))
         page = context.new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: failed.append(str(error)))
         page.goto(url)
         return page
@@ -96,7 +96,7 @@ def drop(page, name, data):
 
 
 def is_done(page):
-    playwright.expect(page.locator("#status")).to_contain_text("done", timeout=10_000)
+    playwright.expect(page.locator("#status")).to_contain_text("done", timeout=15_000)
 
 
 def test_dropped_images_are_judged_shown_and_kept(open_page, browser, judge, png, tmp_path):
@@ -143,7 +143,8 @@ def test_everything_is_done_by_keyboard(open_page, png):
     assert page.evaluate("getComputedStyle(document.querySelector('label.main')).outlineStyle") != (
         "none"
     )
-    with page.expect_file_chooser() as chooser:
+    with page.expect_file_chooser(timeout=20_000) as chooser:
+        page.wait_for_timeout(200)  # until it listens
         page.keyboard.press("Enter")
     files = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": png(n)} for n in range(2)]
     chooser.value.set_files(files)
