@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from tiny_detector import cnn, detector, tuning
+from web_client import wait_for
 
 from cnnsvm.data.encoding import encode_image
 from cnnsvm.report.judging import Judge
@@ -54,3 +55,25 @@ def slow(judge, monkeypatch):
     monkeypatch.setattr(judge, "rows", wait)
     yield gate, seen
     gate.set()
+
+
+@pytest.fixture
+def client(judge, saved):
+    """Return clients of applications with limits of one's own."""
+    from fastapi.testclient import TestClient
+
+    from cnnsvm.web.app import make_app
+    from cnnsvm.web.limits import Limits
+
+    opened = []
+
+    def make(token=None, load=lambda: judge, **limits):
+        app = make_app(load, limits=Limits(**limits), name=str(saved), token=token)
+        opened.append(TestClient(app).__enter__())
+        if load() is judge:
+            wait_for(lambda: app.state.service.judge is not None)
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.__exit__(None, None, None)

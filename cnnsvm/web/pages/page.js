@@ -1,9 +1,9 @@
 // The page: images in, what the server says of them out. Whatever comes from outside becomes text,
 // never markup.
 import { saveJson, savePage } from "./report.js";
+import { Problem, ask, hasToken, patiently, setToken } from "./server.js";
 
 const $ = (id) => document.getElementById(id);
-const RETRIES = 5;
 const KINDS = {
   "with traces": ["found", "▲",
     "A hint by one method, for a human to weigh beside others. It is no proof against a person."],
@@ -12,41 +12,9 @@ const KINDS = {
 };
 const MEANS = "Calibrated on images like those of the training: of 100 such images with 0.90, about "
   + "90 are what it says. Where fakes are rarer than there, or images are unlike those, expect less.";
-let token = "";
 let model = null;
 let stop = null;
 let waiting = [];
-
-class Problem extends Error {
-  constructor(sentence, status = 0) { super(sentence); this.status = status; }
-}
-
-async function ask(path, options = {}) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
-  let answer;
-  try {
-    answer = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The server does not answer. Is it still running? Then the image may be too large for it.");
-  }
-  const said = await answer.json().catch(() => ({}));
-  if (answer.ok) return said;
-  const problem = new Problem(said.error ?? `The server answers with status ${answer.status}.`, answer.status);
-  problem.seconds = Number(answer.headers.get("Retry-After")) || 0;
-  throw problem;
-}
-
-async function patiently(call, signal) {
-  for (let n = 1; ; n += 1) {
-    try {
-      return await call();
-    } catch (problem) {
-      if (problem.status !== 503 || n === RETRIES || signal?.aborted) throw problem;
-      await new Promise((go) => setTimeout(go, 1000 * Math.min(problem.seconds || 1, 10)));
-    }
-  }
-}
 
 async function judge(file, heatmap, signal) {
   if (model && file.size > model.max_bytes) {
@@ -222,8 +190,8 @@ function remove(item) {
 }
 
 function lock(problem) {
-  say(token ? problem.message : "");
-  token = "";
+  say(hasToken() ? problem.message : "");
+  setToken("");
   $("unlock").hidden = false;
   $("token").focus();
 }
@@ -297,7 +265,7 @@ $("clear").addEventListener("click", () => {
 });
 $("unlock").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = $("token").value;
+  setToken($("token").value);
   $("token").value = "";
   $("unlock").hidden = true;
   const files = waiting;

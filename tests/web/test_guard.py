@@ -1,0 +1,58 @@
+"""What every answer passes: headers, other sites, and what is kept of a request."""
+
+import logging
+import tempfile
+
+import numpy as np
+from web_client import send
+
+from cnnsvm.data.encoding import encode_image
+
+
+def test_nothing_reaches_a_disk_or_the_log(client, png, caplog, monkeypatch):
+    def no_file(*_, **__):
+        raise AssertionError("a temporary file")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
+    caplog.set_level(logging.DEBUG)
+    served = client()
+    large = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    for data in (encode_image(large, "PNG"), b"secret content", png()[:-3000]):
+        send(served, data, name="secret-name.png", params={"heatmap": "true"})
+    assert "POST /v1/predict 415" in caplog.text
+    assert "secret" not in "".join(r.getMessage() for r in caplog.records if "cnnsvm" in r.name)
+    assert "secret" not in served.get("/metrics").text
+
+
+def test_an_error_of_the_program_is_a_500_that_quotes_nothing(
+    client, judge, png, caplog, monkeypatch
+):
+    words = "-".join(["secret", "words"])
+
+    def fail(images):
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(judge, "rows", fail)
+    answer = send(client(), png())
+    assert answer.status_code == 500
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "RuntimeError in" in caplog.text
+    assert words not in caplog.text + answer.text
+
+
+def test_other_sites_may_not_send(client, png):
+    served = client()
+    for headers in ({"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        assert send(served, png(), headers=headers).status_code == 403
+    assert send(served, png(), headers={"Origin": "http://testserver"}).status_code == 200
+
+
+def test_every_answer_has_headers_of_safety(client):
+    served = client()
+    for path in ("/", "/docs", "/v1/model", "/none", "/openapi.json"):
+        headers = served.get(path).headers
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Cache-Control"] == "no-store"
