@@ -135,8 +135,9 @@ def _add_api(
                 uploads, wishes = await read_uploads(request, service.limits)
                 wanted = heatmap or wishes.get("heatmap", "").lower() in ("true", "1", "on")
                 answer: Answer = await run(judge_uploads, service, uploads, wanted)
-        except Refusal:
-            await drain(request, service.limits)
+        except Refusal as refusal:
+            if refusal.status != 408:
+                await drain(request, service.limits)
             raise
         for judged in answer.files:
             metrics.count_image(judged)
