@@ -53,7 +53,7 @@ export function savePage(item, words) {
 }
 
 function figures(item, said, make) {
-  const shown = [[reduced(item.part(".image")), "The image, reduced"]];
+  const shown = [[reduced(item.part(".image")), "The image"]];
   if (said.overlay) shown.push([said.overlay, item.part(".about").textContent]);
   return shown.filter(([source]) => source).map(([source, caption]) => {
     const figure = make("figure");
