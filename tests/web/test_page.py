@@ -26,6 +26,11 @@ DROP = """async ([name, bytes]) => {
     for (const kind of ["dragover", "drop"])
         document.body.dispatchEvent(new DragEvent(kind, {dataTransfer: carried, bubbles: true}));
 }"""
+PASTE = """([name, bytes]) => {
+    const carried = new DataTransfer();
+    carried.items.add(new File([new Uint8Array(bytes)], name));
+    document.dispatchEvent(new ClipboardEvent("paste", {clipboardData: carried}));
+}"""
 LOOKS = {
     "light": {"viewport": {"width": 1000, "height": 800}},
     "dark": {"viewport": {"width": 1000, "height": 800}, "color_scheme": "dark"},
@@ -167,7 +172,7 @@ def test_everything_is_done_by_keyboard(open_page, png):
 
 def test_what_cannot_be_judged_is_told(open_page, png):
     page = open_page()
-    drop(page, "notes.txt", b"text and no image")
+    page.evaluate(PASTE, ["notes.txt", list(b"text and no image")])
     is_done(page)
     assert "Not judged: not an image" in page.locator("article").inner_text()
     drop(page, "large.png", bytes(60_000))

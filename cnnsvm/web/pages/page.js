@@ -94,7 +94,7 @@ function fill(item, answer) {
   part(".image").alt = `The image ${said.name}`;
   fillProbabilities(part("tbody"), said);
   part(".means").textContent = MEANS;
-  fillFacts(part("dl"), said, answer);
+  fillFacts(part("dl"), said, answer, item.file);
   part(".body").hidden = part(".buttons").hidden = false;
   part(".where").hidden = !(model?.has_heatmaps ?? true);
   part(".where").onclick = () => showWhere(item);
@@ -118,10 +118,10 @@ function fillProbabilities(table, said) {
   table.replaceChildren(...rows);
 }
 
-function fillFacts(list, said, answer) {
+function fillFacts(list, said, answer, file) {
   const yes = (value) => (value ? "yes: traces are weaker then" : "no sign of it");
   const facts = [
-    ["Size", `${said.width} × ${said.height} pixels, ${size(list.closest("li") ? itemOf(list).file.size : 0)}`],
+    ["Size", `${said.width} × ${said.height} pixels, ${size(file.size)}`],
     ["SHA-256", said.sha256],
     ["Verdict by", said.evidence ?? model?.name],
     ["Looked at", said.coverage === undefined ? null : `${Math.round(100 * said.coverage)} % of the pixels`],
@@ -226,7 +226,6 @@ function detectorDetails(detector) {
 
 const classSays = (name) => capital(model?.classes.find((each) => each.name === name)?.says ?? name);
 const metadataSays = (found) => found.says ?? `${found.name}: ${found.value}`;
-const itemOf = (node) => [...items.values()].find((item) => item.node.contains(node));
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const size = (n) => (n < 1e5 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(1)} MB`);
 const say = (text) => { $("status").textContent = text; };
