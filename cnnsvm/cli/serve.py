@@ -64,8 +64,6 @@ def main(args: argparse.Namespace) -> int:
     app = make_app(
         load,
         limits=limits,
-        name=args.model,
-        revision=args.revision,
         token=token,
         on_failure=stop,
     )

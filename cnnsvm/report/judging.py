@@ -188,25 +188,28 @@ class Judge:
             shown = f" Shown: {EVIDENCE['region' if is_region else 'trace']}."
         return f"{said[:1].upper()}{said[1:]}.{shown} Model {self.model}."
 
-    def knows(self) -> list[str]:
-        """Say what judges was trained on and what it does not know, as the model cards do."""
+    def asked(self) -> "dict[str, tuple[InpaintDetector | RegionDetector, Path]]":
+        """Return each detector that is asked, by name, and the folder of its files."""
         from cnnsvm.detection.pretrained import find_pretrained
         from cnnsvm.io.bundle import SHIPPED, SHIPPED_REGION
-        from cnnsvm.report.knowledge import sentences_of
 
         if self.combined is None:
             name, revision = self.origin
-            folder = find_pretrained(name, revision=revision)
-            return sentences_of(self.detector, self.names, folder)
-        asked = {
-            "generated": (self.combined.generated, SHIPPED["generated"]),
+            return {str(name): (self.detector, find_pretrained(name, revision=revision))}
+        generated, region = self.combined.generated, self.combined.region
+        found: dict[str, tuple[InpaintDetector | RegionDetector, Path]] = {
+            "generated": (generated, SHIPPED["generated"]),
             "trace": (self.combined.trace, SHIPPED["cnnsvm"]),
-            "region": (self.combined.region, SHIPPED_REGION),
         }
+        return found if region is None else found | {"region": (region, SHIPPED_REGION)}
+
+    def knows(self) -> list[str]:
+        """Say what judges was trained on and what it does not know, as the model cards do."""
+        from cnnsvm.report.knowledge import sentences_of
+
         return [
-            f"{name}, {EVIDENCE[name]}: {sentence}"
-            for name, (detector, folder) in asked.items()
-            if detector is not None
+            f"{name}, {EVIDENCE[name]}: {sentence}" if self.combined else sentence
+            for name, (detector, folder) in self.asked().items()
             for sentence in sentences_of(detector, class_names(detector), folder)
         ]
 

@@ -1,7 +1,5 @@
 """What the API answers, as data: the documentation and the checks are made from it."""
 
-from typing import Any
-
 from pydantic import BaseModel, Field
 
 #: Stands in every answer, and on the page at all times.
@@ -18,6 +16,15 @@ class Problem(BaseModel):
     error: str = Field(description="a sentence: the value, the rule, the remedy")
 
 
+class Named(BaseModel):
+    """A thing that metadata say: a claim, which can be forged or removed."""
+
+    kind: str = Field(description="c2pa, exif, xmp, png_text, ...")
+    name: str
+    value: str
+    says: str = Field(description="generated, edited, camera or unknown")
+
+
 class Judged(BaseModel):
     """What is said of one image, or why nothing is."""
 
@@ -29,7 +36,9 @@ class Judged(BaseModel):
     kind: str | None = Field(
         default=None, description="with traces, without known traces or unsure"
     )
-    sentence: str | None = Field(default=None, description="the verdict in words")
+    sentence: str | None = Field(default=None, description="what pixels and metadata say")
+    of_pixels: str | None = Field(default=None, description="the verdict in words")
+    of_metadata: str | None = Field(default=None, description="generators and editors they name")
     probabilities: dict[str, float] | None = None
     evidence: str | None = Field(
         default=None, description="the detectors that the verdict rests on"
@@ -43,10 +52,11 @@ class Judged(BaseModel):
     was_resampled: bool | None = Field(
         default=None, description="was resized before: traces are weaker"
     )
-    metadata: list[Any] = Field(default=[], description="what the file says of itself")
+    metadata: list[Named] = Field(default=[], description="what the file says of its making")
     overlay: str | None = Field(
-        default=None, description="data URI of a JPEG: where it looks repainted, in red on grey"
+        default=None, description="data URI of a JPEG: where it looks repainted, blue to yellow"
     )
+    overlay_says: str | None = Field(default=None, description="what it shows, and how to read it")
     overlay_error: str | None = Field(default=None, description="why there is no overlay")
     error: str | None = Field(default=None, description="why it was not judged")
 
@@ -71,13 +81,13 @@ class Detector(BaseModel):
     """A detector that is asked: what it learnt from, and when it commits itself."""
 
     name: str
+    sees: str | None = Field(default=None, description="kind of evidence")
     model: str
     classes: list[str]
     threshold: float | None = Field(default=None, description="of the second of two classes")
     rejection_threshold: float = Field(description="a verdict needs a higher probability")
     engines: list[str] = Field(description="that its model card names")
-    trained_on: list[str]
-    limits: list[str]
+    knows: list[str] = Field(description="what it was trained on and is blind to")
 
 
 class Model(BaseModel):

@@ -54,8 +54,6 @@ def make_app(
     load: Callable[[], Judge],
     *,
     limits: Limits | None = None,
-    name: str | None = None,
-    revision: str | None = None,
     token: str | None = None,
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
@@ -66,8 +64,6 @@ def make_app(
     load : callable
         Returns the `Judge`. It is called once the server runs, in a thread of its own.
     limits : Limits, optional
-    name, revision : str, optional
-        What ``load`` loads, as `Judge` takes it: its model card is described.
     token : str, optional
         Whoever asks the API must send it. By default no one needs one.
     on_failure : callable
@@ -100,17 +96,11 @@ def make_app(
     _add_pages(app)
     _add_health(app, service)
     known = [Depends(_asks_for(token))]
-    _add_api(app, service, metrics, known, (name, revision))
+    _add_api(app, service, metrics, known)
     return app
 
 
-def _add_api(
-    app: FastAPI,
-    service: Service,
-    metrics: Metrics,
-    known: list[Any],
-    named: tuple[str | None, str | None],
-) -> None:
+def _add_api(app: FastAPI, service: Service, metrics: Metrics, known: list[Any]) -> None:
     said: dict[int | str, Any] = {status: _REFUSALS[status] for status in (401, 503)}
 
     @app.post(
@@ -146,7 +136,7 @@ def _add_api(
     @app.get("/v1/model", summary="What it knows", responses=said, dependencies=known)
     def model() -> Model:
         """Describe the detectors: classes, thresholds, engines of their training, limits."""
-        return describe_model(service.ready(), *named, service.limits)
+        return describe_model(service.ready(), service.limits)
 
     @app.get("/metrics", summary="Numbers for Prometheus", dependencies=known)
     def numbers() -> Response:

@@ -16,16 +16,19 @@ from cnnsvm.data.images import (
     image_name,
     load_image,
 )
+from cnnsvm.data.metadata import read_metadata
 from cnnsvm.data.scanning import begins_as_image
-from cnnsvm.localization.masks import draw_overlay
 from cnnsvm.report.judging import Judge, Row
+from cnnsvm.report.metadata import describe_metadata
+from cnnsvm.report.overlay import blend
 from cnnsvm.report.render import encode_jpeg
-from cnnsvm.web.answers import Answer, Judged
+from cnnsvm.web.answers import Answer, Judged, Named
 from cnnsvm.web.limits import Refusal
 from cnnsvm.web.service import OutOfTimeError, Service
 from cnnsvm.web.uploads import Upload
 
 _OVERLAY_SIDE = 1600  # pixels, at most
+_COLOURS = "Blue to yellow: how repainted a place looks, 0 to 1."
 _STATED = "probability_"
 
 
@@ -86,6 +89,8 @@ def _say(
     judge: Judge, row: Row, upload: Upload, shape: Sequence[int], overlay: dict[str, str]
 ) -> Judged:
     stated = {k.removeprefix(_STATED): float(v) for k, v in row.items() if k.startswith(_STATED)}
+    metadata = read_metadata(upload.data)
+    said = describe_metadata(metadata)
     own = ("verdict", "evidence", "coverage", "was_jpeg", "was_resampled")
     further: dict[str, Any] = {name: row[name] for name in own if name in row} | overlay
     return Judged(
@@ -94,26 +99,25 @@ def _say(
         height=shape[0],
         width=shape[1],
         kind=judge.kind(row),
-        sentence=judge.sentence(row),
+        sentence=judge.sentence(row | {"metadata": said}),
+        of_pixels=judge.sentence_of_pixels(row),
+        of_metadata=said or None,
         probabilities=stated,
-        metadata=read_metadata(upload.data),
+        metadata=[Named(**vars(found)) for found in metadata],
         **further,
     )
-
-
-def read_metadata(data: bytes) -> list[Any]:
-    """List what a file says of itself, plain values alone."""
-    return []
 
 
 def _overlay(judge: Judge, row: Row, pixels: np.ndarray) -> dict[str, str]:
     """Draw where an image looks repainted, as a data URI, or say why not."""
     if not can_explain(judge):
         return {"overlay_error": "this detector was not fine-tuned: it cannot say where."}
-    heat = judge.speaker(row).explain(pixels)
-    drawn = draw_overlay(pixels, heat, np.zeros(heat.shape, bool))
+    threshold = judge.threshold(row)
+    drawn = blend(pixels, judge.speaker(row).explain(pixels), threshold)
     encoded = base64.b64encode(encode_jpeg(drawn, _OVERLAY_SIDE)).decode("ascii")
-    return {"overlay": f"data:image/jpeg;base64,{encoded}"}
+    contour = "" if threshold is None else f" The contour is at {threshold:.2f}."
+    says = f"{judge.caption(row)} {_COLOURS}{contour}"
+    return {"overlay": f"data:image/jpeg;base64,{encoded}", "overlay_says": says}
 
 
 def _check_time(end: float) -> None:

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngInfo
 from tiny_detector import cnn, detector, tuning
 from web_client import wait_for
 
@@ -38,6 +39,15 @@ def png():
     return make
 
 
+@pytest.fixture(scope="session")
+def named():
+    """Return the bytes of a PNG file whose metadata name a generator."""
+    text = PngInfo()
+    text.add_text("parameters", "a painting\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 70, 3), dtype=np.uint8)
+    return encode_image(pixels, "PNG", pnginfo=text)
+
+
 @pytest.fixture
 def slow(judge, monkeypatch):
     """Make the judge wait until it is let go; how many wait, and the most that did at once."""
@@ -58,7 +68,7 @@ def slow(judge, monkeypatch):
 
 
 @pytest.fixture
-def client(judge, saved):
+def client(judge):
     """Return clients of applications with limits of one's own."""
     from fastapi.testclient import TestClient
 
@@ -68,7 +78,7 @@ def client(judge, saved):
     opened = []
 
     def make(token=None, load=lambda: judge, **limits):
-        app = make_app(load, limits=Limits(**limits), name=str(saved), token=token)
+        app = make_app(load, limits=Limits(**limits), token=token)
         opened.append(TestClient(app).__enter__())
         if load() is judge:
             wait_for(lambda: app.state.service.judge is not None)

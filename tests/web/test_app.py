@@ -31,12 +31,23 @@ def test_an_answer_is_that_of_the_detector(client, judge, png):
         assert "overlay" not in said
 
 
+def test_metadata_are_said_apart_from_the_pixels(client, judge, png, named):
+    plain, said = send(client(), png(), named).json()["files"]
+    assert "of_metadata" not in plain
+    assert said["of_metadata"].startswith("its metadata name a generator")
+    assert [each["says"] for each in said["metadata"]] == ["generated"]
+    for name in ("verdict", "of_pixels", "probabilities"):
+        assert said[name] == plain[name]
+    assert said["of_metadata"] in said["sentence"]
+
+
 @pytest.mark.parametrize("how", [{"params": {"heatmap": "true"}}, {"data": {"heatmap": "true"}}])
 def test_an_overlay_is_an_image_of_the_same_size(client, png, how):
     (said,) = send(client(), png(), **how).json()["files"]
     kind, data = said["overlay"].split(",")
     assert kind == "data:image/jpeg;base64"
     assert load_image(base64.b64decode(data)).shape == (64, 70, 3)
+    assert "0 to 1" in said["overlay_says"]
 
 
 def test_an_image_is_upright(client):

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from cnnsvm.report.judging import SAID
+from cnnsvm.report.judging import NO_TRACE, SAID, Judge
 from cnnsvm.web.limits import Limits
 
 
@@ -15,7 +15,7 @@ def test_the_model_says_what_it_knows(client, judge, saved):
     (found,) = said["detectors"]
     assert str(saved.parent) not in str(said)
     assert found["rejection_threshold"] == judge.detector.rejection_threshold_
-    assert any("other engine" in each or "another engine" in each for each in found["limits"])
+    assert any("other engine" in each or "another engine" in each for each in found["knows"])
 
 
 def test_all_evidence_names_the_engines_of_its_cards():
@@ -23,10 +23,11 @@ def test_all_evidence_names_the_engines_of_its_cards():
 
     one = SimpleNamespace(model_id_="id", classes_=np.array(["a", "b"]), rejection_threshold_=0.9)
     one.embedder_ = []
-    all_of_them = SimpleNamespace(generated=one, trace=one, region=one)
-    names = [*SAID, "uncovered"]
-    judge = SimpleNamespace(combined=all_of_them, detector=one, names=names, model="id")
-    said = describe_model(judge, None, None, Limits())
+    judge = Judge.__new__(Judge)  # loading all that ships takes seconds
+    judge.combined = SimpleNamespace(generated=one, trace=one, region=one, false_alarms_=None)
+    judge.detector, judge.whole, judge.origin = one, judge.combined, (None, None)
+    judge.names, judge.nothing = [*SAID, "uncovered"], NO_TRACE
+    said = describe_model(judge, Limits())
     assert [each.name for each in said.detectors] == ["generated", "trace", "region"]
     assert {"opencv-telea", "self-blend"} <= set(said.detectors[1].engines)
     assert all(each.says != each.name for each in said.classes)

@@ -57,8 +57,8 @@ def served(app):
 
 
 @pytest.fixture(scope="module")
-def address(judge, saved):
-    with served(make_app(lambda: judge, limits=Limits(max_bytes=50_000), name=str(saved))) as url:
+def address(judge):
+    with served(make_app(lambda: judge, limits=Limits(max_bytes=50_000))) as url:
         yield url
 
 
@@ -104,14 +104,15 @@ def is_done(page):
     playwright.expect(page.locator("#status")).to_contain_text("done", timeout=15_000)
 
 
-def test_dropped_images_are_judged_shown_and_kept(open_page, browser, judge, png, tmp_path):
+def test_dropped_images_are_judged_shown_and_kept(open_page, browser, judge, named, tmp_path):
     page = open_page()
-    drop(page, HOSTILE, png())
+    drop(page, HOSTILE, named)
     is_done(page)
     article = page.locator("article")
     assert article.locator("h3").inner_text() == HOSTILE
     assert page.evaluate("document.activeElement.tagName") == "H3"
     assert article.locator("tr").count() == 2
+    assert "its metadata name a generator" in article.locator(".claim").inner_text()
     article.get_by_role("button", name="Show where").click()
     overlay = article.locator(".overlay")
     overlay.wait_for()
@@ -121,7 +122,7 @@ def test_dropped_images_are_judged_shown_and_kept(open_page, browser, judge, png
         article.get_by_role("button", name="JSON").click()
     said = json.loads(Path(found.value.path()).read_text())
     assert said["model"] == judge.model
-    assert said["files"][0]["sentence"] in article.locator(".words").inner_text().lower()
+    assert said["files"][0]["of_pixels"] in article.locator(".words").inner_text().lower()
     with page.expect_download() as found:
         article.get_by_role("button", name="HTML").click()
     report = tmp_path / "report.html"
@@ -186,8 +187,8 @@ def test_what_cannot_be_judged_is_told(open_page, png):
     assert "does not answer" in page.locator("article").nth(2).inner_text()
 
 
-def test_a_token_is_asked_for_and_kept_by_the_page_alone(open_page, judge, saved, png):
-    with served(make_app(lambda: judge, name=str(saved), token="right")) as url:
+def test_a_token_is_asked_for_and_kept_by_the_page_alone(open_page, judge, png):
+    with served(make_app(lambda: judge, token="right")) as url:
         page = open_page(url)
         token = page.get_by_label("This server asks for a token")
         token.fill("wrong")

@@ -89,7 +89,9 @@ function fill(item, answer) {
   item.answer = answer;
   part("article").className = look;
   part(".sign").textContent = sign;
-  part(".words").textContent = capital(said.sentence);
+  part(".words").textContent = capital(said.of_pixels);
+  part(".claim").textContent = said.of_metadata ? `${look === "nothing" ? "But" : "And"} ${said.of_metadata}.` : "";
+  part(".claim").hidden = !said.of_metadata;
   part(".says").textContent = says;
   part(".image").alt = `The image ${said.name}`;
   fillProbabilities(part("tbody"), said);
@@ -127,7 +129,7 @@ function fillFacts(list, said, answer, file) {
     ["Looked at", said.coverage === undefined ? null : `${Math.round(100 * said.coverage)} % of the pixels`],
     ["JPEG before", said.was_jpeg === undefined ? null : yes(said.was_jpeg)],
     ["Resized before", said.was_resampled === undefined ? null : yes(said.was_resampled)],
-    ["Metadata", said.metadata.map(metadataSays).join("; ") || "nothing is said by the file"],
+    ["Metadata", said.metadata.map(metadataSays).join("; ") || "say nothing of its making"],
     ["Model", `${answer.model}, cnnsvm ${answer.version}`],
   ];
   const shown = facts.filter(([, value]) => value);
@@ -146,7 +148,7 @@ async function showWhere(item) {
     item.answer = answer;
     overlay(item, said);
     button.hidden = true;
-    say("Red is where single windows look the least untouched.");
+    say("The overlay is shown. The slider sets its strength.");
     part(".slider input").focus();
   } catch (problem) {
     say(problem.message);
@@ -159,10 +161,10 @@ function overlay({ part }, said) {
   const slider = part(".slider input");
   const fade = () => { image.style.opacity = slider.value / 100; };
   image.src = said.overlay;
-  image.alt = `Where ${said.name} looks repainted, in red`;
+  image.alt = `Where ${said.name} looks repainted, from blue, 0, to yellow, 1`;
   image.classList.toggle("tiny", said.width < 100);
-  image.hidden = part(".slider").hidden = part(".about").hidden = false;
-  part(".about").textContent = `Red is where single windows look the least untouched; it is no outline, and no probability.${
+  for (const name of [".overlay", ".slider", ".scale", ".about"]) part(name).hidden = false;
+  part(".about").textContent = `${said.overlay_says} It is no outline of what was repainted.${
     said.evidence === "generated" ? " This verdict rests on the image as a whole, which no map shows." : ""}`;
   slider.oninput = fade;
   fade();
@@ -212,20 +214,16 @@ async function learnModel() {
 
 function detectorDetails(detector) {
   const details = document.createElement("details");
-  details.append(make("summary", `The detector ${detector.name}: ${detector.classes.join(", ")}`));
+  details.append(make("summary", `The detector ${detector.name}${detector.sees ? `: ${detector.sees}` : ""}`));
   details.append(make("p", `A verdict needs a probability above ${detector.rejection_threshold.toFixed(2)}.`));
-  const lists = { "Engines that it learnt": detector.engines, "Trained on": detector.trained_on, "Limits": detector.limits };
-  for (const [title, entries] of Object.entries(lists)) {
-    if (!entries.length) continue;
-    const list = document.createElement("ul");
-    list.append(...entries.map((entry) => make("li", entry)));
-    details.append(make("h3", title), list);
-  }
+  const list = document.createElement("ul");
+  list.append(...detector.knows.map((sentence) => make("li", sentence)));
+  details.append(list);
   return details;
 }
 
 const classSays = (name) => capital(model?.classes.find((each) => each.name === name)?.says ?? name);
-const metadataSays = (found) => found.says ?? `${found.name}: ${found.value}`;
+const metadataSays = ({ name, value, says }) => `${name}: ${value}${says === "unknown" ? "" : ` (${says})`}`;
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const size = (n) => (n < 1e5 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(1)} MB`);
 const say = (text) => { $("status").textContent = text; };

@@ -40,7 +40,8 @@ export function savePage(item, words) {
   page.body.append(
     make("h1", said.name),
     make("p", `Judged ${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC by cnnsvm ${item.answer.version}, model ${item.answer.model}`),
-    make("p", capital(said.sentence), "verdict"),
+    make("p", capital(said.of_pixels), "verdict"),
+    ...(said.of_metadata ? [make("p", item.part(".claim").textContent)] : []),
     make("p", words.says),
     make("p", item.answer.note, "note"),
     ...figures(item, said, make),
