@@ -18,7 +18,7 @@ from cnnsvm.data.images import (
 )
 from cnnsvm.data.metadata import read_metadata
 from cnnsvm.data.scanning import begins_as_image
-from cnnsvm.report.judging import Judge, Row
+from cnnsvm.report.judging import EVIDENCE, Judge, Row
 from cnnsvm.report.metadata import describe_metadata
 from cnnsvm.report.overlay import blend
 from cnnsvm.report.render import encode_jpeg
@@ -28,7 +28,6 @@ from cnnsvm.web.service import OutOfTimeError, Service
 from cnnsvm.web.uploads import Upload
 
 _OVERLAY_SIDE = 1600  # pixels, at most
-_COLOURS = "Blue to yellow: how repainted a place looks, 0 to 1."
 _STATED = "probability_"
 
 
@@ -112,11 +111,13 @@ def _overlay(judge: Judge, row: Row, pixels: np.ndarray) -> dict[str, str]:
     """Draw where an image looks repainted, as a data URI, or say why not."""
     if not can_explain(judge):
         return {"overlay_error": "this detector was not fine-tuned: it cannot say where."}
-    threshold = judge.threshold(row)
-    drawn = blend(pixels, judge.speaker(row).explain(pixels), threshold)
+    threshold, speaker = judge.threshold(row), judge.speaker(row)
+    drawn = blend(pixels, speaker.explain(pixels), threshold)
     encoded = base64.b64encode(encode_jpeg(drawn, _OVERLAY_SIDE)).decode("ascii")
-    contour = "" if threshold is None else f" The contour is at {threshold:.2f}."
-    says = f"{judge.caption(row)} {_COLOURS}{contour}"
+    asked = next(name for name, (detector, _) in judge.asked().items() if detector is speaker)
+    which = f" ({EVIDENCE[asked]})" if asked in EVIDENCE else ""
+    rest = "not calibrated" if threshold is None else f"the contour is at {threshold:.2f}"
+    says = f"How repainted a place looks{which}, from 0, blue, to 1, yellow; {rest}."
     return {"overlay": f"data:image/jpeg;base64,{encoded}", "overlay_says": says}
 
 

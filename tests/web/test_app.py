@@ -47,7 +47,7 @@ def test_an_overlay_is_an_image_of_the_same_size(client, png, how):
     kind, data = said["overlay"].split(",")
     assert kind == "data:image/jpeg;base64"
     assert load_image(base64.b64decode(data)).shape == (64, 70, 3)
-    assert "0 to 1" in said["overlay_says"]
+    assert "from 0, blue, to 1, yellow" in said["overlay_says"]
 
 
 def test_an_image_is_upright(client):
