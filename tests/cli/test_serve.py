@@ -1,10 +1,6 @@
 """`cnnsvm serve`: what is said before it serves."""
 
-import pytest
-
 from cnnsvm.cli import main
-
-pytest.importorskip("fastapi", reason="the extra 'web' is not installed")
 
 
 def test_a_model_that_cannot_be_loaded_is_told(tmp_path, capsys, monkeypatch):

@@ -12,8 +12,6 @@ from web_client import wait_for
 from cnnsvm.data.encoding import encode_image
 from cnnsvm.report.judging import Judge
 
-pytest.importorskip("fastapi", reason="the extra 'web' is not installed")
-
 
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory):

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra 'web' is not installed")
 
 from cnnsvm.web.app import make_app  # noqa: E402
 from cnnsvm.web.limits import Limits  # noqa: E402
