@@ -67,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
         token=token,
         on_failure=stop,
     )
-    # what uvicorn logs of a request is its whole address, which may hold names
+    # uvicorn would log whole addresses, which may hold names, and the parser bytes of a broken form
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     options: Any = {"access_log": False, "log_config": None, "server_header": False}
     config = uvicorn.Config(app, args.host, args.port, timeout_graceful_shutdown=_GRACE, **options)
     server = uvicorn.Server(config)

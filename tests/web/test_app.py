@@ -6,12 +6,13 @@ import hashlib
 import numpy as np
 import pytest
 from PIL import Image
-from web_client import PREDICT, send
+from web_client import FORM_HEAD, PREDICT, send, stream
 
 from cnnsvm.data.encoding import encode_image
 from cnnsvm.data.images import load_image
 from cnnsvm.web.answers import NEVER_AUTHENTIC
-from cnnsvm.web.app import PAGES
+from cnnsvm.web.app import PAGES, make_app
+from cnnsvm.web.limits import Limits
 
 
 def test_an_answer_is_that_of_the_detector(client, judge, png):
@@ -102,24 +103,21 @@ def test_what_is_no_form_of_images_is_refused(client, png):
     assert send(served, png(), params={"heatmap": "maybe"}).status_code == 400
 
 
-def test_bytes_are_counted_whatever_length_is_said(client, png):
-    served, boundary = client(max_bytes=20_000), "x"
+@pytest.mark.parametrize("said", [None, "100"])
+def test_bytes_are_counted_whatever_length_is_said(judge, said):
+    app = make_app(lambda: judge, limits=Limits(max_bytes=20_000))
+    app.state.service.judge = judge
+    status, n_read = stream(app, [FORM_HEAD, *[bytes(1000)] * 1000], length=said)
+    assert status == 413
+    assert n_read < 100
+
+
+def test_a_length_that_is_too_much_is_refused_at_once(client, png):
+    served = client(max_bytes=20_000)
     assert send(served, png()).status_code == 200
-    sent = []
-
-    def chunks():
-        head = 'Content-Disposition: form-data; name="files"; filename="a.png"'
-        yield f"--{boundary}\r\n{head}\r\n\r\n".encode()
-        for _ in range(1000):
-            sent.append(1000)
-            yield bytes(1000)
-
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    for said in ({}, {"Content-Length": "100"}):
-        answer = served.post(PREDICT, content=chunks(), headers=headers | said)
-        assert answer.status_code == 413
-        assert "20,000 bytes" in answer.json()["error"]
-    assert send(served, bytes(30_000)).status_code == 413
+    answer = send(served, bytes(30_000))
+    assert answer.status_code == 413
+    assert "20,000 bytes" in answer.json()["error"]
 
 
 def test_a_token_is_asked_for(client, png):

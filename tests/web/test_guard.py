@@ -4,9 +4,10 @@ import logging
 import tempfile
 
 import numpy as np
-from web_client import send
+from web_client import FORM_HEAD, send, stream
 
 from cnnsvm.data.encoding import encode_image
+from cnnsvm.web.app import make_app
 
 
 def test_nothing_reaches_a_disk_or_the_log(client, png, caplog, monkeypatch):
@@ -39,6 +40,16 @@ def test_an_error_of_the_program_is_a_500_that_quotes_nothing(
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "RuntimeError in" in caplog.text
     assert words not in caplog.text + answer.text
+
+
+def test_who_leaves_while_sending_is_no_error(judge, caplog):
+    caplog.set_level(logging.INFO)
+    app = make_app(lambda: judge)
+    app.state.service.judge = judge
+    assert stream(app, [FORM_HEAD, b"some"]) == (None, 2)
+    assert app.state.service.n_held == 0
+    assert "POST /v1/predict 499" in caplog.text
+    assert all(record.levelno < logging.ERROR for record in caplog.records)
 
 
 def test_other_sites_may_not_send(client, png):

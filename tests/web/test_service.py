@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
-from web_client import send, wait_for
+from web_client import FORM_HEAD, send, stream, wait_for
 
 from cnnsvm.data.images import load_image
 from cnnsvm.web.app import make_app
@@ -55,6 +55,13 @@ def test_what_takes_too_long_is_a_504_and_holds_its_place_until_it_ends(client, 
     gate.set()
     wait_for(lambda: served.app.state.service.n_held == 0)
     assert send(served, png()).status_code == 200
+
+
+def test_an_upload_that_takes_too_long_is_a_408_and_frees_its_place(judge):
+    app = make_app(lambda: judge, limits=Limits(workers=1, queue=0, timeout=0.05))
+    app.state.service.judge = judge
+    assert stream(app, [FORM_HEAD, b"", b"", b""], seconds=0.04)[0] == 408
+    assert app.state.service.n_held == 0
 
 
 def test_answers_do_not_mix(client, judge, png):
