@@ -27,7 +27,7 @@ from cnnsvm.web.uploads import FILES, drain, read_uploads
 
 PAGES = Path(__file__).parent / "pages"
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_STATIC = ("page.css", "page.js", "report.js", "server.js", "icon.svg")
+_STATIC = ("page.css", "icon.svg", "page.js", "facts.js", "report.js", "server.js")
 #: Statuses of ``POST /v1/predict``, for the documentation.
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": said}

@@ -1,5 +1,6 @@
 // The page: images in, what the server says of them out. Whatever comes from outside becomes text,
 // never markup.
+import { capital, fillFacts, fillProbabilities, make, size } from "./facts.js";
 import { saveJson, savePage } from "./report.js";
 import { Problem, ask, hasToken, patiently, setToken } from "./server.js";
 
@@ -94,7 +95,7 @@ function fill(item, answer) {
   part(".claim").hidden = !said.of_metadata;
   part(".says").textContent = says;
   part(".image").alt = `The image ${said.name}`;
-  fillProbabilities(part("tbody"), said);
+  fillProbabilities(part("tbody"), said, classSays);
   part(".means").textContent = MEANS;
   fillFacts(part("dl"), said, answer, item.file);
   part(".body").hidden = part(".buttons").hidden = false;
@@ -102,38 +103,6 @@ function fill(item, answer) {
   part(".where").onclick = () => showWhere(item);
   part(".json").onclick = () => saveJson(item.answer, said.name);
   part(".page").onclick = () => savePage(item, { says, means: MEANS, classSays });
-}
-
-function fillProbabilities(table, said) {
-  const rows = Object.entries(said.probabilities).map(([name, value]) => {
-    const row = document.createElement("tr");
-    const head = make("th", classSays(name));
-    head.scope = "row";
-    const meter = document.createElement("meter");
-    meter.value = value;
-    meter.setAttribute("aria-label", `${classSays(name)}: ${value.toFixed(2)}`);
-    const bar = make("td", "", "bar");
-    bar.append(meter);
-    row.append(head, bar, make("td", value.toFixed(2), "number"));
-    return row;
-  });
-  table.replaceChildren(...rows);
-}
-
-function fillFacts(list, said, answer, file) {
-  const yes = (value) => (value ? "yes: traces are weaker then" : "no sign of it");
-  const facts = [
-    ["Size", `${said.width} × ${said.height} pixels, ${size(file.size)}`],
-    ["SHA-256", said.sha256],
-    ["Verdict by", said.evidence ?? model?.name],
-    ["Looked at", said.coverage === undefined ? null : `${Math.round(100 * said.coverage)} % of the pixels`],
-    ["JPEG before", said.was_jpeg === undefined ? null : yes(said.was_jpeg)],
-    ["Resized before", said.was_resampled === undefined ? null : yes(said.was_resampled)],
-    ["Metadata", said.metadata.map(metadataSays).join("; ") || "say nothing of its making"],
-    ["Model", `${answer.model}, cnnsvm ${answer.version}`],
-  ];
-  const shown = facts.filter(([, value]) => value);
-  list.replaceChildren(...shown.flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
 }
 
 async function showWhere(item) {
@@ -223,17 +192,7 @@ function detectorDetails(detector) {
 }
 
 const classSays = (name) => capital(model?.classes.find((each) => each.name === name)?.says ?? name);
-const metadataSays = ({ name, value, says }) => `${name}: ${value}${says === "unknown" ? "" : ` (${says})`}`;
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const size = (n) => (n < 1e5 ? `${(n / 1e3).toFixed(1)} kB` : `${(n / 1e6).toFixed(1)} MB`);
 const say = (text) => { $("status").textContent = text; };
-
-function make(kind, text, look = "") {
-  const node = document.createElement(kind);
-  node.textContent = text;
-  if (look) node.className = look;
-  return node;
-}
 
 for (const id of ["files", "camera"]) {
   $(id).addEventListener("change", (event) => {

@@ -1,4 +1,6 @@
 // Reports to keep: what the server said as JSON, and as one page that needs nothing from elsewhere.
+import { capital } from "./facts.js";
+
 const SIDE = 1200;
 const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 const STYLE = `
@@ -99,5 +101,3 @@ function save(blob, name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
-
-const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
