@@ -125,7 +125,7 @@ def check_duplicates(data: DataSet) -> Check:
     )
     remedy = (
         "Give both one source_id (cnnsvm.data.readers.merge_near_duplicates does; "
-        "experiments/cv.py and cnnsvm fit call it), or drop one."
+        "cnnsvm cv and fit call it), or drop one."
     )
     if not certain:
         remedy = "Look at the pairs. " + remedy

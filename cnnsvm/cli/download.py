@@ -5,7 +5,7 @@ from pathlib import Path
 
 #: What comes next, by data set.
 _NEXT = {
-    "deepfakeart": "python experiments/cv.py --data {path}",
+    "deepfakeart": "cnnsvm cv --data {path}",
     "cifake": "cnnsvm.data.readers.read_cifake({path!r})",
 }
 

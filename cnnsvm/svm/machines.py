@@ -20,6 +20,8 @@ MEGABYTE = 10**6
 KERNELS = ("linear", "rbf", "poly")
 #: Share of the largest eigenvalue below which a direction is rounding error, and is left out.
 MIN_EIGENVALUE = 1e-10
+#: Squared length of a weight vector, of the sum of its rows', that is rounding error.
+SHORTEST = 1e-6
 #: Matrices of rows by landmarks that exist at once: squared distances, kernel, features.
 N_COPIES = 3
 
@@ -52,6 +54,11 @@ class Kernel:
             gram += self.coef0
             gram **= self.degree
         return gram
+
+    def diagonal(self, X: np.ndarray) -> np.ndarray:
+        """Return the kernel of each row with itself, float64 (len(X),)."""
+        squares = np.einsum("ij,ij->i", X, X)
+        return self.transform(np.zeros(len(X)) if self.name == "rbf" else squares)
 
     def libsvm_params(self) -> dict[str, Any]:
         """Return the same kernel as parameters of :class:`sklearn.svm.SVC`."""
@@ -280,13 +287,24 @@ def solve_dual(
     ).fit(matrix, target)
     support, coef, intercept = svc.support_, svc.dual_coef_[0].copy(), float(svc.intercept_[0])
     if kernel is None:
-        sums = matrix[support].T @ coef
+        sums, diagonal = matrix[support].T @ coef, matrix.diagonal()[support]
     else:
-        sums = BinaryMachine(kernel, matrix[support], coef, 0.0).decide(matrix)
-    squared = float(coef @ sums[support])
-    # for equal rows it is rounding error
-    norm = float(np.sqrt(squared)) if squared > 1e-14 * np.abs(coef).sum() ** 2 else 1.0
+        vectors = matrix[support]
+        sums = BinaryMachine(kernel, vectors, coef, 0.0).decide(matrix)
+        diagonal = kernel.diagonal(vectors)
+    norm = weight_norm(coef, sums[support], diagonal)
     return Dual(support, coef, intercept, float(sums.mean()) + intercept, norm)
+
+
+def weight_norm(coef: np.ndarray, sums: np.ndarray, diagonal: np.ndarray) -> float:
+    """Return the length of a weight vector in the feature space; 1 if it is rounding error.
+
+    ``coef``, ``sums`` and ``diagonal``, float (n,), are the weights of rows, their kernels with the
+    weight vector and with themselves. What rounding to single precision leaves of a vector of no
+    length, as where rows of both classes are equal, is less than the bound.
+    """
+    squared = float(coef @ sums)
+    return float(np.sqrt(squared)) if squared > SHORTEST * float(coef**2 @ diagonal) else 1.0
 
 
 class NystroemFeatures:

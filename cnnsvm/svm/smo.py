@@ -6,7 +6,14 @@ import numpy as np
 from numba import njit
 from sklearn.utils.class_weight import compute_class_weight
 
-from cnnsvm.svm.machines import MIN_ITER_LIMIT, gamma_unit, has_both, make_kernel, pairwise_base
+from cnnsvm.svm.machines import (
+    MIN_ITER_LIMIT,
+    gamma_unit,
+    has_both,
+    make_kernel,
+    pairwise_base,
+    weight_norm,
+)
 
 #: Curvature of a pair that counts as none, and share of the box below which a bound is reached.
 _FLAT, _ROUNDING = 1e-12, 1e-12
@@ -51,7 +58,8 @@ class SharedGram:
             scores[:, k] = margins[self.test]
             if as_distances:
                 scores[:, k] -= margins[self.train].mean()
-                scores[:, k] /= _norm(weights, margins)
+                # the intercept drops out: weights sum to 0
+                scores[:, k] /= weight_norm(weights, margins, gram.diagonal())
         return scores
 
     def _box(self, target: np.ndarray, params: dict[str, Any]) -> np.ndarray:
@@ -99,12 +107,6 @@ def solve(
     free = (size > 0) & (size < box)
     intercept = slack[free].mean() if free.any() else (high + low) / 2
     return weights, signs - slack + intercept
-
-
-def _norm(weights: np.ndarray, margins: np.ndarray) -> float:
-    """Return the length of the weight vector in the feature space; 1 if it is rounding error."""
-    squared = float(weights @ margins)  # the intercept drops out: weights sum to 0
-    return float(np.sqrt(squared)) if squared > 1e-7 * np.abs(weights).sum() ** 2 else 1.0
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})

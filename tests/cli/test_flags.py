@@ -54,6 +54,8 @@ WITHOUT_FLAG = {
         "cv",
         "cache_dir",
         "max_pixels",
+        "classifier__callbacks",
+        "embedder__finetune__callbacks",
     ),
 }
 

@@ -40,7 +40,7 @@ FLAGS = {
 #: Those that need an architecture, or a file; their own tests are below.
 TESTED_BELOW = {"size", "genotype", "weights"}
 #: The command sets it, so that an interrupted training goes on.
-WITHOUT_FLAG = {"cache_dir", "max_pixels"}
+WITHOUT_FLAG = {"cache_dir", "max_pixels", "callbacks"}
 
 
 @pytest.fixture

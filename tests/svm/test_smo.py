@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import make_classification
 from sklearn.svm import SVC
 
+from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.machines import Kernel, fit_scaler
 from cnnsvm.svm.smo import SharedGram, solve
 
@@ -83,3 +84,12 @@ def test_equal_rows_and_flat_kernels_end():
     params = {"C": 1.0, "class_weight": None}
     distances = gram.scores(params, np.array([[1], [0], [1], [0], [1], [0]], bool), True)
     assert np.isfinite(distances).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classes_with_the_same_rows_stay_at_their_prevalence(n_classes):
+    X = np.repeat(np.random.default_rng(0).normal(size=(15, 300)), n_classes, axis=0)
+    y = np.tile(np.arange(n_classes), 15)
+    model = TunedSVC(n_trials=3, cv=3, random_state=0).fit(X, y, groups=np.arange(len(y)) // 3)
+    chances = model.predict_proba(X + np.random.default_rng(1).normal(size=X.shape) / 10)
+    np.testing.assert_allclose(chances, 1 / n_classes, atol=0.1)
