@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -19,7 +19,9 @@ from cnnsvm.svm.machines import (
     fit_scaler,
     has_both,
 )
-from cnnsvm.svm.smo import SharedGram
+
+if TYPE_CHECKING:
+    from cnnsvm.svm.smo import SharedGram
 
 
 def inner_folds(
@@ -84,17 +86,19 @@ class InnerCV:
         keep = sum(sizes) + max(sizes) <= budget
         fits = int((budget - sum(sizes)) // max(1, *sizes)) if keep else 1
         self._prepared = [self._prepare(index) for index in range(len(folds))] if keep else None
-        exact = [isinstance(each, SharedGram) for each in self._prepared or ()]
         most = min(fits, len(folds), len(os.sched_getaffinity(0)))
-        self.n_threads = max(1, most) if all(exact) and exact else 1
+        is_exact = self.precompute and not any(each is not None for each in self.landmarks)
+        self.n_threads = max(1, most) if keep and is_exact else 1
 
-    def _prepare(self, index: int) -> SharedGram | tuple[TrainingRows, np.ndarray]:
+    def _prepare(self, index: int) -> "SharedGram | tuple[TrainingRows, np.ndarray]":
         """Scale a fold by its training part, and compute what all trials need of it."""
         train, test = self.folds[index]
         mean, deviation = fit_scaler(self.X[train], self.scale)
         rows = (self.X - mean) / deviation
         landmarks = self.landmarks[index]
         if self.precompute and landmarks is None:
+            from cnnsvm.svm.smo import SharedGram  # its compiler takes a second to import
+
             return SharedGram(self.kernel, rows, train, test)
         how = (self.cache_size, self.precompute, landmarks)
         return TrainingRows(self.kernel, rows[train], *how), rows[test]
@@ -115,7 +119,7 @@ class InnerCV:
         A machine whose target has one value only cannot be fitted; its scores are NaN.
         """
         prepared = self._prepared[index] if self._prepared else self._prepare(index)
-        if isinstance(prepared, SharedGram):
+        if not isinstance(prepared, tuple):
             return prepared.scores(params, self.targets, as_distances)
         training, held_out = prepared
         with warnings.catch_warnings():
