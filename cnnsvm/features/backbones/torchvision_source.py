@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torchvision
 from torch import nn
 
 from cnnsvm.features.backbones import Body
@@ -108,13 +107,19 @@ def build(
             f"backbone {name!r} is not known. Choose one of {', '.join(sorted(BACKBONES))}, or "
             "'timm:NAME', 'hf:ID', 'onnx:FILE'."
         )
-    own = _PLAIN.get(name)
-    network = own() if own else torchvision.models.get_model(name, weights=None)
+    network = _PLAIN[name]() if name in _PLAIN else _torchvisions(name)
     set_channels(network, n_channels)
     if weights is not None:
         load_weights(network, name, weights)
     set_stem(network, stem)
     return Body(_cut(network, name, truncate_at))
+
+
+def _torchvisions(name: str) -> nn.Module:
+    import torchvision  # a second and a half, which most calls need not wait for
+
+    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    return network
 
 
 def _cut(network: Any, name: str, truncate_at: str | None) -> nn.Module:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -101,6 +100,8 @@ def require(module: str, extra: str) -> Any:
 
 
 def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
+    import torchvision  # a second and a half, which most calls need not wait for
+
     choice = torchvision.models.get_model_weights(name).DEFAULT
     try:
         return choice.get_state_dict(progress=False, check_hash=True)
