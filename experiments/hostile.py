@@ -7,7 +7,7 @@ Each file is given to each action in a process of its own kind, which may take s
 so much memory beyond what it had after its imports. An audit has it as the fake of one source of
 three. What is counted: judged, refused with an
 `ImageError`, anything else that was raised, ended by a crash, ended by the clock. Status 1 if there
-is any of the last three.
+is any of the last three. ``--out`` holds a table of each action, and the same call goes on.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cnnsvm.cli.rows import Rows
 from scripting import command, make_parser, publish, run_script
 
 ACTIONS = ("load", "header", "audit", "predict", "localize")
 JUDGED, REFUSED, OTHER, CRASH, CLOCK = "judged", "refused", "anything else", "crash", "out of time"
+FIELDS = ["path", "action", "outcome", "message", "seconds", "megabytes"]
 START_SECONDS = 300  # to import and load a model
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--actions", nargs="+", default=ACTIONS, choices=ACTIONS)
     parser.add_argument("--seconds", type=float, default=20.0, help="for a file [%(default)s]")
     parser.add_argument("--megabytes", type=int, default=2048, help="for a file [%(default)s]")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="file of N [%(default)s]")
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     return parser.parse_args(argv)
 
@@ -156,15 +160,25 @@ def list_files(places: list[Path]) -> Iterator[str]:
 
 def judge_all(args: argparse.Namespace) -> pd.DataFrame:
     """Give every file to every action."""
+    files = list(list_files(args.corpus))[:: args.every]
+    return pd.concat([_judge(action, files, args) for action in args.actions])
+
+
+def _judge(action: str, files: list[str], args: argparse.Namespace) -> pd.DataFrame:
+    """Give files to an action, but those that an earlier call has given it."""
     from cnnsvm.io.progress import show_progress
 
-    files = list(list_files(args.corpus))
-    rows = []
-    for action in args.actions:
-        worker = Worker(action, args.seconds, args.megabytes)
-        rows += [worker(path) for path in show_progress(files, len(files), action)]
-        worker.stop()
-    return pd.DataFrame(rows)
+    args.out.mkdir(parents=True, exist_ok=True)
+    place = args.out / f"{action}.csv"
+    rows = Rows(FIELDS, "csv", place, str)
+    rest = [path for path in files if path not in rows.known]
+    rows.start(rows.known.values())
+    worker = Worker(action, args.seconds, args.megabytes)
+    with closing(rows):
+        for path in show_progress(rest, len(rest), action):
+            rows.add(worker(path))
+    worker.stop()
+    return pd.read_csv(place, keep_default_na=False)
 
 
 def make_report(table: pd.DataFrame, args: argparse.Namespace) -> Any:
@@ -187,7 +201,6 @@ def make_report(table: pd.DataFrame, args: argparse.Namespace) -> Any:
             Section("Outcomes", [Table(header, counts)]),
             Section("Neither judged nor refused", [Table(columns, bad[columns].values.tolist())]),
         ],
-        files={"hostile.csv": table.to_csv(index=False)},
         name="hostile",
     )
 

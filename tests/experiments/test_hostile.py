@@ -19,13 +19,16 @@ def corpus(tmp_path):
     return folder
 
 
-def test_files_are_judged_or_refused(corpus, tmp_path, capsys):
+def test_files_are_judged_or_refused(corpus, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     call = [str(corpus), "--actions", "load", "header", "audit", "--out", str(out)]
     assert hostile.main(call) == 0
-    table = pd.read_csv(out / "hostile.csv")
-    assert table["outcome"].tolist() == ["judged", "refused"] * 3
+    for action in ("load", "header", "audit"):
+        table = pd.read_csv(out / f"{action}.csv")
+        assert table["outcome"].tolist() == ["judged", "refused"]
     assert "Outcomes" in capsys.readouterr().out
+    monkeypatch.setattr(hostile.Worker, "start", pytest.fail)
+    assert hostile.main(call) == 0  # nothing is judged again
 
 
 def test_what_does_not_end_is_ended_and_the_next_file_is_judged(corpus, monkeypatch):
