@@ -11,6 +11,8 @@ from typing import IO, Any
 
 FORMATS = ("text", "csv", "json", "jsonl")
 Row = dict[str, Any]
+#: How a file begins that `Rows` wrote, whatever judged.
+_BEGINNINGS = {"csv": "path,verdict,", "json": '[\n{"path": ', "jsonl": '{"path": '}
 
 
 class Rows:
@@ -86,13 +88,17 @@ class Rows:
 def read_rows(file: Path, format: str) -> list[Row]:
     """Read the whole rows of a file that `Rows` wrote; none of text, or if it is not there.
 
-    A ValueError says that the file is of another format.
+    A ValueError says that the file is of another format, or that it holds something else, which is
+    not to be lost.
     """
     if format == "text" or not file.is_file() or not file.stat().st_size:
         return []
     text = file.read_text(encoding="utf-8", errors="surrogateescape")
     if text.startswith(("{", "[")) == (format == "csv"):
         raise ValueError(f"--out {file} holds no {format}. Choose another file or --format.")
+    begins = _BEGINNINGS[format]
+    if not (text.startswith(begins) or begins.startswith(text) or text == "[]\n"):
+        raise ValueError(f"--out {file} holds something else. Choose another file, or delete it.")
     if format == "csv":
         reader = csv.DictReader(io.StringIO(text, newline=""))
         last = (reader.fieldnames or [""])[-1]

@@ -119,6 +119,25 @@ def test_a_call_resumes_where_it_was_killed(call, tmp_path, caplog, monkeypatch,
     assert "5 judged (5 of them before)" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.csv", b"path,label\na.png,1\n"),
+        ("table.csv", b"name,x\na,1\n"),
+        ("photo.png", b"\x89PNG\r\n\x1a\n"),
+        ("facts.json", b'{"a": 1}\n'),
+        ("list.json", b"[\n 1\n]\n"),
+        ("rows.jsonl", b'{"id": 1}\n'),
+    ],
+)
+def test_a_file_that_holds_something_else_is_kept(call, tmp_path, capsys, name, content):
+    out = tmp_path / name
+    out.write_bytes(content)
+    assert main([*call, "--out", str(out)]) == 3
+    assert f"{out} holds" in capsys.readouterr().err
+    assert out.read_bytes() == content
+
+
 def test_changed_files_and_other_models_are_judged_again(photos, model, tmp_path, monkeypatch):
     path, out = tmp_path / "a.png", tmp_path / "rows.csv"
     judged = []
