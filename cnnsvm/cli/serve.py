@@ -49,6 +49,8 @@ def main(args: argparse.Namespace) -> int:
         ) from error
     from cnnsvm.report.judging import Judge
 
+    if not 0 <= args.port <= 65535:
+        raise ValueError(f"--port must be 0 to 65535, got {args.port}.")
     names = ("max_bytes", "max_pixels", "max_files", "workers", "queue", "timeout")
     limits = Limits(**{k: v for k in names if (v := getattr(args, k)) is not None})
     token = _token(args)
@@ -72,7 +74,13 @@ def main(args: argparse.Namespace) -> int:
     options: Any = {"access_log": False, "log_config": None, "server_header": False}
     config = uvicorn.Config(app, args.host, args.port, timeout_graceful_shutdown=_GRACE, **options)
     server = uvicorn.Server(config)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # it has logged why
+        raise ValueError(
+            f"cannot listen on {args.host}, port {args.port}. Stop what does, or choose another "
+            "--port (0: any that is free) or --host."
+        ) from None
     if app.state.service.failure is not None:
         raise app.state.service.failure
     return 0

@@ -1,5 +1,6 @@
 """What a server gives to one request, and how it says no."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -39,9 +40,10 @@ class Limits:
     def __post_init__(self) -> None:
         for each in fields(self):
             value, least = getattr(self, each.name), 0 if each.name == "queue" else 1
-            if each.name == "timeout" and value > 0:
-                continue
-            if value < least:
+            if each.name == "timeout":
+                if not 0 < value < math.inf:
+                    raise ValueError(f"timeout must be above 0 and finite, got {value}.")
+            elif value < least:
                 raise ValueError(f"{each.name} must be at least {least}, got {value}.")
 
 
