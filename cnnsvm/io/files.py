@@ -37,8 +37,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         os.replace(partial, target)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # a write does not say of what
-            error.filename = str(target)
+        # a write does not say of what, and the hidden name is none that a user knows
+        if error.errno is not None and error.filename in (None, partial, str(partial)):
+            error.filename, error.filename2 = str(target), None
         raise
     finally:
         partial.unlink(missing_ok=True)
