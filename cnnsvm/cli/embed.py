@@ -69,12 +69,18 @@ def _find(places: list[Path]) -> list[Path]:
 
 def _hashed(paths: list[Path]) -> tuple[list[tuple[Path, str]], int]:
     """Return each path with the hash of its file, and how many could not be read."""
-    from cnnsvm.data.images import ImageError, image_hash
+    from cnnsvm.data.images import ImageError, image_hash, image_name
 
     found, n_failed = [], 0
     for path in paths:
         try:
+            str(path).encode()
             found.append((path, image_hash(path)))
+        except UnicodeEncodeError:
+            logger.warning(
+                "%s: its name is not UTF-8, which Parquet needs. Rename it.", image_name(path)
+            )
+            n_failed += 1
         except ImageError as error:
             logger.warning("%s", error)
             n_failed += 1

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -53,6 +55,13 @@ def test_a_row_is_what_transform_gives(images, models, tmp_path):
     assert set(table.dtypes[names]) == {np.dtype("float32")}
     assert pq.read_schema(out).metadata[b"cnnsvm_model"].decode() == loaded.model_id_
     assert [path.name for path in out.parent.iterdir()] == ["x.parquet"]
+
+
+def test_a_name_that_is_not_utf8_costs_no_other_image(images, models, tmp_path, caplog):
+    (images / "0.png").rename(images / os.fsdecode(b"bad\xff.png"))
+    assert embedded(images, models["one"], tmp_path / "x.parquet") == 1
+    assert "not UTF-8" in caplog.text
+    assert len(pd.read_parquet(tmp_path / "x.parquet")) == 4
 
 
 def test_only_new_and_changed_images_are_embedded_again(images, models, tmp_path, monkeypatch):
