@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import warnings
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def main(args: argparse.Namespace) -> int:
         on_failure=stop,
     )
     # uvicorn would log whole addresses, which may hold names, and the parser bytes of a broken form
+    warnings.filterwarnings("ignore", message=r"<\d+ bytes>: ")  # nothing of an image is logged
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     options: Any = {"access_log": False, "log_config": None, "server_header": False}
     config = uvicorn.Config(app, args.host, args.port, timeout_graceful_shutdown=_GRACE, **options)

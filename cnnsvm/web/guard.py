@@ -86,7 +86,10 @@ class Guard:
 def _is_foreign(headers: Headers) -> bool:
     """Tell whether a browser sends this for the page of another site."""
     origin = headers.get("origin")
-    same = origin is None or urlsplit(origin).netloc == headers.get("host")
+    try:
+        same = origin is None or urlsplit(origin).netloc == headers.get("host")
+    except ValueError:  # no address at all
+        same = False
     return not same or headers.get("sec-fetch-site") == "cross-site"
 
 

@@ -56,9 +56,7 @@ async def read_uploads(request: Request, limits: Limits) -> tuple[list[Upload], 
     except TimeoutError:
         raise Refusal(408, f"the upload took more than {limits.timeout:g} s.") from None
     except MultiPartException as error:
-        if "Too many files" in error.message:
-            raise _too_many(limits) from None
-        raise Refusal(400, f"the form cannot be read: {error.message}") from None
+        raise _unread(error.message, limits) from None
     uploads, wishes = [], {}
     for name, part in form.multi_items():
         if isinstance(part, UploadFile) and name == FILES:
@@ -103,6 +101,14 @@ async def _counted(request: Request, most: int) -> AsyncGenerator[bytes, None]:
         raise Refusal(
             413, f"more than {most:,} bytes in one request. Send fewer images, or smaller ones."
         )
+
+
+def _unread(message: str, limits: Limits) -> Refusal:
+    if "Too many files" in message:
+        return _too_many(limits)
+    if "maximum size" in message:  # it would say "0KB"
+        return Refusal(400, f"a field of the form has more than {_MAX_FIELD} bytes.")
+    return Refusal(400, f"the form cannot be read: {message}")
 
 
 def _too_many(limits: Limits) -> Refusal:

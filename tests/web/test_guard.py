@@ -54,7 +54,8 @@ def test_who_leaves_while_sending_is_no_error(judge, caplog):
 
 def test_other_sites_may_not_send(client, png):
     served = client()
-    for headers in ({"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
+    origins = [{"Origin": origin} for origin in ("https://elsewhere.example", "null", "http://[")]
+    for headers in (*origins, {"Sec-Fetch-Site": "cross-site"}):
         assert send(served, png(), headers=headers).status_code == 403
     assert send(served, png(), headers={"Origin": "http://testserver"}).status_code == 200
 
