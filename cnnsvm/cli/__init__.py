@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 import cnnsvm
@@ -46,11 +47,12 @@ SUBCOMMANDS = {
     "predict": predict,
     "serve": serve,
 }
-#: Those that go on where they were interrupted.
+#: Those that go on where they were interrupted; ``predict`` does with --out.
 RESUMING = ("build", "cv", "download", "embed", "fit", "localize", "localize-train")
 
 #: Exit status of wrong usage, where it is not 2.
 WRONG = {"predict": 3}
+_WITH_PLACE = warnings.formatwarning
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as end:
         wrong = WRONG.get(next(iter(argv), ""), 2)
         raise SystemExit(wrong if end.code == 2 else end.code) from None
+    if sys.stdout is None:  # it was closed: >&-
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+    warnings.formatwarning = _format_warning
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be any bytes
@@ -68,9 +73,22 @@ def main(argv: list[str] | None = None) -> int:
     return guard(
         f"cnnsvm {args.subcommand}",
         lambda: SUBCOMMANDS[args.subcommand].main(args),
-        resumes=args.subcommand in RESUMING,
+        resumes=args.subcommand in RESUMING or (args.subcommand == "predict" and bool(args.out)),
         wrong=WRONG.get(args.subcommand, 2),
     )
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Say what is about a user's files without the place in the code."""
+    if category is UserWarning:
+        return f"{message}\n"
+    return _WITH_PLACE(message, category, filename, lineno, line)
 
 
 def guard(name: str, action: Callable[[], int], *, resumes: bool = True, wrong: int = 2) -> int:

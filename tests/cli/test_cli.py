@@ -3,6 +3,7 @@ import io
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -318,3 +319,23 @@ def test_a_share_of_false_alarms_needs_untouched_images(model, photos, capsys):
     call = ["predict", str(photos), "--model", str(model), "--max-false-alarms", "0.1"]
     assert main(call) == WRONG
     assert "--max-false-alarms 0.1 needs --untouched" in capsys.readouterr().err
+
+
+def test_a_closed_standard_output_is_no_error_of_the_program(photos, model):
+    code = "import sys; from cnnsvm.cli import main; sys.exit(main())"
+    call = [sys.executable, "-c", code, "predict", str(photos / "0.png"), "--model", str(model)]
+    ended = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *call], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode in (0, 1)
+    assert "1 judged" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_warns_of_a_file_names_no_place_in_the_code(tmp_path, model, capsys, monkeypatch):
+    monkeypatch.setattr("warnings.formatwarning", None)
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    main(["predict", str(tmp_path / "a.gif"), "--model", str(model)])
+    assert warnings.formatwarning("said", UserWarning, "code.py", 1) == "said\n"
+    assert "code.py:1" in warnings.formatwarning("said", FutureWarning, "code.py", 1)
