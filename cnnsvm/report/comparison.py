@@ -52,10 +52,10 @@ def conclude(pair: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     if p < _ALPHA:
         better, worse = (a, b) if value > 0 else (b, a)
         return f"{better} is better than {worse} by {shown} of balanced accuracy, {tested}."
-    better = a if value >= 0 else b
+    favoured = f" in favour of {a if value > 0 else b}" if round(value, 3) else ""
     return (
         f"No difference between {a} and {b} that {result['n_sources']:,} sources could show: "
-        f"balanced accuracy {shown} in favour of {better}, {tested}."
+        f"balanced accuracy {shown}{favoured}, {tested}."
     )
 
 
