@@ -90,11 +90,11 @@ def work(name: str, megabytes: int, pipe: Connection) -> None:
 
     action = find_action(name)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = virtual + megabytes * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     pipe.send(None)
     while (path := pipe.recv()) is not None:
+        virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        limit = virtual + megabytes * 2**20  # anew: threads of earlier files hold address space
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         try:
             action(path)
             outcome, message = JUDGED, ""

@@ -12,7 +12,7 @@ from typing import IO, Any
 FORMATS = ("text", "csv", "json", "jsonl")
 Row = dict[str, Any]
 #: How a file begins that `Rows` wrote, whatever judged.
-_BEGINNINGS = {"csv": "path,verdict,", "json": '[\n{"path": ', "jsonl": '{"path": '}
+_BEGINNINGS = {"json": '[\n{"path": ', "jsonl": '{"path": '}
 
 
 class Rows:
@@ -34,7 +34,7 @@ class Rows:
         self, fields: list[str], format: str, out: Path | None, sentence: Callable[[Row], str]
     ) -> None:
         self.fields, self.format, self.out, self.sentence = fields, format, out, sentence
-        before = [] if out is None else read_rows(out, format)
+        before = [] if out is None else read_rows(out, format, ",".join(fields[:2]) + ",")
         self.known = {str(row["path"]): row for row in before}
         self.stream: IO[str] = sys.stdout
         self.n_written = 0
@@ -85,10 +85,10 @@ class Rows:
         self.n_written += 1
 
 
-def read_rows(file: Path, format: str) -> list[Row]:
+def read_rows(file: Path, format: str, head: str) -> list[Row]:
     """Read the whole rows of a file that `Rows` wrote; none of text, or if it is not there.
 
-    A ValueError says that the file is of another format, or that it holds something else, which is
+    ``head`` is how a CSV begins. A ValueError says that the file is of another format, or that it holds something else, which is
     not to be lost.
     """
     if format == "text" or not file.is_file() or not file.stat().st_size:
@@ -96,7 +96,7 @@ def read_rows(file: Path, format: str) -> list[Row]:
     text = file.read_text(encoding="utf-8", errors="surrogateescape")
     if text.startswith(("{", "[")) == (format == "csv"):
         raise ValueError(f"--out {file} holds no {format}. Choose another file or --format.")
-    begins = _BEGINNINGS[format]
+    begins = _BEGINNINGS.get(format, head)
     if not (text.startswith(begins) or begins.startswith(text) or text == "[]\n"):
         raise ValueError(f"--out {file} holds something else. Choose another file, or delete it.")
     if format == "csv":

@@ -35,7 +35,8 @@ class CombinedDetector(BaseEstimator):
        disagree, and it is "unsure". (Images with a shorter side of more than 1344 pixels are so
        much reduced for ``region`` that its silence says nothing.)
     3. Else ``region`` sees the patches of the whole image: whether some are unlike the rest. If it
-       is sure of "spliced", that is the verdict.
+       is sure of "spliced", that is the verdict, but of images that are smaller than all that
+       ``trace`` was trained on.
     4. If the first two are sure that the image is original, and the third does not find "spliced"
        more probable, the verdict is "no_trace": of the generators and engines that they cover. It
        never says authentic.
@@ -198,7 +199,10 @@ class CombinedDetector(BaseEstimator):
                 nothing - no_trace,
             ]
         )
-        is_small = [image_sides(image)[0] <= _MOST_REDUCED for image in images]
+        shorter = np.array([image_sides(image)[0] for image in images])
+        if self.region is not None:  # alone, it convicts no image that is smaller than all it knows
+            said[-1][(said[-1] == SPLICED) & (shorter < self.trace.min_side_)] = UNSURE
+        is_small = shorter <= _MOST_REDUCED
         both = [
             combine(*each, region_counts=small)
             for *each, small in zip(*said, is_small, strict=True)

@@ -162,6 +162,8 @@ class Judge:
             )
         verdict = row["verdict"]
         probability = stated[self.nothing if verdict == NO_TRACE else verdict]
+        if row.get("evidence") == "region":  # which sees no traces, and so does not tell these two
+            probability += stated["uncovered"]
         seen = f", seen in {', '.join(evidence)}" if evidence and verdict != NO_TRACE else ""
         return f"{SAID.get(verdict, verdict)} ({probability:.2f}{seen})"
 

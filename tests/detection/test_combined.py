@@ -13,6 +13,8 @@ from cnnsvm.features.residual_statistics import ResidualStatistics
 class Said:
     """A fitted detector whose opinion of each image is given."""
 
+    min_side_ = 60
+
     def __init__(self, classes, probabilities, bar):
         self.classes_ = np.array(classes)
         self.probabilities, self.bar = np.array(probabilities), bar
@@ -59,6 +61,13 @@ def test_nothing_is_said_to_have_no_trace_unless_all_are_sure(whole, trace, regi
     assert evidence
     if verdict in ("generated", "regenerated", "spliced"):
         assert verdict in (whole, trace, region)
+
+
+@pytest.mark.parametrize(("side", "verdict"), [(59, "unsure"), (60, "spliced")])
+def test_a_region_alone_convicts_no_image_smaller_than_all_that_trace_knows(side, verdict):
+    region = Said(["original", "spliced"], [[0.05, 0.95]], 0.9)
+    model = combined(*ALL_ORIGINAL, region=region)
+    assert model.verdict([np.zeros((side, 90, 3), np.uint8)]).tolist() == [verdict]
 
 
 @pytest.mark.parametrize(

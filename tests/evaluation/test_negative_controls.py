@@ -5,6 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.data.splits import grouped_folds
+from cnnsvm.evaluation import negative_controls
 from cnnsvm.evaluation.negative_controls import (
     BLIND,
     colour_histogram,
@@ -89,6 +90,19 @@ def test_colours_that_differ_by_class_are_caught(folder):
     controls = controls_of(manifest_of(folder, "colour", make))
     assert controls["colour_histogram"]["verdict"] == "above chance"
     assert controls["metadata"]["verdict"] == "near chance"
+
+
+def test_a_colour_histogram_counts_strip_by_strip(folder, monkeypatch):
+    path = folder / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    rows = pixels.reshape(-1, 3).astype(int)
+    joint = np.bincount((rows >> 6) @ [16, 4, 1], minlength=64)
+    marginal = [np.bincount(rows[:, c] >> 4, minlength=16) for c in range(3)]
+    for at_once in (2**20, 77):
+        monkeypatch.setattr(negative_controls, "_AT_ONCE", at_once)
+        expected = np.concatenate([joint, *marginal]) / 2000
+        np.testing.assert_array_equal(colour_histogram(path), expected)
 
 
 def test_a_colour_histogram_does_not_see_places(folder):
