@@ -88,8 +88,8 @@ class Rows:
 def read_rows(file: Path, format: str, head: str) -> list[Row]:
     """Read the whole rows of a file that `Rows` wrote; none of text, or if it is not there.
 
-    ``head`` is how a CSV begins. A ValueError says that the file is of another format, or that it holds something else, which is
-    not to be lost.
+    ``head`` is how a CSV begins. A ValueError says that the file is of another format, or that it
+    holds something else, which is not to be lost.
     """
     if format == "text" or not file.is_file() or not file.stat().st_size:
         return []
