@@ -72,11 +72,13 @@ def _beats_chance(detector: "InpaintDetector") -> bool:
     if held_out is None:
         return True
     auc = out_of_fold_auc(detector)
-    of = "sources that the classifier was not fitted on"
-    seen = "" if held_out.is_unseen else ", but its network has seen them: it is less on others"
+    seen = "its hyperparameters were chosen on these scores"
+    if not held_out.is_unseen:
+        seen += ", and its network has learnt from these images"
     print(
         f"ROC AUC {auc['value']:.3f} (95 % {auc['low']:.3f} to {auc['high']:.3f}) on "
-        f"{len(set(held_out.groups.tolist()))} {of}{seen}."
+        f"{len(set(held_out.groups.tolist()))} sources that the classifier was not fitted on; "
+        f"{seen}, so it is less on others."
     )
     return auc["low"] > 0.5
 

@@ -156,7 +156,8 @@ def device_of(detector: InpaintDetector) -> str:
 def out_of_fold_auc(detector: InpaintDetector) -> Interval:
     """Score the out-of-fold scores of a fitted detector by ROC AUC, fake against real.
 
-    Returns ``value``, ``low`` and ``high`` (95 %, sources resampled), as of `bootstrap_metrics`. A
+    Returns ``value``, ``low`` and ``high`` (95 %, sources resampled), as of `bootstrap_metrics`. It
+    is a little too good: the hyperparameters were chosen on these scores. A
     ValueError says that the detector was loaded: what is saved has no such scores.
     """
     held_out = detector.out_of_fold_
