@@ -1,5 +1,6 @@
 """The command line ``cnnsvm``: one module a subcommand, each with ``add_flags`` and ``main``."""
 
+import argparse
 import io
 import logging
 import os
@@ -26,7 +27,7 @@ from cnnsvm.cli import (
     predict,
     serve,
 )
-from cnnsvm.cli.parsing import parse
+from cnnsvm.cli.parsing import WITHOUT_IMAGES, parse
 from cnnsvm.io.files import FULL
 
 SUBCOMMANDS = {
@@ -72,10 +73,21 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="surrogateescape")
     return guard(
         f"cnnsvm {args.subcommand}",
-        lambda: SUBCOMMANDS[args.subcommand].main(args),
+        lambda: _run(args),
         resumes=args.subcommand in RESUMING or (args.subcommand == "predict" and bool(args.out)),
         wrong=WRONG.get(args.subcommand, 2),
     )
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run a subcommand under its cap of pixels."""
+    cap = None if args.subcommand in WITHOUT_IMAGES else args.max_pixels
+    if cap is None:
+        return SUBCOMMANDS[args.subcommand].main(args)
+    from cnnsvm.data.decoding import usually
+
+    with usually(cap):
+        return SUBCOMMANDS[args.subcommand].main(args)
 
 
 def _format_warning(

@@ -27,7 +27,7 @@ TABLE = "localize.csv"
 FIELDS = ("path", "sha256", "repainted", "highest", "mean", "status", "reason")
 DONE, FAILED = "ok", "failed"
 SUFFIXES = {"mask": ".mask.png", "map": ".map.png", "overlay": ".overlay.jpg"}
-_OF_PREDICTION = ("tile_size", "tile_overlap", "threshold", "batch_size", "max_pixels")
+_OF_PREDICTION = ("tile_size", "tile_overlap", "threshold", "batch_size")
 _ORIENTATION = 0x0112  # EXIF
 _DEEPEST = 65535  # of a 16-bit map
 
@@ -52,7 +52,6 @@ def add_prediction_flags(parser: argparse.ArgumentParser) -> None:
     add("--tile-size", type=int, help="pixels seen at once [the model's]")
     add("--tile-overlap", type=int, help="pixels [the model's]")
     add("--batch-size", type=int, help="lower it if memory is short [the model's]")
-    add("--max-pixels", type=int, metavar="N", help="of an image [200,000,000]")
     add_machine_flags(parser)
 
 

@@ -8,6 +8,8 @@ from types import ModuleType
 from typing import Any
 
 SHELLS = ("bash", "zsh", "tcsh")
+#: Commands that decode no images, and one whose own cap is another.
+WITHOUT_IMAGES = ("cache", "compare", "download", "info", "models", "serve")
 
 
 def parse(commands: dict[str, ModuleType], version: str, argv: Sequence[str]) -> argparse.Namespace:
@@ -16,7 +18,12 @@ def parse(commands: dict[str, ModuleType], version: str, argv: Sequence[str]) ->
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
     for name, module in commands.items():
         summary = str(module.__doc__).splitlines()[0]
-        module.add_flags(subparsers.add_parser(name, help=summary, description=summary))
+        subparser = subparsers.add_parser(name, help=summary, description=summary)
+        module.add_flags(subparser)
+        if name not in WITHOUT_IMAGES:
+            subparser.add_argument(
+                "--max-pixels", type=int, metavar="N", help="of an image [200,000,000]"
+            )
     parser.add_argument("--version", action="version", version=f"cnnsvm {version}")
     completing = 'print what completes commands in a shell, such as eval "$(cnnsvm ...)"'
     parser.add_argument(

@@ -74,7 +74,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="of images like --untouched that may be named fake [0.05]",
     )
     add("--strict", action="store_true", help="status 2 too if a file of a folder is no image")
-    add("--max-pixels", type=int, metavar="N", help="of an image [200,000,000]")
     add("--batch-size", type=int, default=8, metavar="N", help="images at once [%(default)s]")
     add("--jobs", type=int, default=2, metavar="N", help="threads that decode [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
@@ -87,9 +86,7 @@ def main(args: argparse.Namespace) -> int:
     places = [*args.images, *_listed(args.files_from)]
     _check(args, places)
     found, skipped = _find(places, args.heatmaps)
-    judge = Judge(
-        args.model, revision=args.revision, device=args.device, max_pixels=args.max_pixels
-    )
+    judge = Judge(args.model, revision=args.revision, device=args.device)
     _recalibrate(judge, args)
     _check_heatmaps(judge, args.heatmaps)
     heatmap = [] if args.heatmaps is None else ["heatmap"]

@@ -57,9 +57,7 @@ def main(args: argparse.Namespace) -> int:
     token = _token(args)
 
     def load() -> Judge:
-        return Judge(
-            args.model, revision=args.revision, device=args.device, max_pixels=limits.max_pixels
-        )
+        return Judge(args.model, revision=args.revision, device=args.device)
 
     def stop() -> None:
         server.should_exit = True

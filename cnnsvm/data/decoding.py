@@ -18,6 +18,8 @@ from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
 #: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG.
 MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_CHUNKS = 200_000_000, 100_000, 2**31, 250_000
+#: The environment variable that sets another cap of pixels, for processes begun here too.
+CAP_VARIABLE = "CNNSVM_MAX_PIXELS"
 #: Most bytes of what is read whole, of a GIF, and of pixels that are written as text.
 MAX_WHOLE, MAX_GIF, MAX_TEXT = 2**29, 2**26, 2**24
 #: Most scans of a JPEG, and pixels of all scans if they are more than is usual.
@@ -59,7 +61,7 @@ class LimitError(ValueError):
 
 @contextmanager
 def open_image(
-    image: Any, max_pixels: int = MAX_PIXELS
+    image: Any, max_pixels: int | None = None
 ) -> Iterator[tuple[IO[bytes] | None, Image.Image]]:
     """Open a regular file or its content with Pillow; an image in memory has no stream."""
     if isinstance(image, Image.Image):
@@ -156,15 +158,42 @@ def chunks_behind_pixels(stream: IO[bytes]) -> set[bytes]:
     return kinds
 
 
-def check_size(size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> None:
+def usual_max_pixels() -> int:
+    """Return the most pixels of an image where no other number is asked for."""
+    given = os.environ.get(CAP_VARIABLE, str(MAX_PIXELS))
+    if not re.fullmatch(r"\d{1,12}", given) or not int(given):
+        raise ValueError(
+            f"the most pixels of an image are a whole number from 1 to 10^12 - 1, got {given!r}. "
+            f"Change --max-pixels or the environment variable {CAP_VARIABLE}."
+        )
+    return int(given)
+
+
+@contextmanager
+def usually(max_pixels: int) -> Iterator[None]:
+    """Let images have so many pixels, here and in processes that are begun meanwhile."""
+    before = os.environ.get(CAP_VARIABLE)
+    os.environ[CAP_VARIABLE] = str(max_pixels)
+    try:
+        usual_max_pixels()  # says what is wrong with it
+        yield
+    finally:
+        del os.environ[CAP_VARIABLE]
+        if before is not None:
+            os.environ[CAP_VARIABLE] = before
+
+
+def check_size(size: tuple[int, int], max_pixels: int | None = None) -> None:
     """Refuse sizes that memory could not hold, before anything is decoded."""
     width, height = size
+    if max_pixels is None:
+        max_pixels = usual_max_pixels()
     if width < 1 or height < 1:
         raise ValueError(f"an image needs at least one pixel, got {width}x{height}.")
     if width * height > max_pixels:
         raise LimitError(
             f"{width}x{height} is {width * height:,} pixels, more than the cap of {max_pixels:,}. "
-            "Raise max_pixels (--max-pixels of cnnsvm predict, localize and serve) if you trust "
+            f"Raise max_pixels (--max-pixels, or {CAP_VARIABLE} in the environment) if you trust "
             "the file and there is memory for it."
         )
     if max(size) > MAX_SIDE:

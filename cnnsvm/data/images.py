@@ -15,7 +15,6 @@ from PIL import Image
 
 from cnnsvm.data.decoding import (
     FORMATS,
-    MAX_PIXELS,
     LimitError,
     check_length,
     check_size,
@@ -25,6 +24,7 @@ from cnnsvm.data.decoding import (
     open_image,
     to_rgb,
     unread_stream,
+    usual_max_pixels,
     without_metadata,
 )
 from cnnsvm.data.sample_formats import bits_per_sample, check_range
@@ -129,7 +129,7 @@ def image_name(image: Any) -> str:
     return f"<{type(image).__name__}>"
 
 
-def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def load_image(image: ImageInput, *, max_pixels: int | None = None) -> np.ndarray:
     """Load one image as RGB pixels.
 
     EXIF orientation is applied, alpha is composited on white, 16-bit grey is scaled to 8 bits,
@@ -141,8 +141,9 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
     image : str, path, bytes, PIL.Image.Image or ndarray of uint8
         A file, the content of one, an image, or pixels of shape (H, W), (H, W, 3) or (H, W, 4)
         in the order R, G, B, alpha. The input is not changed.
-    max_pixels : int
-        Most pixels that will be decoded; the header is checked before any pixel is.
+    max_pixels : int, optional
+        Most pixels that will be decoded; the header is checked before any pixel is. By default
+        200 million, or what the environment variable CNNSVM_MAX_PIXELS says.
 
     Returns
     -------
@@ -157,13 +158,14 @@ def load_image(image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray
     return _despite_metadata(image, lambda image: _load(image, max_pixels))
 
 
-def _load(image: ImageInput, max_pixels: int) -> np.ndarray:
+def _load(image: ImageInput, max_pixels: int | None) -> np.ndarray:
     with _errors_named(image):
         if isinstance(image, np.ndarray):
             return _array_to_rgb(image, max_pixels)
-        with open_image(image, max_pixels) as (stream, opened):
+        cap = usual_max_pixels() if max_pixels is None else max_pixels
+        with open_image(image, cap) as (stream, opened):
             heavy = opened.format == "WEBP" and opened is not image  # 15 bytes a pixel
-            check_size(opened.size, max_pixels * 2 // 3 if heavy else max_pixels)
+            check_size(opened.size, cap * 2 // 3 if heavy else cap)
             # a phone's MPO is one photograph; who passes a PIL image has chosen its frame
             single = opened is image or opened.format == "MPO"
             if not single and getattr(opened, "is_animated", False):  # counting them takes long
@@ -379,7 +381,7 @@ def _coding(stream: IO[bytes] | None, kind: str | None) -> str | None:
     return "WEBP lossless" if b"VP8L" in stream.read(64) else kind
 
 
-def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
+def _array_to_rgb(array: np.ndarray, max_pixels: int | None) -> np.ndarray:
     if array.dtype != np.uint8:
         raise ValueError(
             f"pixels must be uint8 (0-255), got {array.dtype}. Scale them and use .astype('uint8')."
@@ -388,7 +390,8 @@ def _array_to_rgb(array: np.ndarray, max_pixels: int) -> np.ndarray:
         raise ValueError(
             f"pixels must have shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}."
         )
-    check_size((array.shape[1], array.shape[0]), max_pixels)
+    height, width = array.shape[:2]
+    check_size((width, height), height * width if max_pixels is None else max_pixels)
     if array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)
     if array.shape[2] == 4:

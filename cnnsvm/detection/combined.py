@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
 
-from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.images import check_images, image_sides
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.region import RegionDetector
@@ -58,8 +57,9 @@ class CombinedDetector(BaseEstimator):
         Fitted, of the classes "original", "regenerated" and "spliced".
     region : RegionDetector or None, default=None
         Fitted.
-    max_pixels : int, default=200_000_000
-        Most pixels of an image; its header is looked at before any pixel is decoded.
+    max_pixels : int or None, default=None
+        Most pixels of an image; its header is looked at before any pixel is decoded. None: 200
+        million, or what the environment variable CNNSVM_MAX_PIXELS says.
     uncovered : float in [0, 1), default=0.12
         Share of the probability of "no_trace" that is set aside for engines that no detector
         covers. It is an assumption, not a measurement of your images: 0.12 is about right where a
@@ -89,7 +89,7 @@ class CombinedDetector(BaseEstimator):
         trace: InpaintDetector,
         region: RegionDetector | None = None,
         *,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
         uncovered: float = 0.12,
     ) -> None:
         self.generated = generated

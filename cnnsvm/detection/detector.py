@@ -20,7 +20,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from cnnsvm.data.decoding import MAX_PIXELS
+from cnnsvm.data.decoding import usual_max_pixels
 from cnnsvm.data.estimators import (
     check_auxiliary_labels,
     check_labelled_images,
@@ -106,8 +106,9 @@ class InpaintDetector(
         Share of verdicts to be wrong at most; `verdict` says "unsure" where that cannot be kept. It
         is a target, met on average on held-out sources of the training, and no guarantee for
         other images.
-    max_pixels : int, default=200_000_000
-        Most pixels of an image; its header is looked at before any pixel is decoded.
+    max_pixels : int or None, default=None
+        Most pixels of an image; its header is looked at before any pixel is decoded. None: 200
+        million, or what the environment variable CNNSVM_MAX_PIXELS says.
     cv : int, default=3
         Grouped folds whose held-out scores calibrate a classifier that does not do so itself.
     cache_dir : path or None, default=None
@@ -165,7 +166,7 @@ class InpaintDetector(
         "augmentation": [StrOptions(set(AUGMENTATIONS))],
         "threshold": [_FRACTION, StrOptions({"balanced_accuracy"})],
         "max_error": [_FRACTION, None],
-        "max_pixels": [Interval(Integral, 1, None, closed="left")],
+        "max_pixels": [None, Interval(Integral, 1, None, closed="left")],
         "cv": [Interval(Integral, 2, None, closed="left")],
         "cache_dir": [str, os.PathLike, None],
         "random_state": ["random_state"],
@@ -183,7 +184,7 @@ class InpaintDetector(
         augmentation: str = "robust",
         threshold: float | str = 0.5,
         max_error: float | None = None,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
         cv: int = 3,
         cache_dir: str | os.PathLike[str] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -240,7 +241,7 @@ class InpaintDetector(
             grouped_folds(y, groups, getattr(self.classifier, "cv", self.cv))  # fail early
         sides = np.array([image_sides(image) for image in images])
         images = [
-            load_image(image, max_pixels=self.max_pixels) if a * b > MAX_PIXELS else image
+            load_image(image, max_pixels=self.max_pixels) if a * b > usual_max_pixels() else image
             for image, (a, b) in zip(images, sides.tolist(), strict=True)
         ]
         embedders = self._fit_embedders(images, y, groups, auxiliary_labels, seed)

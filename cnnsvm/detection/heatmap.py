@@ -7,13 +7,12 @@ import numpy as np
 from PIL import Image
 from scipy.special import expit
 
-from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.images import load_image, read_header
 from cnnsvm.features.crops import window_positions, wrap_to
 from cnnsvm.features.embedder import CropEmbedder
 
 
-def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int | None = None) -> np.ndarray:
     """Slide a crop over an image and blend what fine-tuned classifiers say of each place.
 
     Embedders that were fine-tuned on native crops are asked; the log-odds of those with one crop

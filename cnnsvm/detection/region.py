@@ -16,7 +16,6 @@ from sklearn.svm import LinearSVC
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.estimators import install, seed_of
 from cnnsvm.data.images import check_images, read_header
 from cnnsvm.data.splits import encode_groups
@@ -92,7 +91,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         "side": [Interval(Integral, 32, MAX_SIDE, closed="both")],
         "C": [Interval(Real, 0, None, closed="neither")],
         "max_error": [Interval(Real, 0, 1, closed="neither"), None],
-        "max_pixels": [Interval(Integral, 1, None, closed="left")],
+        "max_pixels": [None, Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
     classes_ = CLASSES
@@ -106,7 +105,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         side: int = 448,
         C: float = 1e-4,
         max_error: float | None = None,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.embedder = embedder

@@ -10,7 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from cnnsvm.data.images import MAX_PIXELS, ImageError, ImageInput, image_name, load_image
+from cnnsvm.data.decoding import MAX_PIXELS
+from cnnsvm.data.images import ImageError, ImageInput, image_name, load_image
 from cnnsvm.generation.post_processing import PostProcessing
 
 Corruption = Callable[[np.ndarray, np.random.Generator], np.ndarray]

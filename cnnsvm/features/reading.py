@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.images import ImageError, image_sides, load_image
 from cnnsvm.io.progress import show_progress
 
@@ -52,7 +51,7 @@ class Decoded(Sequence[np.ndarray]):
         images: Sequence[Any],
         memory: int = MEMORY,
         resize: int | None = None,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
     ) -> None:
         self.images, self.free, self.resize, self.max_pixels = images, memory, resize, max_pixels
         self.kept: dict[int, np.ndarray] = {}

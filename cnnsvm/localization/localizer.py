@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.data.decoding import MAX_PIXELS
 from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision, writes
@@ -65,8 +64,9 @@ class InpaintLocalizer(BaseEstimator):
         of every batch; the first one writes.
     batch_size : int, default=8
         Patches a step, over all processes.
-    max_pixels : int, default=200_000_000
+    max_pixels : int or None, default=None
         Most pixels of an image to predict; its header is looked at before any pixel is decoded.
+        None: 200 million, or what the environment variable CNNSVM_MAX_PIXELS says.
     device, precision : str, default="auto"
         "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
         where the hardware has them.
@@ -126,7 +126,7 @@ class InpaintLocalizer(BaseEstimator):
         "threshold": [Interval(Real, 0, 1, closed="neither"), StrOptions({"iou"})],
         "distributed": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "max_pixels": [Interval(Integral, 1, None, closed="left")],
+        "max_pixels": [None, Interval(Integral, 1, None, closed="left")],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
         "gpu_memory_fraction": [Interval(Real, 0, 1, closed="right"), None],
@@ -156,7 +156,7 @@ class InpaintLocalizer(BaseEstimator):
         threshold: float | str = 0.5,
         distributed: bool = False,
         batch_size: int = 8,
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: int | None = None,
         device: str = "auto",
         precision: str = "auto",
         gpu_memory_fraction: float | None = None,

@@ -49,8 +49,6 @@ class Judge:
     revision : str, optional
         Commit, tag or branch of a detector on the hub.
     device : str, default="auto"
-    max_pixels : int, optional
-        Of an image; by default the detector's own limit.
 
     Raises
     ------
@@ -64,7 +62,6 @@ class Judge:
         *,
         revision: str | None = None,
         device: str = "auto",
-        max_pixels: int | None = None,
     ) -> None:
         from cnnsvm import CombinedDetector, InpaintDetector
         from cnnsvm.data.estimators import real_class
@@ -83,10 +80,6 @@ class Judge:
         real = real_class(self.detector.classes_)
         self.nothing = NO_TRACE if self.combined else self.names[real]
         self.whole = self.combined or self.detector
-        if max_pixels is not None:
-            known = self.whole.get_params()
-            each = ("max_pixels", "trace__max_pixels", "region__max_pixels")
-            self.whole.set_params(**{k: max_pixels for k in each if k in known})
         if not hasattr(self.detector, "predict_proba"):
             raise ValueError(
                 "the detector's classifier has calibrate=False and states no probabilities. Fit "
