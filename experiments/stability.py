@@ -102,8 +102,8 @@ def judge_all(detector: Any, args: argparse.Namespace) -> pd.DataFrame:
 
 def make_report(table: pd.DataFrame) -> Any:
     """Count what became of sure verdicts, by treatment and by kind."""
+    from cnnsvm.io.tables import to_csv
     from cnnsvm.report.model import Report, Section, Table
-    from cnnsvm.report.render import to_csv
 
     sure = table[table["before"] != UNSURE].copy()
     sure["outcome"] = [outcome(*pair) for pair in zip(sure["before"], sure["after"], strict=True)]

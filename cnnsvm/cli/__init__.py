@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import cnnsvm
 from cnnsvm.cli import (
@@ -51,6 +52,8 @@ SUBCOMMANDS = {
 #: Those that go on where they were interrupted; ``predict`` does with --out.
 RESUMING = ("build", "cv", "download", "embed", "fit", "localize", "localize-train")
 
+#: Those that read data sets.
+WITH_TABLES = ("audit", "build", "cv", "explore", "fit", "localize-test", "localize-train")
 #: Exit status of wrong usage, where it is not 2.
 WRONG = {"predict": 3}
 _WITH_PLACE = warnings.formatwarning
@@ -80,13 +83,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Run a subcommand under its cap of pixels."""
-    cap = None if args.subcommand in WITHOUT_IMAGES else args.max_pixels
-    if cap is None:
-        return SUBCOMMANDS[args.subcommand].main(args)
-    from cnnsvm.data.decoding import usually
+    """Run a subcommand with the settings that are of the whole process."""
+    with ExitStack() as settings:
+        if args.subcommand not in WITHOUT_IMAGES and args.max_pixels is not None:
+            from cnnsvm.data.decoding import usually
 
-    with usually(cap):
+            settings.enter_context(usually(args.max_pixels))
+        if args.subcommand in WITH_TABLES:
+            import pandas as pd
+
+            # names of files may be any bytes, which PyArrow's strings refuse
+            settings.enter_context(pd.option_context("mode.string_storage", "python"))
         return SUBCOMMANDS[args.subcommand].main(args)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.localize_train import add_machine_flags
 from cnnsvm.cli.predict import count_reasons
+from cnnsvm.io.tables import csv_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,13 +72,12 @@ def main(args: argparse.Namespace) -> int:
     rows, fresh = [], 0
     write_text(table, _as_csv(done.values()))  # without a row that a killed call tore
     with open(table, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         for path, name in show_progress(images, len(images), "images"):
             row = _row(localizer, model, path, name, args.output, done.get(name.as_posix()))
             rows.append(row)
             if row is not done.get(name.as_posix()):
                 fresh += 1
-                writer.writerow(row)
+                stream.write(csv_line(row[name] for name in FIELDS))
                 stream.flush()
     write_text(table, _as_csv(rows))
     failed = [row for row in rows if row["status"] == FAILED]
@@ -223,8 +223,4 @@ def _fingerprint(localizer: "InpaintLocalizer", model: Path) -> str:
 
 
 def _as_csv(rows: Any) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return "".join(map(csv_line, [FIELDS, *([row[name] for name in FIELDS] for row in rows)]))

@@ -62,8 +62,9 @@ def main(args: argparse.Namespace) -> int:
 
 def make_report(rows: Any, summaries: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
     """Make the report, with ``localize-test.json`` and ``localize-test.csv``."""
+    from cnnsvm.io.tables import to_csv
     from cnnsvm.report.model import Report, Section, Table
-    from cnnsvm.report.render import to_csv, to_json
+    from cnnsvm.report.render import to_json
     from cnnsvm.report.wording import LOCALIZATION_SCORES, false_alarm_sentence, localization_cells
 
     cells = [

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from cnnsvm.io.tables import csv_line
+
 FORMATS = ("text", "csv", "json", "jsonl")
 Row = dict[str, Any]
 #: How a file begins that `Rows` wrote, whatever judged.
@@ -70,12 +72,11 @@ class Rows:
 
     def _head(self) -> None:
         if self.format == "csv":
-            csv.DictWriter(self.stream, self.fields, lineterminator="\n").writeheader()
+            self.stream.write(csv_line(self.fields))
 
     def _write(self, row: Row) -> None:
         if self.format == "csv":
-            writer = csv.DictWriter(self.stream, self.fields, restval="", lineterminator="\n")
-            writer.writerow(row)
+            self.stream.write(csv_line(row.get(name, "") for name in self.fields))
         elif self.format == "text":
             self.stream.write(self.sentence(row) + "\n")
         else:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from cnnsvm.data.images import ImageError, image_hash, read_header
 from cnnsvm.io.files import replacing
+from cnnsvm.io.tables import to_csv
 
 REQUIRED = ("path", "label", "source_id")
 _MAKING = ("variant", "engine", "mask_schema", "mask_path", "split")
@@ -163,7 +164,7 @@ def write_manifest(manifest: pd.DataFrame, path: str | os.PathLike[str]) -> Path
         if file.suffix == ".parquet":
             table.to_parquet(partial, index=False)
         else:
-            table.to_csv(partial, index=False)
+            partial.write_bytes(to_csv(table).encode(errors="surrogateescape"))
     return file
 
 
@@ -227,7 +228,13 @@ def _read_table(file: Path) -> pd.DataFrame:
         if file.suffix == ".parquet":
             return pd.read_parquet(file)
         text = dict.fromkeys(("path", "source_id", "mask_path", "sha256"), str)
-        return pd.read_csv(file, dtype=text, keep_default_na=False, na_values=[""])
+        return pd.read_csv(
+            file,
+            dtype=text,
+            keep_default_na=False,
+            na_values=[""],
+            encoding_errors="surrogateescape",
+        )
     except Exception as error:
         raise ManifestError(f"{file}: cannot be read as a table ({error}).") from error
 

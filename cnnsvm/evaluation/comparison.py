@@ -46,7 +46,9 @@ def _read(folder: Path) -> pd.DataFrame:
             f"{folder} holds no {PREDICTIONS}. Name the --out folder of a `cnnsvm cv` that "
             "has finished."
         )
-    table = pd.read_csv(file, dtype={"path": str, "source_id": str})
+    table = pd.read_csv(
+        file, dtype={"path": str, "source_id": str}, encoding_errors="surrogateescape"
+    )
     missing = [name for name in _NEEDED if name not in table]
     if missing or table.empty:
         what = f"lacks the column(s) {', '.join(missing)}" if missing else "has no row"

@@ -107,6 +107,8 @@ def _describe_source(
     """Describe the file of a source; an `ImageError` says why it is none."""
     if source_id == "":
         raise ImageError(f"{path}: its source_id is empty. Name the untouched source.")
+    if Path(path).name.encode(errors="replace") != os.fsencode(Path(path).name):
+        raise ImageError(f"{path}: its name is not UTF-8, which a manifest needs. Rename the file.")
     facts = describe_file(path)
     if min(facts["width"], facts["height"]) < MIN_SIDE:
         raise ImageError(

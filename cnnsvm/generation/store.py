@@ -15,7 +15,8 @@ from joblib import effective_n_jobs
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import describe_file, read_manifest, write_manifest
 from cnnsvm.data.readers.folder import RECORD, SETTINGS
-from cnnsvm.io.files import clear_partials, read_json, text_hash, write_bytes, write_json
+from cnnsvm.io.files import clear_partials, read_json, text_hash, write_json, write_text
+from cnnsvm.io.tables import to_csv
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def write_results(
 def write_errors(path: Path, errors: list[dict[str, str]]) -> None:
     """List what failed; without errors there is no such file."""
     if errors:
-        write_bytes(path, pd.DataFrame(errors).to_csv(index=False).encode())
+        write_text(path, to_csv(pd.DataFrame(errors)))
     else:
         path.unlink(missing_ok=True)
 
@@ -252,7 +253,9 @@ def merge_shards(folder: Path, count: int) -> pd.DataFrame | None:
     owners: dict[str, str] = {}
     for manifest_name, errors_name in (shard.names for shard in shards):
         if (folder / errors_name).exists():
-            errors += _list_rows(pd.read_csv(folder / errors_name, dtype=str))
+            errors += _list_rows(
+                pd.read_csv(folder / errors_name, dtype=str, encoding_errors="surrogateescape")
+            )
         table = read_manifest(folder / manifest_name, check=False)
         if table.empty:  # few sources, many shards
             continue

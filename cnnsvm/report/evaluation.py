@@ -8,12 +8,13 @@ from matplotlib.figure import Figure
 
 from cnnsvm.data.images import load_image
 from cnnsvm.evaluation.negative_controls import ABOVE_CHANCE, BLIND, NEAR_CHANCE, SLIGHTLY_ABOVE
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report import plots
 from cnnsvm.report.conclusions import caveats, headline, is_leaking
 from cnnsvm.report.conclusions import explain as explain_metrics
 from cnnsvm.report.mistakes import KINDS, Explainer, image_sections
 from cnnsvm.report.model import Block, Card, Cell, Plot, Plots, Report, Section, Table
-from cnnsvm.report.render import Loader, to_csv, to_json
+from cnnsvm.report.render import Loader, to_json
 from cnnsvm.report.wording import (
     METRIC_GAPS,
     METRIC_LABELS,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 from matplotlib import rc_context
@@ -78,11 +77,6 @@ def to_json(result: Mapping[str, Any]) -> str:
     A TypeError is raised if a value is of a type that JSON does not have.
     """
     return json.dumps(_plain(result), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def to_csv(rows: pd.DataFrame) -> str:
-    """Write rows as CSV, without the index."""
-    return rows.to_csv(index=False, lineterminator="\n")
 
 
 def thumbnail(path: str, loader: Loader = load_image) -> bytes | None:

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from baselines.comparison import ALL, COMPARED, FALSE_ALARMS, Comparison
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report.model import Plot, Plots, Report, Section, Table
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
-from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.render import to_json
 from cnnsvm.report.wording import (
     METRIC_LABELS,
     Row,

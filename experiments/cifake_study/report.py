@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 
 from cnnsvm.features.trainer import best_epoch
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report.model import Plot, Plots, Report, Section, Table
 from cnnsvm.report.plots import training_plot
-from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.render import to_json
 from cnnsvm.report.wording import format_interval, format_number
 
 METRICS = {"accuracy": "accuracy", "f1": "F1", "roc_auc": "ROC AUC"}

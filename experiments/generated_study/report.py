@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report.model import Report, Section, Table
-from cnnsvm.report.render import to_csv
 from generated_study.study import GENERATED, ORIGINAL, UNSURE, share
 
 NOTES = (

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from cnnsvm.data.images import load_image
 from cnnsvm.evaluation.localization_records import load_truth
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report.model import Card, Exhibit, Gallery, Plot, Plots, Report, Section, Thumbnail
 from cnnsvm.report.overlay import blend
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure, wrap_name
-from cnnsvm.report.render import encode_jpeg, to_csv, to_json
+from cnnsvm.report.render import encode_jpeg, to_json
 from cnnsvm.report.wording import format_interval, format_number, interval_of, is_number
 from localization_study.controls import EVERY_PIXEL
 from localization_study.study import Study

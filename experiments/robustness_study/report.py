@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from cnnsvm.evaluation.corruptions import CLEAN, MEANINGS, kind_of
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report.model import Card, Plot, Plots, Report, Section, Table
 from cnnsvm.report.plots import COLOURS, GREY, MARKERS, new_figure
-from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.render import to_json
 from cnnsvm.report.wording import Row, interval_of, is_number, outcome
 from robustness_study.study import ALL
 

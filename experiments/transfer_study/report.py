@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.io.tables import to_csv
 from cnnsvm.report.model import Card, Plot, Plots, Report, Section, Table
-from cnnsvm.report.render import to_csv, to_json
+from cnnsvm.report.render import to_json
 from cnnsvm.report.wording import Row, format_number, interval_of, is_number, outcome
 from robustness_study.report import shown_variants
 from transfer_study.plot import external_names, family_order, transfer_plot

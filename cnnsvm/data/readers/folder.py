@@ -295,7 +295,9 @@ def _read_table(file: Path) -> dict[str, str]:
     if not file.is_file():
         raise MissingDataError(f"{file}: no such table of groups. Check the path.")
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        table = pd.read_csv(
+            file, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
+        )
     except ValueError as error:
         raise DatasetError(f"{file}: cannot be read as a CSV table ({error}).") from error
     if not {"path", "source_id"} <= set(table.columns):
