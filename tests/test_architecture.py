@@ -18,7 +18,7 @@ LAYERS = [
     {"evaluation"},
     {"audit"},
     {"report"},
-    {"web"},
+    {"web", "scale"},
     {"cli", "__main__"},
 ]
 MODULES = sorted(PACKAGE.rglob("*.py"))

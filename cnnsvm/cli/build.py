@@ -10,13 +10,14 @@ Interrupted or killed and called again, it resumes.
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 SETS = {"mission": "the five of a DeepfakeArt study", "sides": "four halves", "shapes": "all nine"}
-_OPTIONS = ("engine", "variants", "edge", "post_processing", "prompt", "shard")
+_OPTIONS = ("engine", "variants", "edge", "post_processing", "prompt")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prompt", help="for engines that take one")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="make one part of N")
+    parser.add_argument(
+        "--ray-shards",
+        type=int,
+        metavar="N",
+        help="make all of N parts as tasks of a Ray cluster (RAY_ADDRESS, or one of this machine)",
+    )
     parser.add_argument("--groups", help="what names the source: a pattern or a CSV table")
     parser.add_argument("--work", type=Path, help="where an archive is unpacked [FOLDER.work]")
     parser.add_argument("--no-panels", action="store_true", help="no group images")
@@ -57,27 +64,40 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Open the sources, make what is missing of the records, say what there is."""
     from cnnsvm.data.readers import open_dataset
-    from cnnsvm.generation import build
 
+    make = _maker(args)
     folder = args.folder.absolute()
     work = args.work or folder.with_name(folder.name + ".work")
     sources = open_dataset(
         args.sources, work, groups=args.groups, skip_bad=not args.strict, only_originals=True
     )
     with _quiet():
-        manifest = build(
+        manifest = make(
             sources,
             folder,
             schemas=_expand(args.schemas),
             **{name: getattr(args, name) for name in _OPTIONS},
             panels=not args.no_panels,
             random_state=args.seed,
-            n_jobs=args.jobs,
+            n_jobs=args.jobs if args.ray_shards is None else max(args.jobs, 1),
             skip_bad=not args.strict,
             check_space=not args.no_space_check,
         )
     print(_summary(manifest, folder, len(manifest.attrs["skipped"])))
     return 0
+
+
+def _maker(args: argparse.Namespace) -> Callable[..., Any]:
+    """Return what makes the records: this process, or a cluster."""
+    if args.ray_shards is None:
+        from cnnsvm.generation import build
+
+        return partial(build, shard=args.shard)
+    if args.shard != "1/1":
+        raise ValueError(f"--ray-shards makes all shards: leave --shard {args.shard} out.")
+    from cnnsvm.scale import build_dataset
+
+    return partial(build_dataset, n_shards=args.ray_shards, num_cpus=max(args.jobs, 1))
 
 
 @contextmanager

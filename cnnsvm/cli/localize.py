@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.localize_train import add_machine_flags
-from cnnsvm.cli.predict import count_reasons
+from cnnsvm.cli.summary import count_reasons
 from cnnsvm.io.tables import csv_line
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
     for row in failed[:10]:
         logger.warning("%s", row["reason"])
     n_good = fresh - len(failed)  # those that fail are tried every time
-    n_skipped = f"{len(skipped)} skipped{count_reasons(skipped)}"
+    n_skipped = f"{len(skipped)} skipped{count_reasons(why for _, why in skipped)}"
     print(
         f"{n_good} image(s) done, {len(rows) - fresh} before, {len(failed)} failed, {n_skipped}: "
         f"{table}"

@@ -10,15 +10,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnsvm.cli import on_ray
 from cnnsvm.cli.rows import FORMATS, Row, Rows
+from cnnsvm.cli.summary import status_of, summary_of
 
 if TYPE_CHECKING:
     from cnnsvm.report.judging import Judge
 
 logger = logging.getLogger(__name__)
-
-NOTHING_FOUND, FOUND, FAILED = 0, 1, 2
-NAMED = "whose metadata name a generator"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "nothing."
     )
     add: Any = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="IMAGE", help="image files, or folders of them")
+    add("images", nargs="*", metavar="IMAGE", help="image files, or folders of them")
     add("--files-from", metavar="FILE", help="a list of them, one a line; - is standard input")
     add(
         "--model",
@@ -41,7 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=FORMATS, help="[sentences on a terminal, else CSV]")
     add(
         "--out",
-        type=Path,
+        "--output",
         metavar="FILE",
         help="write rows there; the same command again judges what is new, changed or failed "
         "[standard output]",
@@ -77,13 +76,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=8, metavar="N", help="images at once [%(default)s]")
     add("--jobs", type=int, default=2, metavar="N", help="threads that decode [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    on_ray.add_flags(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Write a row an image as they are judged, and a summary to standard error."""
-    from cnnsvm.report.judging import TRACES, Judge
+    from cnnsvm.report.judging import SKIPPED, Judge
 
-    places = [*args.images, *_listed(args.files_from)]
+    named = [*args.images, *_listed(args.files_from)]
+    if args.engine == "ray":
+        return on_ray.main(args, named)
+    places, args.out = [Path(place) for place in named], args.out and Path(args.out)
     _check(args, places)
     found, skipped = _find(places, args.heatmaps)
     judge = Judge(args.model, revision=args.revision, device=args.device)
@@ -97,35 +100,20 @@ def main(args: argparse.Namespace) -> int:
     with closing(rows):
         rows.start(kept)
         for row in kept:
-            counts.update(_counted(judge, row))
+            counts.update(judge.counts_as(row))
         for row in _judged(judge, rest, args):
-            counts.update(_counted(judge, row))
+            counts.update(judge.counts_as(row))
             rows.add(row)
         for path, reason in skipped:
-            rows.add({"path": str(path), "error": f"skipped: {reason}"})
+            row = {"path": str(path), "error": f"{SKIPPED}{reason}"}
+            counts.update(judge.counts_as(row))
+            rows.add(row)
     if not args.quiet:
-        logger.info("%s", _summary(counts, len(kept), skipped))
+        logger.info("%s", summary_of(counts, len(kept)))
         logger.info(
             "what it knows and misses: cnnsvm models%s", f" {args.model}" * bool(args.model)
         )
-    if counts["failed"] or (args.strict and skipped):
-        return FAILED
-    return FOUND if counts[TRACES] or counts[NAMED] else NOTHING_FOUND
-
-
-def _counted(judge: "Judge", row: Row) -> list[str]:
-    """Name what a row counts as."""
-    from cnnsvm.report.metadata import names_generator
-
-    if row.get("error"):
-        return ["failed"]
-    return [judge.kind(row), *([NAMED] if names_generator(row) else [])]
-
-
-def count_reasons(skipped: list[tuple[Path, str]]) -> str:
-    """Say why files were skipped, " (3 not an image)"; nothing if none was."""
-    reasons = Counter(reason for _, reason in skipped).most_common()
-    return f" ({', '.join(f'{n} {reason}' for reason, n in reasons)})" if reasons else ""
+    return status_of(counts, args.strict)
 
 
 def _judged(
@@ -200,12 +188,12 @@ def _recalibrate(judge: "Judge", args: argparse.Namespace) -> None:
         raise ValueError(f"--max-false-alarms {share} needs --untouched images to be chosen on.")
 
 
-def _listed(file: str | None) -> list[Path]:
+def _listed(file: str | None) -> list[str]:
     """Read the paths of --files-from, one a line."""
     if file is None:
         return []
     content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    return [Path(os.fsdecode(line)) for line in content.split(b"\n") if line]
+    return [os.fsdecode(line) for line in content.split(b"\n") if line]
 
 
 def _check(args: argparse.Namespace, places: list[Path]) -> None:
@@ -271,17 +259,6 @@ def _sentence(judge: "Judge", row: Row) -> str:
         return f"{name}: {judge.sentence(row)}"
     said = row["error"].removeprefix(f"{name}: ")
     return f"{name}: {said}" if said.startswith("skipped") else f"{name}: not judged: {said}"
-
-
-def _summary(counts: Counter[str], n_kept: int, skipped: list[tuple[Path, str]]) -> str:
-    from cnnsvm.report.judging import NOTHING, TRACES, UNDECIDED
-
-    each = [f"{counts[kind]} {kind}" for kind in (TRACES, NOTHING, UNDECIDED)]
-    judged = sum(counts[kind] for kind in (TRACES, NOTHING, UNDECIDED))
-    each += [f"{counts[NAMED]} {NAMED}"] if counts[NAMED] else []
-    before = f" ({n_kept} of them before)" if n_kept else ""
-    end = f"{counts['failed']} failed, {len(skipped)} skipped{count_reasons(skipped)}"
-    return f"{judged} judged{before}: {', '.join(each)}; {end}"
 
 
 def _free_name(target: Path, taken: Counter[Path]) -> Path:

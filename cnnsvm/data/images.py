@@ -159,7 +159,7 @@ def load_image(image: ImageInput, *, max_pixels: int | None = None) -> np.ndarra
 
 
 def _load(image: ImageInput, max_pixels: int | None) -> np.ndarray:
-    with _errors_named(image):
+    with errors_named(image):
         if isinstance(image, np.ndarray):
             return _array_to_rgb(image, max_pixels)
         cap = usual_max_pixels() if max_pixels is None else max_pixels
@@ -192,7 +192,7 @@ def read_header(image: ImageInput) -> Header:
 
 
 def _read_header(image: ImageInput) -> Header:
-    with _errors_named(image), open_image(image) as (stream, opened):
+    with errors_named(image), open_image(image) as (stream, opened):
         if stream is not None and opened.format == "PNG":
             _read_behind_pixels(stream, opened)
         get = opened.getexif if stream is None else partial(Image.Image.getexif, opened)
@@ -227,7 +227,7 @@ def image_hash(image: ImageInput) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
     if isinstance(image, (str, os.PathLike)):
-        with _errors_named(image):
+        with errors_named(image):
             check_length(file_length(image))
             return file_hash(image)
     pixels = load_image(image)
@@ -282,7 +282,7 @@ def find_bad_images(
 
 
 def _size(image: ImageInput) -> tuple[int, int]:
-    with _errors_named(image), open_image(image) as (_, opened):
+    with errors_named(image), open_image(image) as (_, opened):
         return opened.size
 
 
@@ -323,7 +323,7 @@ def _split_array(X: np.ndarray) -> list[np.ndarray]:
 
 
 @contextmanager
-def _errors_named(image: Any) -> Iterator[None]:
+def errors_named(image: Any) -> Iterator[None]:
     """Turn whatever a decoder raises into an `ImageError` that names the image."""
     try:
         yield

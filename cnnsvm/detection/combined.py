@@ -150,9 +150,7 @@ class CombinedDetector(BaseEstimator):
 
     def coverage(self, image: Any) -> float:
         """Return the share of an image's pixels that ``trace`` looks at, in (0, 1]."""
-        shorter, longer = image_sides(image)
-        crops = [e for e in self.trace.embedder_ if isinstance(e, CropEmbedder) and not e.resize]
-        return max(covered_share(shorter, longer, e.crop_size, e.n_crops) for e in crops)
+        return coverage_of(self.trace, image)
 
     def _read(self, X: Any) -> Iterator[list[np.ndarray]]:
         """Decode each image once, for all detectors."""
@@ -253,3 +251,14 @@ def _column(detector: InpaintDetector, judged: Judgement, name: str) -> np.ndarr
             f"{name!r}. Fit it on labels with that class."
         )
     return judged.probabilities[:, column[0]]
+
+
+def coverage_of(detector: InpaintDetector, image: Any) -> float:
+    """Return the share of an image's pixels that a detector looks at, in (0, 1].
+
+    It is 1 of a detector that looks at the resized whole alone.
+    """
+    shorter, longer = image_sides(image)
+    crops = [e for e in detector.embedder_ if isinstance(e, CropEmbedder) and not e.resize]
+    shares = (covered_share(shorter, longer, e.crop_size, e.n_crops) for e in crops)
+    return max(shares, default=1.0)

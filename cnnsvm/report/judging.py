@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 
 #: Kinds of verdicts, as the summary counts them.
 TRACES, NOTHING, UNDECIDED = "with traces", "without known traces", "unsure"
+#: What else rows count as: those that failed, and those that also name a generator.
+FAILED, NAMED = "failed", "whose metadata name a generator"
+#: How the ``error`` of a file begins that was not opened.
+SKIPPED = "skipped: "
 NO_TRACE = "no_trace"
 #: Verdict -> what it says in words.
 SAID = {
@@ -133,6 +137,12 @@ class Judge:
             return UNDECIDED
         return NOTHING if row["verdict"] == NO_TRACE else TRACES
 
+    def counts_as(self, row: Row) -> list[str]:
+        """Name what a row counts as: its kind, `FAILED`, or why it was skipped; and `NAMED`."""
+        if error := row.get("error"):
+            return [error if error.startswith(SKIPPED) else FAILED]
+        return [self.kind(row), *([NAMED] if names_generator(row) else [])]
+
     def sentence(self, row: Row) -> str:
         """Say in words what a row says: of the pixels, and apart from them of the metadata."""
         said, metadata = self.sentence_of_pixels(row), row.get("metadata")
@@ -232,18 +242,25 @@ def judge_all(judge: Judge, paths: Sequence[Path], n_jobs: int, batch: int) -> I
     in ``metadata`` (see `describe_metadata`), and has no part in the rest.
     """
     from cnnsvm.data.metadata import read_metadata
+    from cnnsvm.features.reading import Decoded
 
-    for path, row in zip(paths, _judge_pixels(judge, paths, n_jobs, batch), strict=True):
+    decoded = Decoded(paths, memory=0, max_pixels=judge.whole.max_pixels)
+    for path, row in zip(paths, judge_pixels(judge, decoded, n_jobs, batch), strict=True):
         metadata = {} if "error" in row else {"metadata": describe_metadata(read_metadata(path))}
         yield row | metadata
 
 
-def _judge_pixels(judge: Judge, paths: Sequence[Path], n_jobs: int, batch: int) -> Iterator[Row]:
+def judge_pixels(
+    judge: Judge, decoded: "Sequence[np.ndarray]", n_jobs: int, batch: int
+) -> Iterator[Row]:
+    """Yield the row of each image, as `judge_all` does without the metadata.
+
+    ``decoded[i]`` makes the pixels of image i, or raises an ImageError; threads ask for it.
+    """
     import numpy as np
 
-    from cnnsvm.features.reading import LARGE, Decoded, read_or_fail
+    from cnnsvm.features.reading import LARGE, read_or_fail
 
-    decoded = Decoded(paths, memory=0, max_pixels=judge.whole.max_pixels)
     held: list[np.ndarray] = []
     for item in read_or_fail(decoded, n_jobs):
         if isinstance(item, np.ndarray):

@@ -1,0 +1,116 @@
+"""A cluster of this machine: workers are killed, nothing is lost, nothing is there twice."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.dataset
+import pytest
+from generation_helpers import draw_image
+from PIL import Image
+
+from cnnsvm.cli import main
+from cnnsvm.generation import build
+from cnnsvm.generation.store import GenerationError
+from cnnsvm.scale import EngineMissingError, build_dataset, cluster, predict_dataset
+
+ray = pytest.importorskip("ray", reason="needs the extra ray")
+
+
+@pytest.fixture(scope="module")
+def two_cores():
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=100_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield ray
+    ray.shutdown()
+
+
+def workers_of_ray():
+    """Yield the processes that hold a detector."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"Scorer" in name and b"ray::" in name:
+            yield int(folder.name)
+
+
+def kill_one_when(out, n_parts, killed):
+    """Kill a worker once so many partitions are there, and list it."""
+    for _ in range(600):
+        if len(list(out.glob("part-*.parquet"))) >= n_parts:
+            killed.append(next(workers_of_ray()))
+            os.kill(killed[0], signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
+def test_a_worker_is_killed_and_no_row_is_lost_or_twice(two_cores, photos, model, tmp_path):
+    out = tmp_path / "out"
+    killed = []
+    killer = threading.Thread(target=kill_one_when, args=(out, 2, killed))
+    killer.start()
+    counts = predict_dataset(
+        [photos], out, model=model, partition_size=1, concurrency=1, progress=False
+    )
+    killer.join()
+    assert killed
+    paths = pyarrow.dataset.dataset(out).to_table().column("path").to_pylist()
+    assert sorted(paths) == sorted(map(str, photos.iterdir()))
+    assert counts["failed"] == 1
+    assert not list(out.glob("_begun*"))
+
+
+def test_workers_that_never_fit_are_refused(two_cores, photos, model, tmp_path, capsys):
+    call = ["predict", str(photos), "--model", model, "--engine", "ray"]
+    call += ["--out", str(tmp_path / "out")]
+    assert main([*call, "--workers", "3"]) == 3
+    assert "3 workers of 1 CPU each do not fit into a cluster with 2 CPU" in capsys.readouterr().err
+    assert main([*call, "--worker-gpus", "0.5"]) == 3
+    assert "of 1 CPU and 0.5 GPU each do not fit" in capsys.readouterr().err
+
+
+def test_records_are_those_of_one_process(two_cores, tmp_path):
+    for seed in range(4):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(draw_image(seed)).save(tmp_path / f"photos/{seed}.png")
+    options = {"schemas": ["left", "right"], "check_space": False, "progress": False}
+    found = build_dataset(tmp_path / "photos", tmp_path / "ray", 2, **options)
+    expected = build(tmp_path / "photos", tmp_path / "one", **options)
+    columns = ["record", "source_id", "label", "engine", "mask_schema", "sha256"]
+    order = ["record", "label", "mask_schema"]
+    a, b = (each.sort_values(order)[columns].reset_index(drop=True) for each in (found, expected))
+    assert a.equals(b)
+    assert (tmp_path / "ray/manifest.parquet").is_file()
+
+
+def test_an_error_of_a_task_is_the_error_of_the_call(two_cores, tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(draw_image(0)).save(tmp_path / "photos/a.png")
+    with pytest.raises(GenerationError, match="variants"):
+        build_dataset(tmp_path / "photos", tmp_path / "out", 2, variants="none", progress=False)
+    with pytest.raises(GenerationError, match="at least 2, got 1"):
+        build_dataset(tmp_path / "photos", tmp_path / "out", 1)
+
+
+def test_a_ray_that_is_missing_or_old_is_one_error(photos, tmp_path, monkeypatch, capsys):
+    call = ["predict", str(photos), "--engine", "ray", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(cluster, "version", lambda name: "2.9.1")
+    assert main(call) == 3
+    assert "Ray 2.60 or newer, and 2.9.1 is installed. Install it" in capsys.readouterr().err
+
+    def missing(name):
+        raise cluster.PackageNotFoundError
+
+    monkeypatch.setattr(cluster, "version", missing)
+    with pytest.raises(EngineMissingError, match=r"none is installed\. Install it: pip install"):
+        predict_dataset([photos], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
