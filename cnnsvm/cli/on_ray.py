@@ -42,7 +42,6 @@ def main(args: argparse.Namespace, places: list[str]) -> int:
         model=args.model,
         revision=args.revision,
         device=args.device,
-        max_pixels=args.max_pixels,
         batch_size=args.batch_size,
         n_jobs=args.jobs,
         partition_size=args.partition_size,

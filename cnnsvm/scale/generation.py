@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from cnnsvm.data.decoding import usual_max_pixels, usually
 from cnnsvm.generation import build
 from cnnsvm.generation.sources import SourceInput
 from cnnsvm.generation.store import GenerationError, merge_shards
@@ -65,11 +66,12 @@ def build_dataset(
     root = os.path.abspath(folder)  # workers may be in another one
     if isinstance(sources, str | os.PathLike):
         sources = os.path.abspath(sources)
-    ray = start_ray(address)
+    cap, ray = usual_max_pixels(), start_ray(address)
 
     @ray.remote(num_cpus=num_cpus, num_gpus=num_gpus, max_retries=5)
     def make(shard: str) -> None:
-        build(sources, root, shard=shard, progress=False, **options)
+        with usually(cap):  # other machines have an environment of their own
+            build(sources, root, shard=shard, progress=False, **options)
 
     tasks = [make.remote(f"{index}/{n_shards}") for index in range(1, n_shards + 1)]
     for _ in show_progress(_finished(ray, tasks), n_shards, "shards", progress):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cnnsvm.data.decoding import usual_max_pixels, usually
 from cnnsvm.io.files import text_hash
 from cnnsvm.io.progress import show_progress
 from cnnsvm.report.judging import Judge
@@ -29,15 +30,13 @@ class Options:
     model: str | None
     revision: str | None
     device: str
-    max_pixels: int | None
+    max_pixels: int
     batch_size: int
     n_jobs: int
 
     def judge(self) -> Judge:
         """Load the judge."""
-        return Judge(
-            self.model, revision=self.revision, device=self.device, max_pixels=self.max_pixels
-        )
+        return Judge(self.model, revision=self.revision, device=self.device)
 
 
 class Scorer:
@@ -64,7 +63,10 @@ class Scorer:
 
         done: dict[str, Any] = {"partition": block["partition"][0].as_py(), "error": ""}
         try:
-            self._write(decode_block(block))
+            with usually(
+                self.options.max_pixels
+            ):  # other machines have an environment of their own
+                self._write(decode_block(block))
         except (ValueError, OSError) as error:  # the same for every block: no retry helps
             done["error"] = f"{type(error).__name__}: {error}"
         return pa.Table.from_pylist([done])
@@ -118,8 +120,10 @@ def predict_dataset(
         ``probability`` of the most probable one, ``coverage`` in (0, 1], ``metadata``, ``sha256``,
         ``model`` and ``error``; of all evidence also ``evidence``, ``was_jpeg`` and
         ``was_resampled``. An image that cannot be judged is a row with an ``error``.
-    model, revision, device, max_pixels
+    model, revision, device
         As of `cnnsvm.report.judging.Judge`. The files of the model are on every machine.
+    max_pixels : int, optional
+        Of an image; by default 200 million, or what CNNSVM_MAX_PIXELS says here.
     batch_size : int, at least 1
         Images that are judged at once.
     n_jobs : int, at least 1
@@ -154,7 +158,8 @@ def predict_dataset(
     """
     check_version()
     _check(batch_size=batch_size, n_jobs=n_jobs, partition_size=partition_size)
-    options = Options(model, revision, device, max_pixels, batch_size, n_jobs)
+    cap = usual_max_pixels() if max_pixels is None else max_pixels
+    options = Options(model, revision, device, cap, batch_size, n_jobs)
     blocks = find_blocks(places, partition_size)
     if not blocks:
         raise ValueError("no images. Name images, folders, tar shards or Parquet tables of paths.")
@@ -163,7 +168,7 @@ def predict_dataset(
         output.claim(
             {
                 "model": judge.model,
-                "max_pixels": judge.whole.max_pixels,
+                "max_pixels": cap,
                 "inputs": text_hash("\n".join(block.name for block in blocks))[:16],
                 "blocks": len(blocks),
                 "partition_size": partition_size,

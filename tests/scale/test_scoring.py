@@ -200,3 +200,11 @@ def test_the_command_counts_as_the_local_one_does(photos, model, tmp_path, here,
 def test_options_of_the_local_engine_are_refused(photos, capsys, more, said):
     assert main(["predict", str(photos), "--engine", "ray", *more]) == 3
     assert said in capsys.readouterr().err
+
+
+def test_the_cap_of_pixels_goes_with_the_job(photos, model, tmp_path, here):
+    predict([photos / "00.png"], tmp_path / "out", model, max_pixels=100)
+    (row,) = rows_of(tmp_path / "out")
+    assert "more than the cap of 100" in row["error"]
+    with pytest.raises(OutputError, match="max_pixels: 100, not 200000000"):
+        predict([photos / "00.png"], tmp_path / "out", model)
