@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnsvm.io.files import file_hash, replace_folder, text_hash
+from cnnsvm.io.files import file_hash, partial_folder, replace_folder, text_hash
 
 SCHEMA_VERSION = 3
 MAX_CONFIG = 16_000_000  # bytes
@@ -88,9 +86,8 @@ def write_bundle(
     target = check_target(folder)
     target = target.resolve() if target.is_symlink() else target  # what a link leads to is replaced
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(".partial", ".model-", target.parent))
-    partial.chmod(0o755)
-    try:
+    with partial_folder(target) as partial:
+        partial.chmod(0o755)
         for name, tensors in arrays.items():
             plain = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
             save_file(plain, partial / f"{name}{ARRAYS}")
@@ -101,8 +98,6 @@ def write_bundle(
         head = {"schema_version": SCHEMA_VERSION, "versions": library_versions(), "files": hashes}
         (partial / CONFIG).write_bytes(_sealed(head | config))
         replace_folder(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 

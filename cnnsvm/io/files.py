@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 #: Errors of a disk, a quota or a file that has no room left.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PARTIAL = ".partial"
 _HERE, _EXCHANGE = -100, 2  # of renameat2: AT_FDCWD, RENAME_EXCHANGE
 
 
@@ -32,7 +34,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     who = f"{os.getpid()}-{threading.get_ident()}"
-    partial = target.with_name(f".{text_hash(target.name)[:16]}.{who}.partial")  # names may be long
+    short = text_hash(target.name)[:16]  # names may be long
+    partial = target.with_name(f".{short}.{who}{_PARTIAL}")
     try:
         yield partial
         os.replace(partial, target)
@@ -110,18 +113,33 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+@contextmanager
+def partial_folder(beside: Path) -> Iterator[Path]:
+    """Make a hidden folder beside a path, removed at the end; those of killed processes too."""
+    for left in beside.parent.glob(f".folder.*{_PARTIAL}"):
+        if not _is_written(left, own=True):
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(_PARTIAL, f".folder.{os.getpid()}-", beside.parent))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def clear_partials(folder: Path) -> None:
     """Remove the half-written files that killed processes of this machine left in a folder."""
-    for partial in folder.glob(".*.partial"):
-        if not _is_written(partial):
+    for partial in folder.glob(f".*{_PARTIAL}"):
+        if partial.is_file() and not _is_written(partial):
             partial.unlink(missing_ok=True)
 
 
-def _is_written(partial: Path) -> bool:
-    """Whether another process that still runs made the name of a partial file."""
+def _is_written(partial: Path, *, own: bool = False) -> bool:
+    """Whether a process that still runs made the name of a partial file: another, or this one."""
     process = partial.name.split(".")[-2].partition("-")[0]
-    if not process.isdecimal() or int(process) == os.getpid():
+    if not process.isdecimal():
         return False
+    if int(process) == os.getpid():
+        return own
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, OverflowError):

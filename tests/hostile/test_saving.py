@@ -54,6 +54,7 @@ def test_who_is_killed_leaves_a_model(tmp_path):
         assert_whole(folder)
     save(folder, 7)
     assert read_bundle(folder)[0]["number"] == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]  # and nothing half-written
 
 
 def test_what_a_link_leads_to_is_replaced(tmp_path):
