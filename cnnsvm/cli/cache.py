@@ -23,6 +23,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """List caches below folders, each with its size and age; delete them if that is asked."""
+    if not args.days >= 0:
+        raise ValueError(f"--days must be 0 or more, got {args.days}.")
     total = 0
     for folder in find_caches(args.folders):
         size, changed = _measure(folder)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_YELLOW, _BOLD_MAGENTA = "33", "1;35"
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm predict``."""
@@ -94,7 +96,7 @@ def main(args: argparse.Namespace) -> int:
     _check_heatmaps(judge, args.heatmaps)
     heatmap = [] if args.heatmaps is None else ["heatmap"]
     fields = [*judge.fields, *heatmap, "sha256", "model", "error"]
-    rows = Rows(fields, _format(args), args.out, lambda row: _sentence(judge, row))
+    rows = Rows(fields, _format(args), args.out, lambda row: _painted(judge, row, args.out))
     counts: Counter[str] = Counter()
     kept, rest = _divide(rows.known, found, judge.model, args)
     with closing(rows):
@@ -192,7 +194,11 @@ def _listed(file: str | None) -> list[str]:
     """Read the paths of --files-from, one a line."""
     if file is None:
         return []
-    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"--files-from {file}: {reason}. Name a file of paths, or -.") from error
     return [os.fsdecode(line) for line in content.split(b"\n") if line]
 
 
@@ -259,6 +265,17 @@ def _sentence(judge: "Judge", row: Row) -> str:
         return f"{name}: {judge.sentence(row)}"
     said = row["error"].removeprefix(f"{name}: ")
     return f"{name}: {said}" if said.startswith("skipped") else f"{name}: not judged: {said}"
+
+
+def _painted(judge: "Judge", row: Row, out: Path | None) -> str:
+    """Return the sentence of a row, on a terminal in the colour of its verdict."""
+    from cnnsvm.report.judging import TRACES, UNDECIDED
+
+    sentence = _sentence(judge, row)
+    plain = out is not None or not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
+    colour = {TRACES: _BOLD_MAGENTA, UNDECIDED: _YELLOW}
+    code = None if plain or "error" in row else colour.get(judge.kind(row))
+    return f"\x1b[{code}m{sentence}\x1b[0m" if code else sentence
 
 
 def _free_name(target: Path, taken: Counter[Path]) -> Path:

@@ -158,6 +158,17 @@ def load_image(image: ImageInput, *, max_pixels: int | None = None) -> np.ndarra
     return _despite_metadata(image, lambda image: _load(image, max_pixels))
 
 
+def has_frames(file: str | os.PathLike[str] | bytes) -> bool:
+    """Tell whether a file has frames behind the first one, which is all that is decoded."""
+    with _errors_named(file), open_image(file) as (_, opened):
+        return _has_frames(opened)
+
+
+def _has_frames(opened: Image.Image) -> bool:
+    """Look for a second frame, since counting them takes long; a phone's MPO is one photograph."""
+    return opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
+
+
 def _load(image: ImageInput, max_pixels: int | None) -> np.ndarray:
     with errors_named(image):
         if isinstance(image, np.ndarray):
@@ -166,9 +177,7 @@ def _load(image: ImageInput, max_pixels: int | None) -> np.ndarray:
         with open_image(image, cap) as (stream, opened):
             heavy = opened.format == "WEBP" and opened is not image  # 15 bytes a pixel
             check_size(opened.size, cap * 2 // 3 if heavy else cap)
-            # a phone's MPO is one photograph; who passes a PIL image has chosen its frame
-            single = opened is image or opened.format == "MPO"
-            if not single and getattr(opened, "is_animated", False):  # counting them takes long
+            if opened is not image and _has_frames(opened):  # who passes it has chosen its frame
                 text = f"{image_name(image)}: several frames; only the first is used."
                 warnings.warn(text, stacklevel=3)
             stream = stream or unread_stream(opened)

@@ -12,6 +12,7 @@ from cnnsvm.data.images import (
     ImageError,
     ImageLimitError,
     UnknownFormatError,
+    has_frames,
     image_hash,
     image_name,
     load_image,
@@ -90,6 +91,7 @@ def _say(
     stated = {k.removeprefix(_STATED): float(v) for k, v in row.items() if k.startswith(_STATED)}
     metadata = read_metadata(upload.data)
     said = describe_metadata(metadata)
+    note = "; of its frames, only the first was looked at" if has_frames(upload.data) else ""
     own = ("verdict", "evidence", "coverage", "was_jpeg", "was_resampled")
     further: dict[str, Any] = {name: row[name] for name in own if name in row} | overlay
     return Judged(
@@ -98,8 +100,8 @@ def _say(
         height=shape[0],
         width=shape[1],
         kind=judge.kind(row),
-        sentence=judge.sentence(row | {"metadata": said}),
-        of_pixels=judge.sentence_of_pixels(row),
+        sentence=judge.sentence(row | {"metadata": said}) + note,
+        of_pixels=judge.sentence_of_pixels(row) + note,
         of_metadata=said or None,
         probabilities=stated,
         metadata=[Named(**vars(found)) for found in metadata],

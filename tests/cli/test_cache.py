@@ -42,3 +42,9 @@ def test_recent_ones_are_spared(runs, capsys):
 def test_a_folder_that_is_not_there_is_one_message(tmp_path, capsys):
     assert main(["cache", str(tmp_path / "gone")]) == 2
     assert "no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", ["-1", "nan"])
+def test_days_that_are_none_clear_nothing(days, tmp_path, capsys):
+    assert main(["cache", str(tmp_path), "--days", days, "--clear"]) == 2
+    assert f"--days must be 0 or more, got {float(days)}" in capsys.readouterr().err

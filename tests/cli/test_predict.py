@@ -174,6 +174,20 @@ def test_paths_come_from_a_list(photos, model, tmp_path, capsys, monkeypatch):
         assert [row["path"] for row in rows] == [str(photos / f"{n}.png") for n in (1, 0)]
 
 
+def test_a_list_that_is_not_there_is_said(capsys):
+    assert main(["predict", "--files-from", "no/list"]) == 3
+    assert "--files-from no/list: No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_has_colours_unless_they_are_not_wanted(call, capsys, monkeypatch, no_color):
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main([*call, "--format", "text"])
+    said = capsys.readouterr().out
+    assert ("\x1b[" in said) == (not no_color and ("unsure" in said or "repainted" in said))
+
+
 def test_quiet_is_quiet(call, capsys, caplog):
     caplog.set_level("INFO")
     main([*call, "--quiet"])

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 
 import numpy as np
 import pytest
@@ -78,6 +79,17 @@ def test_a_single_bad_file_has_a_status_and_a_sentence(client, png, kind):
     answer = send(client(max_pixels=1_000_000), data)
     assert answer.status_code == status
     assert len(answer.json()["error"].split()) > 5
+
+
+def test_only_the_first_frame_is_judged_and_it_says_so(client, png):
+    frames = [Image.open(io.BytesIO(png(seed))).convert("P") for seed in (0, 1)]
+    data = io.BytesIO()
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match="several frames"):
+        (said,) = send(client(), data.getvalue()).json()["files"]
+    assert said["sentence"].endswith("only the first was looked at")
+    (said,) = send(client(), png()).json()["files"]
+    assert "frames" not in said["sentence"]
 
 
 def test_a_bad_file_among_others_is_an_entry(client, png):
