@@ -160,7 +160,7 @@ def load_image(image: ImageInput, *, max_pixels: int | None = None) -> np.ndarra
 
 def has_frames(file: str | os.PathLike[str] | bytes) -> bool:
     """Tell whether a file has frames behind the first one, which is all that is decoded."""
-    with _errors_named(file), open_image(file) as (_, opened):
+    with errors_named(file), open_image(file) as (_, opened):
         return _has_frames(opened)
 
 
