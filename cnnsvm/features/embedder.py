@@ -23,6 +23,7 @@ from cnnsvm.data.images import check_images
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, embedding_dim
+from cnnsvm.features.backbones.weights import UndrawnWeights
 from cnnsvm.features.cache import fit_network, load_network, network_arrays, task_folder
 from cnnsvm.features.crops import (
     OUTPUTS,
@@ -326,7 +327,8 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def rebuild(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
         """Build the network that `to_state` described and load its weights."""
-        network = self._empty_network(config, arrays)
+        with UndrawnWeights():
+            network = self._empty_network(config, arrays)
         network.offline_name = config["offline_name"]
         network.real_class = config["real_class"]
         network.parents = None if config["parents"] is None else tuple(config["parents"])

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
-from matplotlib import rc_context
 from PIL import Image
 
 from cnnsvm.data.encoding import encode_image
@@ -103,6 +102,8 @@ def to_svg(figure: Any, alt: str) -> Markup:
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    from matplotlib import rc_context  # `cnnsvm predict` draws nothing
+
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "cnnsvm"}):
         figure.savefig(buffer, format="svg", metadata=nothing)
     found = buffer.getvalue()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cnnsvm.features.backbones import Body
+from cnnsvm.features.backbones.clip_vision import ClipVision, is_clip_vision
 from cnnsvm.features.backbones.stems import check_native
 from cnnsvm.features.backbones.weights import WeightsError, load_state, read_state
 from cnnsvm.features.preprocessing import PREPROCESSING, Preprocessing
@@ -26,21 +27,25 @@ def build(
 
     Of a model of text and images, such as CLIP, the image tower is taken.
     """
-    import transformers
-
     check_native(f"hf:{name}", stem)
     if n_channels != 3:
         raise ValueError(
             f"hf:{name} takes RGB images, but this preprocessing makes {n_channels} channels. Use "
             "preprocessing='auto' with weights, or 'imagenet'."
         )
+    layers = (truncate_at,) if isinstance(truncate_at, int) else truncate_at
+    if name.startswith("{") and weights is None:  # a configuration, as a saved detector has it
+        config = json.loads(name)
+        if is_clip_vision(config):
+            return Body(_Tower(ClipVision(config), layers), offline_name=f"hf:{name}")
+    import transformers
+
     try:
-        if name.startswith("{"):  # the configuration itself, as a saved detector has it
+        if name.startswith("{"):
             config = transformers.AutoConfig.for_model(**json.loads(name))
         else:
             config = transformers.AutoConfig.from_pretrained(name)
         config = getattr(config, "vision_config", config)
-        layers = (truncate_at,) if isinstance(truncate_at, int) else truncate_at
         _leave_out_layers(config, layers)
         if weights == "imagenet":
             model = transformers.AutoModel.from_pretrained(name, config=config)
@@ -102,7 +107,10 @@ class _Tower(nn.Module):
     def patches(self, values: torch.Tensor, layer: int) -> torch.Tensor:
         """Return what a layer says of each patch, (N, h, w, d): all tokens but the class's."""
         self.check_layer(layer)
-        state = self.model(values, output_hidden_states=True).hidden_states[layer][:, 1:]
+        # the layers behind it are for nothing, and transformers does not leave them out
+        how = {"depth": layer} if isinstance(self.model, ClipVision) else {}
+        found = self.model(values, output_hidden_states=True, **how).hidden_states
+        state = found[layer][:, 1:]
         side = round(state.shape[1] ** 0.5)
         return state.unflatten(1, (side, side))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,25 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
 class WeightsError(OSError, ValueError):
     """Weights that cannot be had or do not fit; the message names the remedies."""
+
+
+_FILLING = (torch.Tensor.uniform_, torch.Tensor.normal_)
+
+
+class UndrawnWeights(TorchFunctionMode):
+    """Within it, networks are built without drawing weights, which saved ones are to replace.
+
+    Half a second for a transformer. All of its parameters must be loaded before it is used.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave a tensor as it is in place of filling it."""
+        kwargs = kwargs or {}
+        if func in _FILLING or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def load_weights(network: nn.Module, name: str, weights: str | os.PathLike[str]) -> None:
