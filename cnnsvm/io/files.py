@@ -42,7 +42,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         # a write does not say of what, and the hidden name is none that a user knows
         if error.errno is not None and error.filename in (None, partial, str(partial)):
-            error.filename, error.filename2 = str(target), None
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise
     finally:
         partial.unlink(missing_ok=True)
