@@ -69,7 +69,10 @@ def test_views_are_of_one_source_and_some_are_as_they_are(script, records):
 
 def test_a_run_fits_judges_and_resumes(script, records, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
-    arguments = ["--records", str(records), "--test", f"own={records}", "--out", str(out)]
+    table = pd.read_csv(records)
+    table[table["label"] == 0].to_csv(records.with_name("fresh.csv"), index=False)
+    tests = [f"own={records}", f"fresh={records.with_name('fresh.csv')}"]
+    arguments = ["--records", str(records), "--test", *tests, "--out", str(out)]
     assert script.main(arguments) == 0
     said = capsys.readouterr().out
     assert "Engines left out" in said
@@ -79,6 +82,8 @@ def test_a_run_fits_judges_and_resumes(script, records, tmp_path, capsys, monkey
     card = (out / "weights" / "README.md").read_text()
     assert "own" in card
     assert "JPEG 85" in card
+    assert "pixel ROC AUC" in card
+    assert "Caught at 5 %" in card
     monkeypatch.setattr(RegionDetector, "fit", None)
     assert script.main(arguments) == 0
 
@@ -88,3 +93,33 @@ def test_a_bad_test_is_told_before_the_fit(script, records, tmp_path, capsys, mo
     arguments = ["--records", str(records), "--test", f"gone={tmp_path / 'gone.csv'}"]
     assert script.main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert "gone.csv" in capsys.readouterr().err
+
+
+def test_pixels_of_a_fake_are_ranked_by_its_mask(script, tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :4] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    Image.fromarray(np.full_like(mask, 255)).save(tmp_path / "whole.png")
+
+    class Pointing:
+        def explain(self, image):
+            return image[:, :, 0] / 255
+
+    image = np.repeat(mask[:, :, None], 3, axis=2)
+    assert script.rank_pixels(Pointing(), image, str(tmp_path / "mask.png")) == 1
+    assert script.rank_pixels(Pointing(), 255 - image, str(tmp_path / "mask.png")) == 0
+    assert np.isnan(script.rank_pixels(Pointing(), image, str(tmp_path / "whole.png")))
+    assert np.isnan(script.rank_pixels(Pointing(), image, None))
+
+
+def test_the_threshold_of_false_alarms_is_of_images_without_fakes(script):
+    judged = pd.DataFrame(
+        {
+            "images": ["fresh"] * 100 + ["own"] * 4,
+            "treatment": "as they are",
+            "label": [0] * 100 + [1, 1, 0, 0],
+            "decision": [*range(100), 96, 50, 99, 0],
+        }
+    )
+    assert script.list_caught(judged) == [["own", "as they are", 100, 0.5, 0.5]]
+    assert script.list_caught(judged[100:]) == []  # nothing sets the threshold
