@@ -31,6 +31,7 @@ import itertools
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch.nn.functional import one_hot, pad
 
@@ -69,7 +70,7 @@ COOCCURRENCES = {
 
 
 @cache
-def _orbits(order: int) -> tuple[int, ...]:
+def _orbits(order: int) -> np.ndarray:
     """Number the runs so that a run, its reversal and their negatives share a number."""
     levels = range(-TRUNCATION, TRUNCATION + 1)
     numbers: dict[tuple[int, ...], int] = {}
@@ -78,11 +79,11 @@ def _orbits(order: int) -> tuple[int, ...]:
         negative = tuple(-level for level in run)
         first = min(run, run[::-1], negative, negative[::-1])
         orbits.append(numbers.setdefault(first, len(numbers)))
-    return tuple(orbits)
+    return np.array(orbits)
 
 
 def _blocks() -> dict[str, slice]:
-    sizes = {f"cooccurrence/{k}": max(_orbits(v.order)) + 1 for k, v in COOCCURRENCES.items()}
+    sizes = {f"cooccurrence/{k}": int(_orbits(v.order).max()) + 1 for k, v in COOCCURRENCES.items()}
     sizes |= {"spectrum/luma": 1 + N_BANDS**2, "spectrum/chroma": 1 + N_BANDS**2, "correlation": 3}
     stops = list(itertools.accumulate(sizes.values()))
     return {
@@ -138,8 +139,8 @@ def residual_statistics(crops: torch.Tensor) -> torch.Tensor:
     residuals = _residuals(rgb)
     parts = [
         *_cooccurrences(residuals),
-        _spectrum(residuals["square"][:, None]),
-        _spectrum(torch.stack([residuals["square-cb"], residuals["square-cr"]], dim=1)),
+        _spectrum(residuals["square"]),
+        _spectrum(residuals["square-cb"], residuals["square-cr"]),
         _correlation(_square(rgb)),
     ]
     return torch.cat([part.float() for part in parts], dim=1)
@@ -195,8 +196,8 @@ def _cooccurrences(residuals: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         counts = torch.stack(
             [_count_runs(levels[name, step], order, axis) for name, axis in scans]
         ).sum(0)
-        orbits = torch.tensor(_orbits(order), device=counts.device)
-        folded = counts.new_zeros(counts.shape[0], max(_orbits(order)) + 1)
+        orbits = torch.from_numpy(_orbits(order)).to(counts.device)
+        folded = counts.new_zeros(counts.shape[0], int(_orbits(order).max()) + 1)
         folded.index_add_(1, orbits, counts)
         histograms.append((folded / folded.sum(dim=1, keepdim=True)).sqrt())
     return histograms
@@ -219,23 +220,30 @@ def _count_runs(levels: torch.Tensor, order: int, axis: int) -> torch.Tensor:
     return counts.scatter_add_(1, places, torch.ones_like(places))
 
 
-def _spectrum(planes: torch.Tensor) -> torch.Tensor:
-    """Estimate the log power of the planes' sum in bands: (N, C, H, W) -> (N, 1 + bands).
-
-    Welch's method: Hann windows of 32x32 pixels (16x16 in smaller crops) that overlap by half.
-    """
-    planes = pad(planes, (1, 1, 1, 1))  # as large as the crop, which 16-pixel steps often divide
-    side = 32 if min(planes.shape[-2:]) >= 32 else 16
-    hann = torch.hann_window(side, periodic=False, device=planes.device)
-    window = hann / hann.square().sum().sqrt()
-    blocks = planes.unfold(2, side, side // 2).unfold(3, side, side // 2)
-    transform = torch.view_as_real(torch.fft.rfft2(blocks * (window[:, None] * window)))
+def _spectrum(*planes: torch.Tensor) -> torch.Tensor:
+    """Estimate the log power of the sum of planes, (N, H, W), in bands: (N, 1 + bands)."""
     # In double precision, which neither autocast nor TF32 shortens, for the products that follow.
-    power = transform.square().sum(dim=-1).mean(dim=(2, 3)).sum(dim=1).double()
-    rows, columns = (_band_weights(side, n, planes.device) for n in (side, side // 2 + 1))
+    power = torch.stack([_power(plane) for plane in planes]).sum(0).double()
+    n_rows, n_columns = power.shape[1:]
+    rows, columns = (_band_weights(n_rows, n, power.device) for n in (n_rows, n_columns))
     log_power = (rows @ power @ columns.mT + POWER_FLOOR).log().flatten(1)
     log_energy = log_power.mean(dim=1, keepdim=True)
     return torch.cat([log_energy, log_power - log_energy], dim=1)
+
+
+def _power(plane: torch.Tensor) -> torch.Tensor:
+    """Estimate the power of each frequency by Welch's method, (N, side, side // 2 + 1).
+
+    Hann windows of 32x32 pixels (16x16 in smaller crops) overlap by half. One plane at a time and
+    the mean of the windows first: less leaves the caches of a processor.
+    """
+    plane = pad(plane, (1, 1, 1, 1))  # as large as the crop, which 16-pixel steps often divide
+    side = 32 if min(plane.shape[-2:]) >= 32 else 16
+    hann = torch.hann_window(side, periodic=False, device=plane.device)
+    window = hann / hann.square().sum().sqrt()
+    blocks = plane.unfold(1, side, side // 2).unfold(2, side, side // 2)
+    transform = torch.view_as_real(torch.fft.rfft2(blocks * (window[:, None] * window)))
+    return transform.square().mean(dim=(1, 2)).sum(dim=-1)
 
 
 def _band_weights(side: int, n: int, device: torch.device) -> torch.Tensor:

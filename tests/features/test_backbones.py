@@ -6,9 +6,15 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from cnnsvm.features.backbones import WeightsError, build_backbone, embedding_dim
+from cnnsvm.features.backbones import (
+    WeightsError,
+    build_backbone,
+    build_statistics,
+    embedding_dim,
+)
 from cnnsvm.features.backbones.torchvision_source import BACKBONES, PLAIN_CNN, PLAIN_CNN_7
 from cnnsvm.features.preprocessing import FILTERS, PREPROCESSING, as_preprocessing, high_pass
+from cnnsvm.features.statistics import residual_statistics
 
 DIMS = {
     **{"vgg11": 512, "vgg13": 512, "vgg16": 512, "vgg19": 512},
@@ -303,3 +309,17 @@ def test_scores_of_more_than_two_classes_are_log_probabilities():
         fine = network.classifier(embeddings).softmax(dim=1)
         wanted = torch.stack([fine[:, 0], fine[:, 2], fine[:, [1, 3]].sum(1)], dim=1).log()
         torch.testing.assert_close(network.class_scores(embeddings), wanted)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+@torch.inference_mode()
+def test_statistics_of_many_crops_do_not_depend_on_threads_and_leave_their_number(n_threads):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (35, 3, 32, 32), np.uint8))
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        found = build_statistics(learnt=False).eval()(pixels)
+        assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found, residual_statistics(pixels), rtol=0, atol=1e-6)
