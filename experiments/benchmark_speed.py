@@ -3,14 +3,20 @@
     python experiments/benchmark_speed.py svm --rows 1200 2400 4800
     python experiments/benchmark_speed.py embed --backbones resnet18 resnet50
     python experiments/benchmark_speed.py start
+    python experiments/benchmark_speed.py predict --images 20
+    python experiments/benchmark_speed.py map --sides 2000 4000
 
 ``svm``: the tuning of an RBF machine against Optuna over scikit-learn's `StandardScaler` and `SVC`,
 its folds in parallel. ``embed``: images of 224 pixels, a loop in float32. ``start``: one image by
-`cnnsvm predict`, from a cold start, against the import of torch. Both sides take turns; medians and
-their ratio are told: on a shared machine the ratio says more than either number.
+`cnnsvm predict`, from a cold start, against the import of torch. ``predict``: so many images of 512
+pixels in one call against one call an image. ``map``: large images with a heatmap against without.
+Both sides take turns; medians and their ratio are told: on a shared machine the ratio says more
+than either number. The report, and a JSON file beside it, name the processor's flags and what
+it reaches in products of matrices.
 """
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -41,7 +47,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     most = "of the other side of svm, from which its time is extrapolated [%(default)s]"
     add("--other-trials", type=int, default=4, help=most)
     add("--backbones", nargs="+", default=["resnet18", "resnet50", "vgg16"], help="of embed")
-    add("--images", type=int, default=64, help="of embed [%(default)s]")
+    add("--images", type=int, default=64, help="of embed and predict [%(default)s]")
+    add("--sides", type=int, nargs="+", default=[1000, 2000, 4000], help="longer ones of map")
     add("--out", type=Path, default=Path("runs", "speed"), help="run directory [%(default)s]")
     return parser.parse_args(argv)
 
@@ -146,37 +153,106 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def measure_start(args: argparse.Namespace) -> list[Row]:
     """Time a process that judges one image of 512 pixels, and one that only imports torch."""
-    from PIL import Image
-
     with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder, "a.png")
-        pixels = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(image)
-        calls = (["-m", "cnnsvm", "predict", str(image)], ["-c", "import torch, torchvision"])
+        (image,) = _write_images(Path(folder), 1, (512, 512))
+        calls = (["-m", "cnnsvm", "predict", image], ["-c", "import torch, torchvision"])
         own, other = take_turns(args.rounds, *(lambda call=call: _call(call) for call in calls))
     return [["predict, one image", own, other, other / own, "beside the import of torch"]]
 
 
+def measure_predict(args: argparse.Namespace) -> list[Row]:
+    """Time one call for all images, and a call an image."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = _write_images(Path(folder), args.images, (512, 512))
+
+        def one_by_one() -> None:
+            for image in images:
+                _call(["-m", "cnnsvm", "predict", image])
+
+        own, other = take_turns(
+            args.rounds, lambda: _call(["-m", "cnnsvm", "predict", *images]), one_by_one
+        )
+    rate = f"{args.images / own:.2f} images/s, start included"
+    return [[f"predict, {args.images} images of 512", own, other, other / own, rate]]
+
+
+def measure_map(args: argparse.Namespace) -> list[Row]:
+    """Time `cnnsvm predict` with a heatmap and without, on images of 4 to 3."""
+    rows = []
+    for side in args.sides:
+        with tempfile.TemporaryDirectory() as folder:
+            (image,) = _write_images(Path(folder), 1, (side, side * 3 // 4))
+            plain = ["-m", "cnnsvm", "predict", image]
+            drawn = [*plain, "--heatmaps", str(Path(folder, "maps"))]
+            own, other = take_turns(args.rounds, lambda a=drawn: _call(a), lambda a=plain: _call(a))
+        times = f"a heatmap takes {own / other:.2f} times as long"
+        rows.append([f"{side} x {side * 3 // 4}, heatmap", own, other, other / own, times])
+    return rows
+
+
+def _write_images(folder: Path, n_images: int, size: tuple[int, int]) -> list[str]:
+    """Write JPEGs of soft shapes under noise."""
+    from PIL import Image
+
+    rng, files = np.random.default_rng(0), []
+    for number in range(n_images):
+        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        pixels = np.asarray(small.resize(size, Image.Resampling.BICUBIC)).astype(np.int16)
+        pixels += rng.integers(-6, 7, pixels.shape, dtype=np.int16)
+        files.append(folder / f"{number}.jpg")
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(files[-1], quality=92)
+    return [str(file) for file in files]
+
+
 def _call(arguments: list[str]) -> None:
-    subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):  # 1: traces were found
+        raise RuntimeError(f"{' '.join(arguments)[:200]} failed: {done.stderr[-2000:]}")
 
 
-MEASURES = {"embed": measure_embed, "start": measure_start, "svm": measure_svm}
+def measure_ceiling(side: int = 2048, rounds: int = 5) -> dict[str, float]:
+    """Return the best GF/s of products of square matrices, by precision."""
+    import torch
+
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        first, second = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+        times = []
+        for _ in range(rounds + 1):
+            started = time.perf_counter()
+            first @ second
+            times.append(time.perf_counter() - started)
+        found[str(dtype).removeprefix("torch.")] = 2e-9 * side**3 / min(times[1:])
+    return found
+
+
+MEASURES = {
+    "embed": measure_embed,
+    "map": measure_map,
+    "predict": measure_predict,
+    "start": measure_start,
+    "svm": measure_svm,
+}
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, report."""
     from cnnsvm.cli.info import processor_flags
     from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.io.files import write_text
     from cnnsvm.report.model import Report, Section, Table
 
     header = ["what", "cnnsvm, s", "other, s", "times as fast", "note"]
     rows = MEASURES[args.what](args)
     facts = {"command": command(), "environment": describe_environment("cpu")}
     facts |= {"processor": processor_flags(), "load": f"{os.getloadavg()[0]:.1f} at the end"}
-    notes = [f"{name}: {facts[name]}" for name in ("processor", "load")]
+    ceiling = measure_ceiling()
+    facts["products"] = ", ".join(f"{name} {rate:.0f} GF/s" for name, rate in ceiling.items())
+    notes = [f"{name}: {facts[name]}" for name in ("processor", "load", "products")]
     section = Section(f"{args.what}: medians of {args.rounds}", [*notes, Table(header, rows)])
     publish(args.out, Report(facts, "Speed", sections=[section], name=args.what))
+    table = [dict(zip(header, row, strict=True)) for row in rows]
+    write_text(args.out / f"{args.what}.json", json.dumps(facts | {"rows": table}, indent=1))
     return 0
 
 
