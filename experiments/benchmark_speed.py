@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def measure_start(args: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         (image,) = _write_images(Path(folder), 1, (512, 512))
         calls = (["-m", "cnnsvm", "predict", image], ["-c", "import torch, torchvision"])
-        own, other = take_turns(args.rounds, *(lambda call=call: _call(call) for call in calls))
+        own, other = take_turns(args.rounds, *(partial(_call, call) for call in calls))
     return [["predict, one image", own, other, other / own, "beside the import of torch"]]
 
 
@@ -184,7 +185,7 @@ def measure_map(args: argparse.Namespace) -> list[Row]:
             (image,) = _write_images(Path(folder), 1, (side, side * 3 // 4))
             plain = ["-m", "cnnsvm", "predict", image]
             drawn = [*plain, "--heatmaps", str(Path(folder, "maps"))]
-            own, other = take_turns(args.rounds, lambda a=drawn: _call(a), lambda a=plain: _call(a))
+            own, other = take_turns(args.rounds, partial(_call, drawn), partial(_call, plain))
         times = f"a heatmap takes {own / other:.2f} times as long"
         rows.append([f"{side} x {side * 3 // 4}, heatmap", own, other, other / own, times])
     return rows
