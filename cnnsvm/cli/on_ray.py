@@ -5,11 +5,17 @@ import logging
 from typing import Any
 
 from cnnsvm.cli.summary import status_of, summary_of
+from cnnsvm.cli.supervision import supervised
 
 logger = logging.getLogger(__name__)
 
 #: What the local engine alone does.
 _LOCAL = ("heatmaps", "untouched", "max_false_alarms", "format")
+#: Ray ends its own process, with the status of a scan that found something, if its raylet dies.
+_ENDED = (
+    "the part of Ray on this machine has died, and the command with it. Finished partitions stay: "
+    "give the same command again."
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +39,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, places: list[str]) -> int:
     """Judge on Ray, and say what was found."""
+    _check(args)
+    return supervised(lambda: _judge(args, places), _ENDED)
+
+
+def _judge(args: argparse.Namespace, places: list[str]) -> int:
     from cnnsvm.scale import predict_dataset
 
-    _check(args)
     counts = predict_dataset(
         places,
         args.out,

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tiny_detector import cnn, detector
 
+from cnnsvm.cli import on_ray
 from cnnsvm.scale import scoring
 
 N_IMAGES = 24
@@ -77,4 +78,5 @@ def here(monkeypatch):
     monkeypatch.setattr(scoring, "_run", run)
     monkeypatch.setattr(scoring, "start_ray", lambda address: None)
     monkeypatch.setattr(scoring, "workers", lambda *_: 1)
+    monkeypatch.setattr(on_ray, "supervised", lambda action, ended: action())
     return judged

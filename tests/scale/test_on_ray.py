@@ -11,7 +11,6 @@ import pytest
 from generation_helpers import draw_image
 from PIL import Image
 
-from cnnsvm.cli import main
 from cnnsvm.generation import build
 from cnnsvm.generation.store import GenerationError
 from cnnsvm.scale import EngineMissingError, build_dataset, cluster, predict_dataset
@@ -69,13 +68,12 @@ def test_a_worker_is_killed_and_no_row_is_lost_or_twice(two_cores, photos, model
     assert not list(out.glob("_begun*"))
 
 
-def test_workers_that_never_fit_are_refused(two_cores, photos, model, tmp_path, capsys):
-    call = ["predict", str(photos), "--model", model, "--engine", "ray"]
-    call += ["--out", str(tmp_path / "out")]
-    assert main([*call, "--workers", "3"]) == 3
-    assert "3 workers of 1 CPU each do not fit into a cluster with 2 CPU" in capsys.readouterr().err
-    assert main([*call, "--worker-gpus", "0.5"]) == 3
-    assert "of 1 CPU and 0.5 GPU each do not fit" in capsys.readouterr().err
+def test_workers_that_never_fit_are_refused(two_cores, photos, model, tmp_path):
+    said = "3 workers of 1 CPU each do not fit into a cluster with 2 CPU"
+    with pytest.raises(ValueError, match=said):
+        predict_dataset([photos], tmp_path / "out", model=model, concurrency=3)
+    with pytest.raises(ValueError, match=r"of 1 CPU and 0\.5 GPU each do not fit"):
+        predict_dataset([photos], tmp_path / "out", model=model, num_gpus=0.5)
 
 
 def test_records_are_those_of_one_process(two_cores, tmp_path):
@@ -101,11 +99,10 @@ def test_an_error_of_a_task_is_the_error_of_the_call(two_cores, tmp_path):
         build_dataset(tmp_path / "photos", tmp_path / "out", 1)
 
 
-def test_a_ray_that_is_missing_or_old_is_one_error(photos, tmp_path, monkeypatch, capsys):
-    call = ["predict", str(photos), "--engine", "ray", "--out", str(tmp_path / "out")]
+def test_a_ray_that_is_missing_or_old_is_one_error(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "version", lambda name: "2.9.1")
-    assert main(call) == 3
-    assert "Ray 2.60 or newer, and 2.9.1 is installed. Install it" in capsys.readouterr().err
+    with pytest.raises(EngineMissingError, match=r"Ray 2\.60 or newer, and 2\.9\.1 is installed"):
+        predict_dataset([photos], tmp_path / "out")
 
     def missing(name):
         raise cluster.PackageNotFoundError
