@@ -27,6 +27,7 @@ from cnnsvm.cli import (
     models,
     predict,
     serve,
+    tune_worker,
 )
 from cnnsvm.cli.parsing import WITHOUT_IMAGES, parse
 from cnnsvm.io.files import FULL
@@ -48,12 +49,22 @@ SUBCOMMANDS = {
     "models": models,
     "predict": predict,
     "serve": serve,
+    "tune-worker": tune_worker,
 }
 #: Those that go on where they were interrupted; ``predict`` does with --out.
-RESUMING = ("build", "cv", "download", "embed", "fit", "localize", "localize-train")
+RESUMING = ("build", "cv", "download", "embed", "fit", "localize", "localize-train", "tune-worker")
 
 #: Those that read data sets.
-WITH_TABLES = ("audit", "build", "cv", "explore", "fit", "localize-test", "localize-train")
+WITH_TABLES = (
+    "audit",
+    "build",
+    "cv",
+    "explore",
+    "fit",
+    "localize-test",
+    "localize-train",
+    "tune-worker",
+)
 #: Exit status of wrong usage, where it is not 2.
 WRONG = {"predict": 3}
 _WITH_PLACE = warnings.formatwarning

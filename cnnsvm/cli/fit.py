@@ -33,6 +33,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_data_flags(parser)
     add_detector_flags(parser)
+    hosts = parser.add_argument_group("several hosts")
+    what = "search hyperparameters in this database, together with `cnnsvm tune-worker`"
+    hosts.add_argument("--storage", metavar="URL", help=what)
+    hosts.add_argument("--study", default="TunedSVC", help="name of the search [%(default)s]")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -55,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
     if skipped:
         logger.warning("%d image(s) left out, the first: %s", len(skipped), skipped[0])
     detector.set_params(cache_dir=work / "cache")
+    if args.storage is not None:
+        detector.set_params(classifier__storage=args.storage, classifier__study=args.study)
     detector.fit(prepared.manifest)
     if not _beats_chance(detector) and not args.force:
         print(f"Not saved in {args.model}. Give more sources or other data, or add --force.")

@@ -50,6 +50,8 @@ from cnnsvm.features.reading import MEMORY, Decoded, in_chunks, read_ahead
 from cnnsvm.io.files import alone
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
 from cnnsvm.svm.calibration import choose_calibration_rows, draw_seed
+from cnnsvm.svm.database import is_url
+from cnnsvm.svm.workers import leave_rows
 
 if TYPE_CHECKING:
     from cnnsvm.detection.model_card import CardFacts
@@ -618,6 +620,11 @@ class InpaintDetector(
             classifier.set_params(random_state=seed)
         if not isinstance(classifier, TunedSVC):
             classifier = CalibratedClassifier(classifier, cv=self.cv, random_state=seed)
+        elif is_url(classifier.storage):
+            if cache is not None:
+                leave_rows(cache, classifier, embeddings, y, groups)
+            classifier.fit(embeddings, y, groups, calibrating)
+            return classifier.set_params(storage=None)
         elif cache is not None and classifier.storage is None:
             name = f"studies-{classifier.cv}-{classifier.n_landmarks}.journal"
             with alone(cache / name):

@@ -29,7 +29,9 @@ logger = logging.getLogger(__name__)
 #: Raised with every change of what a fit computes, so that no cache or run mixes old and new.
 RECIPE = 5
 #: Parameters that change how long a computation takes, and not what it gives.
-WITHOUT_EFFECT = ("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage", "callbacks")
+WITHOUT_EFFECT = (
+    *("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage", "study", "callbacks"),
+)
 
 
 def fit_network(

@@ -3,22 +3,15 @@
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -27,30 +20,12 @@ from tqdm import tqdm
 import cnnsvm
 from cnnsvm.data.splits import Fold, encode_groups
 from cnnsvm.io.callbacks import Callback
+from cnnsvm.svm.database import is_url, open_database, shown
+from cnnsvm.svm.space import DEFAULTS, SPACES, Scorer, quiet_optuna, search_result
 
 logger = logging.getLogger(__name__)
 
-Params = dict[str, Any]
-Scorer = Callable[[Params], list[float]]
 Fingerprint = dict[str, str]
-
-# gamma_factor multiplies 1 / (n_features * variance), scikit-learn's gamma="scale".
-_COMMON: dict[str, BaseDistribution] = {
-    "C": FloatDistribution(1e-3, 1e3, log=True),
-    "class_weight": CategoricalDistribution([None, "balanced"]),
-}
-_RBF = _COMMON | {"gamma_factor": FloatDistribution(1e-2, 1e1, log=True)}
-_POLY = {"degree": IntDistribution(2, 4), "coef0": FloatDistribution(0.0, 2.0)}
-SPACES: dict[str, dict[str, BaseDistribution]] = {
-    "linear": _COMMON,
-    "rbf": _RBF,
-    "poly": _RBF | _POLY,
-}
-DEFAULTS: dict[str, Params] = {
-    "linear": {"C": 1.0, "class_weight": None},
-    "rbf": {"C": 1.0, "class_weight": None, "gamma_factor": 1.0},
-    "poly": {"C": 1.0, "class_weight": None, "gamma_factor": 1.0, "degree": 3, "coef0": 1.0},
-}
 
 
 def search_kernel(
@@ -87,19 +62,7 @@ def search_kernel(
             for callback in callbacks:
                 found = {"kernel": kernel, "score": last.values[0], **last.params}
                 callback.on_trial_end(found, number)
-    trials = _finished(study)[:n_trials]
-    best = max(trials, key=lambda trial: trial.values[0])
-    rows = [
-        {
-            "number": number,
-            "score": trial.values[0],
-            "fold_scores": list(trial.user_attrs["fold_scores"]),
-            "params": dict(trial.params),
-        }
-        for number, trial in enumerate(trials)
-    ]
-    score = float(best.values[0])
-    return {"kernel": kernel, "params": dict(best.params), "score": score, "trials": rows}
+    return search_result(kernel, _finished(study)[:n_trials])
 
 
 def _finished(study: Study) -> list[FrozenTrial]:
@@ -130,17 +93,6 @@ class StudyMismatchError(ValueError):
     """A stored study was made from other data or settings, so it cannot be resumed."""
 
 
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing studies on standard error; its verbosity is restored."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
 def fingerprint(
     X: np.ndarray, y: np.ndarray, groups: Any, folds: list[Fold], settings: dict[str, Any]
 ) -> Fingerprint:
@@ -164,16 +116,22 @@ def _digest(array: np.ndarray) -> str:
 
 
 class StudyStore:
-    """The studies of one fit, in memory (None) or in a journal file.
+    """The studies of one fit, in memory (None), in a journal file or in a database.
 
     The file is created with its folder if missing; one process at a time may use it. A folder in
-    its place raises IsADirectoryError.
+    its place raises IsADirectoryError. A database is named by its URL, and any number of processes
+    may use it at once; a DatabaseError says that it cannot be reached.
     """
 
     def __init__(self, path: str | PathLike[str] | None) -> None:
         self.path = path
-        self._storage: JournalStorage | None = None
+        self._storage: BaseStorage | None = None
+        self.url = str(path) if is_url(path) else None
         if path is None:
+            return
+        if self.url is not None:
+            with quiet_optuna():
+                self._storage = open_database(self.url)
             return
         file = Path(path)
         if file.is_dir():
@@ -185,17 +143,23 @@ class StudyStore:
         with quiet_optuna():
             self._storage = JournalStorage(JournalFileBackend(str(file)))
 
-    def seed(self) -> int | None:
-        """Return the seed of the first stored study, or None."""
-        studies = [] if self._storage is None else self._storage.get_all_studies()
-        seeds = (study.user_attrs.get("seed") for study in studies)
-        return next((seed for seed in seeds if seed is not None), None)
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """Return what is stored about each study, by its name."""
+        if self._storage is None:
+            return {}
+        studies = self._storage.get_all_studies()
+        return {study.study_name: dict(study.user_attrs) for study in studies}
 
-    def open(self, name: str, current: Fingerprint, seed: int) -> Study:
-        """Open or create a study; a trial that a killed run left behind is marked as failed.
+    def seed(self, names: Sequence[str]) -> int | None:
+        """Return the seed of the first stored one of some studies, or None."""
+        found = self.attributes()
+        return next((found[name]["seed"] for name in names if "seed" in found.get(name, {})), None)
 
-        A new study records ``seed`` and ``current``, the result of :func:`fingerprint`. A stored
-        one of another fingerprint raises StudyMismatchError.
+    def open(self, name: str, current: Fingerprint, seed: int, **about: Any) -> Study:
+        """Open or create a study; a trial that a killed run left in a file is marked as failed.
+
+        A new study records ``seed``, ``current``, the result of :func:`fingerprint`, and what else
+        is told about it. A stored one of another fingerprint raises StudyMismatchError.
         """
         with quiet_optuna():
             study = optuna.create_study(
@@ -203,14 +167,23 @@ class StudyStore:
             )
         stored = study.user_attrs.get("fingerprint")
         if stored is None:
-            study.set_user_attr("seed", seed)
+            for key, value in (about | {"seed": seed}).items():
+                study.set_user_attr(key, value)
             study.set_user_attr("fingerprint", current)
         elif stored != current:
             parts = ", ".join(key for key in current if stored.get(key) != current[key])
-            raise StudyMismatchError(
-                f"storage={str(self.path)!r} holds a study {name!r} of other {parts}, so it cannot "
-                "be resumed. Name another file, or delete this one."
+            where = str(self.path) if self.url is None else shown(self.url)
+            remedy = (
+                "Name another file, or delete this one."
+                if self.url is None
+                else "Give the rows of that search and the same version, or name another study."
             )
+            raise StudyMismatchError(
+                f"storage={where!r} holds a study {name!r} of other {parts}, so it cannot be "
+                f"resumed. {remedy}"
+            )
+        if self.url is not None:  # what runs there may run elsewhere
+            return study
         for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             logger.info("%s: trial %d was interrupted and is run again.", name, trial.number)
             study.tell(trial.number, state=TrialState.FAIL)

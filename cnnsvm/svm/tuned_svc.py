@@ -1,6 +1,6 @@
 """TunedSVC: support vector machines over embeddings, tuned by Optuna and calibrated."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, ClassVar, Self
@@ -12,6 +12,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from cnnsvm.data.splits import Fold
 from cnnsvm.io.callbacks import Callback, check_callbacks
 from cnnsvm.svm import state
 from cnnsvm.svm.calibration import (
@@ -28,7 +29,9 @@ from cnnsvm.svm.calibration import (
 )
 from cnnsvm.svm.inner_cv import InnerCV, inner_folds
 from cnnsvm.svm.machines import KERNELS, KernelModel, fit_machines, fit_scaler
-from cnnsvm.svm.search import DEFAULTS, SPACES, StudyStore, fingerprint, search_kernel
+from cnnsvm.svm.search import StudyStore, fingerprint, search_kernel
+from cnnsvm.svm.shared_search import search_shared
+from cnnsvm.svm.space import DEFAULTS, SPACES
 
 BLOCK_ROWS = 4096
 
@@ -78,7 +81,12 @@ class TunedSVC(LogOddsClassifier):
     storage : str, path-like or None, default=None
         Journal file of the studies, one a kernel. A later fit on the same data with the same
         settings resumes them and runs only the missing trials, also if ``n_trials`` has grown;
-        any other fit is refused, so each outer fold needs a file of its own.
+        any other fit is refused, so each outer fold needs a file of its own. The URL of a database,
+        such as "postgresql://user@host/studies", is for several hosts: those that run
+        ``cnnsvm tune-worker`` take trials of the same search. Its points are then a fixed sequence
+        (see `cnnsvm.svm.shared_search.search_points`) instead of ones that learn from the scores.
+    study : str, default="TunedSVC"
+        What the names of the studies begin with, which tells searches in one database apart.
     verbose : bool, default=False
         Whether to show a progress bar for each kernel, if standard error is a terminal.
     callbacks : list of `cnnsvm.io.callbacks.Callback` or None, default=None
@@ -139,6 +147,7 @@ class TunedSVC(LogOddsClassifier):
         "cache_size": [Interval(Real, 0, None, closed="neither")],
         "n_landmarks": [Interval(Integral, 1, None, closed="left"), None],
         "storage": [str, PathLike, None],
+        "study": [str],
         "verbose": ["boolean"],
         "callbacks": [list, tuple, None],
         "random_state": ["random_state"],
@@ -156,6 +165,7 @@ class TunedSVC(LogOddsClassifier):
         cache_size: float = 1000,
         n_landmarks: int | None = None,
         storage: str | PathLike[str] | None = None,
+        study: str = "TunedSVC",
         verbose: bool = False,
         callbacks: Sequence[Callback] | None = None,
         random_state: int | np.random.RandomState | None = None,
@@ -169,6 +179,7 @@ class TunedSVC(LogOddsClassifier):
         self.cache_size = cache_size
         self.n_landmarks = n_landmarks
         self.storage = storage
+        self.study = study
         self.verbose = verbose
         self.callbacks = callbacks
         self.random_state = random_state
@@ -219,6 +230,8 @@ class TunedSVC(LogOddsClassifier):
             fewer groups than ``cv``.
         StudyMismatchError
             If ``storage`` holds studies of other data or settings.
+        DatabaseError
+            If ``storage`` is a database that cannot be reached, or goes away and stays away.
         MemoryError
             If ``n_landmarks`` times the rows takes more than half of the machine's memory.
         """
@@ -226,19 +239,7 @@ class TunedSVC(LogOddsClassifier):
         rows, labels = validate_data(self, X, y, dtype=np.float64)
         classes, codes = encode_classes(labels)
         chosen = choose_calibration_rows(calibration_rows, codes)
-        store = StudyStore(self.storage)
-        stored = store.seed() if self.random_state is None else None
-        seed = draw_seed(self.random_state) if stored is None else stored
-        folds = inner_folds(labels, groups, self.cv, seed)
-        targets = one_vs_rest(codes, len(classes))
-        cache_size, n_landmarks = self.cache_size, self.n_landmarks
-
-        def inner_cv(kernel: str) -> InnerCV:  # holds kernel matrices: one at a time
-            return InnerCV(kernel, rows, targets, folds, self.scale, cache_size, n_landmarks, seed)
-
-        results = [
-            self._tune(inner_cv(kernel), labels, groups, store) for kernel in self._kernel_names()
-        ]
+        results, folds, inner_cv = self._search(rows, labels, groups)
         best = max(results, key=lambda result: np.nan_to_num(result["score"], nan=-np.inf))
         mean, deviation = fit_scaler(rows, self.scale)
         Z = (rows - mean) / deviation
@@ -258,6 +259,38 @@ class TunedSVC(LogOddsClassifier):
         self.best_score_ = best["score"]
         return self
 
+    def search(
+        self, X: ArrayLike, y: ArrayLike, groups: Sequence[Any] | np.ndarray | None = None
+    ) -> list[dict[str, Any]]:
+        """Run the trials that `fit` would run, and fit nothing.
+
+        The arguments are those of `fit`. Returns the result of
+        `cnnsvm.svm.search.search_kernel` for each kernel.
+        """
+        self._validate_params()
+        rows, labels = validate_data(self, X, y, dtype=np.float64)
+        return self._search(rows, labels, groups)[0]
+
+    def _search(
+        self, rows: np.ndarray, labels: np.ndarray, groups: Any
+    ) -> tuple[list[dict[str, Any]], list[Fold], Callable[[str], InnerCV]]:
+        """Tune each kernel; return the results, the inner folds and what scores a kernel."""
+        store = StudyStore(self.storage)
+        names = [f"{self.study} {kernel}" for kernel in self._kernel_names()]
+        stored = store.seed(names) if self.random_state is None else None
+        seed = draw_seed(self.random_state) if stored is None else stored
+        folds = inner_folds(labels, groups, self.cv, seed)
+        classes, codes = encode_classes(labels)
+        targets = one_vs_rest(codes, len(classes))
+        cache_size, n_landmarks = self.cache_size, self.n_landmarks
+
+        def inner_cv(kernel: str) -> InnerCV:  # holds kernel matrices: one at a time
+            return InnerCV(kernel, rows, targets, folds, self.scale, cache_size, n_landmarks, seed)
+
+        kernels = self._kernel_names()
+        results = [self._tune(inner_cv(kernel), labels, groups, store) for kernel in kernels]
+        return results, folds, inner_cv
+
     def _tune(
         self, inner: InnerCV, labels: np.ndarray, groups: Any, store: StudyStore
     ) -> dict[str, Any]:
@@ -268,11 +301,23 @@ class TunedSVC(LogOddsClassifier):
             return {"kernel": kernel, "params": params, "score": float("nan"), "trials": []}
         settings = {"space": SPACES[kernel], "seed": inner.seed, "scale": inner.scale}
         settings["n_landmarks"] = inner.n_landmarks
+        if store.url is not None:
+            settings["points"] = "sobol"
         current = fingerprint(inner.X, labels, groups, inner.folds, settings)
-        study = store.open(f"TunedSVC {kernel}", current, inner.seed)
         told = check_callbacks(self.callbacks)
+        name = f"{self.study} {kernel}"
+        if store.url is not None:
+            study = store.open(name, current, inner.seed, search=self._shared_params())
+            task = (self.n_trials, study, inner.seed, store.url, told)
+            return search_shared(kernel, inner.fold_aucs, *task)
+        study = store.open(name, current, inner.seed)
         how = (self.n_trials, study, inner.seed, self.verbose, told)
         return search_kernel(kernel, inner.fold_aucs, *how)
+
+    def _shared_params(self) -> dict[str, Any]:
+        """Return the parameters that a worker needs to take part in the search."""
+        own = {"kernel": self._kernel_names()}
+        return own | {k: getattr(self, k) for k in ("n_trials", "cv", "scale", "n_landmarks")}
 
     def _fit_model(
         self, inner: InnerCV, params: dict[str, Any], Z: np.ndarray, chosen: np.ndarray

@@ -39,7 +39,8 @@ from cnnsvm.localization.localizer import InpaintLocalizer
 from cnnsvm.localization.masks import check_training_pairs
 from cnnsvm.localization.patches import Pairs
 from cnnsvm.localization.trainer import LocalizerTrainer
-from cnnsvm.svm.search import StudyStore, quiet_optuna
+from cnnsvm.svm.search import StudyStore
+from cnnsvm.svm.space import quiet_optuna
 
 logger = logging.getLogger(__name__)
 

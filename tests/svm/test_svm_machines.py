@@ -22,7 +22,7 @@ from cnnsvm.svm.machines import (
     make_kernel,
     pairwise_base,
 )
-from cnnsvm.svm.search import DEFAULTS, SPACES
+from cnnsvm.svm.space import DEFAULTS, SPACES
 
 KERNELS = [
     Kernel("linear", gamma=0.1),

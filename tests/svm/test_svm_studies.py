@@ -6,7 +6,7 @@ from sklearn.datasets import make_classification
 
 from cnnsvm.svm import StudyMismatchError, TunedSVC
 from cnnsvm.svm.inner_cv import InnerCV
-from cnnsvm.svm.search import DEFAULTS, SPACES
+from cnnsvm.svm.space import DEFAULTS, SPACES
 
 
 @pytest.fixture(scope="module")

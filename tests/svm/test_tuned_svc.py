@@ -19,7 +19,7 @@ from cnnsvm.data.splits import grouped_folds
 from cnnsvm.svm import TunedSVC
 from cnnsvm.svm.calibration import fit_mixing, fit_platt
 from cnnsvm.svm.inner_cv import InnerCV, inner_folds
-from cnnsvm.svm.search import DEFAULTS
+from cnnsvm.svm.space import DEFAULTS
 
 RBF_PIPELINE = make_pipeline(StandardScaler(), SVC(kernel="rbf"))
 
