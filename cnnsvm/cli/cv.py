@@ -24,7 +24,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prepare, evaluate, report. An interrupted call resumes."""
+    """Prepare, evaluate, report. An interrupted call resumes. Torchrun's processes help."""
+    from cnnsvm.features.launching import launched
+
+    with launched(args.device, args.gpu_memory_fraction, args.batch_shares) as is_first:
+        return _run(args) if is_first else 0
+
+
+def _run(args: argparse.Namespace) -> int:
     from cnnsvm.audit.audit import audit
     from cnnsvm.cli.running import command, data_and_out, prepare_data, publish
     from cnnsvm.evaluation.preparation import leave_out_seen_by

@@ -40,7 +40,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Prepare the data, fit, save. An interrupted call resumes."""
+    """Prepare the data, fit, save. An interrupted call resumes. Torchrun's processes help."""
+    from cnnsvm.features.launching import launched
+
+    with launched(args.device, args.gpu_memory_fraction, args.batch_shares) as is_first:
+        return _run(args) if is_first else 0
+
+
+def _run(args: argparse.Namespace) -> int:
     from cnnsvm.evaluation.preparation import leave_out_seen_by, prepare
     from cnnsvm.io.bundle import check_target
 

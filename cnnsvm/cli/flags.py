@@ -41,6 +41,8 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add("--precision", default="auto", help="float32, bfloat16 or float16")
     add("--gpu-memory-fraction", type=float)
     add("--batch-size", type=int, default=16, help="crops a step [%(default)s]")
+    shares = "of a batch, one for each process of torchrun, by rank: 3,1 [equal]"
+    add("--batch-shares", type=_numbers, metavar="N,N", help=shares)
     add("--jobs", type=int, default=1, help="that decode ahead of the network [%(default)s]")
 
 
@@ -187,6 +189,10 @@ def _finetuning(args: argparse.Namespace) -> "FineTuning":
 def _value(args: argparse.Namespace, name: str) -> Any:
     found = getattr(args, name)
     return _USUAL[name] if found is None else found
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split(",")))
 
 
 def number_or_name(text: str) -> int | float | str:

@@ -5,7 +5,8 @@ import contextlib
 import copy
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
@@ -86,11 +87,13 @@ def _has_bfloat16(device: torch.device) -> bool:
 class Processes:
     """The number of processes that train together and the rank of this one, from 0.
 
-    The first one writes. A process on its own does not communicate.
+    The first one writes. A process on its own does not communicate. ``shares`` say how much of a
+    batch each takes, for devices that are not equally fast; without, all take the same.
     """
 
     rank: int = 0
     count: int = 1
+    shares: tuple[float, ...] = ()
 
     @property
     def is_first(self) -> bool:
@@ -100,6 +103,30 @@ class Processes:
     def share(self, items: Sequence[Any]) -> Sequence[Any]:
         """Return this process's part of a list: every ``count``-th item."""
         return items[self.rank :: self.count]
+
+    def part_of_batch(self, n: int) -> slice:
+        """Return which of the ``n`` items of a batch are this process's.
+
+        The parts follow each other and cover the batch.
+        """
+        shares = self.shares or (1.0,) * self.count
+        ends = [round(n * sum(shares[:k]) / sum(shares)) for k in range(self.count + 1)]
+        return slice(ends[self.rank], ends[self.rank + 1])
+
+    def from_first(self, value: Any) -> Any:
+        """Return the first process's value, any that can be pickled, in all processes."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the values of all processes, in the order of their ranks."""
+        values: list[Any] = [value] * self.count
+        if self.count > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """Sum a tensor over the processes, in place."""
@@ -121,12 +148,18 @@ class Processes:
             for value in network.state_dict().values():
                 dist.broadcast(value, 0)
 
-    def wrap(self, network: nn.Module, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    def wrap(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        entry: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ) -> tuple[nn.Module, nn.Module]:
         """Return the network to train with and the one to validate with, of shared parameters.
 
         With several processes, batch norm takes the statistics of the whole batch on CUDA; on the
         CPU, where torch has no such layer, each process takes those of its own part. With one
-        process the same network is returned twice.
+        process the same network is returned twice. ``entry`` makes of a network the module whose
+        ``forward`` training calls.
         """
         if self.count == 1:
             network = network.to(device)
@@ -134,7 +167,11 @@ class Processes:
         if device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
         network = network.to(device)
-        return DistributedDataParallel(network), network
+        return DistributedDataParallel(entry(network)), network
+
+
+#: The processes that help with the trainings of this one, see `cnnsvm.features.launching.launched`.
+HELPERS: ContextVar[Processes] = ContextVar("HELPERS", default=Processes())  # noqa: B039 - frozen
 
 
 class Distributable(Protocol):

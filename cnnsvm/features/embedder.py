@@ -33,7 +33,7 @@ from cnnsvm.features.crops import (
     score_crops,
     to_tensor,
 )
-from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
+from cnnsvm.features.devices import HELPERS, PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
 from cnnsvm.features.reading import Decoded, read_ahead
 from cnnsvm.features.saved import is_saved_network, load_saved_network
@@ -367,6 +367,8 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         settings = [type(self).__name__, plain_params(self), classes.tolist()]
         settings += [replace(training, callbacks=())]
         settings += [] if auxiliary is None else [auxiliary.parents, auxiliary.codes.tobytes()]
+        together = HELPERS.get()
+        settings += [] if together.count == 1 else [together]
         cache = task_folder(self.cache_dir, [network], images, codes, groups, settings)
         decoded = images
         if self.resize is not None:

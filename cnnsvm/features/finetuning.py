@@ -1,8 +1,8 @@
 """Fine-tuning a backbone on labelled images, with early stopping on unseen sources."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.backbones.network import collapse
 from cnnsvm.features.branch import train_branch
 from cnnsvm.features.crops import batches, cut_crops
+from cnnsvm.features.devices import HELPERS, Processes
 from cnnsvm.features.loading import Draw, DrawnCrops, paired_draws
 from cnnsvm.features.reading import MEMORY, Decoded, read_ahead
 from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
@@ -83,7 +84,22 @@ def finetune(
         history = train_branch(*data, None if checkpoint is None else checkpoint.parent)
         network.cpu().eval().requires_grad_(False)
         return history
-    return FineTuner(*data, auxiliary).run(checkpoint)
+    together = HELPERS.get()
+    names = ("network", "images", "codes", "groups", "fit", "valid")
+    task = dict(zip(names, data, strict=False)) | {"auxiliary": auxiliary}
+    together.from_first(task | {"training": replace(training, callbacks=())})
+    return FineTuner(**task, training=training, processes=together).run(checkpoint)
+
+
+class _Logits(nn.Module):
+    """A backbone whose ``forward`` classifies, for several processes."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.backbone.logits(pixels)
 
 
 class FineTuner(Trainer):
@@ -92,7 +108,8 @@ class FineTuner(Trainer):
     ``codes`` and ``groups``, int (n_samples,), are the class and the group of each image; ``fit``
     and ``valid`` are the positions of those that train and those that early stopping watches (may
     be none). ``auxiliary`` labels are trained on instead of the classes; validation is of the
-    classes.
+    classes. ``processes`` are those that train together: each takes its part of every batch, and
+    gradients are those of the whole batch.
     """
 
     name = "fine-tuning"
@@ -107,12 +124,15 @@ class FineTuner(Trainer):
         valid: np.ndarray,
         training: Training,
         auxiliary: AuxiliaryLabels | None = None,
+        processes: Processes | None = None,
     ) -> None:
         # worker processes start anew each epoch: what they keep would only cost memory
         self.images = Decoded(images, 0 if training.n_jobs else MEMORY)
-        self.valid_images = self.images.part(valid)
+        together = processes or Processes()
+        self.own_valid = np.arange(len(valid))[together.rank :: together.count]
+        self.valid_images = self.images.part(valid[self.own_valid])
         self.codes, self.groups, self.fit, self.valid = codes, groups, fit, valid
-        self.training, self.backbone = training, network
+        self.training = training
         self.n_classes = int(codes.max()) + 1
         self.targets = codes if auxiliary is None else auxiliary.codes
         network.parents = None if auxiliary is None else auxiliary.parents
@@ -121,45 +141,81 @@ class FineTuner(Trainer):
         self.weight = torch.ones(len(classes))
         self.is_right: list[torch.Tensor] = []
         _prepare(network, training, len(classes))
-        super().__init__(network, training)
+        super().__init__(network, training, together)
+        self.backbone: Any = self.network  # another one where batch norm was converted
+
+    def entry(self, network: nn.Module) -> nn.Module:
+        """Return the module that classifies crops."""
+        return _Logits(network)  # type: ignore[arg-type]
 
     def steps_per_epoch(self) -> int:
         """Return the number of batches of an epoch."""
         return -(-len(self.draws(0)) // self.training.batch_size)
 
     def batches(self, epoch: int) -> Iterable[Sequence[torch.Tensor]]:
-        """Iterate over crops, uint8 (n, 3, size, size), and their targets, int64 (n,)."""
+        """Iterate over crops, uint8 (n, 3, size, size), and their targets, int64 (n,).
+
+        Of several processes, each also gets the sum of the weights of the whole batch.
+        """
         training, draws = self.training, self.draws(epoch)
         targets = self.targets[[draw.index for draw in draws]]
         self.weight = class_weights(targets, len(self.class_of)).to(self.device)
         dataset = DrawnCrops(
             self.images, self.targets, draws, training.crop_size, training.augmentation
         )
+        if self.processes.count > 1:
+            return self._parts_of_batches(dataset, targets)
         alone = len(draws) % training.batch_size == 1  # batch norm cannot use a single crop
         return DataLoader(
             dataset, training.batch_size, num_workers=training.n_jobs, drop_last=alone
         )
 
+    def _parts_of_batches(
+        self, dataset: DrawnCrops, targets: np.ndarray
+    ) -> Iterator[Sequence[torch.Tensor]]:
+        """Iterate over this process's part of each batch; a last one too small for all is left."""
+        size, ranks = self.training.batch_size, range(self.processes.count)
+        batches = [np.arange(k, min(k + size, len(targets))) for k in range(0, len(targets), size)]
+        cuts = [replace(self.processes, rank=rank).part_of_batch for rank in ranks]
+        if min(len(batches[-1][cut(len(batches[-1]))]) for cut in cuts) < 2:
+            batches.pop()  # batch norm cannot use a single crop
+        own = self.processes.part_of_batch
+        parts = [batch[own(len(batch))].tolist() for batch in batches]
+        loader = DataLoader(dataset, batch_sampler=parts, num_workers=self.training.n_jobs)
+        for batch, (crops, codes) in zip(batches, loader, strict=True):
+            yield crops, codes, self.weight[torch.from_numpy(targets[batch])].sum()
+
     def loss(self, *batch: torch.Tensor) -> torch.Tensor:
-        """Return the cross-entropy of a batch, and note which crops are classified right."""
-        crops, targets = batch
+        """Return the cross-entropy of a batch, and note which crops are classified right.
+
+        Of several processes, the mean over these is the loss of the whole batch, so that averaged
+        gradients are its gradients, whatever the parts.
+        """
+        crops, targets, *total = batch
         targets = targets.to(self.device)
-        logits = self.logits(self.backbone.logits, crops)
+        network = self.model if total else self.backbone.logits
+        logits = self.logits(network, crops)
         classes = collapse(logits.detach(), self.backbone.parents).argmax(1)
         self.is_right.append(classes == self.class_of[targets])
-        return nn.functional.cross_entropy(logits, targets, weight=self.weight)
+        if not total:
+            return nn.functional.cross_entropy(logits, targets, weight=self.weight)
+        own = nn.functional.cross_entropy(logits, targets, weight=self.weight, reduction="sum")
+        return own * self.processes.count / total[0]
 
     def train_epoch(self, epoch: int) -> Entry:
         """Take the steps of an epoch and return mean loss and accuracy."""
         self.is_right = []
         entry = super().train_epoch(epoch)
-        return entry | {"train_accuracy": torch.cat(self.is_right).double().mean().item()}
+        right = torch.cat(self.is_right).double()
+        counts = self.processes.total(torch.stack([right.sum(), right.new_tensor(len(right))]))
+        return entry | {"train_accuracy": (counts[0] / counts[1]).item()}
 
     def validate(self) -> Entry:
         """Judge the validation images by their pooled crops; return loss, accuracy, ROC AUC."""
         if not len(self.valid):
             return {}
-        self.model.eval()
+        self.processes.spread(self.network)
+        self.network.eval()
         training, found, owners = self.training, [], []
         shape = (training.crop_size, training.n_crops, training.mirror)
         crops = (cut_crops(image, *shape) for image in read_ahead(self.valid_images))
@@ -167,17 +223,25 @@ class FineTuner(Trainer):
             for numbers, batch in batches(crops, training.batch_size):
                 found.append(self.logits(self.backbone.logits, batch))
                 owners += numbers
-        counts = np.bincount(owners).tolist()
-        pooled = torch.stack([part.mean(dim=0) for part in torch.cat(found).split(counts)])
+        pooled = self._joined(found, np.bincount(owners).tolist() if owners else [])
         logits = collapse(pooled, self.backbone.parents)
         codes = self.codes[self.valid]
         metrics = self.class_metrics(logits, codes, class_weights(codes, self.n_classes))
         right = (logits.argmax(1).cpu() == torch.from_numpy(codes)).double().mean().item()
         return metrics | {"valid_accuracy": right}
 
+    def _joined(self, found: list[torch.Tensor], counts: list[int]) -> torch.Tensor:
+        """Pool the logits of each image's crops, and put the images of all processes in order."""
+        own = [part.mean(dim=0) for part in torch.cat(found).split(counts)] if found else []
+        if self.processes.count == 1:
+            return torch.stack(own)
+        gathered = self.processes.gather((self.own_valid.tolist(), [row.cpu() for row in own]))
+        rows = {place: row for part in gathered for place, row in zip(*part, strict=True)}
+        return torch.stack([rows[place] for place in range(len(rows))]).to(self.device)
+
     def train_mode(self) -> None:
         """Set what learns to training mode."""
-        self.backbone.train()
+        self.model.train()
         if self.training.mode == "head" and self.backbone.body is not None:
             self.backbone.body.eval()  # frozen: its batch statistics stay as they are
 

@@ -105,10 +105,14 @@ class Trainer(ABC):
         self.device, self.dtype = training.device, training.dtype
         self.processes = processes or Processes()
         self.original = network
-        self.model, self.network = self.processes.wrap(network, training.device)
+        self.model, self.network = self.processes.wrap(network, training.device, self.entry)
         self.history: list[Entry] = []
         self.best_weights: dict[str, torch.Tensor] = {}
         self.begin(attempt=0, first_epoch=0)
+
+    def entry(self, network: nn.Module) -> nn.Module:
+        """Return the module whose ``forward`` several processes call in training."""
+        return network
 
     @abstractmethod
     def steps_per_epoch(self) -> int:
@@ -261,10 +265,13 @@ class Trainer(ABC):
             torch.save(content, partial)
 
     def resume(self, checkpoint: Path | None) -> None:
-        """Go on where a checkpoint was written, if there is one."""
-        if checkpoint is None or not checkpoint.is_file():
+        """Go on where a checkpoint was written, if there is one: all where the first process is."""
+        content = None
+        if self.processes.is_first and checkpoint is not None and checkpoint.is_file():
+            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content = self.processes.from_first(content)
+        if content is None:
             return
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         self.begin(content["attempt"], content["first_epoch"])
         for name, part in self._parts().items():
             part.load_state_dict(content[name])

@@ -124,11 +124,12 @@ def test_a_killed_worker_and_a_killed_server_lose_nothing(
     server, data, alone, tmp_path, short_heartbeat
 ):
     rows = begin(server.url, "killed", data, tmp_path)
-    first, second = (start_worker(server.url, "killed", rows) for _ in range(2))
+    first = start_worker(server.url, "killed", rows)
     wait_for(server.url, "killed", 2)
     first.kill()
     first.communicate()
-    wait_for(server.url, "killed", 3)
+    second = start_worker(server.url, "killed", rows)
+    wait_for(server.url, "killed", 4)
     server.kill()
     time.sleep(1)
     assert second.poll() is None  # it waits
