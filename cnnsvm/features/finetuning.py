@@ -86,7 +86,7 @@ def finetune(
         return history
     together = HELPERS.get()
     names = ("network", "images", "codes", "groups", "fit", "valid")
-    task = dict(zip(names, data, strict=False)) | {"auxiliary": auxiliary}
+    task: dict[str, Any] = dict(zip(names, data, strict=False)) | {"auxiliary": auxiliary}
     together.from_first(task | {"training": replace(training, callbacks=())})
     return FineTuner(**task, training=training, processes=together).run(checkpoint)
 

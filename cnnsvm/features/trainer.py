@@ -222,7 +222,7 @@ class Trainer(ABC):
         targets = torch.from_numpy(codes).to(logits.device)
         weight = weight.to(logits.device)
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
-        metrics = {"valid_loss": self.mean_loss(loss, 1)}
+        metrics = {"valid_loss": self.mean_loss(loss, self.processes.count)}
         if len(np.unique(codes)) == logits.shape[1]:
             proba = logits.softmax(1).cpu().numpy()
             scores = proba[:, 1] if proba.shape[1] == 2 else proba

@@ -47,6 +47,7 @@ WITHOUT_FLAG = {
     *("embedder__finetune__patience", "embedder__finetune__weight_decay"),
     *("embedder__finetune__validation_fraction", "classifier", "classifier__calibrate"),
     *("classifier__scale", "classifier__cache_size", "classifier__storage"),
+    "classifier__study",
     *(
         "classifier__verbose",
         "classifier__random_state",

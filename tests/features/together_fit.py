@@ -14,7 +14,7 @@ from cnnsvm.features.launching import launched
 from cnnsvm.io.files import write_text
 
 
-def images(n=24, seed=0):
+def images(n=32, seed=0):
     """Return small images, (n, 40, 40, 3), half of them with a pattern, their classes, groups."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(60, 190, (n, 40, 40, 3)).astype(np.uint8)
@@ -30,7 +30,13 @@ def fit(mode, cache_dir=None, epochs=3):
         torch.nn.Conv2d(3, 8, 3, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3, stride=2)
     )
     pooled = torch.nn.Sequential(body, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    tuning = FineTuning(mode, epochs=epochs, learning_rate=0.01, augmentation="geometric")
+    tuning = FineTuning(  # of 32 images 24 train, in three batches
+        mode,
+        epochs=epochs,
+        learning_rate=0.01,
+        augmentation="geometric",
+        validation_fraction=0.25,
+    )
     backbone = pooled if mode == "full" else "resnet18"
     embedder = CNNEmbedder(
         backbone,
