@@ -178,7 +178,7 @@ def predict_dataset(
         logger.info("%d of %d blocks are to be judged", len(rest), len(blocks))
         if rest:
             ray = start_ray(address)
-            n_workers = workers(ray, concurrency, num_cpus, num_gpus)
+            n_workers = min(len(rest), workers(ray, concurrency, num_cpus, num_gpus))
             scorer = (options, output.place, judge.model)
             done = _run(ray, rest, scorer, n_workers, num_cpus, num_gpus)
             ready = len(blocks) - len(rest)
