@@ -63,9 +63,8 @@ class Scorer:
 
         done: dict[str, Any] = {"partition": block["partition"][0].as_py(), "error": ""}
         try:
-            with usually(
-                self.options.max_pixels
-            ):  # other machines have an environment of their own
+            # other machines have an environment of their own
+            with usually(self.options.max_pixels):
                 self._write(decode_block(block))
         except (ValueError, OSError) as error:  # the same for every block: no retry helps
             done["error"] = f"{type(error).__name__}: {error}"
