@@ -167,7 +167,8 @@ class Trainer(ABC):
                 progress.update()
                 shown = {k: f"{v:.3f}" for k, v in entry.items() if k.endswith(("loss", "iou"))}
                 progress.set_postfix(shown)
-                logger.info("%s: %s", self.name, epoch_line(entry, self.epochs))
+                if self.processes.is_first:
+                    logger.info("%s: %s", self.name, epoch_line(entry, self.epochs))
         self.finish()
         return self.history
 
