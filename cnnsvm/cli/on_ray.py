@@ -9,8 +9,17 @@ from cnnsvm.cli.supervision import supervised
 
 logger = logging.getLogger(__name__)
 
-#: What the local engine alone does.
-_LOCAL = ("heatmaps", "untouched", "max_false_alarms", "format")
+#: What one engine alone does, and what says that it is not asked for.
+_ALONE: dict[str, dict[str, Any]] = {
+    "local": {
+        **dict.fromkeys(("heatmaps", "untouched", "max_false_alarms", "format")),
+        "heatmaps_for": "all",
+    },
+    "ray": {
+        **{"workers": None, "worker_cpus": 1, "worker_gpus": 0, "partition_size": 1000},
+        "address": None,
+    },
+}
 #: Ray ends its own process, with the status of a scan that found something, if its raylet dies.
 _ENDED = (
     "the part of Ray on this machine has died, and the command with it. Finished partitions stay: "
@@ -39,7 +48,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace, places: list[str]) -> int:
     """Judge on Ray, and say what was found."""
-    _check(args)
+    if args.out is None:
+        raise ValueError("--engine ray writes a folder of Parquet files. Name it with --out.")
     return supervised(lambda: _judge(args, places), _ENDED)
 
 
@@ -66,10 +76,12 @@ def _judge(args: argparse.Namespace, places: list[str]) -> int:
     return status_of(counts, args.strict)
 
 
-def _check(args: argparse.Namespace) -> None:
-    if args.out is None:
-        raise ValueError("--engine ray writes a folder of Parquet files. Name it with --out.")
-    for name in _LOCAL:
-        if getattr(args, name) is not None:
+def check_engine(args: argparse.Namespace) -> None:
+    """Refuse what the other engine alone does."""
+    other = "local" if args.engine == "ray" else "ray"
+    for name, usual in _ALONE[other].items():
+        if getattr(args, name) != usual:
             flag = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{flag} is not for --engine ray. Leave it out, or judge locally.")
+            raise ValueError(
+                f"{flag} is not for --engine {args.engine}. Leave it out, or add --engine {other}."
+            )

@@ -85,6 +85,7 @@ def main(args: argparse.Namespace) -> int:
     """Write a row an image as they are judged, and a summary to standard error."""
     from cnnsvm.report.judging import SKIPPED, Judge
 
+    on_ray.check_engine(args)
     named = [*args.images, *_listed(args.files_from)]
     if args.engine == "ray":
         return on_ray.main(args, named)

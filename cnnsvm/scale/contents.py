@@ -133,6 +133,9 @@ def _members(stream: IO[bytes], path: str) -> tuple[list[tarfile.TarInfo], str |
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             found += (each for each in tar if each.isfile() and _is_image(each, stream))
+            stream.seek(tar.offset)
+            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"no mark of the end, and no file, at byte {tar.offset}")
         error = None if found else "a tar file without images. Check what is in it."
     except (tarfile.TarError, OSError) as broken:
         error = f"a tar file that cannot be read to its end ({broken}). Make it again."

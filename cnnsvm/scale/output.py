@@ -99,7 +99,7 @@ class Output:
         """Note what the rows are made by and of; an `OutputError` if there are rows of another."""
         kept = self.read_note(JOB)
         changed = sorted(k for k in kept.keys() | job.keys() if kept.get(k) != job.get(k))
-        if kept and changed:
+        if kept and changed and self._names():
             said = ", ".join(f"{k}: {kept.get(k)!r}, not {job.get(k)!r}" for k in changed)
             raise OutputError(
                 f"{self.place} holds rows of another job ({said}); nothing is mixed in. Choose "
@@ -125,12 +125,17 @@ class Output:
             with self._leased():
                 yield
             return
-        os.makedirs(self.place, exist_ok=True)
         lock = FileLock(Path(self.place, ".lock"))
         try:
+            os.makedirs(self.place, exist_ok=True)
             lock.acquire(blocking=False)
         except Timeout:
             raise OutputError(self._taken("another job on this machine")) from None
+        except OSError as error:
+            raise OutputError(
+                f"{self.place} cannot be written ({error.strerror}). Name a folder as --out that "
+                "you may write to."
+            ) from error
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ from cnnsvm.scale.attempts import Attempts
 from cnnsvm.scale.cluster import ClusterError, check_version, start_ray, workers
 from cnnsvm.scale.output import Output
 from cnnsvm.scale.rows import decode_block, encode_block, judge_block, to_table
-from cnnsvm.scale.sources import Block, find_blocks
+from cnnsvm.scale.sources import Block, find_blocks, is_remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,12 +157,20 @@ def predict_dataset(
     """
     check_version()
     _check(batch_size=batch_size, n_jobs=n_jobs, partition_size=partition_size)
+    _check(concurrency=1 if concurrency is None else concurrency)
+    if not (num_cpus >= 0 and num_gpus >= 0 and num_cpus + num_gpus > 0):
+        raise ValueError(
+            f"a worker needs at least 0 CPU and GPU, and some of one, got {num_cpus:g} and "
+            f"{num_gpus:g}. Ask for a share of a CPU or of a GPU."
+        )
     cap = usual_max_pixels() if max_pixels is None else max_pixels
     options = Options(model, revision, device, cap, batch_size, n_jobs)
-    blocks = find_blocks(places, partition_size)
+    output, judged = Output(out), [os.fspath(place) for place in places]
+    _check_apart(judged, output)
+    blocks = find_blocks(judged, partition_size)
     if not blocks:
         raise ValueError("no images. Name images, folders, tar shards or Parquet tables of paths.")
-    judge, output = options.judge(), Output(out)
+    judge = options.judge()
     with output.alone():
         output.claim(
             {
@@ -190,6 +198,18 @@ def _check(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def _check_apart(places: Sequence[str], output: Output) -> None:
+    """Refuse an output that would itself be listed when the same job goes on."""
+    for place in places:
+        inner, outer = output.place, place
+        if not (output.remote or is_remote(place)):
+            inner, outer = os.path.realpath(inner), os.path.realpath(outer)
+        if f"{inner}/".startswith(f"{outer.rstrip('/')}/"):
+            raise ValueError(
+                f"{output.place} lies in {place}, which is judged. Name another --out."
+            )
 
 
 def _unfinished(blocks: Sequence[Block], output: Output) -> list[Block]:

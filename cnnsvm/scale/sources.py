@@ -139,7 +139,11 @@ def _listed(content: bytes, folder: str, place: str) -> Iterator[Entry]:
             f"{place} has the columns {table.schema_arrow.names}; a list of images needs 'path'."
         )
     for batch in table.iter_batches(columns=["path"]):
-        for path in map(str, batch.column(0).to_pylist()):
+        for path in batch.column(0).to_pylist():
+            if not isinstance(path, str):
+                raise ValueError(
+                    f"{place}: {path!r} in the column 'path' is no text. Write it again."
+                )
             if is_remote(path):
                 yield path, None
             elif is_remote(folder):

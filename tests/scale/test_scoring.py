@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 
+import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
@@ -70,6 +72,13 @@ def test_a_torn_shard_has_its_whole_images_and_a_row_that_says_so(shard, model, 
     assert [rows[f"{torn}/s{seed}.png"] for seed in (0, 1)] == [None, None]
     assert "cannot be read to its end" in rows[str(torn)]
     assert "no such file" in rows[str(tmp_path / "gone.tar")]
+    place = shard.read_bytes().index(b"s2.png")
+    torn.write_bytes(shard.read_bytes()[:place])
+    (tmp_path / "junk.tar").write_bytes(shard.read_bytes().replace(b"s2.png", b"junk!!"))
+    predict([torn, tmp_path / "junk.tar"], tmp_path / "more", model)
+    rows = {row["path"]: row["error"] for row in rows_of(tmp_path / "more")}
+    for damaged in (torn, tmp_path / "junk.tar"):
+        assert f"no mark of the end, and no file, at byte {place}" in rows[str(damaged)]
 
 
 def test_names_may_be_any_bytes(photos, model, tmp_path, here):
@@ -112,6 +121,9 @@ def test_the_rows_of_another_job_are_refused(photos, shard, model, tmp_path, her
         predict([photos], out, model, partition_size=5)
     assert {part: part.read_bytes() for part in out.iterdir()} == before
     (out / "_job.json").unlink()
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none/_job.json").write_text('{"model": "another"}')
+    predict([photos / "00.png"], tmp_path / "none", model)  # a job that left no row holds nothing
     with pytest.raises(OutputError, match=r"no _job\.json"):
         predict([photos], out, model)
 
@@ -171,7 +183,7 @@ def test_a_worker_with_another_model_ends_the_job(photos, model, tmp_path, here,
         predict([photos], tmp_path / "out", model)
 
 
-@pytest.mark.parametrize("name", ["batch_size", "n_jobs", "partition_size"])
+@pytest.mark.parametrize("name", ["batch_size", "n_jobs", "partition_size", "concurrency"])
 def test_numbers_are_checked(photos, model, tmp_path, here, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         predict([photos], tmp_path / "out", model, **{name: 0})
@@ -195,11 +207,34 @@ def test_the_command_counts_as_the_local_one_does(photos, model, tmp_path, here,
         (["--out", "o", "--heatmaps", "h"], "--heatmaps is not for --engine ray"),
         (["--out", "o", "--untouched", "u"], "--untouched is not for --engine ray"),
         (["--out", "o", "--format", "csv"], "--format is not for --engine ray"),
+        (["--out", "o", "--heatmaps-for", "suspicious"], "--heatmaps-for is not for --engine ray"),
+        (["--engine", "local", "--workers", "2"], "--workers is not for --engine local"),
     ],
 )
 def test_options_of_the_local_engine_are_refused(photos, capsys, more, said):
     assert main(["predict", str(photos), "--engine", "ray", *more]) == 3
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [{"num_cpus": 0}, {"num_gpus": -1}, {"num_cpus": float("nan")}])
+def test_the_share_of_a_worker_is_checked(photos, model, tmp_path, here, more):
+    with pytest.raises(ValueError, match="a worker needs at least 0 CPU and GPU"):
+        predict([photos], tmp_path / "out", model, **more)
+
+
+def test_an_output_that_is_an_input_or_no_folder_is_refused(photos, model, tmp_path, here):
+    with pytest.raises(ValueError, match=r"lies in .*, which is judged"):
+        predict([photos], photos / "out", model)
+    (tmp_path / "file").write_text("text")
+    for out in (tmp_path / "file", tmp_path / "file/out"):
+        with pytest.raises(OutputError, match=r"cannot be written .*Name a folder"):
+            predict([photos], out, model)
+
+
+def test_a_path_of_a_table_is_text(model, tmp_path, here):
+    pq.write_table(pa.table({"path": ["a.png", None]}), tmp_path / "list.parquet")
+    with pytest.raises(ValueError, match="None in the column 'path' is no text"):
+        predict([tmp_path / "list.parquet"], tmp_path / "out", model)
 
 
 def test_the_cap_of_pixels_goes_with_the_job(photos, model, tmp_path, here):
