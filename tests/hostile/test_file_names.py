@@ -15,7 +15,7 @@ from cnnsvm.cli import main
 from cnnsvm.io.tables import csv_line, to_csv
 
 NAMES = [
-    b"plain.png",
+    200 * b"x" + b".png",
     b"bad\xff\xfe.png",
     b"cr\rx.png",
     b"new\nline.png",

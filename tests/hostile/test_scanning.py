@@ -57,22 +57,6 @@ def test_links_to_folders_are_followed_once(folder, tmp_path):
     assert found == ["a.jfif", "b.mpo", "d.x", "link/f.png", "sub/e.PNG", "without"]
 
 
-def test_names_of_any_bytes_are_judged_and_written_as_they_are(tmp_path):
-    names = [b"n\xff.png", b"line\nbreak.png", b'quote",.png', b"=1+1.png", 200 * b"x" + b".png"]
-    for name in names:
-        Image.new("RGB", (9, 9), "red").save(io.BytesIO(), "PNG")
-        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as stream:
-            stream.write(b"no image")
-    command = [sys.executable, "-m", "cnnsvm", "predict", "--model", "cifake", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert done.returncode == 2, done.stderr
-    rows = list(csv.DictReader(io.StringIO(done.stdout.decode(errors="surrogateescape"))))
-    assert {os.fsencode(os.path.basename(row["path"])) for row in rows} == set(names)
-    assert all("not an image" in row["error"] for row in rows)
-    assert b"0 judged" in done.stderr
-    assert b"5 failed, 0 skipped" in done.stderr
-
-
 def test_strict_makes_a_skipped_file_a_failure(folder, tmp_path, capsys, model):
     (folder / "notes.txt").write_text("text")
     call = ["predict", str(folder), "--model", str(model)]
