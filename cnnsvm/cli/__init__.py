@@ -63,7 +63,6 @@ WITH_TABLES = (
     "fit",
     "localize-test",
     "localize-train",
-    "tune-worker",
 )
 #: Exit status of wrong usage, where it is not 2.
 WRONG = {"predict": 3}

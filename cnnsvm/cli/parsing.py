@@ -9,7 +9,7 @@ from typing import Any
 
 SHELLS = ("bash", "zsh", "tcsh")
 #: Commands that decode no images, and one whose own cap is another.
-WITHOUT_IMAGES = ("cache", "compare", "download", "info", "models", "serve")
+WITHOUT_IMAGES = ("cache", "compare", "download", "info", "models", "serve", "tune-worker")
 
 
 def parse(commands: dict[str, ModuleType], version: str, argv: Sequence[str]) -> argparse.Namespace:

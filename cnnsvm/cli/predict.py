@@ -89,7 +89,10 @@ def main(args: argparse.Namespace) -> int:
     named = [*args.images, *_listed(args.files_from)]
     if args.engine == "ray":
         return on_ray.main(args, named)
-    places, args.out = [Path(place) for place in named], args.out and Path(args.out)
+    places, args.out = (
+        [Path(place) for place in named],
+        None if args.out is None else Path(args.out),
+    )
     _check(args, places)
     found, skipped = _find(places, args.heatmaps)
     judge = Judge(args.model, revision=args.revision, device=args.device)

@@ -1,15 +1,18 @@
-"""Studies in a database that many hosts reach, and how one that went away is waited for."""
+"""Studies in a database that many hosts reach, and how one that went away is waited for.
+
+SQLAlchemy is imported where it is used: who judges an image needs none of it.
+"""
 
 import logging
 import time
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +36,12 @@ def is_url(storage: object) -> bool:
 
 def shown(url: str) -> str:
     """Return a database's address without its password."""
+    from sqlalchemy.engine import make_url
+
     return make_url(url).render_as_string(hide_password=True)
 
 
-def open_database(url: str) -> RDBStorage:
+def open_database(url: str) -> "RDBStorage":
     """Connect to a database, making Optuna's tables in an empty one.
 
     A trial without a sign of life for two :data:`HEARTBEAT` counts as lost, and is run again.
@@ -50,6 +55,9 @@ def open_database(url: str) -> RDBStorage:
     DatabaseError
         If nothing answers there, or its tables are of another version of Optuna.
     """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
     try:
         address = make_url(url)
     except ArgumentError as error:
@@ -101,8 +109,11 @@ def patiently(url: str, action: Callable[[], Result], patience: float = PATIENCE
             time.sleep(min(5.0, max(0.1, patience / 20)))
 
 
-def _connect(url: str, connecting: dict[str, int]) -> RDBStorage:
+def _connect(url: str, connecting: dict[str, int]) -> "RDBStorage":
     """Connect; another process may be making the same tables, so a second look may help."""
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from sqlalchemy.exc import DBAPIError, OperationalError
+
     for is_last in (False, False, True):
         try:
             with warnings.catch_warnings():
@@ -125,8 +136,10 @@ def _connect(url: str, connecting: dict[str, int]) -> RDBStorage:
 
 def _is_of_database(error: BaseException | None) -> bool:
     """Tell whether an error comes from the database; Optuna may lose it on the way."""
+    from sqlalchemy.exc import DBAPIError
+
     while error is not None:
-        if isinstance(error, StorageInternalError | OperationalError | DBAPIError):
+        if isinstance(error, StorageInternalError | DBAPIError):
             return True
         error = error.__cause__ or error.__context__
     return False
