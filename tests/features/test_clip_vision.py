@@ -85,7 +85,8 @@ def test_weights_are_not_drawn_but_for_random_ones():
 def test_a_shipped_detector_loads_without_the_libraries_that_it_does_not_need():
     code = (
         "import sys; from cnnsvm import InpaintDetector as D; D.from_pretrained('generated')"
-        "; print({'transformers', 'torchvision', 'torch._dynamo', 'matplotlib', 'numba'}"
+        "; print({'transformers', 'torchvision', 'torch._dynamo', 'matplotlib', 'numba',"
+        " 'sqlalchemy'}"
         " & sys.modules.keys())"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
