@@ -13,7 +13,6 @@ it resumes.
 """
 
 import argparse
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -104,23 +103,18 @@ def make_embedder(args: argparse.Namespace) -> Any:
 
 def embed(args: argparse.Namespace, table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Embed all images after all treatments, float32 (n, 768) each; a repeated call reads them."""
-    from cnnsvm.features.cache import cached_array
-    from generated_study.images import TREATMENTS, treated
+    from cnnsvm.data.images import image_hash
+    from cnnsvm.features.embedding_store import embed_stored
+    from generated_study.images import TREATMENTS, Treated
 
     embedder = make_embedder(args).fit(None)
     paths = table["path"].tolist()
-    place = args.out / "embeddings" / hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16]
+    hashes = [image_hash(path) for path in paths]
     found = {}
     for name in TREATMENTS:
         logger.info("%d images, %s", len(paths), name)
-
-        def compute(name: str = name) -> np.ndarray:
-            parts = [paths[k : k + 64] for k in range(0, len(paths), 64)]
-            return np.concatenate(
-                [embedder.transform([treated(path, name) for path in part]) for part in parts]
-            )
-
-        found[name] = cached_array(compute, place, name)
+        keys = [f"{each} {name}" for each in hashes]
+        found[name] = embed_stored(embedder, Treated(paths, name), keys, args.out / "cache")
     return found
 
 

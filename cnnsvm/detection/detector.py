@@ -27,7 +27,7 @@ from cnnsvm.data.estimators import (
     install,
     real_class,
 )
-from cnnsvm.data.images import check_images, image_sides, load_image
+from cnnsvm.data.images import check_images, image_hash, image_sides, load_image
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import (
@@ -42,9 +42,10 @@ from cnnsvm.detection.reject import (
 )
 from cnnsvm.detection.training_overlap import hash_training_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.cache import cached_array, hash_settings, task_folder
+from cnnsvm.features.cache import hash_settings, task_folder
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.embedder import CropEmbedder, plain_params
+from cnnsvm.features.embedding_store import embed_stored
 from cnnsvm.features.loading import DegradedImages, view_draws
 from cnnsvm.features.reading import MEMORY, Decoded, in_chunks, read_ahead
 from cnnsvm.io.files import alone
@@ -249,7 +250,7 @@ class InpaintDetector(
         embedders = self._fit_embedders(images, y, groups, auxiliary_labels, seed)
         cache = self._task_folder(embedders, images, codes, groups, seed)
         views, rows = self._views(images, codes, encode_groups(groups, len(y)), seed)
-        embeddings = cached_array(lambda: _embed(embedders, views), cache, "embeddings")
+        embeddings = self._embed_training(embedders, images, views)
         if not np.ptp(embeddings, axis=0).any():
             text = "all images have the same embedding: nothing tells the classes apart."
             warnings.warn(text, stacklevel=2)
@@ -606,6 +607,24 @@ class InpaintDetector(
         views = DegradedImages(Decoded(images, MEMORY), draws, AUGMENTATIONS[self.augmentation])
         return views, np.array([draw.index for draw in draws])
 
+    def _embed_training(
+        self, embedders: Sequence[Any], images: Sequence[Any], views: Sequence[Any]
+    ) -> np.ndarray:
+        """Embed what the classifier is fitted on, as far as the cache does not hold it."""
+        if self.cache_dir is None:
+            return _embed(embedders, views)
+        keys = [image_hash(image) for image in images]
+        if isinstance(views, DegradedImages):
+            plans = AUGMENTATIONS[self.augmentation]
+            keys = [f"{keys[draw.index]} {draw.plan_seed} {plans}" for draw in views.draws]
+        parts = [
+            embed_stored(embedder, views, keys, self.cache_dir)
+            if isinstance(embedder, CropEmbedder)
+            else embedder.transform(views)
+            for embedder in embedders
+        ]
+        return _check_finite(np.hstack(parts))
+
     def _fit_classifier(
         self,
         embeddings: np.ndarray,
@@ -649,7 +668,10 @@ def _embed(
     """Embed images by embedders side by side; ``pixels`` are what our own see, if decoded."""
     known = images if pixels is None else pixels
     parts = [e.transform(known if isinstance(e, CropEmbedder) else images) for e in embedders]
-    embeddings = np.hstack(parts)
+    return _check_finite(np.hstack(parts))
+
+
+def _check_finite(embeddings: np.ndarray) -> np.ndarray:
     if not np.isfinite(embeddings).all():
         raise ValueError(
             "an embedding is no finite number. Use precision='float32', or other weights."

@@ -13,14 +13,16 @@ from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 
 from cnnsvm.data.estimators import real_class
+from cnnsvm.data.images import image_hash
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.reject import UNSURE
 from cnnsvm.evaluation.bootstrap import Interval, bootstrap_metrics
 from cnnsvm.evaluation.metrics import binary_metrics
 from cnnsvm.evaluation.runs import RunDirectory, settings_of
-from cnnsvm.features.cache import RECIPE, cached_array, hash_settings, task_folder
-from cnnsvm.features.embedder import CropEmbedder, plain_params
+from cnnsvm.features.cache import RECIPE, hash_settings
+from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.embedding_store import embed_stored
 from cnnsvm.features.saved import is_saved_network, saved_folder
 from cnnsvm.features.trainer import best_epoch
 from cnnsvm.io.bundle import CONFIG
@@ -210,15 +212,13 @@ def embed_frozen(
     if detector.n_views is not None or not all(map(_is_frozen, embedders)):
         return detector
     fitted = [clone(embedder).fit(paths) for embedder in embedders]
-    settings = ["frozen", *map(plain_params, fitted)]
-    networks = [embedder.network_ for embedder in fitted]
-    place = task_folder(folder, networks, paths, np.zeros(len(paths), dtype=int), None, settings)
-
-    def embed() -> np.ndarray:
-        logger.info("embedding %d images once for all folds", len(paths))
-        return np.hstack([embedder.transform(paths) for embedder in fitted])
-
-    embeddings = cached_array(embed, place, "embeddings")
+    logger.info("embedding %d images once for all folds", len(paths))
+    if folder is None:
+        parts = [embedder.transform(paths) for embedder in fitted]
+    else:
+        keys = [image_hash(path) for path in paths]
+        parts = [embed_stored(embedder, paths, keys, folder) for embedder in fitted]
+    embeddings = np.hstack(parts)
     return clone(detector).set_params(embedder=StoredEmbeddings(paths, embeddings))
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -79,19 +79,6 @@ def _fit_network(
     return history
 
 
-def cached_array(compute: Callable[[], np.ndarray], cache: Path | None, name: str) -> np.ndarray:
-    """Compute an array, or read what an earlier call of the same task has stored."""
-    if cache is None:
-        return compute()
-    file = cache / f"{name}.safetensors"
-    with alone(file):
-        if not file.is_file():
-            found = compute()
-            with replacing(file) as partial:
-                save_file({name: found}, partial)
-    return load_file(file)[name]
-
-
 def network_arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
     """Return a network's parameters and statistics as arrays, fit for safetensors."""
     return {name: value.cpu().numpy().copy() for name, value in network.state_dict().items()}
@@ -118,10 +105,21 @@ def task_folder(
 
     The name is a hash of the networks' weights and preprocessing, the content of the images, their
     classes, groups and the settings, so that a changed file or parameter never meets an old
-    result.
+    result. Embedding is a task without images: their embeddings have names of their own.
     """
     if cache_dir is None:
         return None
+    return Path(cache_dir) / hash_task(networks, images, codes, groups, settings)
+
+
+def hash_task(
+    networks: Sequence[torch.nn.Module],
+    images: Sequence[Any],
+    codes: np.ndarray,
+    groups: Sequence[Any] | np.ndarray | None,
+    settings: Sequence[Any],
+) -> str:
+    """Name a task (see `task_folder`)."""
     plain = [asdict(replace(s, n_jobs=0)) if isinstance(s, Training) else s for s in settings]
     digest = hashlib.sha256(repr((cnnsvm.__version__, RECIPE, branch.PASSES, *plain)).encode())
     for network in networks:
@@ -132,7 +130,7 @@ def task_folder(
     digest.update(encode_groups(groups, len(codes)).tobytes())
     for image in images:
         digest.update(image_hash(image).encode())
-    return Path(cache_dir) / digest.hexdigest()[:20]
+    return digest.hexdigest()[:20]
 
 
 def hash_settings(value: Any) -> str:

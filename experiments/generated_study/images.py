@@ -1,8 +1,9 @@
 """What the study of generated images is made of: kinds of real images, generators, treatments."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,6 +76,19 @@ def cut_grids(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
                 write_image(target, part, "PNG")
         rows += [{"path": str(target), "group": group} for target in targets]
     return pd.DataFrame(rows)
+
+
+class Treated(Sequence[str | bytes]):
+    """Images after a key of `TREATMENTS`, each made when it is asked for."""
+
+    def __init__(self, paths: Sequence[str], treatment: str) -> None:
+        self.paths, self.treatment = paths, treatment
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Any) -> Any:
+        return treated(self.paths[index], self.treatment)
 
 
 def treated(path: str, treatment: str) -> str | bytes:
