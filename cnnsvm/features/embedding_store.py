@@ -30,11 +30,11 @@ def embed_stored(
 ) -> np.ndarray:
     """Embed the images that a cache does not hold yet, and return the embeddings of all.
 
-    They lie in a folder of the cache that is named by the network's weights and preprocessing, the
-    embedder's parameters and the version of this library. A part is an array, read through a
-    memory map, and a JSON file with its keys, its SHA-256 and what embedded it. That is written
-    last: a part without it is computed again, as is one that has changed on disk. Processes that
-    embed in the same way take turns.
+    They lie in ``embeddings`` of the cache, in a folder named by the network's weights and
+    preprocessing, the embedder's parameters and the version of this library. A part is an array,
+    read through a memory map, and a JSON file with its keys, its SHA-256 and what embedded it. That
+    is written last: a part without it is computed again, as is one that has changed on disk.
+    Processes that embed in the same way take turns.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def embed_stored(
     made_by = {k: v for k, v in plain_params(embedder).items() if k not in _OF_FIT}
     settings = ["embedding", type(embedder).__name__, made_by]
     name = hash_task([embedder.network_], [], np.array([]), None, settings)
-    folder = Path(cache_dir) / name
-    with alone(folder / "embeddings"):
+    folder = Path(cache_dir) / "embeddings" / name
+    with alone(folder):
         found = dict(_known(folder))
         missing = list({key: i for i, key in enumerate(keys) if key not in found}.values())
         logger.info("%d of %d embeddings are in %s", len(keys) - len(missing), len(keys), folder)

@@ -1,3 +1,5 @@
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,12 +70,18 @@ def test_a_study_embeds_once_and_not_again(frozen, manifest, tmp_path, monkeypat
     assert again["metrics"] == result["metrics"]
 
 
-def test_changed_images_are_embedded_again(frozen, manifest, tmp_path):
+def test_changed_images_alone_are_embedded_again(frozen, manifest, tmp_path, monkeypatch):
     paths = manifest["path"].tolist()
     first = embed_frozen(frozen, paths, tmp_path).embedder
+    monkeypatch.setattr(embedder, "embed_crops", calls := Mock(wraps=embedder.embed_crops))
     second = embed_frozen(frozen, [*paths[1:], paths[0]], tmp_path).embedder
-    np.testing.assert_allclose(second.transform(paths), first.transform(paths), rtol=1e-4)
-    assert len(list(tmp_path.iterdir())) == 2
+    assert not calls.called
+    np.testing.assert_array_equal(second.transform(paths), first.transform(paths))
+    changed = tmp_path / "changed.png"
+    Image.open(paths[0]).transpose(Image.Transpose.ROTATE_90).save(changed)
+    third = embed_frozen(frozen, [str(changed), *paths[1:]], tmp_path).embedder
+    assert calls.call_count == 1
+    assert not np.allclose(third.transform([str(changed)]), first.transform(paths[:1]))
 
 
 @pytest.mark.parametrize("change", [{"finetune": tuning()}, {"weights": None, "pooling": "mean"}])

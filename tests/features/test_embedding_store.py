@@ -68,7 +68,7 @@ def test_an_interruption_loses_a_part_at_most(embedder, images, tmp_path):
 @pytest.mark.parametrize("spoil", ["array", "keys", "sidecar", "no array"])
 def test_a_damaged_part_is_computed_again(embedder, images, tmp_path, caplog, spoil):
     first = embed_stored(embedder, images, keys_of(images), tmp_path)
-    array = sorted(tmp_path.glob("*/*.npy"))[1]
+    array = sorted(tmp_path.rglob("*.npy"))[1]
     sidecar = array.with_suffix(".json")
     if spoil == "array":
         data = bytearray(array.read_bytes())
