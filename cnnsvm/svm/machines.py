@@ -1,9 +1,7 @@
 """Kernels and binary support vector machines: fitted by scikit-learn, evaluated as arrays."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,12 +42,12 @@ class Kernel:
         """Return the kernel matrix, float64 of shape (len(X), len(Y))."""
         return self.transform(pairwise_base(self.name, X, Y))
 
-    def transform(self, base: np.ndarray) -> np.ndarray:
-        """Turn the matrix of :func:`pairwise_base` into the kernel matrix, as a new array."""
+    def transform(self, base: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Turn the matrix of :func:`pairwise_base` into the kernel matrix, in ``out`` if given."""
         if self.name == "rbf":
-            gram = -self.gamma * base
+            gram = np.multiply(base, -self.gamma, out=out)
             return np.exp(gram, out=gram)
-        gram = self.gamma * base
+        gram = np.multiply(base, self.gamma, out=out)
         if self.name == "poly":
             gram += self.coef0
             gram **= self.degree
@@ -88,7 +86,7 @@ def make_kernel(name: str, params: dict[str, Any], unit: float) -> Kernel:
 
 def gamma_unit(Z: np.ndarray) -> float:
     """Return scikit-learn's ``gamma="scale"``, 1 / (n_features * Z.var()); 1 for constant rows."""
-    variance = float(Z.var())
+    variance = float(Z.var(dtype=np.float64))
     return 1.0 / (Z.shape[1] * variance) if variance > 0 else 1.0
 
 
@@ -195,49 +193,34 @@ class KernelModel:
         return self.slope * margins + self.offset
 
 
-class TrainingRows:
-    """Scaled rows (n_rows, n_features) to fit machines of one kernel on.
+class LandmarkRows:
+    """Scaled rows (n_rows, n_features) to fit machines of one kernel on, and their landmarks.
 
-    With ``precompute``, what the kernel matrix is computed from is kept: libsvm on a precomputed
-    matrix is several times as fast as on rows of a thousand features, and every trial can reuse
-    it. ``landmarks`` are the numbers of rows that approximate all (:class:`NystroemFeatures`).
+    ``landmarks`` are the numbers of rows that approximate all (:class:`NystroemFeatures`). If
+    ``keep``, what their kernels are computed from is kept for all trials.
     """
 
     def __init__(
-        self,
-        kernel_name: str,
-        rows: np.ndarray,
-        cache_size: float,
-        precompute: bool,
-        landmarks: np.ndarray | None = None,
+        self, kernel_name: str, rows: np.ndarray, landmarks: np.ndarray, keep: bool = False
     ) -> None:
-        self.kernel_name, self.rows, self.cache_size = kernel_name, rows, cache_size
-        self.landmarks = landmarks
+        self.kernel_name, self.rows, self.landmarks = kernel_name, rows, landmarks
         self.unit = gamma_unit(rows)
-        self.base = self._pairwise_base() if precompute else None
+        self._kept = self._base() if keep else None
 
-    def _pairwise_base(self) -> np.ndarray:
-        others = self.rows if self.landmarks is None else self.rows[self.landmarks]
-        return pairwise_base(self.kernel_name, self.rows, others)
+    def _base(self) -> np.ndarray:
+        return pairwise_base(self.kernel_name, self.rows, self.rows[self.landmarks])
 
     def solve(
         self, params: dict[str, Any], targets: np.ndarray
     ) -> tuple[Kernel, list[Dual | None]]:
         """Fit one SVM a column of ``targets``, bool (n_rows, n_machines); None for one value."""
         kernel = make_kernel(self.kernel_name, params, self.unit)
-        solve: Callable[[np.ndarray], Dual]
-        if self.landmarks is not None:
-            base = self._pairwise_base() if self.base is None else self.base
-            features = NystroemFeatures(kernel, base, self.landmarks)
-            solve = partial(features.solve, params=params)
-        elif self.base is not None:
-            gram = kernel.transform(self.base)
-            solve = partial(solve_dual, gram, params=params, cache_size=self.cache_size)
-        else:
-            how: dict[str, Any] = {"kernel": kernel, "cache_size": self.cache_size}
-            solve = partial(solve_dual, self.rows, params=params, **how)
-        fittable = has_both(targets)
-        return kernel, [solve(targets[:, k]) if fittable[k] else None for k in range(len(fittable))]
+        base = self._base() if self._kept is None else self._kept
+        features = NystroemFeatures(kernel, base, self.landmarks)
+        both = has_both(targets)
+        return kernel, [
+            features.solve(targets[:, k], params) if both[k] else None for k in range(len(both))
+        ]
 
 
 def fit_machines(
@@ -252,30 +235,37 @@ def fit_machines(
     """Fit one machine a column of ``targets`` on scaled rows ``Z`` (n_samples, n_features).
 
     ``targets``, bool (n_samples, n_machines), has both values in every column; ``params`` are the
-    hyperparameters of a trial; ``cache_size`` is in MB. ``n_landmarks``, drawn with ``seed``, make
-    the machines approximate.
+    hyperparameters of a trial; ``cache_size`` is in MB. If it holds two kernel matrices, libsvm
+    works on one, else `cnnsvm.svm.gram.fit_rows` on rows of it. ``n_landmarks``, drawn with
+    ``seed``, make the machines approximate.
     """
     landmarks = choose_landmarks(len(Z), n_landmarks, seed)
-    precompute = 2 * Z.itemsize * len(Z) ** 2 <= cache_size * MEGABYTE and landmarks is None
-    training = TrainingRows(name, Z, cache_size, precompute, landmarks)
-    kernel, solved = training.solve(params, targets)
-    duals = [dual for dual in solved if dual is not None]
+    kernel = make_kernel(name, params, gamma_unit(Z))
+    duals: list[Dual]
+    if landmarks is not None:
+        features = NystroemFeatures(kernel, pairwise_base(name, Z, Z[landmarks]), landmarks)
+        duals = [features.solve(target, params) for target in targets.T]
+    elif 2 * Z.itemsize * len(Z) ** 2 <= cache_size * MEGABYTE:
+        gram = kernel(Z, Z)
+        duals = [solve_dual(gram, target, params, cache_size) for target in targets.T]
+    else:
+        from cnnsvm.svm.gram import fit_rows  # its compiler takes a second to import
+
+        duals = fit_rows(kernel, Z, targets, params, cache_size)
     return [build_machine(kernel, Z, dual) for dual in duals], duals
 
 
 def solve_dual(
-    matrix: np.ndarray,
+    gram: np.ndarray,
     target: np.ndarray,
     params: dict[str, Any],
-    kernel: Kernel | None = None,
     cache_size: float = 200,
     tol: float = 1e-3,
 ) -> Dual:
-    """Fit a binary support vector classifier.
+    """Fit a binary support vector classifier by libsvm.
 
-    ``matrix`` is the kernel matrix (n, n) or, if ``kernel`` is given, scaled rows for libsvm to
-    evaluate it on; ``target``, bool (n,), has both values; of ``params``, ``C`` and
-    ``class_weight`` count; ``cache_size`` is in MB, ``tol`` libsvm's stopping criterion.
+    ``gram`` is the kernel matrix (n, n); ``target``, bool (n,), has both values; of ``params``,
+    ``C`` and ``class_weight`` count; ``cache_size`` is in MB, ``tol`` libsvm's stopping criterion.
     """
     svc = SVC(
         C=params["C"],
@@ -283,16 +273,11 @@ def solve_dual(
         cache_size=cache_size,
         tol=tol,
         max_iter=max(MIN_ITER_LIMIT, 100 * len(target)),
-        **({"kernel": "precomputed"} if kernel is None else kernel.libsvm_params()),
-    ).fit(matrix, target)
+        kernel="precomputed",
+    ).fit(gram, target)
     support, coef, intercept = svc.support_, svc.dual_coef_[0].copy(), float(svc.intercept_[0])
-    if kernel is None:
-        sums, diagonal = matrix[support].T @ coef, matrix.diagonal()[support]
-    else:
-        vectors = matrix[support]
-        sums = BinaryMachine(kernel, vectors, coef, 0.0).decide(matrix)
-        diagonal = kernel.diagonal(vectors)
-    norm = weight_norm(coef, sums[support], diagonal)
+    sums = gram[support].T @ coef
+    norm = weight_norm(coef, sums[support], gram.diagonal()[support])
     return Dual(support, coef, intercept, float(sums.mean()) + intercept, norm)
 
 

@@ -3,11 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import SVC
 
-from cnnsvm.svm import TunedSVC
+from cnnsvm.svm import TunedSVC, smo
+from cnnsvm.svm.gram import KernelRows, SharedGram, score_fold
 from cnnsvm.svm.machines import Kernel, fit_scaler
-from cnnsvm.svm.smo import SharedGram, solve
+from cnnsvm.svm.smo import solve
 
 KERNELS = [Kernel("linear", 0.2), Kernel("rbf", 0.3), Kernel("poly", 0.1, 3, 0.5)]
 settings.register_profile("smo", deadline=None, max_examples=60)
@@ -32,7 +34,7 @@ def test_margins_of_all_rows_are_those_of_svc(seed, n, kernel, C, held_out):
     X, target = problem(seed, n)
     fitted = np.random.default_rng(seed).random(n) >= held_out
     fitted[:4] = True
-    weights, margins = solve(kernel(X, X), target, np.where(fitted, C, 0.0), tol=1e-8)
+    weights, margins, _ = solve(kernel(X, X), target, np.where(fitted, C, 0.0), tol=1e-8)
     svc = SVC(C=C, tol=1e-8, **kernel.libsvm_params()).fit(X[fitted], target[fitted])
     free = (np.abs(weights) > 1e-6 * C) & (np.abs(weights) < C * (1 - 1e-6))
     expected = svc.decision_function(X)
@@ -51,10 +53,55 @@ def test_margins_of_all_rows_are_those_of_svc(seed, n, kernel, C, held_out):
 def test_at_the_usual_tolerance_single_precision_is_enough(seed, C, kernel):
     X, target = problem(seed, 40)
     box = np.full(40, C)
-    _, margins = solve(kernel(X, X).astype(np.float32), target, box)
-    _, exact = solve(kernel(X, X), target, box, tol=1e-8)
+    margins = solve(kernel(X, X).astype(np.float32), target, box).margins
+    exact = solve(kernel(X, X), target, box, tol=1e-8).margins
     agree = (margins > 0) == (exact > 0)
     assert agree[np.abs(exact) > 0.05].all()
+
+
+@pytest.fixture
+def small_sets(monkeypatch):
+    """Working sets of which even small problems need many."""
+    monkeypatch.setattr(smo, "WHOLE_ROWS", 0)
+    monkeypatch.setattr(smo, "WORKING_ROWS", 16)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("C", [0.01, 1, 100])
+def test_working_sets_and_rows_on_demand_find_the_machine_of_svc(small_sets, kernel, C):
+    X, target = problem(0, 300)
+    fitted = np.arange(300) % 5 > 0
+    box = np.where(fitted, C, 0.0)
+    svc = SVC(C=C, tol=1e-6, **kernel.libsvm_params()).fit(X[fitted], target[fitted])
+    expected = svc.decision_function(X)
+    for gram in (kernel(X, X), KernelRows(kernel, X, np.arange(300), cache_size=1e-3)):
+        found = solve(gram, target, box, tol=1e-6 if isinstance(gram, np.ndarray) else 1e-4)
+        np.testing.assert_allclose(found.margins, expected, atol=1e-3)
+        np.testing.assert_allclose(
+            found.margins, kernel(X, X) @ found.weights + found.intercept, atol=1e-3
+        )
+
+
+def test_rows_on_demand_are_those_of_the_kernel_however_few_are_kept(monkeypatch):
+    monkeypatch.setattr("cnnsvm.svm.gram.WORKING_ROWS", 4)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 3)) + 1000  # far from 0, where squares lose digits
+    kernel = Kernel("rbf", 0.3)
+    gram, exact = KernelRows(kernel, X, np.arange(40), cache_size=1e-6), kernel(X, X)
+    for _ in range(30):
+        numbers = rng.permutation(40)[:4]
+        store, places = gram.load(numbers)
+        assert len(store) == 8
+        np.testing.assert_allclose(store[places], exact[numbers], atol=1e-6)
+    np.testing.assert_allclose(gram.diagonal(), 1)
+
+
+def test_a_machine_that_does_not_converge_warns(monkeypatch):
+    monkeypatch.setattr(smo, "MIN_ITER_LIMIT", 1)
+    X, target = problem(0, 40, overlap=9)
+    gram = Kernel("linear", 1e3)(X, X)
+    with pytest.warns(ConvergenceWarning, match="has not converged"):
+        solve(gram, target, np.full(40, 1e6), tol=1e-9, warn=True)
 
 
 @pytest.mark.parametrize("name", ["linear", "rbf", "poly"])
@@ -64,11 +111,11 @@ def test_a_fold_is_scored_as_by_svc(name, class_weight):
     train, test = np.arange(150), np.arange(150, 200)
     mean, deviation = fit_scaler(X[train], True)
     Z = (X - mean) / deviation
-    gram = SharedGram(name, Z, train, test)
+    gram = SharedGram(name, Z, train)
     params = {"C": 2.0, "class_weight": class_weight, "degree": 2, "coef0": 1.0}
     params["gamma_factor"] = 0.5
     targets = np.column_stack([y == 1, y == 0, y == 2])
-    scores = gram.scores(params, targets)
+    scores = score_fold(gram.matrix(params), (train, test), targets, params)
     kernel = Kernel(name, gram.unit * 0.5, 2 if name == "poly" else 1, 1.0 if name == "poly" else 0)
     svc = SVC(C=2.0, class_weight=class_weight, **kernel.libsvm_params()).fit(Z[train], y[train])
     np.testing.assert_allclose(scores[:, 0], svc.decision_function(Z[test]), atol=1e-2)
@@ -77,12 +124,13 @@ def test_a_fold_is_scored_as_by_svc(name, class_weight):
 
 
 def test_equal_rows_and_flat_kernels_end():
-    _, margins = solve(np.ones((6, 6)), np.arange(6) < 3, np.ones(6))
+    margins = solve(np.ones((6, 6)), np.arange(6) < 3, np.ones(6)).margins
     assert np.isfinite(margins).all()
     assert np.ptp(margins) == pytest.approx(0, abs=1e-12)
-    gram = SharedGram("rbf", np.ones((6, 2)), np.arange(4), np.arange(4, 6))
     params = {"C": 1.0, "class_weight": None}
-    distances = gram.scores(params, np.array([[1], [0], [1], [0], [1], [0]], bool), True)
+    gram = SharedGram("rbf", np.ones((6, 2)), np.arange(4)).matrix(params)
+    targets = np.array([[1], [0], [1], [0], [1], [0]], bool)
+    distances = score_fold(gram, (np.arange(4), np.arange(4, 6)), targets, params, True)
     assert np.isfinite(distances).all()
 
 
