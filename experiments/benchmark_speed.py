@@ -1,15 +1,19 @@
 """Measure cnnsvm against what one would write with the libraries that it is built on.
 
     python experiments/benchmark_speed.py svm --rows 1200 2400 4800
+    python experiments/benchmark_speed.py svm --rows 30378 --against sklearnex --cache-size 7400
+        --rounds 1 --cold --other-trials 1
     python experiments/benchmark_speed.py embed --backbones resnet18 resnet50
     python experiments/benchmark_speed.py start
     python experiments/benchmark_speed.py predict --images 20
     python experiments/benchmark_speed.py map --sides 2000 4000
 
 ``svm``: the tuning of an RBF machine against Optuna over scikit-learn's `StandardScaler` and `SVC`,
-its folds in parallel. ``embed``: images of 224 pixels, a loop in float32. ``start``: one image by
-`cnnsvm predict`, from a cold start, against the import of torch. ``predict``: so many images of 512
-pixels in one call against one call an image. ``map``: large images with a heatmap against without.
+its folds in parallel, or over the `SVC` of scikit-learn-intelex, which is parallel itself; with
+``--cold`` the first turn counts, for what takes minutes. ``embed``: images of 224 pixels, a loop in
+float32. ``start``: one image by `cnnsvm predict`, from a cold start, against the import of torch.
+``predict``: so many images of 512 pixels in one call against one call an image. ``map``: large
+images with a heatmap against without.
 Both sides take turns; medians and their ratio are told: on a shared machine the ratio says more
 than either number. The report, and a JSON file beside it, name the processor's flags and what
 it reaches in products of matrices.
@@ -18,6 +22,7 @@ it reaches in products of matrices.
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +53,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--folds", type=int, default=5, help="of svm [%(default)s]")
     most = "of the other side of svm, from which its time is extrapolated [%(default)s]"
     add("--other-trials", type=int, default=4, help=most)
+    add("--against", choices=["sklearn", "sklearnex"], default="sklearn", help="whose SVC, of svm")
+    add("--cache-size", type=float, default=4000, help="MB, of svm [%(default)s]")
+    add("--cold", action="store_true", help="measure from the first turn on, of svm")
     add("--backbones", nargs="+", default=["resnet18", "resnet50", "vgg16"], help="of embed")
     add("--images", type=int, default=64, help="of embed and predict [%(default)s]")
     add("--sides", type=int, nargs="+", default=[1000, 2000, 4000], help="longer ones of map")
@@ -54,10 +63,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def take_turns(rounds: int, *sides: Callable[[], Any]) -> list[float]:
-    """Return the median seconds of each side, which take turns after one turn unmeasured."""
+def take_turns(rounds: int, *sides: Callable[[], Any], cold: bool = False) -> list[float]:
+    """Return the median seconds of each side, which take turns; if not ``cold``, after one more."""
     times: list[list[float]] = [[] for _ in sides]
-    for turn in range(rounds + 1):
+    for turn in range(cold, rounds + 1):
         for side, spent in zip(sides, times, strict=True):
             started = time.perf_counter()
             side()
@@ -86,26 +95,29 @@ def _measure_search(n_rows: int, args: argparse.Namespace) -> Row:
     from sklearn.model_selection import cross_val_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
 
     from cnnsvm import TunedSVC
 
+    svc = import_module(f"{args.against}.svm").SVC
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     X, y = draw_embeddings(n_rows, args.features)
     found: dict[str, float] = {}
+    n_jobs = -1 if args.against == "sklearn" else 1
 
     def ours() -> None:
         how: dict[str, Any] = {"n_trials": args.trials, "cv": args.folds, "random_state": 0}
-        found["ours"] = TunedSVC(calibrate=False, cache_size=4000, **how).fit(X, y).best_score_
+        model = TunedSVC(calibrate=False, cache_size=args.cache_size, **how).fit(X, y)
+        found["ours"] = model.best_score_
+        found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
     def objective(trial: Any) -> float:
-        machine = SVC(
+        machine = svc(
             C=trial.suggest_float("C", 1e-3, 1e3, log=True),
             gamma=trial.suggest_float("gamma", 1e-2, 1e1, log=True) / args.features,
             class_weight=trial.suggest_categorical("class_weight", [None, "balanced"]),
         )
         pipeline = make_pipeline(StandardScaler(), machine)
-        scores = cross_val_score(pipeline, X, y, cv=args.folds, scoring="roc_auc", n_jobs=-1)
+        scores = cross_val_score(pipeline, X, y, cv=args.folds, scoring="roc_auc", n_jobs=n_jobs)
         return float(scores.mean())
 
     def theirs() -> None:
@@ -114,9 +126,10 @@ def _measure_search(n_rows: int, args: argparse.Namespace) -> Row:
         study.optimize(objective, n_trials=args.other_trials)
         found["theirs"] = study.best_value
 
-    own, other = take_turns(args.rounds, ours, theirs)
+    own, other = take_turns(args.rounds, ours, theirs, cold=args.cold)
     other *= args.trials / args.other_trials
-    return [f"{n_rows} x {args.features}", own, other, other / own, f"AUC {found['ours']:.4f}"]
+    note = f"against {args.against}; AUC {found['ours']:.4f}, {found['peak']:.1f} GB at most"
+    return [f"{n_rows} x {args.features}", own, other, other / own, note]
 
 
 def measure_embed(args: argparse.Namespace) -> list[Row]:

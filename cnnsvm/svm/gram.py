@@ -9,6 +9,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.class_weight import compute_class_weight
 
 from cnnsvm.data.splits import Fold
+from cnnsvm.svm import smo
 from cnnsvm.svm.machines import (
     MEGABYTE,
     Dual,
@@ -18,7 +19,7 @@ from cnnsvm.svm.machines import (
     make_kernel,
     weight_norm,
 )
-from cnnsvm.svm.smo import WORKING_ROWS, solve
+from cnnsvm.svm.smo import solve
 
 #: Rows of a matrix that a thread transforms at a time.
 _TILE = 256
@@ -84,7 +85,7 @@ class KernelRows:
     fitted : ndarray of int
         Numbers of the rows that are not held out.
     cache_size : float
-        Memory in MB for what is kept; two working sets of the solver are kept in any case.
+        Memory in MB for what is kept; a working set of the solver is kept in any case.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class KernelRows:
         self.rows, self.squares = _single(kernel.name, rows, fitted)
         n_rows = len(rows)
         fitting = int(cache_size * MEGABYTE // (np.float32().itemsize * n_rows))
-        capacity = min(n_rows, max(2 * WORKING_ROWS, fitting))
+        least = n_rows if n_rows <= smo.WHOLE_ROWS else smo.WORKING_ROWS
+        capacity = min(n_rows, max(least, fitting))
         self._kept = np.empty((capacity, n_rows), np.float32)
         self._place = np.full(n_rows, -1)  # in _kept, of each row
         self._number = np.full(capacity, -1)  # of the row in each place

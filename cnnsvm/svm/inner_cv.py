@@ -125,6 +125,7 @@ class InnerCV:
         budget, whole = cache_size * MEGABYTE, np.float32().itemsize * len(X) ** 2
         self.keeps_folds = self.is_exact and (len(folds) + 1) * whole <= budget
         self.n_searched = min(len(X), max(MIN_SEARCH_ROWS, math.isqrt(int(budget / 8))))
+        self.is_sampled = self.is_exact and self.n_searched < len(X) and not self.keeps_folds
         n_cores = len(os.sched_getaffinity(0))
         fits = int(budget // whole) - len(folds) if self.keeps_folds else n_cores
         self.n_threads = max(1, min(fits, len(folds), n_cores))
@@ -172,7 +173,9 @@ class InnerCV:
         )
         chosen, folds = sample_folds(self.folds, self.targets, self.n_searched, self.seed)
         parts = self.X[chosen], self.targets[chosen], folds
-        return InnerCV(self.kernel, *parts, self.scale, self.cache_size)
+        # rare classes may have made it a little larger
+        enough = max(self.cache_size, math.ceil(8 * len(chosen) ** 2 / MEGABYTE))
+        return InnerCV(self.kernel, *parts, self.scale, enough)
 
     @cached_property
     def _landmark_folds(self) -> list[tuple[LandmarkRows, np.ndarray]] | None:
@@ -247,7 +250,7 @@ class InnerCV:
         if self.keeps_folds:
             self._fold_grams  # noqa: B018 - computed before threads ask for it
             return self._in_threads(lambda index: self.fold_auc(index, params), folds)
-        if self.n_searched < len(self.X):
+        if self.is_sampled:
             return self._sample.fold_aucs(params)
         from cnnsvm.svm.gram import score_fold
 

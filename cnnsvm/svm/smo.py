@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cnnsvm.svm.gram import KernelRows
 
 #: Problems of no more rows are solved at once, larger ones by working sets of so many.
-WHOLE_ROWS, WORKING_ROWS = 2000, 1024
+WHOLE_ROWS, WORKING_ROWS = 5000, 2048
 #: Curvature of a pair that counts as none, and share of the box below which a bound is reached.
 _FLAT, _ROUNDING = 1e-12, 1e-12
 #: Share of the violation in a working set that is left to the next.

@@ -70,10 +70,12 @@ class TunedSVC(LogOddsClassifier):
     scale : bool, default=True
         Whether features are standardised.
     cache_size : float, default=1000
-        Memory in MB for kernel matrices: 4 bytes for each pair of rows, one for each fold and one
-        for each thread. 1,000 holds those of about 7,000 rows with 3 folds; with more rows they are
-        computed anew for each trial and, above about 11,000, libsvm computes them from the
-        features, which is many times slower.
+        Memory in MB for kernel matrices, of 4 bytes for each pair of rows. 1,000 holds one a fold
+        and one a thread for about 7,000 rows with 3 folds. With more rows, up to 11,000, trials
+        share two that are scaled by all rows, not by each fold's training part: 30,000 take 7,200.
+        With more still, trials are scored on as many rows as fit, which a warning says, and only
+        the winner is fitted to all, by kernels that are computed when needed. Out-of-fold scores
+        are of all rows, each fold scaled by its training part, in any case.
     n_landmarks : int or None, default=None
         Number of rows that approximate the kernel of all (the Nystroem method), with squared
         hinge loss: the time of a fit then grows linearly with the rows. None, or no more rows
@@ -301,6 +303,8 @@ class TunedSVC(LogOddsClassifier):
             return {"kernel": kernel, "params": params, "score": float("nan"), "trials": []}
         settings = {"space": SPACES[kernel], "seed": inner.seed, "scale": inner.scale}
         settings["n_landmarks"] = inner.n_landmarks
+        if inner.is_sampled:
+            settings["n_searched"] = inner.n_searched
         if store.url is not None:
             settings["points"] = "sobol"
         current = fingerprint(inner.X, labels, groups, inner.folds, settings)
@@ -317,7 +321,8 @@ class TunedSVC(LogOddsClassifier):
     def _shared_params(self) -> dict[str, Any]:
         """Return the parameters that a worker needs to take part in the search."""
         own = {"kernel": self._kernel_names()}
-        return own | {k: getattr(self, k) for k in ("n_trials", "cv", "scale", "n_landmarks")}
+        names = ("n_trials", "cv", "scale", "n_landmarks", "cache_size")
+        return own | {name: getattr(self, name) for name in names}
 
     def _fit_model(
         self, inner: InnerCV, params: dict[str, Any], Z: np.ndarray, chosen: np.ndarray

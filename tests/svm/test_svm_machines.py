@@ -122,6 +122,16 @@ def test_a_search_that_lacks_memory_takes_a_sample_and_says_so(data, monkeypatch
     assert np.isfinite(inner.out_of_fold(DEFAULTS["rbf"])).all()
 
 
+def test_a_study_of_a_sample_is_not_resumed_with_more_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("cnnsvm.svm.inner_cv.MIN_SEARCH_ROWS", 40)
+    X, y = make_classification(80, 5, random_state=0)
+    how = {"n_trials": 2, "storage": tmp_path / "study.journal", "random_state": 0}
+    few = TunedSVC(cache_size=0.01, **how).fit(X, y)
+    assert few.score(X, y) > 0.8
+    with pytest.raises(ValueError, match="other settings"):
+        TunedSVC(**how).fit(X, y)
+
+
 def test_a_sample_keeps_the_folds_and_the_share_of_classes():
     rng = np.random.default_rng(0)
     target = rng.random(3000) < 0.02
