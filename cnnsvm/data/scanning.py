@@ -1,6 +1,7 @@
 """Which files of a folder are images, and why the others are not."""
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +37,7 @@ def scan_images(folder: str | os.PathLike[str]) -> Scan:
     folder once. Hidden files and folders are left out and not listed.
     """
     found = Scan([], [])
-    for path in sorted(_files(Path(folder))):
-        reason = why_no_image(path)
+    for path, reason in sorted((Path(file), reason) for file, reason in each_file(folder)):
         if reason is None:
             found.images.append(path)
         else:
@@ -50,13 +50,29 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return scan_images(folder).images
 
 
-def why_no_image(path: Path) -> str | None:
+def each_file(folder: str | os.PathLike[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield the files that `scan_images` tells apart, in no order, and why each is no image, if so.
+
+    As text, of which a million take a third of the memory and time of so many paths.
+    """
+    for place, names in _walk(Path(folder)):
+        for name in names:
+            if not _is_hidden(name):
+                path = os.path.join(place, name)
+                yield path, why_no_image(path)
+
+
+def why_no_image(path: str | os.PathLike[str]) -> str | None:
     """Say why a file is not taken for an image, None if it is."""
-    if path.is_symlink() and not path.exists():
-        return "a link to what is not there"
-    if not path.is_file():
+    try:
+        kind = os.stat(path).st_mode
+    except OSError:
+        if os.path.islink(path):
+            return "a link to what is not there"
+        raise
+    if not stat.S_ISREG(kind):
         return "a pipe, socket or device"
-    suffix = path.suffix.lower()
+    suffix = os.path.splitext(path)[1].lower()
     if suffix in SUFFIXES:
         return None
     if suffix in _RAW:
@@ -66,7 +82,7 @@ def why_no_image(path: Path) -> str | None:
     return f"not a format that is read here ({suffix})" if suffix in _UNREAD else "not an image"
 
 
-def _begins_as_image(path: Path) -> bool:
+def _begins_as_image(path: str | os.PathLike[str]) -> bool:
     try:
         with open(path, "rb") as stream:
             head = stream.read(16)
@@ -83,11 +99,6 @@ def begins_as_image(head: bytes) -> bool:
 def folder_names(root: str | os.PathLike[str]) -> list[str]:
     """List the names of the folders below a folder, each once, sorted (see `scan_images`)."""
     return sorted({Path(folder).name for folder, _ in list(_walk(Path(root)))[1:]})
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for folder, names in _walk(root):
-        yield from (Path(folder, name) for name in names if not _is_hidden(name))
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:

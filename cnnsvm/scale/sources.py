@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cnnsvm.data.scanning import SUFFIXES, scan_images
+from cnnsvm.data.scanning import SUFFIXES, each_file
 from cnnsvm.io.files import text_hash
 from cnnsvm.report.judging import SKIPPED
 
@@ -95,13 +95,15 @@ def _find(place: str) -> Iterator[Entry]:
     if path.suffix.lower() == TABLE and path.is_file():
         yield from _listed(path.read_bytes(), str(path.parent), place)
     elif path.is_dir():
-        scan = scan_images(path)
-        found: list[Entry] = [(str(image), None) for image in scan.images]
-        found += [(str(each), None) for each, _ in scan.skipped if is_shard((str(each), None))]
-        skipped = [(str(each), f"{SKIPPED}{why}") for each, why in scan.skipped]
+        found, skipped = [], []
+        for file, reason in each_file(path):
+            if reason is None or is_shard((file, None)):
+                found.append(file)
+            else:
+                skipped.append((file, f"{SKIPPED}{reason}"))
         nothing = f"{path}: no images in this folder. Check the path."
-        yield from sorted(found) or [(str(path), nothing)]
-        yield from (entry for entry in skipped if not is_shard((entry[0], None)))
+        yield from ((file, None) for file in sorted(found)) if found else [(str(path), nothing)]
+        yield from sorted(skipped)
     else:
         yield str(path), None
 
