@@ -2,12 +2,15 @@
 
 import logging
 import os
+import re
+import socket
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 OLDEST = (2, 60)
 #: Bytes of the object store of a cluster that is started here: images never pass through it.
 STORE = 200_000_000
+KNOCKING = 10  # seconds
 
 
 class EngineMissingError(ValueError, ImportError):
@@ -15,15 +18,17 @@ class EngineMissingError(ValueError, ImportError):
 
 
 class ClusterError(ConnectionError):
-    """A cluster that broke down, or whose workers failed in a way that no input explains."""
+    """A cluster that does not answer or broke down, or whose workers failed for no known reason."""
 
-    def __init__(self, what: str, error: Exception) -> None:
-        first = str(error).split("\n\nThe above exception")[0].strip().splitlines()
-        super().__init__(
-            f"the cluster gave up a {what} ({type(error).__name__}: {first[-1] if first else ''}). "
-            "What is finished stays: run the same again, with fewer workers or smaller batches if "
-            "memory was short."
-        )
+
+def gave_up(what: str, error: Exception) -> ClusterError:
+    """Say that the cluster did not finish a block or shard."""
+    first = str(error).split("\n\nThe above exception")[0].strip().splitlines()
+    return ClusterError(
+        f"the cluster gave up a {what} ({type(error).__name__}: {first[-1] if first else ''}). "
+        "What is finished stays: run the same again, with fewer workers or smaller batches if "
+        "memory was short."
+    )
 
 
 def start_ray(address: str | None = None) -> Any:
@@ -36,10 +41,12 @@ def start_ray(address: str | None = None) -> Any:
     ------
     EngineMissingError
         If Ray is not installed or too old.
-    ConnectionError
-        If no cluster answers at the address.
+    ClusterError
+        If no cluster answers at the address, at most a minute later.
     """
     check_version()
+    # of its C++ code, which writes to standard error, --quiet or not, of what it then repairs
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():
@@ -51,8 +58,23 @@ def start_ray(address: str | None = None) -> Any:
         if address
         else {"address": "local", "object_store_memory": STORE, "include_dashboard": False}
     )
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    try:
+        _knock(address)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no Ray cluster answers at {address or 'this machine'} ({error}). Check that it runs "
+            "(`ray status` there) and the port, 6379 if no other was chosen, or leave --address "
+            "and RAY_ADDRESS out to start one here."
+        ) from error
     return ray
+
+
+def _knock(address: str | None) -> None:
+    """Raise an OSError if nothing listens at ``host:port``, for which Ray would wait minutes."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d{1,5})", address or "")
+    if found:
+        socket.create_connection((found[1], int(found[2])), KNOCKING).close()
 
 
 def check_version() -> None:

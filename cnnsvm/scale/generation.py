@@ -11,7 +11,7 @@ from cnnsvm.generation import build
 from cnnsvm.generation.sources import SourceInput
 from cnnsvm.generation.store import GenerationError, merge_shards
 from cnnsvm.io.progress import show_progress
-from cnnsvm.scale.cluster import ClusterError, start_ray
+from cnnsvm.scale.cluster import gave_up, start_ray
 
 
 def build_dataset(
@@ -90,4 +90,4 @@ def _finished(ray: Any, tasks: list[Any]) -> Any:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
-            raise ClusterError("shard", error) from error
+            raise gave_up("shard", error) from error

@@ -12,7 +12,7 @@ from cnnsvm.io.files import text_hash
 from cnnsvm.io.progress import show_progress
 from cnnsvm.report.judging import Judge
 from cnnsvm.scale.attempts import Attempts
-from cnnsvm.scale.cluster import ClusterError, check_version, start_ray, workers
+from cnnsvm.scale.cluster import check_version, gave_up, start_ray, workers
 from cnnsvm.scale.output import Output
 from cnnsvm.scale.rows import decode_block, encode_block, judge_block, to_table
 from cnnsvm.scale.sources import Block, find_blocks, is_remote
@@ -254,7 +254,7 @@ def _run(
                     raise ValueError(f"{row['partition']}: {row['error']}")
                 yield row["partition"]
     except ray.exceptions.RayError as error:
-        raise ClusterError("block", error) from error
+        raise gave_up("block", error) from error
 
 
 def _counts(judge: Judge, output: Output, blocks: Sequence[Block]) -> Counter[str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cnnsvm.generation import build
 from cnnsvm.generation.store import GenerationError
-from cnnsvm.scale import EngineMissingError, build_dataset, cluster, predict_dataset
+from cnnsvm.scale import ClusterError, EngineMissingError, build_dataset, cluster, predict_dataset
 
 ray = pytest.importorskip("ray", reason="needs the extra ray")
 
@@ -111,3 +111,10 @@ def test_a_ray_that_is_missing_or_old_is_one_error(photos, tmp_path, monkeypatch
     with pytest.raises(EngineMissingError, match=r"none is installed\. Install it: pip install"):
         predict_dataset([photos], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no address"])
+def test_an_address_where_no_cluster_is_becomes_one_error(address, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match=f"no Ray cluster answers at {address} .*--address"):
+        cluster.start_ray(address)
