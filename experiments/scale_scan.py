@@ -91,7 +91,7 @@ def compare(args: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     places = sorted(folder.iterdir())[: args.compared // A_FOLDER or 1]
     rounds = []
     for number in range(args.rounds):
-        found = {}
+        found: dict[str, float] = {}
         for engine in ("local", "ray") if number % 2 == 0 else ("ray", "local"):
             out = args.out / f"{engine}-{number}{'.csv' * (engine == 'local')}"
             program = call(args, places, out, int(engine == "ray"))
