@@ -161,7 +161,7 @@ def predict_dataset(
     if not (num_cpus >= 0 and num_gpus >= 0 and num_cpus + num_gpus > 0):
         raise ValueError(
             f"a worker needs at least 0 CPU and GPU, and some of one, got {num_cpus:g} and "
-            f"{num_gpus:g}. Ask for a share of a CPU or of a GPU."
+            f"{num_gpus:g}. Ask for a share of one (--worker-cpus, --worker-gpus)."
         )
     cap = usual_max_pixels() if max_pixels is None else max_pixels
     options = Options(model, revision, device, cap, batch_size, n_jobs)
@@ -197,7 +197,8 @@ def predict_dataset(
 def _check(**numbers: int) -> None:
     for name, value in numbers.items():
         if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+            option = {"n_jobs": "jobs", "concurrency": "workers"}.get(name, name.replace("_", "-"))
+            raise ValueError(f"{name} (--{option}) must be at least 1, got {value}.")
 
 
 def _check_apart(places: Sequence[str], output: Output) -> None:

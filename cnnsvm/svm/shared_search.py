@@ -30,7 +30,8 @@ from cnnsvm.svm.space import DEFAULTS, SPACES, Params, Scorer, quiet_optuna, sea
 logger = logging.getLogger(__name__)
 
 NUMBER = "number"  # of a trial in the search; one that was lost and its repetition share it
-POLL = 0.5  # seconds
+AHEAD = 8  # trials that wait: each look at a study reads all that are not finished
+POLL = 0.2  # seconds
 LATE = 5  # heartbeats, after which a process without work runs what another one is at
 _ALIVE = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE)
 
@@ -90,7 +91,7 @@ def search_shared(
     with quiet_optuna():
         while not patiently(url, step):
             pass
-        trials = patiently(url, lambda: _finished(study))
+        trials = _finished(patiently(url, lambda: study.get_trials(deepcopy=False)))
     return search_result(kernel, [trials[number] for number in range(n_trials)])
 
 
@@ -104,7 +105,7 @@ def _step(
 ) -> bool:
     """Run a trial, or wait for one that runs elsewhere; return whether all are finished."""
     trials = study.get_trials(deepcopy=False)
-    finished = _finished(study)
+    finished = _finished(trials)
     if all(number in finished for number in range(len(points))):
         return True
     states = Counter(trial.state for trial in trials)
@@ -120,28 +121,32 @@ def _step(
 
 def _run_one(study: Study, objective: Callable[[Trial], float]) -> None:
     """Run a trial that waits; what another process has finished meanwhile is left as it is."""
-    scored: list[int] = []
+    ended: list[int] = []
 
     def noted(trial: Trial) -> float:
-        score = objective(trial)
-        scored.append(trial.number)
+        try:
+            score = objective(trial)
+        except optuna.TrialPruned:
+            ended.append(trial.number)
+            raise
+        ended.append(trial.number)
         return score
 
     try:
         study.optimize(noted, n_trials=1)
     except (ValueError, UpdateFinishedTrialError):
         # it counted as lost, such as on a host that slept, and runs or ran elsewhere
-        if not scored or not study.get_trials(deepcopy=False)[scored[0]].state.is_finished():
+        if not ended or not study.get_trials(deepcopy=False)[ended[0]].state.is_finished():
             raise
-        logger.warning("trial %d took too long and was given to another process", scored[0])
+        logger.warning("trial %d took too long and was given to another process", ended[0])
 
 
 def _objective(
     trial: Trial, kernel: str, scorer: Scorer, url: str, callbacks: Sequence[Callback]
 ) -> float:
     number = trial.user_attrs.get(NUMBER)
-    if number is None:  # another process took the one that waited
-        raise optuna.TrialPruned
+    if number is None or patiently(url, lambda: _is_taken(trial, number)):
+        raise optuna.TrialPruned  # another process took the one that waited, or queued it twice
     params = {name: _suggest(trial, name, space) for name, space in SPACES[kernel].items()}
     scores = scorer(params)
     patiently(url, lambda: trial.set_user_attr("fold_scores", scores))
@@ -160,15 +165,15 @@ def _suggest(trial: Trial, name: str, space: Any) -> Any:
 
 
 def _enqueue(study: Study, trials: list[FrozenTrial], points: list[Params]) -> bool:
-    """Queue the points that no process runs, waits with or has finished; tell whether any.
+    """Queue the next points that no process runs, waits with or has finished; tell whether any.
 
     One that has run for long is queued again, as its process may have died before its first sign of
-    life. Two processes may queue the same point at once. What is run twice has the same result, and
-    is counted once.
+    life. Two processes may queue the same point at once: `_is_taken` leaves the later one out. What
+    is run twice all the same has the same result, and is counted once.
     """
     there = {t.user_attrs.get(NUMBER) for t in trials if t.state in _ALIVE and not _is_late(t)}
     tries = Counter(t.user_attrs.get(NUMBER) for t in trials if t.state == TrialState.FAIL)
-    missing = [number for number in range(len(points)) if number not in there]
+    missing = [number for number in range(len(points)) if number not in there][:AHEAD]
     for number in missing:
         if tries[number] >= MOST_TRIES:
             raise DatabaseError(
@@ -186,10 +191,21 @@ def _is_late(trial: FrozenTrial) -> bool:
     return (datetime.now() - trial.datetime_start).total_seconds() > LATE * database.HEARTBEAT
 
 
-def _finished(study: Study) -> dict[int, FrozenTrial]:
+def _is_taken(trial: Trial, number: int) -> bool:
+    """Tell whether an earlier trial of the same point is finished, or runs."""
+    return any(
+        each.user_attrs.get(NUMBER) == number and each.number < trial.number
+        for each in trial.study.get_trials(
+            deepcopy=False, states=[TrialState.COMPLETE, TrialState.RUNNING]
+        )
+        if not _is_late(each)
+    )
+
+
+def _finished(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
     """Return the finished trials by their number in the search, of a repeated one the first."""
-    complete = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     found: dict[int, FrozenTrial] = {}
-    for trial in complete:
-        found.setdefault(trial.user_attrs[NUMBER], trial)
+    for trial in trials:
+        if trial.state == TrialState.COMPLETE:
+            found.setdefault(trial.user_attrs[NUMBER], trial)
     return found

@@ -38,7 +38,8 @@ JOB = """
 import pathlib, subprocess, sys, time
 out = pathlib.Path(sys.argv[1])
 out.mkdir(exist_ok=True)
-child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "ray::MapWorker"], stdin=subprocess.PIPE)
+waits = [sys.executable, "-c", "import sys; sys.stdin.read()", "ray::MapWorker"]
+child = subprocess.Popen(waits, stdin=subprocess.PIPE)
 for number in range(20):
     if not (out / f"part-{number}.parquet").exists():
         (out / f"part-{number}.parquet").touch()

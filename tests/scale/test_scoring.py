@@ -185,7 +185,7 @@ def test_a_worker_with_another_model_ends_the_job(photos, model, tmp_path, here,
 
 @pytest.mark.parametrize("name", ["batch_size", "n_jobs", "partition_size", "concurrency"])
 def test_numbers_are_checked(photos, model, tmp_path, here, name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"{name} \\(--.*\\) must be at least 1, got 0"):
         predict([photos], tmp_path / "out", model, **{name: 0})
 
 
