@@ -70,7 +70,9 @@ def work(args: argparse.Namespace, study: str, rows: Path, n_workers: int) -> tu
         raise RuntimeError(f"a worker of {study} failed; see above.")
     from cnnsvm.svm.search import StudyStore
 
-    found = optuna.load_study(study_name=f"{study} rbf", storage=StudyStore(args.storage)._storage)
+    storage = StudyStore(args.storage)._storage
+    assert storage is not None  # it is a URL
+    found = optuna.load_study(study_name=f"{study} rbf", storage=storage)
     done = found.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     began = min(t.datetime_start.timestamp() for t in done if t.datetime_start)
     ended = max(t.datetime_complete.timestamp() for t in done if t.datetime_complete)
