@@ -126,7 +126,7 @@ def _run_one(study: Study, objective: Callable[[Trial], float]) -> None:
     def noted(trial: Trial) -> float:
         try:
             score = objective(trial)
-        except optuna.TrialPruned:
+        except (optuna.TrialPruned, UpdateFinishedTrialError):
             ended.append(trial.number)
             raise
         ended.append(trial.number)
