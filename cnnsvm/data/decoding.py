@@ -72,8 +72,7 @@ def open_image(
             "an image is a path, bytes, a PIL image or a uint8 array, "
             f"got {type(image).__name__} {image!r:.80}"
         )
-    check_length(len(image) if isinstance(image, bytes) else file_length(image))
-    with io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as stream:
+    with open_stream(image) as stream:
         if (size := jpeg_xl_size(stream)) is not None:
             check_size(size, max_pixels)
         _check_head(stream)
@@ -81,6 +80,12 @@ def open_image(
             opened = Image.open(stream, formats=FORMATS)
         with opened:
             yield stream, opened
+
+
+def open_stream(image: str | os.PathLike[str] | bytes) -> IO[bytes]:
+    """Open a regular file, or its content, of an allowed length."""
+    check_length(len(image) if isinstance(image, bytes) else file_length(image))
+    return io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb")
 
 
 def unread_stream(opened: Image.Image) -> IO[bytes] | None:

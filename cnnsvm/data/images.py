@@ -22,11 +22,13 @@ from cnnsvm.data.decoding import (
     file_length,
     on_white,
     open_image,
+    open_stream,
     to_rgb,
     unread_stream,
     usual_max_pixels,
     without_metadata,
 )
+from cnnsvm.data.jpeg_xl import jpeg_xl_size
 from cnnsvm.data.sample_formats import bits_per_sample, check_range
 from cnnsvm.io.files import file_hash
 
@@ -160,8 +162,11 @@ def load_image(image: ImageInput, *, max_pixels: int | None = None) -> np.ndarra
 
 def has_frames(file: str | os.PathLike[str] | bytes) -> bool:
     """Tell whether a file has frames behind the first one, which is all that is decoded."""
-    with errors_named(file), open_image(file) as (_, opened):
-        return _has_frames(opened)
+    with errors_named(file):
+        if _jpeg_xl_size(file) is not None:
+            return False  # its plugin shows one, and to open it is to decode it
+        with open_image(file) as (_, opened):
+            return _has_frames(opened)
 
 
 def _has_frames(opened: Image.Image) -> bool:
@@ -291,8 +296,19 @@ def find_bad_images(
 
 
 def _size(image: ImageInput) -> tuple[int, int]:
-    with errors_named(image), open_image(image) as (_, opened):
-        return opened.size
+    with errors_named(image):
+        if (size := _jpeg_xl_size(image)) is not None:
+            return size
+        with open_image(image) as (_, opened):
+            return opened.size
+
+
+def _jpeg_xl_size(image: ImageInput) -> tuple[int, int] | None:
+    """Return width and height of a JPEG XL of any size without decoding it; None of all else."""
+    if not isinstance(image, str | os.PathLike | bytes):
+        return None
+    with open_stream(image) as stream:
+        return jpeg_xl_size(stream)
 
 
 def _despite_metadata(image: ImageInput, read: Callable[[ImageInput], T]) -> T:

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from cnnsvm.data import decoding
-from cnnsvm.data.images import ImageError, image_hash, image_sides, load_image, read_header
+from cnnsvm.data.images import (
+    ImageError,
+    has_frames,
+    image_hash,
+    image_sides,
+    load_image,
+    read_header,
+)
 from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000", "PPM", "JXL")
@@ -83,7 +90,7 @@ def test_chunks_of_a_png_are_counted_before_pillow_reads_them(read, monkeypatch)
         read(png_with(chunk(b"tEXt", b"a\0b") * 60))
 
 
-@pytest.mark.parametrize("read", [load_image, read_header, image_sides])
+@pytest.mark.parametrize("read", [load_image, read_header])
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "JPEG2000", "JXL"])
 def test_what_is_read_whole_is_not_huge(read, format, monkeypatch):
     content = encode(format)
@@ -350,6 +357,14 @@ def test_the_size_of_a_jpeg_xl_is_known_before_it_is_decoded(size, lossless, box
     monkeypatch.setattr(Image, "open", pytest.fail)
     with pytest.raises(ImageError, match="more than the cap"):
         load_image(content, max_pixels=size[0] * size[1] - 1)
+
+
+def test_the_head_of_a_jpeg_xl_is_read_without_decoding_whatever_the_cap(monkeypatch):
+    content = encode("JXL", lossless=True)  # who decoded it was given another cap
+    monkeypatch.setenv("CNNSVM_MAX_PIXELS", "9")
+    monkeypatch.setattr(Image, "open", pytest.fail)
+    assert image_sides(content) == tuple(sorted(draw_image().shape[:2]))
+    assert not has_frames(content)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7])
