@@ -11,7 +11,7 @@ from cnnsvm.data.images import check_images, image_sides
 from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.region import RegionDetector
 from cnnsvm.detection.reject import UNSURE, FalseAlarms, Judgement, choose_false_alarms
-from cnnsvm.features.crops import covered_share
+from cnnsvm.features.crops import MOST_CROPPED, covered_share
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.reading import Decoded, in_chunks, read_ahead
 from cnnsvm.features.traces import WAS_JPEG, double_compression, was_resampled
@@ -20,6 +20,7 @@ GENERATED, REGENERATED, SPLICED, ORIGINAL = "generated", "regenerated", "spliced
 NO_TRACE, UNCOVERED = "no_trace", "uncovered"
 _NO_TRACE = 3  # column of probabilities
 _MOST_REDUCED = 3 * 448  # shorter side in pixels: a third of it is what ``region`` sees
+_MOST_SEEN = 2 * MOST_CROPPED  # pixels: of more, not even half is in crops
 _BOUNDS = (0.02, 0.98)  # no more weight than this for one kind of evidence beside another
 
 
@@ -38,7 +39,8 @@ class CombinedDetector(BaseEstimator):
        ``trace`` was trained on.
     4. If the first two are sure that the image is original, and the third does not find "spliced"
        more probable, the verdict is "no_trace": of the generators and engines that they cover. It
-       never says authentic.
+       never says authentic. ``trace`` is not sure of that if an image has more than 210
+       megapixels: beyond 105, its crops no longer lie side by side but at even distances.
     5. Else the verdict is "unsure".
 
     Probabilities follow the same order: ``generated`` has its own, and what it leaves is divided as
@@ -106,7 +108,7 @@ class CombinedDetector(BaseEstimator):
         (tower,) = generated.embedder_  # one for both
         trace = load(device=device)
         for embedder in trace.embedder_:
-            embedder.set_params(n_crops=None)  # every pixel; it was fitted on nine windows
+            embedder.set_params(n_crops=None)  # all, up to a budget; fitted on nine
         return cls(generated, trace, RegionDetector.from_pretrained(tower))
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -175,6 +177,8 @@ class CombinedDetector(BaseEstimator):
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}
         said = [_said(self.generated, whole), _said(self.trace, trace)]
+        sizes = np.array([image.shape[0] * image.shape[1] for image in images])
+        said[1][(said[1] == ORIGINAL) & (sizes > _MOST_SEEN)] = UNSURE
         unseen: Any = 1.0
         if self.region is not None:
             region = self.region.judge(images)

@@ -26,6 +26,8 @@ POOLINGS = {
 OUTPUTS = ("embedding", "scores")
 #: Share of an image's crops, those that look the most fake, that a part takes, at least one.
 TOP_SHARES = {"top": 1 / 4, "peak": 1 / 16}
+#: Pixels that the crops of one image have together, where all were asked for.
+MOST_CROPPED = 105_000_000
 #: Windows closer than side by side are spread while they are not more.
 MAX_WINDOWS = 1024
 
@@ -50,13 +52,16 @@ def crop_positions(
     The crops lie in rows, as many as the shape of the image asks for; one crop is centred, four
     crops of a square are its corners, five are three above two. Both sides of the image must be at
     least ``size``. Returns at most ``n_crops`` different (top, left), fewer when the image is
-    hardly larger than a crop; None takes as many as show every pixel.
+    hardly larger than a crop; None takes as many as show every pixel, or of an image of more than
+    `MOST_CROPPED` pixels as many as have so many.
     """
     free_y, free_x = height - size, width - size
     if free_y < 0 or free_x < 0:
         raise ValueError(
             f"a {size}-pixel crop does not fit {width}x{height}; wrap the image first."
         )
+    if n_crops is None and height * width > MOST_CROPPED:
+        n_crops = max(1, MOST_CROPPED // size**2)
     if n_crops is None:
         tops, lefts = window_positions(height, width, size, size)
         return [(top, left) for top in tops for left in lefts]
@@ -96,7 +101,7 @@ def window_positions(
 
 def covered_share(height: int, width: int, size: int, n_crops: int | None) -> float:
     """Return the share of the pixels of an image that its crops show, in (0, 1]."""
-    if n_crops is None:
+    if n_crops is None and height * width <= MOST_CROPPED:
         return 1.0
     seen = np.zeros((height, width), dtype=bool)
     for top, left in crop_positions(max(height, size), max(width, size), size, n_crops):

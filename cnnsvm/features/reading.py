@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from cnnsvm.data.images import ImageError, image_sides, load_image
@@ -173,8 +174,9 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if size[0] < width:
         n_rows = max(1, _STRIP // width)
         tops = range(0, height, n_rows)
-        strips = (_resize(image[top : top + n_rows], (size[0], None)) for top in tops)
-        image = np.concatenate(list(strips))
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            strips = pool.map(lambda top: _resize(image[top : top + n_rows], (size[0], None)), tops)
+            image = np.concatenate(list(strips))
     return _resize(image, size)
 
 

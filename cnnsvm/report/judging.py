@@ -155,6 +155,8 @@ class Judge:
     def sentence_of_pixels(self, row: Row) -> str:
         """Say in words what a row says without the metadata."""
         stated = {name: float(row[f"probability_{name}"]) for name in self.names}
+        seen = float(row.get("coverage", 1))
+        part = "" if seen >= 1 else f"; {seen:.0%} of its pixels were looked at for traces"
         evidence = [EVIDENCE[name] for name in row.get("evidence", "").split(", ") if name]
         if self.kind(row) == UNDECIDED:
             likely = max(stated, key=lambda name: stated[name])
@@ -162,13 +164,14 @@ class Judge:
             where = f": look here: {', '.join(evidence)}" if evidence else ""
             return (
                 f"unsure{where} (most probable: {known.get(likely, likely)}, {stated[likely]:.2f})"
+                f"{part}"
             )
         verdict = row["verdict"]
         probability = stated[self.nothing if verdict == NO_TRACE else verdict]
         if row.get("evidence") == "region":  # which sees no traces, and so does not tell these two
             probability += stated["uncovered"]
-        seen = f", seen in {', '.join(evidence)}" if evidence and verdict != NO_TRACE else ""
-        return f"{SAID.get(verdict, verdict)} ({probability:.2f}{seen})"
+        where = f", seen in {', '.join(evidence)}" if evidence and verdict != NO_TRACE else ""
+        return f"{SAID.get(verdict, verdict)} ({probability:.2f}{where}){part}"
 
     def speaker(self, row: Row) -> "InpaintDetector | RegionDetector":
         """Return the detector whose heatmap shows what a row says."""

@@ -164,6 +164,15 @@ def test_explain_lists_all_evidence():
     assert table["coverage"].tolist() == [1.0] * len(IMAGES)
 
 
+@pytest.mark.parametrize(("side", "verdict"), [(64, "no_trace"), (65, "unsure")])
+def test_an_image_of_which_less_than_half_can_be_seen_is_not_called_clean(
+    side, verdict, monkeypatch
+):
+    monkeypatch.setattr("cnnsvm.detection.combined._MOST_SEEN", 64**2)
+    images = [np.zeros((64, side, 3), np.uint8)]
+    assert combined(*ALL_ORIGINAL).verdict(images).tolist() == [verdict]
+
+
 def test_coverage_is_the_share_of_the_pixels_that_crops_show():
     model = combined(WHOLE[:1], TRACE[:1])
     assert model.coverage(np.zeros((128, 128, 3), np.uint8)) == 1.0

@@ -252,3 +252,13 @@ def test_a_large_image_goes_through_the_network_in_batches():
     assert max(seen) == 8
     expected = crops.mean(axis=(0, 1, 2))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_beyond_a_budget_crops_are_spread_and_the_share_is_said(monkeypatch):
+    assert covered_share(120, 160, 16, None) == 1
+    monkeypatch.setattr("cnnsvm.features.crops.MOST_CROPPED", 120 * 160 // 2)
+    places = crop_positions(120, 160, 16, None)
+    assert len(places) == 120 * 160 // 2 // 16**2
+    assert max(top for top, _ in places) == 120 - 16  # to the last row and column
+    assert max(left for _, left in places) == 160 - 16
+    assert covered_share(120, 160, 16, None) == pytest.approx(0.5, abs=0.02)
