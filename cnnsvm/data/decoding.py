@@ -16,7 +16,8 @@ from PIL import Image, ImageFile
 
 from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
-#: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG.
+#: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG or steps through
+#: the head of a JPEG.
 MAX_PIXELS, MAX_SIDE, MAX_BYTES, MAX_CHUNKS = 200_000_000, 100_000, 2**31, 250_000
 #: The environment variable that sets another cap of pixels, for processes begun here too.
 CAP_VARIABLE = "CNNSVM_MAX_PIXELS"
@@ -52,6 +53,9 @@ _HEAD = 4096
 _NETPBM = re.compile(rb"P[1-6](?:(?:\s|#[^\n\r]*[\n\r])+\d+){2}")
 #: Chunks of a PNG that say nothing of its pixels.
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP", b"tIME", b"pHYs")
+#: Chunks or segments that are gone through to leave out metadata.
+_MOST_LEFT_OUT = 10 * MAX_CHUNKS
+_MARKER = re.compile(rb"\xff[^\0\xff]")
 _settings = threading.RLock()
 
 
@@ -118,6 +122,9 @@ def _check_head(stream: IO[bytes]) -> None:
     head = stream.read(_HEAD)
     length = stream.seek(0, io.SEEK_END) - start
     stream.seek(start)
+    if head.startswith(_SOI):
+        _check_segments(stream)
+        stream.seek(start)
     if head.startswith(_PNG):
         chunks_behind_pixels(stream)
     elif re.match(rb"P[1-6]\s", head):
@@ -136,6 +143,27 @@ def _check_head(stream: IO[bytes]) -> None:
             f"a file of {length:,} bytes, more than {MAX_WHOLE:,}: its format is read whole. Save "
             "the image as PNG or TIFF."
         )
+
+
+def _check_segments(stream: IO[bytes]) -> None:
+    """Refuse a JPEG whose pixels lie far behind: Pillow looks for them byte by byte."""
+    stream.seek(len(_SOI), io.SEEK_CUR)
+    for _ in range(MAX_CHUNKS):
+        if (byte := stream.read(1)) != b"\xff":
+            if not byte:
+                return
+            continue
+        kind = stream.read(1)
+        if not kind or kind == _SOS[1:]:
+            return
+        if kind == b"\xff":
+            stream.seek(-1, io.SEEK_CUR)
+        elif kind[0] not in _ALONE:
+            stream.seek(max(0, int.from_bytes(stream.read(2)) - 2), io.SEEK_CUR)
+    raise LimitError(
+        f"a JPEG of over {MAX_CHUNKS:,} segments, or bytes between them. Save it again if you "
+        "trust it."
+    )
 
 
 def chunks_behind_pixels(stream: IO[bytes]) -> set[bytes]:
@@ -263,25 +291,34 @@ def without_metadata(image: Any) -> bytes | None:
     if not isinstance(image, bytes) or not image.startswith((_PNG, _SOI)):
         return None
     chunks = _chunks_of_png(image) if image.startswith(_PNG) else _segments_of_jpeg(image)
-    bare = b"".join(chunks)
+    try:
+        bare = b"".join(chunks)
+    except LimitError:
+        return None
     return bare if len(bare) < len(image) else None
 
 
 def _chunks_of_png(image: bytes) -> Iterator[bytes]:
     yield _PNG
     place = len(_PNG)
-    while place + 8 <= len(image):
+    for _ in range(_MOST_LEFT_OUT):
+        if place + 8 > len(image):
+            return
         end = place + 12 + int.from_bytes(image[place : place + 4])
         if image[place + 4 : place + 8] not in _METADATA:
             yield image[place:end]
         place = end
+    raise LimitError
 
 
 def _segments_of_jpeg(image: bytes) -> Iterator[bytes]:
     """Yield what is needed of a JPEG's head, without bytes between segments, and all the rest."""
     yield _SOI
     place = len(_SOI)
-    while (place := image.find(b"\xff", place) + 1) and place < len(image):
+    for _ in range(_MOST_LEFT_OUT):
+        if (marker := _MARKER.search(image, place)) is None:
+            return
+        place = marker.end() - 1
         kind = image[place]
         if kind in _ALONE:
             continue
@@ -292,6 +329,7 @@ def _segments_of_jpeg(image: bytes) -> Iterator[bytes]:
         if kind not in _MENTIONS:
             yield image[place - 1 : end]
         place = end
+    raise LimitError
 
 
 def _decode_jpeg(stream: IO[bytes], size: tuple[int, int]) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,15 @@ from cnnsvm.report.metadata import describe_metadata
 from cnnsvm.scale.sources import Entry, is_remote, open_store
 
 Facts = dict[str, Any]
+
+
+class Member(NamedTuple):
+    """A file of a tar file, and where its bytes begin; there may be millions."""
+
+    name: str
+    offset: int
+    size: int
+    is_sparse: bool
 
 
 class Contents(Sequence[np.ndarray]):
@@ -108,7 +117,9 @@ def open_shard(path: str, judge: Judge) -> Iterator[Contents]:
             member = members[index]
             with errors_named(names[index]), lock:  # threads share the place in the file
                 check_length(member.size)
-                stream.seek(member.offset_data)
+                if member.is_sparse:  # its bytes are not those of the image
+                    raise ValueError("stored without its zeros. Make the tar without --sparse.")
+                stream.seek(member.offset)
                 return stream.read(member.size)
 
         yield Contents(names if error is None else [*names, path], read, judge)
@@ -126,18 +137,22 @@ def _opened(path: str) -> IO[bytes]:
     return copy
 
 
-def _members(stream: IO[bytes], path: str) -> tuple[list[tarfile.TarInfo], str | None]:
+def _members(stream: IO[bytes], path: str) -> tuple[list[Member], str | None]:
     """List the images of a tar file, and what is wrong with it."""
-    found: list[tarfile.TarInfo] = []
+    found: list[Member] = []
     stream.seek(0)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
-            found += (each for each in tar if each.isfile() and _is_image(each, stream))
+            kept: list[Any] = vars(tar)["members"]
+            while (each := tar.next()) is not None:
+                kept.clear()  # each takes a kilobyte
+                if each.isfile() and _is_image(each, stream):
+                    found.append(Member(each.name, each.offset_data, each.size, each.issparse()))
             stream.seek(tar.offset)
             if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise tarfile.ReadError(f"no mark of the end, and no file, at byte {tar.offset}")
         error = None if found else "a tar file without images. Check what is in it."
-    except (tarfile.TarError, OSError) as broken:
+    except Exception as broken:  # sizes of no file and heads without end too: images before stay
         error = f"a tar file that cannot be read to its end ({broken}). Make it again."
     return found, error and f"{image_name(path)}: {error}"
 

@@ -134,21 +134,21 @@ def _listed(content: bytes, folder: str, place: str) -> Iterator[Entry]:
 
     try:
         table = pq.ParquetFile(io.BytesIO(content))
-    except pa.ArrowInvalid as error:
+        names = table.schema_arrow.names
+        columns = table.iter_batches(columns=["path"]) if "path" in names else ()
+        paths = [path for batch in columns for path in batch.column(0).to_pylist()]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # damaged pages are the last
         raise ValueError(f"{place} is no Parquet table ({error}). Write it again.") from error
-    if "path" not in table.schema_arrow.names:
-        raise ValueError(
-            f"{place} has the columns {table.schema_arrow.names}; a list of images needs 'path'."
-        )
-    for batch in table.iter_batches(columns=["path"]):
-        for path in batch.column(0).to_pylist():
-            if not isinstance(path, str):
-                raise ValueError(
-                    f"{place}: {path!r} in the column 'path' is no text. Write it again."
-                )
-            if is_remote(path):
-                yield path, None
-            elif is_remote(folder):
-                yield (f"{folder}/{path}", None)
-            else:
-                yield os.path.normpath(os.path.join(folder, path)), None
+    if "path" not in names:
+        raise ValueError(f"{place} has the columns {names}; a list of images needs 'path'.")
+    for path in paths:
+        if not isinstance(path, str):
+            raise ValueError(
+                f"{place}: {path!r:.80} in the column 'path' is no text. Write it again."
+            )
+        if is_remote(path):
+            yield path, None
+        elif is_remote(folder):
+            yield (f"{folder}/{path}", None)
+        else:
+            yield os.path.normpath(os.path.join(folder, path)), None

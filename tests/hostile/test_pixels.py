@@ -90,6 +90,25 @@ def test_chunks_of_a_png_are_counted_before_pillow_reads_them(read, monkeypatch)
         read(png_with(chunk(b"tEXt", b"a\0b") * 60))
 
 
+@pytest.mark.parametrize("between", [b"\xff", b"a", b"\xff\xfe\0\2", b"\xff\xd0"])
+def test_the_head_of_a_jpeg_is_not_read_byte_by_byte_for_long(between, monkeypatch):
+    monkeypatch.setattr(decoding, "MAX_CHUNKS", 100)
+    monkeypatch.setattr(decoding, "_MOST_LEFT_OUT", 1000)
+    content, opened = encode("JPEG"), []
+    opens = Image.open
+
+    def note(stream, **options):
+        opened.append(len(stream.getvalue()))
+        return opens(stream, **options)
+
+    monkeypatch.setattr(Image, "open", note)
+    for n_bytes in (200, 10_000):
+        with warnings.catch_warnings(), contextlib.suppress(ImageError):
+            warnings.simplefilter("ignore")  # that they were left out
+            load_image(content[:2] + between * (n_bytes // len(between)) + content[2:])
+    assert all(length < len(content) + 201 for length in opened)
+
+
 @pytest.mark.parametrize("read", [load_image, read_header])
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "JPEG2000", "JXL"])
 def test_what_is_read_whole_is_not_huge(read, format, monkeypatch):
