@@ -32,6 +32,7 @@ WIDTH = 98  # letters in a line of text
 SHOWN_IN_TEXT, SHOWN_ON_PAGE = 10, 100  # entries of a list
 _NAME_WIDTH = 24
 _THUMBNAIL = 160  # pixels, at most
+_BLANK = "\n\xa0\u202f"  # that text is set with, though none is printable
 #: Colours of figures that the page has by name; #fdfdfd is what stays white on a dark ground.
 _PAGE_COLOURS = {
     **{"#000000": "currentColor", "#ffffff": "var(--paper)", "#6b7280": "var(--soft)"},
@@ -52,10 +53,11 @@ def render_text(report: Report, files: Iterable[str | os.PathLike[str]] = ()) ->
     """Write a report as text for standard output, in lines of at most 98 characters.
 
     ``files`` are those that were written; what is below the working directory is shown relative to
-    it.
+    it. What would command a terminal, as in the name of a file, is escaped.
     """
     template = _environment().get_template("text.txt.j2")
-    return template.render(report=report, files=[_shown_path(path) for path in files])
+    text = template.render(report=report, files=[_shown_path(path) for path in files])
+    return "".join(c if c.isprintable() or c in _BLANK else ascii(c)[1:-1] for c in text)
 
 
 def write_report(out: Path, report: Report) -> dict[str, Path]:

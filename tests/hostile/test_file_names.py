@@ -13,6 +13,8 @@ from PIL import Image
 
 from cnnsvm.cli import main
 from cnnsvm.io.tables import csv_line, to_csv
+from cnnsvm.report import Report, render_text
+from cnnsvm.report.model import Section, Table
 
 NAMES = [
     200 * b"x" + b".png",
@@ -91,3 +93,11 @@ def test_what_a_row_says_can_be_read_back(tmp_path):
     frame = pd.DataFrame({"path": ["a\rb", "c"], "value": [0.1, np.nan]})
     (tmp_path / "b.csv").write_text(to_csv(frame), newline="")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "b.csv"), frame)
+
+
+def test_no_name_commands_the_terminal():
+    name = "\x1b[31mred\x07\u202egnp.exe\x9b.png"
+    section = Section(f"{name}: only fake", [Table(["path"], [[name]])])
+    text = render_text(Report({"data": name}, name, sections=[section]))
+    assert text.count("red\\x07") == 4
+    assert all(line.isprintable() for line in text.splitlines())
