@@ -92,6 +92,11 @@ def test_only_the_first_frame_is_judged_and_it_says_so(client, png):
     assert "frames" not in said["sentence"]
 
 
+def test_a_length_of_thousands_of_digits_is_too_much(client, png):
+    headers = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": "9" * 5000}
+    assert client().post(PREDICT, content=png(), headers=headers).status_code == 413
+
+
 def test_a_bad_file_among_others_is_an_entry(client, png):
     bad = [data for data, _ in bad_files(png).values()]
     answer = send(client(max_pixels=1_000_000), png(), *bad, png(1))
