@@ -7,6 +7,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnsvm.cli.flags import add_backend_flags, machine_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -28,20 +30,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=8, metavar="N", help="images at once [%(default)s]")
     add("--jobs", type=int, default=2, metavar="N", help="threads that decode [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_backend_flags(add)
 
 
 def main(args: argparse.Namespace) -> int:
     """Embed the images that the file lacks. An interrupted call resumes."""
     from cnnsvm import InpaintDetector
     from cnnsvm.detection.embedding_table import EmbeddingTable
+    from cnnsvm.detection.parity import other_ways
 
     for name in ("batch_size", "jobs"):
         if getattr(args, name) < 1:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} must be at least 1, got {getattr(args, name)}.")
-    detector = InpaintDetector.from_pretrained(args.model, device=args.device)
+    detector = InpaintDetector.from_pretrained(args.model, **machine_of(args))
     names = [str(name) for name in detector.get_feature_names_out()]
-    table = EmbeddingTable(args.out, names, str(detector.model_id_))
+    ways = sorted({word for way in other_ways(detector.embedder_) for word in way})
+    table = EmbeddingTable(args.out, names, "-".join([str(detector.model_id_), *ways]))
     wanted, n_failed = _hashed(_find(args.images))
     known = table.known()
     missing = [(path, sha) for path, sha in wanted if (str(path), sha) not in known]

@@ -16,6 +16,7 @@ _CROPS: dict[str, Any] = {"crop_size": 96, "n_crops": 6, "mirror": False, "pooli
 _CROPS |= {"output": "embedding", "resize": None}
 _USUAL = _ARCHITECTURE | _TRAINING | _CROPS
 STATISTICS = "statistics"
+_BACKENDS = "what embeds on a processor: torch, openvino (an extra), or auto, the faster one"
 
 
 def add_data_flags(parser: argparse.ArgumentParser, *, generate: bool = True) -> None:
@@ -39,11 +40,24 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     add("--precision", default="auto", help="float32, bfloat16 or float16")
+    add("--backend", default="torch", help=f"{_BACKENDS} [%(default)s]")
     add("--gpu-memory-fraction", type=float)
     add("--batch-size", type=int, default=16, help="crops a step [%(default)s]")
     shares = "of a batch, one for each process of torchrun, by rank: 3,1 [equal]"
     add("--batch-shares", type=_numbers, metavar="N,N", help=shares)
     add("--jobs", type=int, default=1, help="that decode ahead of the network [%(default)s]")
+
+
+def add_backend_flags(add: Any) -> None:
+    """Add what runs the networks of a fitted detector."""
+    checked = "the first images are judged by both"
+    add("--backend", help=f"{_BACKENDS}; {checked} [as fitted]")
+    add("--precision", help=f"float32, bfloat16 or float16; {checked} [as fitted]")
+
+
+def machine_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the flags that say where and how networks run."""
+    return {name: getattr(args, name) for name in ("device", "backend", "precision")}
 
 
 def _add_embedder_flags(parser: argparse.ArgumentParser) -> None:
@@ -143,7 +157,7 @@ def make_embedders(args: argparse.Namespace, shipped: bool) -> list[Any]:
         asked_crops = {k: _value(args, k) for k in _CROPS}
     for place in args.beside:
         embedders += [e.set_params(output=_value(args, "output")) for e in frozen_embedders(place)]
-    machine = {"device": args.device, "precision": args.precision, "n_jobs": args.jobs}
+    machine = {**machine_of(args), "n_jobs": args.jobs}
     machine |= {"gpu_memory_fraction": args.gpu_memory_fraction, "batch_size": args.batch_size}
     for embedder in embedders:
         known = embedder.get_params(deep=False)

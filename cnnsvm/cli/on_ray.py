@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 _ALONE: dict[str, dict[str, Any]] = {
     "local": {
         **dict.fromkeys(("heatmaps", "untouched", "max_false_alarms", "format")),
+        **dict.fromkeys(("backend", "precision")),
         "heatmaps_for": "all",
     },
     "ray": {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli import on_ray
+from cnnsvm.cli.flags import add_backend_flags, machine_of
 from cnnsvm.cli.rows import FORMATS, Row, Rows
 from cnnsvm.cli.summary import status_of, summary_of
 
@@ -75,9 +76,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="of images like --untouched that may be named fake [0.05]",
     )
     add("--strict", action="store_true", help="status 2 too if a file of a folder is no image")
-    add("--batch-size", type=int, default=8, metavar="N", help="images at once [%(default)s]")
+    add(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images at once, of small ones more [%(default)s]",
+    )
     add("--jobs", type=int, default=2, metavar="N", help="threads that decode [%(default)s]")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_backend_flags(add)
     on_ray.add_flags(parser)
 
 
@@ -95,7 +103,7 @@ def main(args: argparse.Namespace) -> int:
     )
     _check(args, places)
     found, skipped = _find(places, args.heatmaps)
-    judge = Judge(args.model, revision=args.revision, device=args.device)
+    judge = Judge(args.model, revision=args.revision, **machine_of(args))
     _recalibrate(judge, args)
     _check_heatmaps(judge, args.heatmaps)
     heatmap = [] if args.heatmaps is None else ["heatmap"]

@@ -6,6 +6,8 @@ import os
 import warnings
 from typing import Any
 
+from cnnsvm.cli.flags import add_backend_flags, machine_of
+
 logger = logging.getLogger(__name__)
 
 TOKEN = "CNNSVM_TOKEN"
@@ -27,6 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="environment variable that holds the token of the API [%(default)s; none, if not set]",
     )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    add_backend_flags(add)
     group: Any = parser.add_argument_group("limits")
     more: Any = group.add_argument
     more("--max-bytes", type=int, metavar="N", help="of a request [64,000,000]")
@@ -57,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     token = _token(args)
 
     def load() -> Judge:
-        return Judge(args.model, revision=args.revision, device=args.device)
+        return Judge(args.model, revision=args.revision, **machine_of(args))
 
     def stop() -> None:
         server.should_exit = True

@@ -101,12 +101,16 @@ class CombinedDetector(BaseEstimator):
         self.uncovered = uncovered
 
     @classmethod
-    def from_pretrained(cls, device: str = "auto") -> Self:
-        """Load the detectors that ship; ``device`` as for `InpaintDetector.from_pretrained`."""
-        load = InpaintDetector.from_pretrained
-        generated = load("generated", device=device)
+    def from_pretrained(cls, device: str = "auto", **machine: str | None) -> Self:
+        """Load the detectors that ship.
+
+        ``device``, and also ``backend`` and ``precision``, as for
+        `InpaintDetector.from_pretrained`.
+        """
+        how: Any = {"device": device, **machine}
+        generated = InpaintDetector.from_pretrained("generated", **how)
         (tower,) = generated.embedder_  # one for both
-        trace = load(device=device)
+        trace = InpaintDetector.from_pretrained(**how)
         for embedder in trace.embedder_:
             embedder.set_params(n_crops=None)  # all, up to a budget; fitted on nine
         return cls(generated, trace, RegionDetector.from_pretrained(tower))

@@ -30,6 +30,7 @@ from cnnsvm.data.estimators import (
 from cnnsvm.data.images import check_images, image_hash, image_sides, load_image
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.detection.heatmap import heatmap
+from cnnsvm.detection.parity import MOST_IMAGES, check_parity
 from cnnsvm.detection.reject import (
     UNSURE,
     Judgement,
@@ -305,10 +306,19 @@ class InpaintDetector(
         parts, start = [], 0
         for pixels in in_chunks(read_ahead(decoded, n_jobs)):
             given = [images[start + i] for i in range(len(pixels))]
+            self._compare(given[:MOST_IMAGES], pixels[:MOST_IMAGES])
             sides = [sorted(image.shape[:2]) for image in pixels]
             parts.append((_embed(self.embedder_, given, pixels), lack_detail(pixels), sides))
             start += len(pixels)
         return _Seen(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def _compare(self, images: Sequence[Any], pixels: Sequence[Any]) -> None:
+        """Check once that another backend or precision leaves the decisions as they were."""
+
+        def decide() -> np.ndarray:
+            return self.classifier_.decision_function(_embed(self.embedder_, images, pixels))
+
+        check_parity(self, self.embedder_, decide)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score images.
@@ -496,6 +506,8 @@ class InpaintDetector(
         revision: str | None = None,
         token: str | None = None,
         device: str = "auto",
+        backend: str | None = None,
+        precision: str | None = None,
     ) -> Self:
         """Load a fitted detector.
 
@@ -512,6 +524,9 @@ class InpaintDetector(
             For a private model; None takes what ``hf auth login`` has stored.
         device : str
             Where its embedders run.
+        backend, precision : str or None
+            What runs them, as for `CNNEmbedder`, if not what it was fitted with. The first images
+            are then judged by both: a DeviceError says that their log-odds differ by more than 0.1.
 
         Raises
         ------
@@ -520,7 +535,8 @@ class InpaintDetector(
         """
         from cnnsvm.detection import pretrained
 
-        return pretrained.load(cls, name_or_path, revision=revision, token=token, device=device)
+        machine = {"device": device, "backend": backend, "precision": precision}
+        return pretrained.load(cls, name_or_path, revision=revision, token=token, **machine)
 
     def check_params(self) -> None:
         """Check the parameters, and those of embedders and classifier, alone and together."""
@@ -591,7 +607,10 @@ class InpaintDetector(
         if self.cache_dir is None:
             return None
         known = [
-            plain_params(e) if isinstance(e, CropEmbedder) else hash_settings(e) for e in embedders
+            plain_params(e) | e.fitted_way_._asdict()
+            if isinstance(e, CropEmbedder)
+            else hash_settings(e)
+            for e in embedders
         ]
         settings = ["detector", known, self.n_views, self.augmentation, seed]
         networks = [e.network_ for e in embedders if isinstance(e, CropEmbedder)]

@@ -102,9 +102,12 @@ def load(
     *,
     revision: str | None = None,
     token: str | None = None,
-    device: str = "auto",
+    **machine: str | None,
 ) -> "Detector":
-    """Load a fitted detector (see `InpaintDetector.from_pretrained`)."""
+    """Load a fitted detector (see `InpaintDetector.from_pretrained`).
+
+    ``machine`` are parameters of its embedders; None keeps what it was fitted with.
+    """
     folder = find_pretrained(name_or_path, revision=revision, token=token)
     config, arrays = read_bundle(folder)
     check_kind(config, folder)
@@ -115,7 +118,9 @@ def load(
             f"{folder} does not describe a detector of this cnnsvm: {error!r}."
         ) from error
     for embedder in detector.embedder_:
-        embedder.set_params(device=device)
+        known = embedder.get_params(deep=False)
+        given = {k: v for k, v in machine.items() if v is not None and k in known}
+        embedder.set_params(**given).check_params()
     detector.model_id_ = bundle_id(config)
     return detector
 

@@ -20,10 +20,12 @@ from cnnsvm.data.estimators import install, seed_of
 from cnnsvm.data.images import check_images, read_header
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.detection.heatmap import as_stored
+from cnnsvm.detection.parity import MOST_IMAGES, check_parity
 from cnnsvm.detection.reject import UNSURE, Judgement, choose_rejection_threshold
 from cnnsvm.detection.training_overlap import hash_images
+from cnnsvm.features.backends import run
 from cnnsvm.features.cnn_embedder import CNNEmbedder
-from cnnsvm.features.devices import autocast, choose_device, choose_precision
+from cnnsvm.features.devices import choose_device, choose_precision
 from cnnsvm.features.reading import Decoded, resize
 from cnnsvm.io.bundle import SHIPPED_REGION, BundleError, bundle_id, read_bundle, write_bundle
 from cnnsvm.io.progress import show_progress
@@ -181,7 +183,13 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the log-odds of "spliced", float64 of shape (n_samples,)."""
         check_is_fitted(self, "coef_")
-        scores = [_score(self._margins(self.patches(image))) for image in check_images(X)]
+        images = check_images(X)
+        if hasattr(self.embedder, "network_"):
+            check_parity(self, [self.embedder], lambda: self._decide(images[:MOST_IMAGES]))
+        return self._decide(images)
+
+    def _decide(self, images: Sequence[Any]) -> np.ndarray:
+        scores = [_score(self._margins(self.patches(image))) for image in images]
         return self.slope_ * np.array(scores) + self.offset_
 
     def judge(self, X: Any) -> Judgement:
@@ -229,11 +237,12 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         batch = torch.from_numpy(tiles.reshape(-1, size, size, 3).transpose(0, 3, 1, 2).copy())
         device = choose_device(embedder.device, embedder.gpu_memory_fraction)
         network = embedder.network_.to(device).eval()
-        with torch.inference_mode(), autocast(device, choose_precision(embedder.precision, device)):
-            body: Any = network.body
-            found = body.patches(network.enter(batch.to(device)), self.layer)
+        dtype = choose_precision(embedder.precision, device)
+        backend = embedder.choose_way(network).backend
+        with torch.inference_mode():
+            found = run(network, batch.to(device), dtype, backend, self.layer)
         network.cpu()
-        rows = found.float().cpu().numpy()  # (n_tiles ** 2, h, w, d)
+        rows = found.cpu().numpy()  # (n_tiles ** 2, h, w, d)
         _, height, width, dim = rows.shape
         rows = rows.reshape(n_tiles, n_tiles, height, width, dim).swapaxes(1, 2)
         return rows.reshape(n_tiles * height, n_tiles * width, dim)

@@ -63,6 +63,9 @@ default="mean_std"
     device, precision : str, default="auto"
         "cpu", "cuda", "cuda:N"; "float32", "bfloat16", "float16". Automatic: CUDA and bfloat16
         where the hardware has them.
+    backend : {"torch", "openvino", "auto"}, default="torch"
+        What runs the network when it embeds on a processor; "openvino" needs
+        ``pip install 'cnnsvm[openvino]'``, "auto" is the faster one, which is timed.
     gpu_memory_fraction : float in (0, 1] or None, default=None
         Largest share of the GPU's memory.
     n_jobs : int or None, default=None
@@ -101,6 +104,7 @@ default="mean_std"
         batch_size: int = 16,
         device: str = "auto",
         precision: str = "auto",
+        backend: str = "torch",
         gpu_memory_fraction: float | None = None,
         n_jobs: int | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -121,6 +125,7 @@ default="mean_std"
         self.batch_size = batch_size
         self.device = device
         self.precision = precision
+        self.backend = backend
         self.gpu_memory_fraction = gpu_memory_fraction
         self.n_jobs = n_jobs
         self.cache_dir = cache_dir

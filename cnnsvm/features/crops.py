@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from cnnsvm.features.backbones import Backbone
-from cnnsvm.features.devices import autocast
+from cnnsvm.features.backends import run
 
 #: Pooling -> the parts that are put one after the other.
 POOLINGS = {
@@ -191,13 +191,15 @@ def embed_crops(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     output: str = "embedding",
+    backend: str = "torch",
 ) -> np.ndarray:
     """Embed images in their order, float32 (n_images, d * number of parts).
 
     ``crops`` are as for `batches`. The network runs in evaluation mode on ``device``, in the
-    precision ``dtype``, on ``batch_size`` crops at a time. For ``pooling`` see `pool_crops`;
-    ``output`` is one of `OUTPUTS`, of which "scores" needs a network that was fine-tuned. An
-    ImageError says that an image cannot be read, a ValueError that an embedding is not finite.
+    precision ``dtype``, by ``backend`` (see `cnnsvm.features.backends.run`), on ``batch_size``
+    crops at a time. For ``pooling`` see `pool_crops`; ``output`` is one of `OUTPUTS`, of which
+    "scores" needs a network that was fine-tuned. An ImageError says that an image cannot be read, a
+    ValueError that an embedding is not finite.
     """
     network.to(device).eval()
     rows: list[np.ndarray] = []
@@ -211,7 +213,8 @@ def embed_crops(
 
     with torch.inference_mode():
         for owners, batch in batches(crops, batch_size):
-            features, scores = _describe(network, batch.to(device), dtype, output)
+            embeddings = run(network, batch.to(device), dtype, backend)
+            features, scores = _describe(network, embeddings, output)
             ranks = [None] * len(owners) if scores is None else scores
             for owner, feature, rank in zip(owners, features, ranks, strict=True):
                 if owner > len(rows):
@@ -222,7 +225,11 @@ def embed_crops(
 
 
 def score_crops(
-    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, batch_size: int
+    network: Backbone,
+    crops: torch.Tensor,
+    dtype: torch.dtype,
+    batch_size: int,
+    backend: str = "torch",
 ) -> np.ndarray:
     """Return the log-odds that each crop, uint8 (n, 3, size, size), is not real, float32 (n,).
 
@@ -233,20 +240,17 @@ def score_crops(
     found = []
     with torch.inference_mode():
         for part in crops.split(batch_size):
-            with autocast(place, dtype):
-                embeddings = network(part.to(place))
+            embeddings = run(network, part.to(place), dtype, backend)
             found.append(network.fake_score(embeddings).cpu().numpy())
     return np.concatenate(found)
 
 
 def _describe(
-    network: Backbone, crops: torch.Tensor, dtype: torch.dtype, output: str
+    network: Backbone, embeddings: torch.Tensor, output: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    with autocast(crops.device, dtype):
-        embeddings = network(crops)
     scores = None if network.classifier is None else network.fake_score(embeddings).cpu().numpy()
-    features = embeddings if output == "embedding" else network.class_scores(embeddings.float())
-    return features.float().cpu().numpy(), scores
+    features = embeddings if output == "embedding" else network.class_scores(embeddings)
+    return features.cpu().numpy(), scores
 
 
 def _check_finite(embeddings: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.backbones.weights import UndrawnWeights
+from cnnsvm.features.backends import BACKENDS, Way, choose_backend
 from cnnsvm.features.cache import fit_network, load_network, network_arrays, task_folder
 from cnnsvm.features.crops import (
     OUTPUTS,
@@ -40,8 +41,8 @@ from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.trainer import Training
 from cnnsvm.io.callbacks import Callback, check_callbacks, without_callbacks
 
-#: Parameters that belong to a machine rather than to a model: they are not saved. The precision is:
-#: what was fitted on embeddings of float32 does not fit those of bfloat16 as well.
+#: Parameters that belong to a machine rather than to a model: they are not saved. Backend and
+#: precision are: what was fitted on embeddings of float32 does not fit those of bfloat16 as well.
 MACHINE = ("device", "gpu_memory_fraction", "n_jobs", "cache_dir")
 _FRACTION = [Interval(Real, 0, 1, closed="right"), None]
 
@@ -122,6 +123,8 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     trained_on_ : ndarray of uint64 or None
         Perceptual hashes of the images that the initial weights were trained on, if they come from
         a saved detector.
+    fitted_way_ : Way
+        Backend and precision of the embeddings that a classifier on top was fitted on.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -136,6 +139,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         "batch_size": [Interval(Integral, 2, 65_536, closed="both")],
         "device": [str],
         "precision": [StrOptions(set(PRECISIONS))],
+        "backend": [StrOptions(set(BACKENDS))],
         "gpu_memory_fraction": _FRACTION,
         "n_jobs": [Interval(Integral, 1, None, closed="left"), None],
         "cache_dir": [str, os.PathLike, None],
@@ -155,11 +159,13 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     batch_size: int
     device: str
     precision: str
+    backend: str
     gpu_memory_fraction: float | None
     n_jobs: int | None
     cache_dir: Any
     random_state: Any
     network_: Backbone
+    fitted_way_: Way
     embedding_dim_: int
 
     def fit(self, images: Any, y: Any = None, groups: Any = None) -> Self:
@@ -208,6 +214,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             validation_rows_=validation_rows,
             embedding_dim_=self._embedding_dim(network),
             trained_on_=trained_on,
+            fitted_way_=self.choose_way(network),
         )
         return self
 
@@ -219,6 +226,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         check_is_fitted(self, "network_")
         decoded = Decoded(check_images(images), memory=0, resize=self.resize)
         device, dtype = self._place()
+        backend = self.choose_way(self.network_).backend
         shape = (int(self.crop_size), self.n_crops, bool(self.mirror))
         embeddings = embed_crops(
             self.network_,
@@ -228,6 +236,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             batch_size=int(self.batch_size),
             device=device,
             dtype=dtype,
+            backend=backend,
         )
         self.network_.cpu()
         return embeddings
@@ -239,8 +248,9 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "network_")
         device, dtype = self._place()
+        backend = self.choose_way(self.network_).backend
         network = self.network_.to(device)
-        scores = score_crops(network, to_tensor(crops), dtype, int(self.batch_size))
+        scores = score_crops(network, to_tensor(crops), dtype, int(self.batch_size), backend)
         self.network_.cpu()
         return scores
 
@@ -290,9 +300,11 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                 f"backbone={type(self.backbone).__name__}(...) cannot be saved without pickle: its "
                 "architecture is in your code alone. Export it, and fit with 'onnx:FILE'."
             )
+        params = plain_params(self)
+        params |= {k: v for k, v in self.fitted_way_._asdict().items() if k in params}
         return {
             "class": type(self).__name__,
-            "params": plain_params(self),
+            "params": params,
             "history": self.history_,
             "preprocessing": asdict(network.preprocessing),
             "offline_name": network.offline_name,
@@ -306,13 +318,15 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """Rebuild a fitted embedder from what `to_state` returned."""
         embedder = cls.from_plain(config["params"])
         embedder.check_params()
+        network = embedder.rebuild(config, arrays)
         install(
             embedder,
-            network_=embedder.rebuild(config, arrays),
+            network_=network,
             history_=config["history"],
             validation_rows_=None,
             embedding_dim_=config["embedding_dim"],
             trained_on_=None,
+            fitted_way_=embedder.choose_way(network),
         )
         return embedder
 
@@ -365,6 +379,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             auxiliary = AuxiliaryLabels.of(auxiliary_labels, codes)
         training = self._training(tuning, seed)
         settings = [type(self).__name__, plain_params(self), classes.tolist()]
+        settings[1].pop("backend", None)  # torch trains
         settings += [replace(training, callbacks=())]
         settings += [] if auxiliary is None else [auxiliary.parents, auxiliary.codes.tobytes()]
         together = HELPERS.get()
@@ -399,6 +414,12 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             mirror=bool(self.mirror),
             callbacks=check_callbacks(tuning.callbacks),
         )
+
+    def choose_way(self, network: Backbone) -> Way:
+        """Find the backend and the precision that ``backend`` and ``precision`` ask for here."""
+        device, dtype = self._place()
+        backend = choose_backend(self.backend, network, int(self.crop_size), device, dtype)
+        return Way(backend, str(dtype).removeprefix("torch."))
 
     def _place(self) -> tuple[torch.device, torch.dtype]:
         device = choose_device(self.device, self.gpu_memory_fraction)

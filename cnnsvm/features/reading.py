@@ -36,6 +36,7 @@ RECENT = 8
 LARGE = 2**26
 #: Bytes and number of images that are worked on at once.
 _CHUNK, MOST_IN_CHUNK = 2**26, 64
+_USUAL = 3 * 512**2  # bytes of an image
 _STRIP = 2**22  # pixels that are resized at once
 
 
@@ -155,6 +156,16 @@ def in_chunks(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
             chunk, n_bytes = [], 0
     if chunk:
         yield chunk
+
+
+def is_batch(images: Sequence[np.ndarray], n_images: int) -> bool:
+    """Tell whether images are enough to be worked on at once.
+
+    That are ``n_images``, and where these have fewer pixels than as many of 512 x 512 would, more:
+    a step that takes no time costs most in what is around it.
+    """
+    enough = sum(image.nbytes for image in images) >= n_images * _USUAL
+    return len(images) >= n_images and (enough or len(images) >= MOST_IN_CHUNK)
 
 
 def resize_short_side(image: np.ndarray, side: int) -> np.ndarray:

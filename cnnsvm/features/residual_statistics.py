@@ -31,9 +31,10 @@ cache_dir, random_state
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         name: rule
         for name, rule in CropEmbedder._parameter_constraints.items()
-        if name not in ("resize", "precision")
+        if name not in ("resize", "precision", "backend")
     }
     precision = "float32"
+    backend = "torch"
 
     def __init__(
         self,

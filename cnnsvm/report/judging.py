@@ -53,6 +53,8 @@ class Judge:
     revision : str, optional
         Commit, tag or branch of a detector on the hub.
     device : str, default="auto"
+    backend, precision : str, optional
+        As for `InpaintDetector.from_pretrained`.
 
     Raises
     ------
@@ -66,20 +68,23 @@ class Judge:
         *,
         revision: str | None = None,
         device: str = "auto",
+        backend: str | None = None,
+        precision: str | None = None,
     ) -> None:
         from cnnsvm import CombinedDetector, InpaintDetector
         from cnnsvm.data.estimators import real_class
 
         self.origin = name, revision
+        how: dict[str, Any] = {"device": device, "backend": backend, "precision": precision}
         self.combined: CombinedDetector | None = None
         if name is None:
             if revision is not None:
                 raise ValueError(f"revision {revision} needs the model that it is one of.")
-            self.combined = CombinedDetector.from_pretrained(device)
+            self.combined = CombinedDetector.from_pretrained(**how)
             self.detector: InpaintDetector = self.combined.trace
             self.names = [str(name) for name in self.combined.classes_]
         else:
-            self.detector = InpaintDetector.from_pretrained(name, revision=revision, device=device)
+            self.detector = InpaintDetector.from_pretrained(name, revision=revision, **how)
             self.names = class_names(self.detector)
         real = real_class(self.detector.classes_)
         self.nothing = NO_TRACE if self.combined else self.names[real]
@@ -96,13 +101,17 @@ class Judge:
 
     @property
     def model(self) -> str:
-        """Return an id of detectors, thresholds and the rule that combines them."""
+        """Return an id of detectors, thresholds, their rule, and a backend that is not theirs."""
+        from cnnsvm.detection.parity import other_ways
+
         parts: Sequence[Any] = [self.detector]
         if self.combined is not None:
             parts = [self.combined.generated, self.combined.trace, self.combined.region]
         chosen = self.whole.false_alarms_
         thresholds = [] if chosen is None else [f"{chosen.threshold:.6f}"]
-        return "-".join([*(str(part.model_id_) for part in parts), *thresholds])
+        embedders = [each for part in parts[:2] for each in part.embedder_]
+        ways = {word for way in other_ways(embedders) for word in way}
+        return "-".join([*(str(part.model_id_) for part in parts), *thresholds, *sorted(ways)])
 
     def rows(self, images: "list[np.ndarray]") -> list[Row]:
         """Judge images, uint8 (H, W, 3)."""
@@ -241,8 +250,8 @@ def class_names(detector: "InpaintDetector | RegionDetector") -> list[str]:
 def judge_all(judge: Judge, paths: Sequence[Path], n_jobs: int, batch: int) -> Iterator[Row]:
     """Yield the row of each file in their order: what is said of it, or ``error``.
 
-    Files are decoded ahead, each once, and judged ``batch`` at a time. What their metadata say is
-    in ``metadata`` (see `describe_metadata`), and has no part in the rest.
+    Files are decoded ahead, each once, and judged ``batch`` at a time, more of small ones. What
+    their metadata say is in ``metadata`` (see `describe_metadata`), and has no part in the rest.
     """
     from cnnsvm.data.metadata import read_metadata
     from cnnsvm.features.reading import Decoded
@@ -262,13 +271,13 @@ def judge_pixels(
     """
     import numpy as np
 
-    from cnnsvm.features.reading import LARGE, read_or_fail
+    from cnnsvm.features.reading import LARGE, is_batch, read_or_fail
 
     held: list[np.ndarray] = []
     for item in read_or_fail(decoded, n_jobs):
         if isinstance(item, np.ndarray):
             held.append(item)
-        if len(held) == batch or not isinstance(item, np.ndarray) or item.nbytes >= LARGE:
+        if is_batch(held, batch) or not isinstance(item, np.ndarray) or item.nbytes >= LARGE:
             yield from _judge_some(judge, held)
             held = []
         if not isinstance(item, np.ndarray):

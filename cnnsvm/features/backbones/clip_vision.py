@@ -90,8 +90,8 @@ class _Embeddings(nn.Module):
                 f"this model takes images of {self.side}x{self.side} pixels, got "
                 f"{values.shape[3]}x{values.shape[2]}. Set crop_size={self.side}."
             )
-        patches = self.patch_embedding(values).flatten(2).mT
-        first = self.class_embedding.expand(len(values), 1, -1)
+        patches = self.patch_embedding(values).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(values.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
 

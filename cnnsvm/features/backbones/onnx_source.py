@@ -31,16 +31,16 @@ def build(
         raise ValueError(f"truncate_at={truncate_at!r}: an ONNX file is taken whole. Use None.")
     if name.isdecimal():  # the length of a file whose content a saved detector has
         content = bytes(int(name))
-        return Body(nn.Sequential(_Session(content), Pooled()), trainable=False)
+        return Body(nn.Sequential(Session(content), Pooled()), trainable=False)
     file = Path(name)
     if not file.is_file():
         raise WeightsError(f"backbone 'onnx:{name}': no such file. Check the path.")
     content = file.read_bytes()
-    module = nn.Sequential(_Session(content), Pooled())
+    module = nn.Sequential(Session(content), Pooled())
     return Body(module, trainable=False, offline_name=f"onnx:{len(content)}")
 
 
-class _Session(nn.Module):
+class Session(nn.Module):
     """An ONNX Runtime session; the file is a buffer, so that it is saved with the weights."""
 
     content: torch.Tensor
@@ -51,6 +51,7 @@ class _Session(nn.Module):
         self._session: Any = None
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Run the network on (N, C, H, W)."""
         session = self._open()
         name = session.get_inputs()[0].name
         array = values.detach().float().cpu().contiguous().numpy()
@@ -60,12 +61,16 @@ class _Session(nn.Module):
             raise ValueError(f"the ONNX network refuses {array.shape}: {error}") from error
         return torch.from_numpy(np.asarray(found)).to(values.device)
 
+    def file(self) -> bytes:
+        """Return the content of the file."""
+        return self.content.cpu().numpy().tobytes()
+
     def _open(self) -> Any:
         if self._session is None:
             runtime = require("onnxruntime", "onnx")
             try:
                 self._session = runtime.InferenceSession(
-                    self.content.cpu().numpy().tobytes(), providers=["CPUExecutionProvider"]
+                    self.file(), providers=["CPUExecutionProvider"]
                 )
             except Exception as error:
                 raise WeightsError(f"not an ONNX network that can be run: {error}") from error

@@ -1,0 +1,205 @@
+"""What runs a network that embeds: torch, or OpenVINO (``pip install 'cnnsvm[openvino]'``).
+
+What either makes of a network on a processor, one with its batch norms folded into convolutions or
+a compiled graph, is kept as long as the network.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from itertools import chain
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.backbones.onnx_source import Session
+from cnnsvm.features.backbones.weights import require
+from cnnsvm.features.devices import DeviceError, autocast
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("torch", "openvino", "auto")
+#: Pixels of a batch that is timed: 4 crops of 224, 196 of 32.
+TRIAL_PIXELS = 200_000
+#: Precision -> what OpenVINO calls it, and how far a compiled graph may be from torch in float32,
+#: as a share of the length of an embedding. More is a wrong conversion.
+_HINTS = {torch.float32: ("f32", 1e-3), torch.bfloat16: ("bf16", 0.2)}
+_Run = Callable[[torch.Tensor], torch.Tensor]
+_MADE: WeakKeyDictionary[Backbone, dict[Any, Any]] = WeakKeyDictionary()
+
+
+class Way(NamedTuple):
+    """What computes embeddings: a backend, and a precision such as "float32"."""
+
+    backend: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"backend={self.backend!r}, precision={self.precision!r}"
+
+
+def run(
+    network: Backbone,
+    pixels: torch.Tensor,
+    dtype: torch.dtype,
+    backend: str = "torch",
+    layer: int | None = None,
+) -> torch.Tensor:
+    """Embed a uint8 batch (N, 3, H, W) on its device, as float32 (N, d), in evaluation mode.
+
+    ``backend`` is "torch" or "openvino". ``layer`` gives what that layer of a transformer says of
+    each patch instead, (N, h, w, d). A DeviceError says that the backend cannot run the network.
+    """
+    if network.body is None or (pixels.device.type != "cpu" and backend == "torch"):
+        with autocast(pixels.device, dtype):
+            return network(pixels)
+    if pixels.device.type != "cpu":
+        raise DeviceError(f"backend={backend!r} runs on the processor. Use 'torch' on a GPU.")
+    values = network.enter(pixels).contiguous(memory_format=torch.channels_last)
+    key = (backend, dtype, layer, values.shape[1:])
+    part = _made(network, key, lambda: _MAKERS[backend](network, dtype, layer, values.shape[1:]))
+    with autocast(pixels.device, dtype):
+        return (part or _Part(network, layer))(values).float()
+
+
+def choose_backend(
+    backend: str, network: Backbone, size: int, device: torch.device, dtype: torch.dtype
+) -> str:
+    """Find the backend of crops of ``size`` pixels; "auto" is the faster of those that are there.
+
+    It is timed once for a network and a precision, on noise, while this process runs.
+    """
+    if backend != "auto":
+        return backend
+    if network.body is None or device.type != "cpu" or find_spec("openvino") is None:
+        return "torch"
+    return _made(network, ("auto", dtype, size), lambda: _fastest(network, size, dtype))
+
+
+def _made(network: Backbone, key: Sequence[Any], make: Callable[[], Any]) -> Any:
+    """Return what was made of a network as it is now, or make it."""
+    made = _MADE.setdefault(network, {})
+    arrays = chain(network.parameters(), network.buffers())
+    now = (*key, sum(array._version for array in arrays))  # of changes in place
+    if now not in made:
+        made[now] = make()
+    return made[now]
+
+
+def _fastest(network: Backbone, size: int, dtype: torch.dtype) -> str:
+    n_crops = max(2, TRIAL_PIXELS // size**2)
+    batch = torch.randint(0, 256, (n_crops, 3, size, size), dtype=torch.uint8)
+    seconds = {"torch": _time(network, batch, dtype, "torch")}
+    try:
+        seconds["openvino"] = _time(network, batch, dtype, "openvino")
+    except DeviceError as error:
+        logger.warning("backend='auto' takes torch: %s", error)
+    logger.info(
+        "seconds for %d crops of %d pixels: %s",
+        *(n_crops, size, ", ".join(f"{name} {time:.3f}" for name, time in seconds.items())),
+    )
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _time(network: Backbone, batch: torch.Tensor, dtype: torch.dtype, backend: str) -> float:
+    times = []
+    for _ in range(3):  # the first makes the graph
+        started = time.perf_counter()
+        with torch.inference_mode():
+            run(network, batch, dtype, backend)
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+class _Part(nn.Module):
+    """A network behind its preprocessing: to the embedding, or to the patches of a layer."""
+
+    def __init__(self, network: Backbone, layer: int | None) -> None:
+        super().__init__()
+        self.body: Any = network.body
+        self.projection, self.layer = network.projection, layer
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if self.layer is not None:
+            return self.body.patches(values, self.layer)
+        return self.projection(self.body(values))
+
+
+def _fold(
+    network: Backbone, dtype: torch.dtype, layer: int | None, shape: Sequence[int]
+) -> nn.Module | None:
+    """Make batch norms part of the convolutions before them; None if there is nothing to do."""
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return None
+    from torch.fx.experimental.optimization import fuse  # half a second
+
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return fuse(_Part(network, layer).eval()).to(memory_format=torch.channels_last)
+    except Exception as error:  # whatever the code of a library does when it is traced
+        logger.debug("batch norms are not folded: %r", error)
+        return None
+
+
+def _compile(
+    network: Backbone, dtype: torch.dtype, layer: int | None, shape: Sequence[int]
+) -> _Run:
+    """Compile a network by OpenVINO, for batches of any number, and compare it with torch."""
+    hint, tolerance = _HINTS[dtype]
+    openvino = require("openvino", "openvino")
+    part = _Part(network, layer).eval()
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            example = torch.rand(2, *shape)
+            expected = part(torch.cat([example, example.flip(0)]))[:3]
+            core, rest = openvino.Core(), nn.Sequential()
+            if isinstance(part.body, nn.Sequential) and isinstance(part.body[0], Session):
+                graph, rest = core.read_model(part.body[0].file()), part.body[1:]
+            else:
+                graph = _convert(part, example)
+            graph.reshape([-1, *shape])
+            how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
+            how |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+            compiled = core.compile_model(graph, "CPU", how)
+    except Exception as error:  # openvino and torch have a class for each kind of failure
+        raise DeviceError(
+            f"backend='openvino' cannot run this network ({str(error)[-300:]}). Use 'torch'."
+        ) from error
+
+    def forward(values: torch.Tensor) -> torch.Tensor:
+        return rest(torch.from_numpy(compiled([values.contiguous().numpy()])[0]))
+
+    found = forward(torch.cat([example, example.flip(0)])[:3])
+    apart = float((found - expected).norm() / expected.norm())
+    if not apart <= tolerance:
+        raise DeviceError(
+            f"backend='openvino' computes other embeddings, {apart:.2g} of their length from those "
+            f"of torch, where {tolerance:g} is the most. Use 'torch'."
+        )
+    return forward
+
+
+def _convert(part: nn.Module, example: torch.Tensor) -> Any:
+    """Turn a module into a graph of OpenVINO.
+
+    This is what ``openvino.convert_model`` does, which also tells its makers of each conversion.
+    """
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(part, (example,), dynamic_shapes=({0: batch},))
+    logging.disable(logging.WARNING)  # of operations that this torch does not have
+    try:
+        decoder = TorchFXPythonDecoder.from_exported_program(program)
+    finally:
+        logging.disable(logging.NOTSET)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    return frontend.convert(frontend.load(decoder))
+
+
+_MAKERS = {"torch": _fold, "openvino": _compile}
