@@ -3,15 +3,16 @@
     python experiments/benchmark_speed.py svm --rows 1200 2400 4800
     python experiments/benchmark_speed.py svm --rows 30378 --against sklearnex --cache-size 7400
         --rounds 1 --cold --other-trials 1
-    python experiments/benchmark_speed.py embed --backbones resnet18 resnet50
+    python experiments/benchmark_speed.py embed --backbones resnet18 resnet50 clip
     python experiments/benchmark_speed.py start
     python experiments/benchmark_speed.py predict --images 20
     python experiments/benchmark_speed.py map --sides 2000 4000
 
 ``svm``: the tuning of an RBF machine against Optuna over scikit-learn's `StandardScaler` and `SVC`,
 its folds in parallel, or over the `SVC` of scikit-learn-intelex, which is parallel itself; with
-``--cold`` the first turn counts, for what takes minutes. ``embed``: images of 224 pixels, a loop in
-float32. ``start``: one image by `cnnsvm predict`, from a cold start, against the import of torch.
+``--cold`` the first turn counts, for what takes minutes. ``embed``: images of 224 pixels, by each of
+``--ways`` and by a loop in float32 of 32 images at a time, or, of "clip", the tower that ships, of
+one. ``start``: one image by `cnnsvm predict`, from a cold start, against the import of torch.
 ``predict``: so many images of 512 pixels in one call against one call an image. ``map``: large
 images with a heatmap against without.
 Both sides take turns; medians and their ratio are told: on a shared machine the ratio says more
@@ -57,6 +58,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--cache-size", type=float, default=4000, help="MB, of svm [%(default)s]")
     add("--cold", action="store_true", help="measure from the first turn on, of svm")
     add("--backbones", nargs="+", default=["resnet18", "resnet50", "vgg16"], help="of embed")
+    ways = ["torch:auto", "openvino:float32", "openvino:auto", "openvino:int8"]
+    add("--ways", nargs="+", default=ways, help="of embed, backend:precision [%(default)s]")
     add("--images", type=int, default=64, help="of embed and predict [%(default)s]")
     add("--sides", type=int, nargs="+", default=[1000, 2000, 4000], help="longer ones of map")
     add("--out", type=Path, default=Path("runs", "speed"), help="run directory [%(default)s]")
@@ -133,33 +136,55 @@ def _measure_search(n_rows: int, args: argparse.Namespace) -> Row:
 
 
 def measure_embed(args: argparse.Namespace) -> list[Row]:
-    """Time networks of random weights on images in memory."""
-    return [_measure_network(name, args) for name in args.backbones]
+    """Time networks of random weights, and the tower that ships, on images in memory."""
+    return [row for name in args.backbones for row in _measure_network(name, args)]
 
 
-def _measure_network(name: str, args: argparse.Namespace) -> Row:
+def _measure_network(name: str, args: argparse.Namespace) -> list[Row]:
     import torch
     import torchvision
 
-    from cnnsvm import CNNEmbedder
+    from cnnsvm import CNNEmbedder, InpaintDetector
 
     rng = np.random.default_rng(0)
     images = list(rng.integers(0, 256, (args.images, 224, 224, 3), dtype=np.uint8))
-    how: dict[str, Any] = {"weights": None, "finetune": "none", "preprocessing": "imagenet"}
-    embedder = CNNEmbedder(name, crop_size=224, n_crops=1, batch_size=32, device="cpu", **how)
-    embedder.fit(images[:2])
-    network = getattr(torchvision.models, name)(weights=None).eval()
+    how: dict[str, Any] = {"weights": None, "preprocessing": "imagenet", "batch_size": 32}
+    if name == "clip":
+        (embedder,) = InpaintDetector.from_pretrained("generated", device="cpu").embedder_
+        network, at_once = embedder.network_.body, 1
+        embedder = CNNEmbedder(**embedder.get_params(deep=False) | {"weights": "generated"})
+    else:
+        embedder = CNNEmbedder(name, finetune="none", crop_size=224, n_crops=1, device="cpu", **how)
+        network, at_once = getattr(torchvision.models, name)(weights=None).eval(), 32
     mean, deviation = (torch.tensor(v)[:, None, None] for v in _IMAGENET)
 
     def loop() -> None:
         with torch.inference_mode():
-            for start in range(0, len(images), 32):
-                batch = torch.from_numpy(np.stack(images[start : start + 32])).permute(0, 3, 1, 2)
-                network((batch / 255 - mean) / deviation)
+            for start in range(0, len(images), at_once):
+                batch = torch.from_numpy(np.stack(images[start : start + at_once]))
+                network((batch.permute(0, 3, 1, 2) / 255 - mean) / deviation)
 
-    own, other = take_turns(args.rounds, lambda: embedder.transform(images), loop)
-    rate = f"{len(images) / own:.1f} images/s"
-    return [f"{name}, 224 pixels", own, other, other / own, rate]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "int8.onnx")
+        made = {way: _as_asked(embedder, way, images, file) for way in args.ways}
+        turns = [partial(each.transform, images) for each in made.values()]
+        *own, other = take_turns(args.rounds, *turns, loop)
+    return [
+        [f"{name}, 224 pixels, {way}", one, other, other / one, f"{len(images) / one:.1f} images/s"]
+        for way, one in zip(made, own, strict=True)
+    ]
+
+
+def _as_asked(embedder: Any, way: str, images: list[np.ndarray], file: Path) -> Any:
+    """Fit an embedder that has another backend and precision, "backend:precision"."""
+    from sklearn.base import clone
+
+    from cnnsvm.features.quantization import quantize
+
+    backend, precision = way.split(":")
+    if precision == "int8":
+        embedder, precision = quantize(clone(embedder).fit(images), images[:16], file), "float32"
+    return clone(embedder).set_params(backend=backend, precision=precision).fit(images[:2])
 
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

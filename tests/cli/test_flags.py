@@ -29,6 +29,7 @@ FLAGS = {
     "--batch-size 8": ("embedder__batch_size", 8),
     "--device cpu": ("embedder__device", "cpu"),
     "--precision float32": ("embedder__precision", "float32"),
+    "--backend auto": ("embedder__backend", "auto"),
     "--gpu-memory-fraction 0.5": ("embedder__gpu_memory_fraction", 0.5),
     "--jobs 2": ("embedder__n_jobs", 2),
     "--kernel rbf,linear": ("classifier__kernel", ("rbf", "linear")),
