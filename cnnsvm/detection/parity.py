@@ -63,9 +63,10 @@ def _as_fitted(embedders: Sequence[Any]) -> Iterator[None]:
     asked = []
     for each in embedders:
         known = each.get_params(deep=False) if isinstance(each, CropEmbedder) else {}
-        names = [name for name in Way._fields if name in known]
-        asked.append({name: known[name] for name in names})
-        each.set_params(**{name: getattr(each.fitted_way_, name) for name in names})
+        way = each.fitted_way_._asdict() if known else {}
+        way |= {"device": "cpu"} if way.get("backend") == "openvino" else {}
+        asked.append({name: known[name] for name in way if name in known})
+        each.set_params(**{name: way[name] for name in asked[-1]})
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ a compiled graph, is kept as long as the network.
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from cnnsvm.features.backbones import Backbone
+from cnnsvm.features.backbones import Backbone, Pooled
 from cnnsvm.features.backbones.onnx_source import Session
 from cnnsvm.features.backbones.weights import require
 from cnnsvm.features.devices import DeviceError, autocast
@@ -55,16 +56,18 @@ def run(
     ``backend`` is "torch" or "openvino". ``layer`` gives what that layer of a transformer says of
     each patch instead, (N, h, w, d). A DeviceError says that the backend cannot run the network.
     """
-    has_body = getattr(network, "body", None) is not None
-    if not has_body or (pixels.device.type != "cpu" and backend == "torch"):
-        with autocast(pixels.device, dtype):
+    device = pixels.device
+    if getattr(network, "body", None) is None:
+        with autocast(device, dtype):
             return network(pixels)
-    if pixels.device.type != "cpu":
+    if device.type != "cpu" and backend != "torch":
         raise DeviceError(f"backend={backend!r} runs on the processor. Use 'torch' on a GPU.")
     values = network.enter(pixels).contiguous(memory_format=torch.channels_last)
-    key = (backend, dtype, layer, values.shape[1:])
-    part = _made(network, key, lambda: _MAKERS[backend](network, dtype, layer, values.shape[1:]))
-    with autocast(pixels.device, dtype):
+    part, shape = None, values.shape[1:]
+    if device.type == "cpu":
+        key = (backend, dtype, layer, shape)
+        part = _made(network, key, lambda: _MAKERS[backend](network, dtype, layer, shape))
+    with autocast(device, dtype):
         return (part or NetworkPart(network, layer))(values).float()
 
 
@@ -95,7 +98,7 @@ def _made(network: Backbone, key: Sequence[Any], make: Callable[[], Any]) -> Any
 
 def _fastest(network: Backbone, size: int, dtype: torch.dtype) -> str:
     n_crops = max(2, TRIAL_PIXELS // size**2)
-    batch = torch.randint(0, 256, (n_crops, 3, size, size), dtype=torch.uint8)
+    batch = (_noise(n_crops, 3, size, size) * 256).to(torch.uint8)
     seconds = {"torch": _time(network, batch, dtype, "torch")}
     try:
         seconds["openvino"] = _time(network, batch, dtype, "openvino")
@@ -103,7 +106,7 @@ def _fastest(network: Backbone, size: int, dtype: torch.dtype) -> str:
         logger.warning("backend='auto' takes torch: %s", error)
     logger.info(
         "seconds for %d crops of %d pixels: %s",
-        *(n_crops, size, ", ".join(f"{name} {time:.3f}" for name, time in seconds.items())),
+        *(n_crops, size, ", ".join(f"{name} {spent:.3f}" for name, spent in seconds.items())),
     )
     return min(seconds, key=seconds.__getitem__)
 
@@ -116,6 +119,11 @@ def _time(network: Backbone, batch: torch.Tensor, dtype: torch.dtype, backend: s
             run(network, batch, dtype, backend)
         times.append(time.perf_counter() - started)
     return min(times[1:])
+
+
+def _noise(*shape: int) -> torch.Tensor:
+    """Draw values in [0, 1), the same each time."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 class NetworkPart(nn.Module):
@@ -154,45 +162,57 @@ def _compile(
 ) -> _Run:
     """Compile a network by OpenVINO, for batches of any number, and compare it with torch."""
     hint, tolerance = _HINTS[dtype]
-    openvino = require("openvino", "openvino")
-    part = NetworkPart(network, layer).eval()
+    _import_openvino()
+    part, example = NetworkPart(network, layer).eval(), _noise(2, *shape)
+    batch = torch.cat([example, example.flip(0)])[:3]
     try:
         with torch.inference_mode(False), torch.no_grad():
-            example = torch.rand(2, *shape)
-            expected = part(torch.cat([example, example.flip(0)]))[:3]
-            core, rest = openvino.Core(), nn.Sequential()
-            if isinstance(part.body, nn.Sequential) and isinstance(part.body[0], Session):
-                graph, rest = core.read_model(part.body[0].file()), part.body[1:]
-                tolerance = _ROUNDED  # it may be in int8
-            else:
-                graph = _convert(part, example)
-            graph.reshape([-1, *shape])
-            how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
-            how |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
-            compiled = core.compile_model(graph, "CPU", how)
+            expected = part(batch)
+            run_graph = _graph(part, example, hint)
     except Exception as error:  # openvino and torch have a class for each kind of failure
         raise DeviceError(
             f"backend='openvino' cannot run this network ({str(error)[-300:]}). Use 'torch'."
         ) from error
-
-    def forward(values: torch.Tensor) -> torch.Tensor:
-        return rest(torch.from_numpy(compiled([values.contiguous().numpy()])[0]))
-
-    found = forward(torch.cat([example, example.flip(0)])[:3])
-    apart = float((found - expected).norm() / expected.norm())
-    if not apart <= tolerance:
+    apart = float((run_graph(batch) - expected).norm() / expected.norm())
+    if not apart <= (_ROUNDED if _file(part) else tolerance):  # a file may be in int8
         raise DeviceError(
             f"backend='openvino' computes other embeddings, {apart:.2g} of their length from those "
             f"of torch, where {tolerance:g} is the most. Use 'torch'."
         )
-    return forward
+    return run_graph
+
+
+def _import_openvino() -> None:
+    """Import OpenVINO without what tells its makers of every import and conversion."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    require("openvino", "openvino")
+
+
+def _graph(part: nn.Module, example: torch.Tensor, hint: str) -> _Run:
+    import openvino
+
+    core, file = openvino.Core(), _file(part)
+    graph = core.read_model(file) if file else _convert(part, example)
+    graph.reshape([-1, *example.shape[1:]])
+    how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
+    how |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = core.compile_model(graph, "CPU", how)
+    rest: nn.Module = Pooled() if file else nn.Identity()
+
+    def run_graph(values: torch.Tensor) -> torch.Tensor:
+        return rest(torch.from_numpy(compiled([values.contiguous().numpy()])[0]))
+
+    return run_graph
+
+
+def _file(part: nn.Module) -> bytes | None:
+    """Return the ONNX file that a network is, if it is one."""
+    return next((each.file() for each in part.modules() if isinstance(each, Session)), None)
 
 
 def _convert(part: nn.Module, example: torch.Tensor) -> Any:
-    """Turn a module into a graph of OpenVINO.
-
-    This is what ``openvino.convert_model`` does, which also tells its makers of each conversion.
-    """
+    """Turn a module into a graph of OpenVINO, as its own converter does."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 

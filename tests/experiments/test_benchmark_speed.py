@@ -53,7 +53,11 @@ def test_a_call_that_fails_is_not_timed():
     ("what", "options", "row"),
     [
         ("svm", ["--rows", "60", "--features", "8", "--trials", "2", "--folds", "2"], "60 x 8"),
-        ("embed", ["--backbones", "squeezenet1_1", "--images", "2"], "squeezenet1_1, 224 pixels"),
+        (
+            "embed",
+            ["--backbones", "squeezenet1_1", "--images", "2", "--ways", "torch:auto"],
+            "squeezenet1_1, 224 pixels, torch:auto",
+        ),
     ],
 )
 def test_both_sides_are_timed_and_told(what, options, row, tmp_path, capsys):

@@ -164,3 +164,16 @@ def test_an_embedder_embeds_by_its_backend():
     np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="backend"):
         CNNEmbedder(backend="tflite", weights=None, finetune="none").fit([image])
+
+
+def test_random_numbers_of_others_stay_as_they_were(monkeypatch):
+    monkeypatch.setattr(backends, "TRIAL_PIXELS", 4096)
+    made = network()
+    state = torch.random.get_rng_state()
+    choose_backend("auto", made, 32, CPU, torch.float32)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_nobody_is_told_of_an_import():
+    run(network(), crops(), backend="openvino")
+    assert sys.modules["openvino_telemetry"] is None
