@@ -15,10 +15,9 @@ from cnnsvm.features.backends import choose_backend
 from cnnsvm.features.devices import DeviceError
 
 CPU = torch.device("cpu")
-#: Architectures with and without batch norms, with residual connections, and with other order.
+#: An architecture with residual connections, and one whose batch norms stand behind pools.
 NETWORKS = {
     "resnet18": {"truncate_at": "layer2"},
-    "squeezenet1_1": {},
     "plain_cnn_7": {"stem": "small"},
 }
 
