@@ -56,6 +56,7 @@ def embed_stored(
         If an image cannot be read. Those before it stay stored.
     """
     made_by = {k: v for k, v in plain_params(embedder).items() if k not in _OF_FIT}
+    made_by |= embedder.choose_way(embedder.network_)._asdict()  # what "auto" is here
     settings = ["embedding", type(embedder).__name__, made_by]
     name = hash_task([embedder.network_], [], np.array([]), None, settings)
     folder = Path(cache_dir) / "embeddings" / name
