@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import cnnsvm
@@ -29,7 +29,7 @@ from cnnsvm.cli import (
     serve,
     tune_worker,
 )
-from cnnsvm.cli.parsing import WITHOUT_IMAGES, parse
+from cnnsvm.cli.parsing import WITHOUT_IMAGES, in_flags, parse
 from cnnsvm.io.files import FULL
 
 SUBCOMMANDS = {
@@ -89,6 +89,7 @@ def main(argv: list[str] | None = None) -> int:
         lambda: _run(args),
         resumes=args.subcommand in RESUMING or (args.subcommand == "predict" and bool(args.out)),
         wrong=WRONG.get(args.subcommand, 2),
+        flags=args.flags,
     )
 
 
@@ -120,11 +121,18 @@ def _format_warning(
     return _WITH_PLACE(message, category, filename, lineno, line)
 
 
-def guard(name: str, action: Callable[[], int], *, resumes: bool = True, wrong: int = 2) -> int:
+def guard(
+    name: str,
+    action: Callable[[], int],
+    *,
+    resumes: bool = True,
+    wrong: int = 2,
+    flags: Mapping[str, str] | None = None,
+) -> int:
     """Run a command and return its exit status: ``wrong`` for input, 130 for an interruption.
 
     Messages start with ``name``. Errors of the program itself are raised. ``resumes`` is whether
-    the same command goes on where it was interrupted.
+    the same command goes on where it was interrupted; ``flags`` are those of `in_flags`.
     """
     what = "resumes" if resumes else "starts over"
     try:
@@ -133,7 +141,7 @@ def guard(name: str, action: Callable[[], int], *, resumes: bool = True, wrong: 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {in_flags(str(error), flags or {})}", file=sys.stderr)
         if getattr(error, "errno", None) in FULL:
             print(f"Free some space; the same command {what}.", file=sys.stderr)
         return wrong

@@ -5,6 +5,8 @@ import shutil
 import time
 from pathlib import Path
 
+from cnnsvm.cli.running import RUNS
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm cache``."""
@@ -12,7 +14,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="*",
         type=Path,
-        default=[Path("runs")],
         help="run directories, folders of them, or MODEL.work of a fit [runs]",
     )
     parser.add_argument("--clear", action="store_true", help="delete the caches that are listed")
@@ -25,8 +26,13 @@ def main(args: argparse.Namespace) -> int:
     """List caches below folders, each with its size and age; delete them if that is asked."""
     if not args.days >= 0:
         raise ValueError(f"--days must be 0 or more, got {args.days}.")
+    if not args.folders and not RUNS.is_dir():
+        print(
+            f"no folder {RUNS} here, so nothing is kept below it. Name folders that runs went to."
+        )
+        return 0
     total = 0
-    for folder in find_caches(args.folders):
+    for folder in find_caches(args.folders or [RUNS]):
         size, changed = _measure(folder)
         days = (time.time() - changed) / 86400
         if days < args.days:

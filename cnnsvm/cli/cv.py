@@ -39,6 +39,8 @@ def _run(args: argparse.Namespace) -> int:
     from cnnsvm.report.evaluation import evaluation_report
     from cnnsvm.report.mistakes import frozen_explainer
 
+    if args.folds < 2:
+        raise ValueError(f"--folds must be at least 2, got {args.folds}.")
     detector = make_detector(args, shipped=True)
     describe_environment(args.device)
     name, out = data_and_out(args, "")

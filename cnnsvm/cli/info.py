@@ -6,16 +6,21 @@ import time
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of ``cnnsvm info``."""
-    parser.epilog = "Exit status: 0, or 1 if the self-test fails. Paste the output into a report."
+    parser.epilog = (
+        "Exit status: 0, or 1 if the self-test fails. Paste the output into a report. Of a model "
+        "that ships a line says what it knows, `cnnsvm models NAME` the whole."
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--no-test", action="store_true", help="load and judge nothing")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print facts, one a line, and the outcome of the self-test."""
+    """Print facts, what each model that ships knows, and the outcome of the self-test."""
     facts = _facts(args.device)
     for name, value in facts.items():
         print(f"{name:14} {value}")
+    for name, learnt in _knowledge().items():
+        print(f"{'model':14} {name} learnt from {learnt}")
     if args.no_test:
         return 0
     started = time.perf_counter()
@@ -42,6 +47,13 @@ def _facts(device: str) -> dict[str, str]:
         "reads": ", ".join(FORMATS) + extras,
         "installed in": str(Path(cnnsvm.__file__).parent),
     }
+
+
+def _knowledge() -> dict[str, str]:
+    from cnnsvm.cli.models import shipped
+    from cnnsvm.report.knowledge import summary_of
+
+    return {name: summary_of(folder) for name, folder in shipped().items()}
 
 
 def processor_flags() -> str:

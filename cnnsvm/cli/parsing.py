@@ -2,14 +2,20 @@
 
 import argparse
 import importlib.util
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 SHELLS = ("bash", "zsh", "tcsh")
 #: Commands that decode no images, and one whose own cap is another.
 WITHOUT_IMAGES = ("cache", "compare", "download", "info", "models", "serve", "tune-worker")
+#: How an error about a parameter begins: scikit-learn's, and those of this library.
+_PARAMETER = re.compile(r"(?:The '(\w+)' parameter of \w+|(\w+)) must ")
+#: Flags with another name than the parameter's; `n_jobs` is --jobs, and so on, without being here.
+_RENAMED = {"n_splits": "folds", "cv": "inner_folds", "random_state": "seed"}
 
 
 def parse(commands: dict[str, ModuleType], version: str, argv: Sequence[str]) -> argparse.Namespace:
@@ -34,12 +40,29 @@ def parse(commands: dict[str, ModuleType], version: str, argv: Sequence[str]) ->
         known = ", ".join(commands)
         parser.error(f"there is no command {first!r}{_meant(first, commands)} Known are {known}.")
     args, unknown = parser.parse_known_args(argv)
+    chosen = subparsers.choices[args.subcommand]
     if unknown:
-        chosen = subparsers.choices[args.subcommand]
         flags = [flag for action in chosen._actions for flag in action.option_strings]
         wrong = unknown[0].partition("=")[0]
-        chosen.error(f"{args.subcommand} takes no {wrong!r}{_meant(wrong, flags)}")
+        meant = f". Put ./ before it: ./{wrong}" if Path(wrong).exists() else _meant(wrong, flags)
+        chosen.error(f"{args.subcommand} takes no {wrong!r}{meant}")
+    args.flags = {
+        each.dest: each.option_strings[0] for each in chosen._actions if each.option_strings
+    }
     return args
+
+
+def in_flags(message: str, flags: Mapping[str, str]) -> str:
+    """Name the flag in an error that names the parameter which it sets.
+
+    ``flags`` are those of a subcommand, by where their values are stored.
+    """
+    found = _PARAMETER.match(message)
+    name = (found[1] or found[2]) if found else ""
+    for known in (name, name.removeprefix("n_"), _RENAMED.get(name)):
+        if found and known in flags:
+            return f"{flags[known]} must {message[found.end() :]}"
+    return message
 
 
 def _meant(word: str, known: Iterable[str]) -> str:

@@ -215,6 +215,8 @@ def _listed(file: str | None) -> list[str]:
 
 
 def _check(args: argparse.Namespace, places: list[Path]) -> None:
+    from cnnsvm.io.files import check_writable
+
     if not places:
         raise ValueError("no images. Name files or folders, or a list of them by --files-from.")
     for name in ("batch_size", "jobs"):
@@ -227,6 +229,12 @@ def _check(args: argparse.Namespace, places: list[Path]) -> None:
                 f"{place} is to be judged and lies in --heatmaps {args.heatmaps}. Choose another "
                 "folder."
             )
+    if args.out is not None and args.out.is_dir():
+        raise ValueError(f"--out {args.out} is a folder. Name a file.")
+    if args.out is not None:
+        check_writable(args.out.parent)
+    if args.heatmaps is not None:
+        check_writable(args.heatmaps)
 
 
 def _is_in(path: Path, folder: Path | None) -> bool:

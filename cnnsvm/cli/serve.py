@@ -21,6 +21,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--model", help="as for cnnsvm predict: a name, a folder or owner/name [all evidence]")
     add("--revision", help="commit, tag or branch of a model on the hub")
     add("--host", default="127.0.0.1", help="address to listen on [%(default)s: this machine]")
+    add(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which this server is reached, such as that of a proxy; may be repeated; * "
+        "is any [localhost, --host, and every address]",
+    )
     add("--port", type=int, default=8000, help="[%(default)s; 0: any that is free]")
     add(
         "--token-env",
@@ -69,6 +77,7 @@ def main(args: argparse.Namespace) -> int:
         load,
         limits=limits,
         token=token,
+        hosts=[args.host, *args.allow_host],
         on_failure=stop,
     )
     # uvicorn would log whole addresses, which may hold names, and the parser bytes of a broken form

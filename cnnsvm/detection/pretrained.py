@@ -1,6 +1,5 @@
 """Fitted detectors on disk and on the hub: safetensors and JSON, nothing in them can run code."""
 
-import logging
 import os
 import re
 from pathlib import Path
@@ -37,15 +36,11 @@ if TYPE_CHECKING:
 
     Detector = TypeVar("Detector", bound=InpaintDetector)
 
-logger = logging.getLogger(__name__)
-
 KIND = "InpaintDetector"
 #: The detector that is loaded where none is named.
 USUAL = "cnnsvm"
 #: What is taken from the hub; nothing in it can run code.
 PATTERNS = ("*.safetensors", CARD)
-#: Largest file that is put into the package, in bytes; see `find_oversized`.
-MAX_FILE_BYTES = 12_000_000
 MAX_EMBEDDERS = 64
 #: Embedders whose fitted state can be saved, by name.
 EMBEDDERS: dict[str, type[CropEmbedder]] = {
@@ -86,14 +81,7 @@ def save(
         large = [k for k, v in svm.items() if k.endswith(".vectors") and len(v) > 1]
         svm |= {key: halve(svm[key]) for key in large}
     text = render_card(detector, card)
-    written = write_bundle(folder, config | {"bits": bits}, arrays, {CARD: text})
-    for file in find_oversized(written):
-        logger.warning(
-            "%s has %.1f MB, more than the %.0f MB of a file that ships inside the package. Share "
-            "it on the hub, or fit a smaller network or fewer rows.",
-            *(file, file.stat().st_size / 1e6, MAX_FILE_BYTES / 1e6),
-        )
-    return written
+    return write_bundle(folder, config | {"bits": bits}, arrays, {CARD: text})
 
 
 def load(
@@ -255,16 +243,6 @@ def check_kind(config: dict[str, Any], place: str | os.PathLike[str]) -> None:
             f"{os.fspath(place)} holds a {config.get('kind')!r}, not an {KIND}. Name a folder "
             "that `cnnsvm fit` or `InpaintDetector.save_pretrained` wrote."
         )
-
-
-def find_oversized(folder: str | os.PathLike[str], max_bytes: int | None = None) -> list[Path]:
-    """List the files of a saved detector that are too large to ship in the package.
-
-    ``max_bytes`` is `MAX_FILE_BYTES` if not given.
-    """
-    limit = MAX_FILE_BYTES if max_bytes is None else max_bytes
-    files = sorted(path for path in Path(folder).iterdir() if path.is_file())
-    return [path for path in files if path.stat().st_size > limit]
 
 
 def _refuse_revision(what: str, revision: str | None) -> None:

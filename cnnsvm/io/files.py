@@ -84,6 +84,15 @@ def _exchange(a: Path, b: Path) -> None:
     os.rename(old, a)
 
 
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that nothing can be written to (ValueError); one may have to be made."""
+    places = (Path(folder), *Path(folder).absolute().parents)
+    nearest = next(place for place in places if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "cannot be written to" if nearest.is_dir() else "is no folder"
+        raise ValueError(f"{nearest} {what}. Choose another place for what is to be written.")
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     """Write a file atomically and return its path."""
     with replacing(path) as partial:

@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnsvm.io.bundle import CARD
+from cnnsvm.io.bundle import CARD, read_config
 
 if TYPE_CHECKING:
     from cnnsvm import InpaintDetector, RegionDetector
 
+#: How cards write the engines, and the codecs, that a detector has learnt from.
+_ENGINE = re.compile(
+    r"\b(?:decoder:[\w-]+|file:\w+|opencv-\w+|self-blend|Stable Diffusion [\d.]*\d)"
+)
+_CODEC = re.compile(r"\b(?:JPEG|WebP)(?: of quality)? \d+(?:-\d+)?")
+_MEASURED = "## What it was tested on|What was measured"
 _TRAINED_ON, _LIMITS = "What it was trained on", "Limits"
 
 
@@ -32,6 +38,26 @@ def sentences_of(
     text = card.read_text(encoding="utf-8")
     listed = [*_bullets(text, _TRAINED_ON), *_bullets(text, _LIMITS)]
     return [*said, *(listed or _first_paragraphs(text))]
+
+
+def summary_of(folder: Path) -> str:
+    """Say in a line which engines, sides and codecs a saved model learnt from, as far as it says.
+
+    Nothing of it is loaded but its description and its card.
+    """
+    text = (folder / CARD).read_text(encoding="utf-8")
+    learnt = re.split(_MEASURED, text)[0]
+    engines = sorted({found.partition(":")[0] for found in _ENGINE.findall(text)})
+    codecs = dict.fromkeys(found.replace(" of quality", "") for found in _CODEC.findall(learnt))
+    config = read_config(folder)
+    least, most = config.get("min_side", 0), config.get("max_side", 0)
+    sides = f"{least:,} pixels" if least == most else f"{least:,} to {most:,} pixels"
+    said = {
+        "engines": ", ".join(engines),
+        "sides": "" if not least else sides if most else f"{least:,} pixels or more",
+        "codecs": ", ".join(codecs),
+    }
+    return "; ".join(f"{name} {text}" for name, text in said.items() if text)
 
 
 def _bullets(text: str, heading: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The application: routes, and what ties them to the service."""
 
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +55,7 @@ def make_app(
     *,
     limits: Limits | None = None,
     token: str | None = None,
+    hosts: Collection[str] = (),
     on_failure: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """Make the application.
@@ -66,6 +67,8 @@ def make_app(
     limits : Limits, optional
     token : str, optional
         Whoever asks the API must send it. By default no one needs one.
+    hosts : collection of str
+        Names by which the server may be asked, beside localhost and addresses; "*" is any.
     on_failure : callable
         Called if ``load`` fails; ``app.state.service.failure`` is why.
     """
@@ -92,7 +95,7 @@ def make_app(
         },
     )
     app.state.service, app.state.metrics = service, metrics
-    app.add_middleware(Guard, count=metrics.count_request)
+    app.add_middleware(Guard, count=metrics.count_request, hosts=hosts)
     _add_pages(app)
     _add_health(app, service)
     known = [Depends(_asks_for(token))]

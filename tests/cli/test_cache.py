@@ -39,6 +39,12 @@ def test_recent_ones_are_spared(runs, capsys):
     assert (runs / "a" / "fold_0" / "cache").exists()
 
 
+def test_without_runs_there_is_nothing_to_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["cache"]) == 0
+    assert "no folder runs here" in capsys.readouterr().out
+
+
 def test_a_folder_that_is_not_there_is_one_message(tmp_path, capsys):
     assert main(["cache", str(tmp_path / "gone")]) == 2
     assert "no such folder" in capsys.readouterr().err

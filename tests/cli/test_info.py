@@ -30,6 +30,14 @@ def test_nothing_is_loaded_if_that_is_asked(monkeypatch, capsys):
     assert "self-test" not in lines(capsys)
 
 
+def test_what_each_model_that_ships_learnt_from(capsys):
+    assert main(["info", "--no-test"]) == 0
+    said = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+    for name in ("cnnsvm", "generated", "region", "cifake", "localizer"):
+        assert any(line.startswith(f"{name} learnt from engines ") for line in said), name
+    assert any("opencv-telea" in line and "JPEG 30-100" in line for line in said)
+
+
 def test_a_device_that_is_not_there_is_one_message(capsys):
     assert main(["info", "--device", "cuda:9"]) == 2
     assert "cuda:9" in capsys.readouterr().err

@@ -3,6 +3,7 @@ import subprocess
 import pytest
 
 from cnnsvm.cli import SUBCOMMANDS, main
+from cnnsvm.cli.parsing import in_flags
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,34 @@ def test_a_wrong_word_is_answered_with_the_right_one(call, said, capsys):
         main(call)
     assert end.value.code == (3 if call[0] == "predict" else 2)
     assert said in capsys.readouterr().err
+
+
+def test_a_file_with_the_name_of_a_flag_is_told_apart(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.png").touch()
+    with pytest.raises(SystemExit):
+        main(["predict", "-dash.png"])
+    assert "Put ./ before it: ./-dash.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--jobs", "--jobs must be an int in the range [1, inf)"),
+        ("--inner-folds", "--inner-folds must be an int in the range [2, inf)"),
+        ("--max-error", "--max-error must be a float"),
+        ("--folds", "--folds must be at least 2, got 0"),
+    ],
+)
+def test_an_error_names_the_flag_that_was_typed(flag, said, capsys):
+    assert main(["cv", flag, "0"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_error_about_something_else_stays_as_it_is():
+    flags = {"jobs": "--jobs", "threshold": "--threshold"}
+    for message in ("bundle_size must be 1.", "must be", "a threshold must be", "The jobs must go"):
+        assert in_flags(message, flags) == message
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])

@@ -333,7 +333,6 @@ def test_without_a_shipped_detector_the_remedies_are_named(tmp_path, monkeypatch
 
 
 def test_what_ships_is_small_and_tells_what_it_is():
-    assert pretrained.find_oversized(SHIPPED["cnnsvm"]) == []
     model = load()
     assert model.classes_.tolist() == ["original", "regenerated", "spliced"]
     assert len(training_hashes(model)) > 500
@@ -367,8 +366,6 @@ def test_what_ships_tells_a_photograph_from_its_repainting(tmp_path):
 
 
 def test_the_detector_of_small_images_ships_too():
-    folder = SHIPPED["cifake"]
-    assert pretrained.find_oversized(folder) == []
     model = load("cifake")
     assert model.classes_.tolist() == [0, 1]
     assert len(training_hashes("cifake")) > 80_000
@@ -409,17 +406,6 @@ def test_what_ships_judges_as_recorded(tmp_path, name):
     assert model.verdict(images).tolist() == expected["verdict"]
     norms = np.linalg.norm(model.transform(images), axis=1)
     np.testing.assert_allclose(norms, expected["embedding_norm"], rtol=1e-5)
-
-
-def test_large_files_are_found_and_logged(small, folder, monkeypatch, caplog):
-    assert pretrained.find_oversized(folder) == []
-    assert caplog.text == ""
-    (folder / "more.safetensors").write_bytes(bytes(1_000_001))
-    assert pretrained.find_oversized(folder, 1_000_001) == []
-    assert pretrained.find_oversized(folder, 1_000_000) == [folder / "more.safetensors"]
-    monkeypatch.setattr(pretrained, "MAX_FILE_BYTES", 500)
-    small.save_pretrained(folder)
-    assert "classifier.safetensors has" in caplog.text
 
 
 # the hub

@@ -76,7 +76,7 @@ def client(judge):
     opened = []
 
     def make(token=None, load=lambda: judge, **limits):
-        app = make_app(load, limits=Limits(**limits), token=token)
+        app = make_app(load, limits=Limits(**limits), token=token, hosts=["testserver"])
         opened.append(TestClient(app).__enter__())
         if load() is judge:
             wait_for(lambda: app.state.service.judge is not None)

@@ -60,6 +60,25 @@ def test_other_sites_may_not_send(client, png):
     assert send(served, png(), headers={"Origin": "http://testserver"}).status_code == 200
 
 
+def test_a_name_that_is_not_the_servers_is_refused(client, png):
+    served = client()
+    for host in ("rebound.example", "localhost.example:8000", "[::1", ""):
+        answer = send(served, png(), headers={"Host": host})
+        assert answer.status_code == 421, host
+        assert "--allow-host" in answer.json()["error"]
+    for host in ("localhost:8000", "127.0.0.1", "[::1]:8000", "192.0.2.7:80", "TestServer"):
+        assert served.get("/healthz", headers={"Host": host}).status_code == 200, host
+
+
+def test_head_is_answered_as_get_is_without_a_body(client):
+    served = client()
+    for path in ("/", "/healthz", "/readyz"):
+        answer = served.head(path)
+        assert answer.status_code == 200
+        assert int(answer.headers["Content-Length"]) > 0
+        assert answer.content == b""
+
+
 def test_every_answer_has_headers_of_safety(client):
     served = client()
     for path in ("/", "/docs", "/v1/model", "/none", "/openapi.json"):

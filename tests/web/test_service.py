@@ -19,7 +19,7 @@ def test_it_is_ready_once_the_model_is_loaded(client, judge, png):
         gate.wait(10)
         return judge
 
-    app = make_app(load)
+    app = make_app(load, hosts=["testserver"])
     with TestClient(app) as served:
         assert served.get("/healthz").status_code == 200
         for answer in (served.get("/readyz"), send(served, png()), served.get("/v1/model")):
