@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: cv test lint docs clean
+.PHONY: cv test lint docs check-docs clean
 
 cv: $(VENV)/.installed
 	$(BIN)/python experiments/cv.py
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -c docs -b html . build/docs
+
+# the same warnings as `make docs` in less time; the tests run the tutorial
+check-docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -qW --keep-going -c docs -b dummy -D nb_execution_mode=off . build/dummy
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --editable '.[docs]'
