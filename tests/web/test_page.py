@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 AXE = ROOT / ".ci/node_modules/axe-core/axe.min.js"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 HOSTILE = "<img src=x onerror=document.title='caught'>.png"
+POLICY = "Content Security Policy"
 DROP = """async ([name, bytes]) => {
     const carried = new DataTransfer();
     carried.items.add(new File([new Uint8Array(bytes)], name));
@@ -74,7 +75,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, address):
-    """Open the page; at the end, nothing was asked of another origin and no script failed."""
+    """Open the page; at the end, nothing was asked of another origin and no script failed or was refused."""
     contexts, asked, failed = [], [], []
 
     def make(url=address, **look):
@@ -84,6 +85,7 @@ def open_page(browser, address):
         page = context.new_page()
         page.set_default_timeout(15_000)
         page.on("pageerror", lambda error: failed.append(str(error)))
+        page.on("console", lambda said: failed.extend([said.text] * (POLICY in said.text)))
         page.goto(url)
         return page
 

@@ -13,6 +13,7 @@ const KINDS = {
 };
 const MEANS = "Calibrated on images like those of the training: of 100 such images with 0.90, about "
   + "90 are what it says. Where fakes are rarer than there, or images are unlike those, expect less.";
+const REGIONS = " What is seen in regions alone has the probability of the last outcome too: they do not tell the two apart.";
 let model = null;
 let stop = null;
 let waiting = [];
@@ -96,13 +97,14 @@ function fill(item, answer) {
   part(".says").textContent = says;
   part(".image").alt = `The image ${said.name}`;
   fillProbabilities(part("tbody"), said, classSays);
-  part(".means").textContent = MEANS;
+  const means = MEANS + (said.kind === "with traces" && said.evidence === "region" ? REGIONS : "");
+  part(".means").textContent = means;
   fillFacts(part("dl"), said, answer, item.file);
   part(".body").hidden = part(".buttons").hidden = false;
   part(".where").hidden = !(model?.has_heatmaps ?? true);
   part(".where").onclick = () => showWhere(item);
   part(".json").onclick = () => saveJson(item.answer, said.name);
-  part(".page").onclick = () => savePage(item, { says, means: MEANS, classSays });
+  part(".page").onclick = () => savePage(item, { says, means, classSays });
 }
 
 async function showWhere(item) {

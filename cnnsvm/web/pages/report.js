@@ -37,7 +37,6 @@ export function savePage(item, words) {
   const letters = make("meta");
   letters.setAttribute("charset", "utf-8");
   page.head.prepend(letters, policy);
-  page.head.append(make("style", STYLE));
   page.documentElement.lang = "en";
   page.body.append(
     make("h1", said.name),
@@ -51,7 +50,9 @@ export function savePage(item, words) {
     make("p", words.means),
     page.importNode(item.part("dl"), true),
   );
-  const text = `<!DOCTYPE html>\n${page.documentElement.outerHTML}\n`;
+  // not as a node: the policy of this page refuses inline styles even in a document that is not shown
+  const html = page.documentElement.outerHTML.replace("</head>", `<style>${STYLE}</style></head>`);
+  const text = `<!DOCTYPE html>\n${html}\n`;
   save(new Blob([text], { type: "text/html" }), `${said.name}.html`);
 }
 
