@@ -2,10 +2,11 @@ r"""Is every request answered, and rightly? Clients load a server of this machin
 
     python experiments/load.py                                  10,000 requests by 4 clients
     python experiments/load.py --requests 500 --clients 40 --model FOLDER
+    python experiments/load.py --model all --side 256 --requests 500      all evidence that ships
 
-A server is started with one small detector. Clients send drawn images, again where they are told to
-wait, and compare each answer with what the detector says without a server. Status 1 if an answer is
-missing or another.
+A server is started, by default with one small detector. Clients send drawn images, again where they
+are told to wait, and compare each answer with what is said without a server. Status 1 if an answer
+is missing or another.
 """
 
 import argparse
@@ -26,7 +27,8 @@ import numpy as np
 
 from scripting import command, make_parser, run_script
 
-_SIDE, _START_SECONDS, _TOLERANCE = 32, 120, 2e-4
+_START_SECONDS, _TOLERANCE = 120, 2e-4
+_ALL = "all"
 
 
 class Image(NamedTuple):
@@ -43,7 +45,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, default=4, help="at once [%(default)s]")
     parser.add_argument("--images", type=int, default=64, help="that are drawn [%(default)s]")
     parser.add_argument("--queue", type=int, default=16, help="of the server [%(default)s]")
-    parser.add_argument("--model", default="cifake", help="a name or a folder [%(default)s]")
+    parser.add_argument("--side", type=int, default=32, help="of them, pixels [%(default)s]")
+    model = "a name, a folder, or all: every detector that ships [%(default)s]"
+    parser.add_argument("--model", default="cifake", help=model)
     parser.add_argument("--device", default="cpu")
     return parser.parse_args(argv)
 
@@ -54,11 +58,12 @@ def draw_images(args: argparse.Namespace) -> list[Image]:
     from cnnsvm.data.images import load_image
     from cnnsvm.report.judging import Judge
 
-    judge, found = Judge(args.model, device=args.device), []
+    judge = Judge(None if args.model == _ALL else args.model, device=args.device)
+    found = []
     for seed in range(args.images):
         rng = np.random.default_rng(seed)
         corners = rng.uniform(0, 255, (2, 2, 3))
-        x = np.linspace(0, 1, _SIDE)[:, None]
+        x = np.linspace(0, 1, args.side)[:, None]
         rows = corners[0] * (1 - x)[..., None] + corners[1] * x[..., None]
         smooth = rows[:, :1] * (1 - x) + rows[:, 1:] * x
         noisy = smooth + rng.normal(0, rng.uniform(0, 20), smooth.shape)
@@ -77,7 +82,8 @@ class Server:
             port = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
         call = [sys.executable, "-m", "cnnsvm", "serve", "--port", str(port)]
-        call += ["--model", args.model, "--device", args.device, "--queue", str(args.queue)]
+        call += [] if args.model == _ALL else ["--model", args.model]
+        call += ["--device", args.device, "--queue", str(args.queue)]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
         self.process = subprocess.Popen(call, env=environment, stderr=subprocess.DEVNULL)
 

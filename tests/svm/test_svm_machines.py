@@ -248,7 +248,8 @@ def test_the_machine_decides_as_the_linear_one_on_features(name):
     gram = kernel(X, X[landmarks])
     weight = np.linalg.pinv(inverse_root(gram[landmarks])) @ dual.coef
     features = gram @ inverse_root(gram[landmarks])
-    np.testing.assert_allclose(margins, features @ weight + dual.intercept, atol=1e-5)
+    # the inverse of a nearly singular matrix: how near depends on the build of LAPACK
+    np.testing.assert_allclose(margins, features @ weight + dual.intercept, atol=1e-4)
     assert dual.centre == pytest.approx(margins.mean(), abs=1e-6)
     assert dual.norm == pytest.approx(np.linalg.norm(weight), rel=1e-4)
 

@@ -75,7 +75,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, address):
-    """Open the page; at the end, nothing was asked of another origin and no script failed or was refused."""
+    """Open the page; at the end, nothing was asked of another origin, or failed or was refused."""
     contexts, asked, failed = [], [], []
 
     def make(url=address, **look):
