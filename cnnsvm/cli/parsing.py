@@ -59,7 +59,7 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
     """
     found = _PARAMETER.match(message)
     name = (found[1] or found[2]) if found else ""
-    for known in (name, name.removeprefix("n_"), _RENAMED.get(name)):
+    for known in (name, name.removeprefix("n_"), _RENAMED.get(name, "")):
         if found and known in flags:
             return f"{flags[known]} must {message[found.end() :]}"
     return message
