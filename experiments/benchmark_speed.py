@@ -10,9 +10,9 @@
 
 ``svm``: the tuning of an RBF machine against Optuna over scikit-learn's `StandardScaler` and `SVC`,
 its folds in parallel, or over the `SVC` of scikit-learn-intelex, which is parallel itself; with
-``--cold`` the first turn counts, for what takes minutes. ``embed``: images of 224 pixels, by each of
-``--ways`` and by a loop in float32 of 32 images at a time, or, of "clip", the tower that ships, of
-one. ``start``: one image by `cnnsvm predict`, from a cold start, against the import of torch.
+``--cold`` the first turn counts, for what takes minutes. ``embed``: images of 224 pixels, by each
+of ``--ways`` and by a loop in float32 of 32 images at a time, or, of "clip", the tower that ships,
+of one. ``start``: one image by `cnnsvm predict`, from a cold start, against the import of torch.
 ``predict``: so many images of 512 pixels in one call against one call an image. ``map``: large
 images with a heatmap against without.
 Both sides take turns; medians and their ratio are told: on a shared machine the ratio says more
