@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from cnnsvm.detection.model_card import CardFacts, render_card
+from cnnsvm.detection.parity import other_ways
 from cnnsvm.detection.reject import FalseAlarms
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.embedder import CropEmbedder
@@ -185,6 +186,8 @@ def fingerprint(detector: "InpaintDetector") -> str:
     """Hash what a fitted detector's judgement depends on; the same after saving and loading."""
     config, arrays = to_state(detector)
     del config["classifier"]["params"], arrays["trained_on"]
+    if ways := other_ways(detector.embedder_):
+        config["ways"] = ways
     return content_hash(config, arrays)
 
 
