@@ -4,10 +4,12 @@ What either makes of a network on a processor, one with its batch norms folded i
 a compiled graph, is kept as long as the network.
 """
 
+import contextlib
+import ctypes
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any, NamedTuple
@@ -197,13 +199,37 @@ def _graph(part: nn.Module, example: torch.Tensor, hint: str) -> _Run:
     graph.reshape([-1, *example.shape[1:]])
     how: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
     how |= {"INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = core.compile_model(graph, "CPU", how)
+    with _signal_stack():
+        compiled = core.compile_model(graph, "CPU", how)
     rest: nn.Module = Pooled() if file else nn.Identity()
 
     def run_graph(values: torch.Tensor) -> torch.Tensor:
-        return rest(torch.from_numpy(compiled([values.contiguous().numpy()])[0]))
+        with _signal_stack():
+            found = compiled([values.contiguous().numpy()])[0]
+        return rest(torch.from_numpy(found))
 
     return run_graph
+
+
+class _Stack(ctypes.Structure):  # stack_t of signal.h
+    _fields_ = [("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextlib.contextmanager
+def _signal_stack() -> Iterator[None]:
+    """Keep the stack of the thread's signal handlers, for which OpenVINO leaves one that is freed.
+
+    The next signal that Python handles, as of a process that ends, would end this one.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    library, known = ctypes.CDLL(None), _Stack()
+    library.sigaltstack(None, ctypes.byref(known))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(known), None)
 
 
 def _file(part: nn.Module) -> bytes | None:

@@ -1,10 +1,14 @@
+import ctypes
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from tiny_detector import cnn, detector
 
 from cnnsvm import InpaintDetector
+from cnnsvm.features.backends import _Stack
 from cnnsvm.features.quantization import quantize
 
 
@@ -48,3 +52,16 @@ def test_a_detector_of_it_is_saved_with_its_network(rounded, images, tmp_path):
     np.testing.assert_allclose(
         again.decision_function(images), model.decision_function(images), atol=1e-5
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the stack as Linux has it")
+def test_signals_keep_the_stack_of_their_handlers(rounded, images):
+    def stack():
+        found = _Stack()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
+        return found.sp, found.flags, found.size
+
+    before = stack()
+    other = clone(rounded).set_params(backend="openvino", device="cpu")
+    other.fit(images).transform(images)
+    assert stack() == before
