@@ -175,8 +175,8 @@ def test_masks_are_not_looked_at_by_the_next_call(model, photos, capsys):
     [
         ("nowhere", [], "no such file or folder"),
         ("empty", [], "no images in this folder"),
-        ("photos", ["--threshold", "1.5"], "'threshold' parameter"),
-        ("photos", ["--tile-overlap", "900"], "tile_overlap must be below"),
+        ("photos", ["--threshold", "1.5"], "--threshold must be"),
+        ("photos", ["--tile-overlap", "900"], "--tile-overlap must be below"),
         ("photos", ["--device", "cuda:9"], "cuda:9"),
     ],
 )
