@@ -53,7 +53,7 @@ def embed_stored(
     Raises
     ------
     ImageError
-        If an image cannot be read. Those before it stay stored.
+        If an image cannot be read. The parts before its own stay stored.
     """
     made_by = {k: v for k, v in plain_params(embedder).items() if k not in _OF_FIT}
     made_by |= embedder.choose_way(embedder.network_)._asdict()  # what "auto" is here
