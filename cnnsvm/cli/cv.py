@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         "skipped": prepared.skipped,
         "warnings": prepared.warnings,
     }
-    explain = frozen_explainer(detector)
+    explain = frozen_explainer(detector) or found.heatmaps.get
     told = found.predictions.assign(sha256=prepared.manifest["sha256"].to_numpy())
     publish(out, evaluation_report(result, told, found.folds, found.curves, explain=explain))
     return 0

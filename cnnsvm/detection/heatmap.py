@@ -20,10 +20,8 @@ def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int | None = None)
     `InpaintDetector.explain`.
     """
     by_size: dict[int, list[CropEmbedder]] = {}
-    for embedder in embedders:
-        is_local = isinstance(embedder, CropEmbedder) and embedder.resize is None
-        if is_local and embedder.has_classifier:
-            by_size.setdefault(int(embedder.crop_size), []).append(embedder)
+    for embedder in explaining(embedders):
+        by_size.setdefault(int(embedder.crop_size), []).append(embedder)
     if not by_size:
         raise ValueError(
             "explain needs the classifier that fine-tuning trains, and no embedder of this "
@@ -32,6 +30,12 @@ def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int | None = None)
     pixels = load_image(image, max_pixels=max_pixels)
     maps = [_one_size(pixels, size, members) for size, members in by_size.items()]
     return as_stored(maps[0] if len(maps) == 1 else np.mean(maps, axis=0), image)
+
+
+def explaining(embedders: Sequence[Any]) -> list[CropEmbedder]:
+    """Return the fitted embedders that can say where: fine-tuned, and on native crops."""
+    crops = [each for each in embedders if isinstance(each, CropEmbedder)]
+    return [each for each in crops if each.resize is None and each.has_classifier]
 
 
 def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) -> np.ndarray:

@@ -5,7 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,15 @@ from cnnsvm.evaluation.detectors import (
     judge_images,
     learning_curve,
 )
+from cnnsvm.evaluation.mistakes import explain_mistakes, read_heatmaps
 from cnnsvm.evaluation.negative_controls import SHUFFLED, run_controls, summarise_control
 from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 from cnnsvm.features.devices import choose_device
 from cnnsvm.io.bundle import library_versions
 
 logger = logging.getLogger(__name__)
+
+_EXPLAINED = 3  # mistakes of both kinds a fold: a heatmap takes as long as many predictions
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,15 @@ class CrossValidation:
 
     ``predictions`` has one row an image, in the manifest's order: path, source_id, label, variant,
     engine, mask_schema, fold, and the columns of `cnnsvm.evaluation.detectors.judge_images`.
-    ``folds`` says what each fold was and how it did, ``curves`` has its training log.
+    ``folds`` says what each fold was and how it did, ``curves`` has its training log. ``heatmaps``
+    are of some mistakes, by path, if networks were fine-tuned: float32 (height, width) in [0, 1],
+    upright and reduced.
     """
 
     predictions: pd.DataFrame
     folds: list[dict[str, Any]]
     curves: list[dict[str, Any]]
+    heatmaps: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def run_study(
@@ -72,7 +78,9 @@ def run_study(
     }
     options: dict[str, Any] = {"n_splits": n_splits, "random_state": random_state}
     fitted = embed_frozen(detector, manifest["path"].tolist(), folders["frozen"])
-    found = cross_validate_detector(fitted, manifest, folder=folders["folds"], **options)
+    found = cross_validate_detector(
+        fitted, manifest, folder=folders["folds"], n_explained=_EXPLAINED, **options
+    )
     folds = list(found.folds)
     logger.info("negative controls: metadata, file size, colour histogram")
     controls = run_controls(manifest, outer_folds(manifest, n_splits, random_state), random_state)
@@ -105,6 +113,7 @@ def cross_validate_detector(
     folder: str | os.PathLike[str] | None = None,
     labels: Sequence[int] | np.ndarray | None = None,
     name: str = "fold",
+    n_explained: int = 0,
 ) -> CrossValidation:
     """Fit on all folds but one, judge that one, and so on round.
 
@@ -113,9 +122,10 @@ def cross_validate_detector(
     must occur in the manifest. ``random_state`` is the seed of the shuffle of the outer folds.
     ``folder`` is a run directory: a second call with the same arguments resumes there. ``labels``,
     {0, 1} of shape (n_images,), replace the manifest's, such as shuffled ones for a control;
-    ``name`` is what the log calls a fold. A ValueError is raised if there are fewer sources than
-    folds, or only one class, and a RunMismatchError if the folder holds results of other data or
-    settings.
+    ``name`` is what the log calls a fold. ``n_explained`` false alarms and as many misses of a
+    fold, the surest, are explained by the network that the fold fine-tuned. A ValueError is raised
+    if there are fewer sources than folds, or only one class, and a RunMismatchError if the folder
+    holds results of other data or settings.
     """
     check_calibrates(detector)
     frame = manifest[list(CARRIED)].reset_index(drop=True)
@@ -128,15 +138,17 @@ def cross_validate_detector(
     fingerprint = fingerprint_of(detector_settings(detector), (n_splits, random_state), judged)
     run = RunDirectory(None if folder is None else Path(folder), fingerprint)
     parts, folds, curves = [], [], []
+    heatmaps: dict[str, np.ndarray] = {}
     for k, (train, test) in enumerate(splits):
-        done = _run_fold(detector, frame, train, test, run, f"fold_{k}/fold.json")
+        done = _run_fold(detector, frame, train, test, run, f"fold_{k}/fold.json", n_explained)
         scores = pd.DataFrame(done["scores"]).set_index(frame.index[test])
         parts.append(pd.concat([frame.iloc[test], scores], axis=1).assign(fold=k))
         folds.append({"fold": k} | done["summary"])
         curves.append(learning_curve(k, done["history"]))
+        heatmaps |= read_heatmaps(done.get("heatmaps", {}))
         auc, seconds = folds[-1]["metrics"]["roc_auc"], folds[-1]["seconds"]
         logger.info("%s %d of %d: ROC AUC %.3f, %.0f s", name, k + 1, n_splits, auc, seconds)
-    return CrossValidation(pd.concat(parts).sort_index(), folds, curves)
+    return CrossValidation(pd.concat(parts).sort_index(), folds, curves, heatmaps)
 
 
 def outer_folds(manifest: pd.DataFrame, n_splits: int, random_state: int) -> list[Fold]:
@@ -186,6 +198,7 @@ def _run_fold(
     test: np.ndarray,
     run: RunDirectory,
     part: str,
+    n_explained: int,
 ) -> dict[str, Any]:
     """Fit and judge one fold, or read what an earlier call found."""
 
@@ -201,7 +214,11 @@ def _run_fold(
         scores = judge_images(model, frame["path"].iloc[test].tolist())
         told = pd.concat([frame.iloc[test].reset_index(drop=True), scores], axis=1)
         summary = describe_fold(model, seen, told) | {"seconds": time.perf_counter() - started}
-        history = list(model.history_)
-        return {"scores": scores.to_dict("list"), "summary": summary, "history": history}
+        return {
+            "scores": scores.to_dict("list"),
+            "summary": summary,
+            "history": list(model.history_),
+            "heatmaps": explain_mistakes(model.embedder_, told, n_explained),
+        }
 
     return run.part(part, compute)

@@ -73,7 +73,7 @@ def evaluation_report(
     loader : callable
         Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
     explain : callable, optional
-        Turns pixels into a heatmap, float32 (H, W) in [0, 1], for the mistakes.
+        Turns the path of a mistake into a heatmap, see `cnnsvm.report.mistakes.Explainer`.
     """
     result = {**result, "folds": result.get("folds") or list(folds)}
     metrics, controls = result.get("metrics") or {}, result.get("controls") or {}

@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from cnnsvm.detection.heatmap import heatmap
+from cnnsvm.data.images import load_image
+from cnnsvm.detection.heatmap import explaining, heatmap
+from cnnsvm.evaluation.mistakes import SIDE, worst_mistakes
 from cnnsvm.features.saved import is_saved_network
 from cnnsvm.report.model import Exhibit, Gallery, Section, Thumbnail
 from cnnsvm.report.overlay import blend
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: From uint8 pixels (H, W, 3) to where they look repainted, float32 (H, W) in [0, 1].
-Explainer = Callable[[np.ndarray], np.ndarray]
+#: From a path to where that image looks repainted, upright: float32 of its shape, or of a smaller
+#: one, in [0, 1]; None where that is not known.
+Explainer = Callable[[str], np.ndarray | None]
 
 KINDS = ("variant", "engine", "mask_schema")
 _SHOWN, _SAMPLED = 8, 12  # images
-_THUMBNAIL = 160  # pixels, at most
+_HEAT = (
+    " Yellow is where a network that did not learn from the image sees the most of what it takes "
+    "for repainting, violet the least."
+)
 
 
 def image_sections(
@@ -37,8 +43,8 @@ def image_sections(
 ) -> Iterable[Section]:
     """Show the most confident mistakes of both kinds, and images drawn at random.
 
-    ``thresholds`` are those of the folds, by the fold's name. With ``explain`` a mistake has a
-    heatmap beside it.
+    ``thresholds`` are those of the folds, by the fold's name. A mistake that ``explain`` knows has
+    a heatmap beside it.
     """
     folder = common_folder(predictions["path"])
 
@@ -59,12 +65,10 @@ def image_sections(
             for n in [others[row["source_id"]]]
         ]
         galleries.append(Gallery(shown, title, _counted(len(shown), len(worst), len(rows))))
-    heat = (
-        " Yellow is where a network that knows repainting sees the most of it, violet the least."
-        if explain
-        else ""
-    )
-    yield Section("Most confident mistakes", galleries, f"The worst of each source.{heat}")
+    exhibits = [each for gallery in galleries for each in gallery.exhibits]
+    has_heat = any(len(each.thumbnails) > 1 for each in exhibits)
+    note = f"The worst of each source.{_HEAT if has_heat else ''}"
+    yield Section("Most confident mistakes", galleries, note)
     drawn = predictions.sample(min(_SAMPLED, len(predictions)), random_state=0)
     yield Section("A random sample", [Gallery([exhibit(row) for row in drawn.to_dict("records")])])
 
@@ -79,18 +83,8 @@ def frozen_explainer(detector: "InpaintDetector") -> Explainer | None:
     frozen = [getattr(embedder, "finetune", None) == "none" for embedder in embedders]
     saved = [e for e in embedders if is_saved_network(getattr(e, "weights", None))]
     fitted = [clone(embedder).fit([]) for embedder in saved if all(frozen)]
-    local = [e for e in fitted if e.resize is None and e.has_classifier]
-    return partial(heatmap, local) if local else None
-
-
-def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """List reals called fake and fakes called real, the most confident first, by title."""
-    ranked = predictions.sort_values("probability", kind="stable")
-    called, label = ranked["prediction"], ranked["label"]
-    return {
-        "False alarms: real, called fake": ranked[(label == 0) & (called == 1)].iloc[::-1],
-        "Misses: fake, called real": ranked[(label == 1) & (called == 0)],
-    }
+    local = explaining(fitted)
+    return (lambda path: heatmap(local, load_image(path))) if local else None
 
 
 def _counted(n_shown: int, n_sources: int, n_mistakes: int) -> str:
@@ -114,15 +108,16 @@ def _lines(row: Mapping[Any, Any], threshold: float | None) -> list[str]:
 def _thumbnails(
     row: Mapping[Any, Any], loader: Loader, explain: Explainer | None
 ) -> list[Thumbnail]:
-    """Show an image and, with ``explain``, its heatmap; a placeholder if it cannot be read."""
+    """Show an image and its heatmap, if it has one; a placeholder if it cannot be read."""
     truth = "fake" if row["label"] == 1 else "real"
     alt = f"{truth} image, given the probability {format_number(row['probability'])} of being fake"
     try:
         pixels = loader(row["path"])
-        shown = [Thumbnail(encode_jpeg(pixels, _THUMBNAIL), alt)]
-        if explain is not None:
-            drawn = blend(pixels, explain(pixels))
-            shown.append(Thumbnail(encode_jpeg(drawn, _THUMBNAIL), f"heatmap of this {alt}"))
+        shown = [Thumbnail(encode_jpeg(pixels, SIDE), alt)]
+        heat = None if explain is None else explain(str(row["path"]))
+        if heat is not None:
+            drawn = blend(pixels, cv2.resize(heat, pixels.shape[1::-1]))
+            shown.append(Thumbnail(encode_jpeg(drawn, SIDE), f"heatmap of this {alt}"))
         return shown
     except (OSError, ValueError) as error:
         logger.warning("No thumbnail: %s", error)

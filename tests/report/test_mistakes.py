@@ -9,8 +9,9 @@ from report_contract import check_report
 from cnnsvm import CNNEmbedder, InpaintDetector
 from cnnsvm.data.images import ImageError
 from cnnsvm.detection.pretrained import frozen_embedders
+from cnnsvm.evaluation.mistakes import worst_mistakes
 from cnnsvm.report.evaluation import evaluation_report
-from cnnsvm.report.mistakes import frozen_explainer, worst_mistakes
+from cnnsvm.report.mistakes import frozen_explainer
 
 
 @pytest.fixture
@@ -55,29 +56,31 @@ def test_a_source_is_shown_once_with_how_many_more_of_it(wrong, loader):
     assert alarms.note == "10 in all; shown: all 2 sources that have any."
 
 
-def test_mistakes_have_heatmaps_where_the_detector_explains(wrong, loader):
-    rows = wrong.assign(**ROW)
-
-    def explain(pixels):
-        return np.ones(pixels.shape[:2], dtype=np.float32)
-
-    report = evaluation_report({}, rows, loader=loader, explain=explain)
-    for exhibit in _mistakes(report):
-        image, heat = (Image.open(io.BytesIO(shown.data)) for shown in exhibit.thumbnails)
-        red, _, blue = np.asarray(heat).mean(axis=(0, 1))
-        assert heat.size == image.size
-        assert red > blue + 50
+def test_mistakes_have_heatmaps_where_they_are_known(wrong, loader):
+    rows = wrong.assign(**ROW | {"source_id": wrong["path"]})
+    known = {"/data/set/9.png": np.ones((30, 20), dtype=np.float32)}
+    report = evaluation_report({}, rows, loader=loader, explain=known.get)
+    first, *others = _mistakes(report)
+    image, heat = (Image.open(io.BytesIO(shown.data)) for shown in first.thumbnails)
+    red, _, blue = np.asarray(heat).mean(axis=(0, 1))
+    assert heat.size == image.size
+    assert red > blue + 50
+    assert all(len(exhibit.thumbnails) == 1 for exhibit in others)
     page, _ = check_report(report)
     assert "Yellow is where" in page.said
+    page, _ = check_report(evaluation_report({}, rows, loader=loader, explain={}.get))
+    assert "Yellow is where" not in page.said
 
 
-def test_only_networks_that_no_fold_trains_explain():
+def test_only_networks_that_no_fold_trains_explain(tmp_path):
     assert frozen_explainer(InpaintDetector(CNNEmbedder(weights=None))) is None
     untrained = CNNEmbedder(weights=None, finetune="none")
     assert frozen_explainer(InpaintDetector(untrained)) is None
     shipped = InpaintDetector(frozen_embedders("cnnsvm"))
     explain = frozen_explainer(shipped)
-    heat = explain(np.random.default_rng(0).integers(0, 256, (90, 80, 3), dtype=np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    heat = explain(str(tmp_path / "noise.png"))
     assert heat.shape == (90, 80)
     assert 0 <= heat.min() <= heat.max() <= 1
 
