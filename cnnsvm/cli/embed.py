@@ -38,13 +38,13 @@ def main(args: argparse.Namespace) -> int:
     from cnnsvm import InpaintDetector
     from cnnsvm.detection.embedding_table import EmbeddingTable
     from cnnsvm.detection.parity import other_ways
-    from cnnsvm.io.files import check_writable
+    from cnnsvm.io.files import check_file
 
     for name in ("batch_size", "jobs"):
         if getattr(args, name) < 1:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} must be at least 1, got {getattr(args, name)}.")
-    check_writable(args.out.parent)
+    check_file(args.out)
     detector = InpaintDetector.from_pretrained(args.model, **machine_of(args))
     names = [str(name) for name in detector.get_feature_names_out()]
     ways = sorted({word for way in other_ways(detector.embedder_) for word in way})

@@ -32,7 +32,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "nothing."
     )
     add: Any = parser.add_argument
-    add("images", nargs="*", metavar="IMAGE", help="image files, or folders of them")
+    add("images", nargs="*", metavar="IMAGE", help="files or folders; each image is judged once")
     add("--files-from", metavar="FILE", help="a list of them, one a line; - is standard input")
     add(
         "--model",
@@ -215,7 +215,7 @@ def _listed(file: str | None) -> list[str]:
 
 
 def _check(args: argparse.Namespace, places: list[Path]) -> None:
-    from cnnsvm.io.files import check_writable
+    from cnnsvm.io.files import check_file, check_writable
 
     if not places:
         raise ValueError("no images. Name files or folders, or a list of them by --files-from.")
@@ -229,10 +229,8 @@ def _check(args: argparse.Namespace, places: list[Path]) -> None:
                 f"{place} is to be judged and lies in --heatmaps {args.heatmaps}. Choose another "
                 "folder."
             )
-    if args.out is not None and args.out.is_dir():
-        raise ValueError(f"--out {args.out} is a folder. Name a file.")
     if args.out is not None:
-        check_writable(args.out.parent)
+        check_file(args.out)
     if args.heatmaps is not None:
         check_writable(args.heatmaps)
 
@@ -253,19 +251,27 @@ def _check_heatmaps(judge: "Judge", heatmaps: Path | None) -> None:
 def _find(
     places: list[Path], heatmaps: Path | None
 ) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
-    """Find each image with its name below the folder of heatmaps, and what is skipped and why."""
+    """Find each image, once, with its name below the folder of heatmaps; what is skipped and why.
+
+    An image that is named again, as by its folder, keeps its first place and name.
+    """
     from cnnsvm.data.scanning import scan_images
 
-    images, skipped = [], []
+    images: dict[str, tuple[Path, Path]] = {}
+    skipped: dict[str, tuple[Path, str]] = {}
     for place in places:
         if not place.is_dir():
-            images.append((place, Path(place.name)))
+            images.setdefault(os.path.abspath(place), (place, Path(place.name)))
             continue
         found = scan_images(place)
         own = [path for path in found.images if not _is_in(path, heatmaps)]
-        images += [(path, path.relative_to(place)) for path in own or [place]]
-        skipped += [entry for entry in found.skipped if not _is_in(entry[0], heatmaps)]
-    return images, skipped
+        for path in own or [place]:
+            images.setdefault(os.path.abspath(path), (path, path.relative_to(place)))
+        for path, reason in found.skipped:
+            if not _is_in(path, heatmaps):
+                skipped.setdefault(os.path.abspath(path), (path, reason))
+    unnamed = [entry for place, entry in skipped.items() if place not in images]
+    return [*images.values()], unnamed
 
 
 def _format(args: argparse.Namespace) -> str:

@@ -93,6 +93,13 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
         raise ValueError(f"{nearest} {what}. Choose another place for what is to be written.")
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Refuse a place where no file can be written (ValueError), before the work for it is done."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder. Name a file for what is to be written.")
+    check_writable(Path(path).parent)
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
     """Write a file atomically and return its path."""
     with replacing(path) as partial:

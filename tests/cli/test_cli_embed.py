@@ -131,3 +131,5 @@ def test_no_parquet_file_and_no_image_are_wrong_usage(images, models, tmp_path, 
     assert "no Parquet file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert embedded(tmp_path / "empty", models["one"], tmp_path / "y.parquet") == 2
+    assert embedded(images, "no/model", tmp_path) == 2
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err

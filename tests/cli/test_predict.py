@@ -138,6 +138,20 @@ def test_a_file_that_holds_something_else_is_kept(call, tmp_path, capsys, name, 
     assert out.read_bytes() == content
 
 
+def test_where_nothing_can_be_written_is_said_before_anything_is_judged(
+    call, photos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(Judge, "__init__", None)
+    image = str(photos / "0.png")
+    for flags in (
+        ["--out", str(tmp_path)],
+        ["--out", f"{image}/rows.csv"],
+        ["--heatmaps", image],
+    ):
+        assert main([*call, *flags]) == 3
+        assert flags[1].removesuffix("/rows.csv") in capsys.readouterr().err
+
+
 def test_changed_files_and_other_models_are_judged_again(photos, model, tmp_path, monkeypatch):
     path, out = tmp_path / "a.png", tmp_path / "rows.csv"
     judged = []
@@ -172,6 +186,23 @@ def test_paths_come_from_a_list(photos, model, tmp_path, capsys, monkeypatch):
             main(["predict", "--files-from", source, "--model", str(model), "--format", "jsonl"])
         rows = rows_of(capsys.readouterr().out, "jsonl")
         assert [row["path"] for row in rows] == [str(photos / f"{n}.png") for n in (1, 0)]
+
+
+def test_an_image_that_is_named_again_has_one_row(photos, model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    (tmp_path / "list").write_text(f"{photos / '0.png'}\n")
+    first, notes = photos / "3.png", photos / "notes.txt"
+    call = ["predict", str(first), str(notes), photos.name, f"{photos.name}/./4.png"]
+    call += ["--files-from", str(tmp_path / "list"), "--model", str(model), "--out"]
+    out = tmp_path / "rows.jsonl"
+    for _ in range(2):  # resumed, it says the same
+        main([*call, str(out)])
+        paths = [row["path"] for row in rows_of(out.read_text(), "jsonl")]
+        assert sorted(paths) == sorted(
+            [str(first), str(notes), *(f"{photos.name}/{name}.png" for name in (0, 1, 2, 4, "bad"))]
+        )
+    (row,) = (row for row in rows_of(out.read_text(), "jsonl") if row["path"] == str(notes))
+    assert not row["error"].startswith("skipped")  # who names a file wants it judged
 
 
 def test_a_list_that_is_not_there_is_said(capsys):

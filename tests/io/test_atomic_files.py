@@ -2,7 +2,15 @@ import threading
 
 import pytest
 
-from cnnsvm.io.files import clear_partials, read_json, replacing, write_json, write_text
+from cnnsvm.io.files import (
+    check_file,
+    check_writable,
+    clear_partials,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path, monkeypatch):
@@ -52,3 +60,19 @@ def test_partials_are_cleared_and_nothing_else(tmp_path):
     (tmp_path / "x.png").write_text("")
     clear_partials(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_a_place_is_writable_if_the_folder_is_or_the_nearest_one_above_it(tmp_path, monkeypatch):
+    new = tmp_path / "new" / "folder"
+    check_writable(new)
+    check_file(new / "rows.csv")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match=r"/file is no folder. Choose"):
+            check_writable(place)
+    with pytest.raises(ValueError, match="is a folder"):
+        check_file(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot be written to"):
+        check_file(new / "rows.csv")
