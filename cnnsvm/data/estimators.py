@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
@@ -54,7 +53,9 @@ def check_auxiliary_labels(auxiliary_labels: Any, y: np.ndarray) -> np.ndarray |
         return None
     labels = column_or_1d(np.asarray(auxiliary_labels))
     check_consistent_length(labels, y)
-    missing = np.flatnonzero(pd.isna(labels))
+    from pandas import isna  # half a second
+
+    missing = np.flatnonzero(isna(labels))
     if len(missing):
         raise ValueError(
             f"auxiliary_labels[{missing[0]}] is missing ({labels[missing[0]]!r}); every image "

@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import imagehash
 import numpy as np
-import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from cnnsvm.data.images import load_image
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +40,8 @@ class DuplicatePair:
 
 
 def merge_near_duplicates(
-    manifest: pd.DataFrame, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
-) -> pd.DataFrame:
+    manifest: "pd.DataFrame", max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
+) -> "pd.DataFrame":
     """Give near-duplicate sources one ``source_id``, so that no split can separate them.
 
     Two sources are joined when their originals (of a source without one: its first row) have
@@ -72,6 +73,8 @@ def merge_near_duplicates(
     found = find_near_duplicates(manifest, max_distance, n_jobs=n_jobs)
     if not found:
         return manifest.copy()
+    import pandas as pd  # half a second, of which who judges an image needs nothing
+
     sources = manifest["source_id"].unique().tolist()
     number = {source: i for i, source in enumerate(sources)}
     pairs = np.array([(number[pair.first], number[pair.second]) for pair in found], dtype=int)
@@ -89,7 +92,7 @@ def merge_near_duplicates(
 
 
 def find_near_duplicates(
-    manifest: pd.DataFrame, max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
+    manifest: "pd.DataFrame", max_distance: int = MAX_DISTANCE, *, n_jobs: int | None = None
 ) -> list[DuplicatePair]:
     """Find the sources that `merge_near_duplicates` would join, pair by pair, identical ones first.
 
@@ -125,7 +128,7 @@ def perceptual_hash(path: str) -> tuple[int, bool]:
     return int.from_bytes(bits.tobytes(), "big"), bool(np.std(np.asarray(small)) >= MIN_CONTRAST)
 
 
-def pick_paths(manifest: pd.DataFrame) -> list[str]:
+def pick_paths(manifest: "pd.DataFrame") -> list[str]:
     """Return the file that stands for each source, in their order: an original if there is one."""
     by_source = manifest.sort_values("label", kind="stable").drop_duplicates("source_id")
     paths = by_source.set_index("source_id")["path"]
@@ -134,6 +137,9 @@ def pick_paths(manifest: pd.DataFrame) -> list[str]:
 
 def join_pairs(n_items: int, pairs: np.ndarray) -> np.ndarray:
     """Number the connected components of a graph whose edges are pairs of positions."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     ends = pairs.reshape(-1, 2)
     links = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n_items, n_items))
     return connected_components(links, directed=False)[1]
@@ -154,8 +160,10 @@ def _near_pairs(
                 yield int(pair[0]), int(pair[1]), int(distance[i, j])
 
 
-def _identical_pairs(manifest: pd.DataFrame) -> set[tuple[int, int]]:
+def _identical_pairs(manifest: "pd.DataFrame") -> set[tuple[int, int]]:
     """Return the numbers of sources that share a file, in the order of their appearance."""
+    import pandas as pd
+
     number = pd.Series(pd.factorize(manifest["source_id"])[0])
     first = number.groupby(manifest["sha256"].to_numpy()).transform("first")
     shared = first.notna() & (first != number)

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
@@ -304,6 +302,9 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         return _beside_rest(tokens) @ self.coef_ + self.intercept_
 
     def _fit_machine(self, learnt: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
+        from sklearn.preprocessing import StandardScaler  # half a second
+        from sklearn.svm import LinearSVC
+
         rows, targets = (np.concatenate(part) for part in zip(*learnt, strict=True))
         scaler = StandardScaler().fit(rows)
         machine = LinearSVC(C=self.C, dual=False, class_weight="balanced")

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import logit
-from scipy.stats import beta
-from sklearn.metrics import roc_curve
+from scipy.special import betaincinv, logit
 
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.embedder import CropEmbedder
@@ -126,7 +124,7 @@ def choose_false_alarms(
             f"{1 / (n + 1):.3f}."
         )
     threshold = float(np.sort(highest)[n - n_above])
-    low, high = beta.ppf([0.025, 0.975], n_above, n + 1 - n_above).tolist()
+    low, high = betaincinv(n_above, n + 1 - n_above, [0.025, 0.975]).tolist()
     return FalseAlarms(threshold, n, n_above / (n + 1), low, high)
 
 
@@ -217,6 +215,8 @@ def _choose_threshold(threshold: float | str, scores: np.ndarray, codes: np.ndar
         return float(threshold)
     if scores.ndim == 2 or len(scores) == 0:
         return 0.5
+    from sklearn.metrics import roc_curve  # half a second
+
     false_rate, true_rate, cuts = roc_curve(codes == 1, scores)
     best = int(np.argmax(true_rate - false_rate))
     below = scores[scores < cuts[best]]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import nn
 from tqdm import tqdm
 
@@ -225,6 +224,8 @@ class Trainer(ABC):
         loss = nn.functional.cross_entropy(logits, targets, weight=weight)
         metrics = {"valid_loss": self.mean_loss(loss, self.processes.count)}
         if len(np.unique(codes)) == logits.shape[1]:
+            from sklearn.metrics import roc_auc_score  # half a second
+
             proba = logits.softmax(1).cpu().numpy()
             scores = proba[:, 1] if proba.shape[1] == 2 else proba
             metrics["valid_auc"] = float(roc_auc_score(codes, scores, multi_class="ovr"))

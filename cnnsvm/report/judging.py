@@ -118,9 +118,9 @@ class Judge:
         if self.combined is None:
             return self._rows_of_one(images)
         found: list[Row] = []
-        for said in self.combined.explain(images).to_dict("records"):
+        for said in self.combined.rows(images):
             stated = {f"probability_{name}": round(said.pop(name), 4) for name in self.names}
-            flags = {name: bool(said[name]) for name in ("was_jpeg", "was_resampled")}
+            flags = {name: said[name] for name in ("was_jpeg", "was_resampled")}
             row = {"verdict": said["verdict"], "evidence": said["evidence"]}
             found.append(row | stated | {"coverage": round(said["coverage"], 3)} | flags)
         return found

@@ -7,8 +7,7 @@ arrays. :class:`CalibratedClassifier` calibrates any other classifier in the sam
 """
 
 from cnnsvm.svm.calibration import CalibratedClassifier
-from cnnsvm.svm.database import DatabaseError
-from cnnsvm.svm.search import StudyMismatchError
+from cnnsvm.svm.database import DatabaseError, StudyMismatchError
 from cnnsvm.svm.tuned_svc import TunedSVC
 
 __all__ = ["CalibratedClassifier", "DatabaseError", "StudyMismatchError", "TunedSVC"]

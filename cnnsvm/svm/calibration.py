@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, log_expit, logit, logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
@@ -44,6 +43,8 @@ def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     centre, spread = float(scores.mean()), float(scores.std()) or 1.0
     standard = (scores - centre) / spread
     # a row of both classes, weighted by its target, is a row with a probability as its target
+    from sklearn.linear_model import LogisticRegression  # half a second
+
     model = LogisticRegression(C=1e12, solver="newton-cholesky", tol=1e-10)
     weights = np.concatenate([goal, 1 - goal])
     model.fit(np.tile(standard, 2)[:, None], np.repeat([1, 0], len(goal)), weights)
@@ -119,6 +120,8 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     if log_odds.shape[1] == 1 or len(np.unique(codes[known])) < log_odds.shape[1]:
         return None
     # on few rows a weaker penalty overfits
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(C=1.0, max_iter=1000).fit(log_odds[known], codes[known])
     return np.column_stack([model.coef_, model.intercept_])
 

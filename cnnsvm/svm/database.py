@@ -1,6 +1,6 @@
 """Studies in a database that many hosts reach, and how one that went away is waited for.
 
-SQLAlchemy is imported where it is used: who judges an image needs none of it.
+Optuna and SQLAlchemy are imported where they are used: who judges an image needs none of them.
 """
 
 import logging
@@ -8,8 +8,6 @@ import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
-
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -27,6 +25,10 @@ _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"
 
 class DatabaseError(ConnectionError):
     """A database of studies that cannot be reached or used."""
+
+
+class StudyMismatchError(ValueError):
+    """A stored study was made from other data or settings, so it cannot be resumed."""
 
 
 def is_url(storage: object) -> bool:
@@ -55,6 +57,7 @@ def open_database(url: str) -> "RDBStorage":
     DatabaseError
         If nothing answers there, or its tables are of another version of Optuna.
     """
+    from optuna.exceptions import StorageInternalError
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -111,6 +114,7 @@ def patiently(url: str, action: Callable[[], Result], patience: float = PATIENCE
 
 def _connect(url: str, connecting: dict[str, int]) -> "RDBStorage":
     """Connect; another process may be making the same tables, so a second look may help."""
+    from optuna.exceptions import ExperimentalWarning
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
     from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -136,6 +140,7 @@ def _connect(url: str, connecting: dict[str, int]) -> "RDBStorage":
 
 def _is_of_database(error: BaseException | None) -> bool:
     """Tell whether an error comes from the database; Optuna may lose it on the way."""
+    from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import DBAPIError
 
     while error is not None:

@@ -17,9 +17,10 @@ from cnnsvm.svm.machines import (
     gamma_unit,
     has_both,
     make_kernel,
+    to_base,
     weight_norm,
 )
-from cnnsvm.svm.smo import solve
+from cnnsvm.svm.smo import Solution, solve
 
 #: Rows of a matrix that a thread transforms at a time.
 _TILE = 256
@@ -50,7 +51,7 @@ class SharedGram:
         self.base = single @ single.T  # half the work of a product that is not symmetric
 
         def finish(tile: slice) -> None:
-            _to_base(kernel_name, self.base[tile], squares[tile], squares)
+            to_base(kernel_name, self.base[tile], squares[tile], squares)
 
         self._tile(finish)
 
@@ -120,7 +121,7 @@ class KernelRows:
 
     def _compute(self, numbers: np.ndarray) -> np.ndarray:
         block = self.rows[numbers] @ self.rows.T
-        _to_base(self.kernel.name, block, self.squares[numbers], self.squares)
+        to_base(self.kernel.name, block, self.squares[numbers], self.squares)
         return self.kernel.transform(block, out=block)
 
     def diagonal(self) -> np.ndarray:
@@ -142,16 +143,24 @@ def _single(
     return single, np.einsum("ij,ij->i", single, single)
 
 
-def _to_base(name: str, products: np.ndarray, own: np.ndarray, others: np.ndarray) -> None:
-    """Turn inner products into what `cnnsvm.svm.machines.pairwise_base` gives, in place.
+def fit_fold(
+    gram: np.ndarray | KernelRows,
+    fold: Fold,
+    targets: np.ndarray,
+    params: dict[str, Any],
+    starts: Sequence[Solution | None] | None = None,
+) -> list[Solution | None]:
+    """Fit a machine a column of ``targets`` to the training rows of a fold.
 
-    ``own`` and ``others`` are the squared lengths of the rows and columns.
+    ``gram`` and ``targets``, bool (n_rows, n_machines), are of all rows. ``starts`` are what this
+    returned of another fold. None stands for a machine whose training rows have one class.
     """
-    if name == "rbf":
-        products *= -2
-        products += others
-        products += own[:, np.newaxis]
-        np.maximum(products, 0, out=products)
+    train, known = fold[0], starts or [None] * targets.shape[1]
+    both = has_both(targets[train])
+    return [
+        solve(gram, target, largest_weights(target, train, params), start=start) if own else None
+        for target, own, start in zip(targets.T, both, known, strict=True)
+    ]
 
 
 def score_fold(
@@ -160,19 +169,19 @@ def score_fold(
     targets: np.ndarray,
     params: dict[str, Any],
     as_distances: bool = False,
+    starts: Sequence[Solution | None] | None = None,
 ) -> np.ndarray:
-    """Fit a machine a column of ``targets`` to the training rows of a fold, and score the others.
+    """Fit the machines of `fit_fold`, and score the rows that are held out.
 
-    ``gram`` and ``targets``, bool (n_rows, n_machines), are of all rows. A held-out row has no
-    weight, so what the solver knows of its gradient is its decision. Returns margins, or signed
-    distances from the plane through the centre of the training rows, float64 (n_test, n_machines);
-    NaN where the training rows have one class.
+    They have no weight, so what the solver knows of their gradient is their decision. Returns
+    margins, or signed distances from the plane through the centre of the training rows, float64
+    (n_test, n_machines); NaN where the training rows have one class.
     """
     train, test = fold
     scores = np.full((len(test), targets.shape[1]), np.nan)
-    for k in np.flatnonzero(has_both(targets[train])):
-        box = largest_weights(targets[:, k], train, params)
-        found = solve(gram, targets[:, k], box)
+    for k, found in enumerate(fit_fold(gram, fold, targets, params, starts)):
+        if found is None:
+            continue
         scores[:, k] = found.margins[test]
         if as_distances:
             scores[:, k] -= found.margins[train].mean()

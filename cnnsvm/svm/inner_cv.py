@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import roc_auc_score
 from sklearn.utils import gen_batches
 
 from cnnsvm.data.splits import Fold, grouped_folds
@@ -33,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Rows that a search uses whatever the memory; their kernel matrices take 32 MB.
 MIN_SEARCH_ROWS = 2000
+#: Most rows of which each fold has a matrix of its own, scaled by its training part alone.
+OWN_ROWS = 2000
 BLOCK_ROWS = 4096
 
 
@@ -99,11 +100,12 @@ class InnerCV:
     part if ``scale``; ``targets`` (n_samples, n_machines) are True for the positive class of each
     machine. ``n_landmarks``, drawn with ``seed``, make machines approximate.
 
-    How exact trials are scored follows from ``cache_size`` (MB). If it holds the kernel matrices of
-    all folds, each fold has its own. If it holds two, one of what kernels are computed from and one
-    of kernels, all folds and trials share them, and their rows are scaled by all of ``X``. Else the
-    trials are scored on a sample of as many rows as that takes. The scores of `fold_scores` and
-    `out_of_fold` are of all rows, scaled by their folds, in any case.
+    How exact trials are scored follows from the rows and ``cache_size`` (MB). Up to `OWN_ROWS`, if
+    it holds the kernel matrices of all folds, each fold has its own. Else all folds and trials
+    share two, one of what kernels are computed from and one of kernels, of rows that are scaled by
+    all of ``X``; the machines of a trial start from that of its first fold. If it does not hold
+    these, the trials are scored on a sample of as many rows as that takes. The scores of
+    `fold_scores` and `out_of_fold` are of all rows, scaled by their folds, in any case.
     """
 
     def __init__(
@@ -123,7 +125,8 @@ class InnerCV:
         self.landmarks = [choose_landmarks(len(train), n_landmarks, seed) for train, _ in folds]
         self.is_exact = all(each is None for each in self.landmarks)
         budget, whole = cache_size * MEGABYTE, np.float32().itemsize * len(X) ** 2
-        self.keeps_folds = self.is_exact and (len(folds) + 1) * whole <= budget
+        fits_all = len(X) <= OWN_ROWS and (len(folds) + 1) * whole <= budget
+        self.keeps_folds = self.is_exact and fits_all
         self.n_searched = min(len(X), max(MIN_SEARCH_ROWS, math.isqrt(int(budget / 8))))
         self.is_sampled = self.is_exact and self.n_searched < len(X) and not self.keeps_folds
         n_cores = len(os.sched_getaffinity(0))
@@ -252,12 +255,13 @@ class InnerCV:
             return self._in_threads(lambda index: self.fold_auc(index, params), folds)
         if self.is_sampled:
             return self._sample.fold_aucs(params)
-        from cnnsvm.svm.gram import score_fold
+        from cnnsvm.svm.gram import fit_fold, score_fold
 
         gram = self._shared_gram.matrix(params, out=self._shared_matrix)
+        starts = fit_fold(gram, self.folds[folds[0]], self.targets, params)
 
         def score(index: int) -> float:
-            margins = score_fold(gram, self.folds[index], self.targets, params)
+            margins = score_fold(gram, self.folds[index], self.targets, params, starts=starts)
             return macro_auc(self.targets[self.folds[index][1]], margins)
 
         return self._in_threads(score, folds)
@@ -290,6 +294,8 @@ def macro_auc(targets: np.ndarray, scores: np.ndarray) -> float:
     ``targets`` (bool) and ``scores`` have the shape (n_samples, n_machines); a column with a NaN
     is left out.
     """
+    from sklearn.metrics import roc_auc_score  # half a second
+
     columns = np.flatnonzero(has_both(targets) & ~np.isnan(scores).any(axis=0))
     aucs = [roc_auc_score(targets[:, k], scores[:, k]) for k in columns]
     return float(np.mean(aucs)) if aucs else float("nan")

@@ -1,13 +1,13 @@
-"""Kernels and binary support vector machines: fitted by scikit-learn, evaluated as arrays."""
+"""Kernels and binary support vector machines: fitted by scikit-learn, evaluated as arrays.
+
+What only a fit needs of scikit-learn is imported there: with SciPy it takes a second.
+"""
 
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics.pairwise import euclidean_distances, linear_kernel
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
 from sklearn.utils import gen_batches
 
 # libsvm needs a small multiple of n_samples; a nearly separable problem at a large C, whose
@@ -69,9 +69,21 @@ def pairwise_base(name: str, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
 
     Squared Euclidean distances for ``rbf``, else inner products, float64 of shape (n, m).
     """
+    products = X @ Y.T
+    to_base(name, products, np.einsum("ij,ij->i", X, X), np.einsum("ij,ij->i", Y, Y))
+    return products
+
+
+def to_base(name: str, products: np.ndarray, own: np.ndarray, others: np.ndarray) -> None:
+    """Turn inner products into what `pairwise_base` gives, in place.
+
+    ``own`` and ``others`` are the squared lengths of the rows and columns.
+    """
     if name == "rbf":
-        return euclidean_distances(X, Y, squared=True)
-    return linear_kernel(X, Y)
+        products *= -2
+        products += others
+        products += own[:, np.newaxis]
+        np.maximum(products, 0, out=products)
 
 
 def make_kernel(name: str, params: dict[str, Any], unit: float) -> Kernel:
@@ -97,6 +109,8 @@ def fit_scaler(X: np.ndarray, scale: bool) -> tuple[np.ndarray, np.ndarray]:
     """
     if not scale:
         return np.zeros(X.shape[1]), np.ones(X.shape[1])
+    from sklearn.preprocessing import StandardScaler
+
     scaler = StandardScaler().fit(X)
     return scaler.mean_, scaler.scale_
 
@@ -267,6 +281,8 @@ def solve_dual(
     ``gram`` is the kernel matrix (n, n); ``target``, bool (n,), has both values; of ``params``,
     ``C`` and ``class_weight`` count; ``cache_size`` is in MB, ``tol`` libsvm's stopping criterion.
     """
+    from sklearn.svm import SVC
+
     svc = SVC(
         C=params["C"],
         class_weight=params["class_weight"],
@@ -313,6 +329,8 @@ class NystroemFeatures:
 
     def solve(self, target: np.ndarray, params: dict[str, Any]) -> Dual:
         """Fit a binary machine; ``target`` and ``params`` as of :func:`solve_dual`."""
+        from sklearn.svm import LinearSVC
+
         svc = LinearSVC(C=params["C"], class_weight=params["class_weight"], dual=False, tol=1e-3)
         svc.fit(self.features, target)
         weight, intercept = svc.coef_[0], float(svc.intercept_[0])

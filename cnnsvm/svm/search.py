@@ -20,7 +20,7 @@ from tqdm import tqdm
 import cnnsvm
 from cnnsvm.data.splits import Fold, encode_groups
 from cnnsvm.io.callbacks import Callback
-from cnnsvm.svm.database import is_url, open_database, shown
+from cnnsvm.svm.database import StudyMismatchError, is_url, open_database, shown
 from cnnsvm.svm.space import DEFAULTS, SPACES, Scorer, quiet_optuna, search_result
 
 logger = logging.getLogger(__name__)
@@ -87,10 +87,6 @@ def _run_trial(kernel: str, scorer: Scorer, study: Study, entropy: list[int]) ->
     scores = scorer(asked.params)
     asked.set_user_attr("fold_scores", scores)
     study.tell(asked, float(np.mean(scores)))
-
-
-class StudyMismatchError(ValueError):
-    """A stored study was made from other data or settings, so it cannot be resumed."""
 
 
 def fingerprint(

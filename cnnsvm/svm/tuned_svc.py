@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from os import PathLike
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,9 +29,9 @@ from cnnsvm.svm.calibration import (
 )
 from cnnsvm.svm.inner_cv import InnerCV, inner_folds
 from cnnsvm.svm.machines import KERNELS, KernelModel, fit_machines, fit_scaler
-from cnnsvm.svm.search import StudyStore, fingerprint, search_kernel
-from cnnsvm.svm.shared_search import search_shared
-from cnnsvm.svm.space import DEFAULTS, SPACES
+
+if TYPE_CHECKING:
+    from cnnsvm.svm.search import StudyStore
 
 BLOCK_ROWS = 4096
 
@@ -70,12 +70,12 @@ class TunedSVC(LogOddsClassifier):
     scale : bool, default=True
         Whether features are standardised.
     cache_size : float, default=1000
-        Memory in MB for kernel matrices, of 4 bytes for each pair of rows. 1,000 holds one a fold
-        and one a thread for about 7,000 rows with 3 folds. With more rows, up to 11,000, trials
-        share two that are scaled by all rows, not by each fold's training part: 30,000 take 7,200.
-        With more still, trials are scored on as many rows as fit, which a warning says, and only
-        the winner is fitted to all, by kernels that are computed when needed. Out-of-fold scores
-        are of all rows, each fold scaled by its training part, in any case.
+        Memory in MB for kernel matrices, of 4 bytes for each pair of rows. Up to 2,000 rows, each
+        fold has one. With more, trials share two that are scaled by all rows, not by each fold's
+        training part: 1,000 MB hold those of 11,000 rows, 30,000 rows take 7,200. With more still,
+        trials are scored on as many rows as fit, which a warning says, and only the winner is
+        fitted to all, by kernels that are computed when needed. Out-of-fold scores are of all rows,
+        each fold scaled by its training part, in any case.
     n_landmarks : int or None, default=None
         Number of rows that approximate the kernel of all (the Nystroem method), with squared
         hinge loss: the time of a fit then grows linearly with the rows. None, or no more rows
@@ -277,6 +277,8 @@ class TunedSVC(LogOddsClassifier):
         self, rows: np.ndarray, labels: np.ndarray, groups: Any
     ) -> tuple[list[dict[str, Any]], list[Fold], Callable[[str], InnerCV]]:
         """Tune each kernel; return the results, the inner folds and what scores a kernel."""
+        from cnnsvm.svm.search import StudyStore  # Optuna takes half a second
+
         store = StudyStore(self.storage)
         names = [f"{self.study} {kernel}" for kernel in self._kernel_names()]
         stored = store.seed(names) if self.random_state is None else None
@@ -294,9 +296,13 @@ class TunedSVC(LogOddsClassifier):
         return results, folds, inner_cv
 
     def _tune(
-        self, inner: InnerCV, labels: np.ndarray, groups: Any, store: StudyStore
+        self, inner: InnerCV, labels: np.ndarray, groups: Any, store: "StudyStore"
     ) -> dict[str, Any]:
         """Search a kernel's hyperparameters; the defaults, unscored, if no fold can score them."""
+        from cnnsvm.svm.search import fingerprint, search_kernel
+        from cnnsvm.svm.shared_search import search_shared
+        from cnnsvm.svm.space import DEFAULTS, SPACES
+
         kernel = inner.kernel
         if not inner.scorable():
             params = dict(DEFAULTS[kernel])
@@ -305,6 +311,8 @@ class TunedSVC(LogOddsClassifier):
         settings["n_landmarks"] = inner.n_landmarks
         if inner.is_sampled:
             settings["n_searched"] = inner.n_searched
+        if inner.is_exact and not inner.keeps_folds:
+            settings["matrix"] = "shared"
         if store.url is not None:
             settings["points"] = "sobol"
         current = fingerprint(inner.X, labels, groups, inner.folds, settings)

@@ -11,7 +11,6 @@ import numpy as np
 from cnnsvm.io.files import replacing
 from cnnsvm.svm.database import is_url, shown
 from cnnsvm.svm.machines import KERNELS
-from cnnsvm.svm.search import StudyStore
 from cnnsvm.svm.tuned_svc import TunedSVC
 
 if TYPE_CHECKING:
@@ -115,6 +114,8 @@ def join_search(storage: str, study: str, rows: str | PathLike[str]) -> list[dic
             f"--storage {storage!r} is no URL of a database, which several processes need. Use "
             "postgresql://USER:PASSWORD@HOST/DATABASE."
         )
+    from cnnsvm.svm.search import StudyStore  # Optuna takes half a second
+
     X, y, groups = load_rows(rows)
     known = StudyStore(storage).attributes()
     begun = [

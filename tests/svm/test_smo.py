@@ -59,6 +59,30 @@ def test_at_the_usual_tolerance_single_precision_is_enough(seed, C, kernel):
     assert agree[np.abs(exact) > 0.05].all()
 
 
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(12, 90),
+    kernel=st.sampled_from(KERNELS),
+    C=st.floats(1e-3, 1e2),
+    weight=st.sampled_from([1.0, 1.1]),
+)
+def test_the_machine_of_a_fold_is_the_same_from_the_start_of_another(seed, n, kernel, C, weight):
+    X, target = problem(seed, n)
+    fold = np.random.default_rng(seed).permutation(np.arange(n) // 4 % 3)
+    gram = kernel(X, X)
+    boxes = [np.where(fold != k, C * weight**k, 0.0) for k in (0, 1)]
+    start = solve(gram, target, boxes[0], tol=1e-8)
+    alone, seeded = (solve(gram, target, boxes[1], 1e-8, start=each) for each in (None, start))
+    apart = alone.margins - seeded.margins
+    np.testing.assert_allclose(apart, apart.mean(), atol=1e-3)  # but for the range of intercepts
+    if ((np.abs(alone.weights) > 1e-6 * C) & (np.abs(alone.weights) < 0.999 * boxes[1])).any():
+        np.testing.assert_allclose(apart, 0, atol=1e-3)
+    assert seeded.weights.sum() == pytest.approx(0, abs=1e-8 * C * n)
+    assert (np.abs(seeded.weights) <= boxes[1]).all()
+    again = solve(gram, target, boxes[0], tol=1e-8, start=start)  # nothing is left to do
+    np.testing.assert_allclose(again.weights, start.weights, atol=1e-6 * C)
+
+
 @pytest.fixture
 def small_sets(monkeypatch):
     """Working sets of which even small problems need many."""
