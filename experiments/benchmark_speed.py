@@ -276,9 +276,9 @@ MEASURES = {
 
 def run(args: argparse.Namespace) -> int:
     """Measure, report."""
-    from cnnsvm.cli.info import processor_flags
     from cnnsvm.evaluation.protocol import describe_environment
     from cnnsvm.io.files import write_text
+    from cnnsvm.io.machine import processor_flags
     from cnnsvm.report.model import Report, Section, Table
 
     header = ["what", "cnnsvm, s", "other, s", "times as fast", "note"]

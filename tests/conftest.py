@@ -15,6 +15,12 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """What is measured on a machine is kept in its user's cache, which is not that of tests."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def labelled_images():
     """Twelve sources with two fakes each: (images, y, groups)."""

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from cnnsvm.cli.running import RUNS
+from cnnsvm.io.machine import user_cache
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "folders",
         nargs="*",
         type=Path,
-        help="run directories, folders of them, or MODEL.work of a fit [runs]",
+        help="run directories, folders of them, or MODEL.work of a fit [runs, and what was "
+        "measured on this machine]",
     )
     parser.add_argument("--clear", action="store_true", help="delete the caches that are listed")
     parser.add_argument(
@@ -26,13 +28,13 @@ def main(args: argparse.Namespace) -> int:
     """List caches below folders, each with its size and age; delete them if that is asked."""
     if not args.days >= 0:
         raise ValueError(f"--days must be 0 or more, got {args.days}.")
-    if not args.folders and not RUNS.is_dir():
+    usual = [folder for folder in (RUNS, user_cache()) if not args.folders and folder.is_dir()]
+    if not args.folders and RUNS not in usual:
         print(
             f"no folder {RUNS} here, so nothing is kept below it. Name folders that runs went to."
         )
-        return 0
     total = 0
-    for folder in find_caches(args.folders or [RUNS]):
+    for folder in find_caches(args.folders or usual):
         size, changed = _measure(folder)
         days = (time.time() - changed) / 86400
         if days < args.days:
@@ -46,13 +48,18 @@ def main(args: argparse.Namespace) -> int:
 
 
 def find_caches(folders: list[Path]) -> list[Path]:
-    """Find the folders of intermediate state below folders; results are never among them."""
+    """Find the folders of intermediate state below folders; results are never among them.
+
+    That of the user is one itself.
+    """
     from cnnsvm.evaluation.runs import CACHE
 
+    own = {user_cache()} & set(folders)
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder. Name one that runs were written to.")
-    found = sorted({path for root in folders for path in root.rglob(CACHE) if path.is_dir()})
+    below = {path for root in folders for path in root.rglob(CACHE) if path.is_dir()}
+    found = sorted(below | own)
     return [path for path in found if not any(other in path.parents for other in found)]
 
 

@@ -39,6 +39,7 @@ def _facts(device: str) -> dict[str, str]:
     import cnnsvm
     from cnnsvm.data.decoding import FORMATS, MISSING
     from cnnsvm.evaluation.protocol import describe_environment
+    from cnnsvm.io.machine import processor_flags
 
     environment = {name: str(value) for name, value in describe_environment(device).items()}
     extras = "".join(f"; {name} needs 'cnnsvm[{extra}]'" for name, extra in MISSING.items())
@@ -54,17 +55,6 @@ def _knowledge() -> dict[str, str]:
     from cnnsvm.report.knowledge import summary_of
 
     return {name: summary_of(folder) for name, folder in shipped().items()}
-
-
-def processor_flags() -> str:
-    """Return what speeds networks up, of what the processor says it has."""
-    from pathlib import Path
-
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    flags = next((line.split(":")[1].split() for line in lines if line.startswith("flags")), [])
-    wanted = [flag for flag in flags if flag.startswith(("avx", "amx", "fma"))]
-    return " ".join(wanted) or "unknown"
 
 
 def _self_test(device: str) -> str:

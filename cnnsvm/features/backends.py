@@ -1,7 +1,7 @@
 """What runs a network that embeds: torch, or OpenVINO (``pip install 'cnnsvm[openvino]'``).
 
 What either makes of a network on a processor, one with its batch norms folded into convolutions or
-a compiled graph, is kept as long as the network.
+a compiled graph, is kept until the network changes or goes. Which one is faster is kept in a file.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,14 +19,19 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+import cnnsvm
 from cnnsvm.features.backbones import Backbone, Pooled
 from cnnsvm.features.backbones.onnx_source import Session
 from cnnsvm.features.backbones.weights import require
 from cnnsvm.features.devices import DeviceError, autocast
+from cnnsvm.io.files import read_json, text_hash, write_json
+from cnnsvm.io.machine import processor_flags, user_cache
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("torch", "openvino", "auto")
+#: File in the user's cache of which backend was the faster one.
+CHOICES = "backends.json"
 #: Pixels of a batch that is timed: 4 crops of 224, 196 of 32.
 TRIAL_PIXELS = 200_000
 #: Precision -> what OpenVINO calls it, and how far a compiled graph may be from torch in float32,
@@ -33,7 +39,8 @@ TRIAL_PIXELS = 200_000
 _ROUNDED = 0.2
 _HINTS = {torch.float32: ("f32", 1e-3), torch.bfloat16: ("bf16", _ROUNDED)}
 _Run = Callable[[torch.Tensor], torch.Tensor]
-_MADE: WeakKeyDictionary[Backbone, dict[Any, Any]] = WeakKeyDictionary()
+#: State of a network -> what was made of it.
+_MADE: WeakKeyDictionary[Backbone, tuple[int, dict[Any, Any]]] = WeakKeyDictionary()
 
 
 class Way(NamedTuple):
@@ -78,24 +85,46 @@ def choose_backend(
 ) -> str:
     """Find the backend of crops of ``size`` pixels; "auto" is the faster of those that are there.
 
-    It is timed once for a network and a precision, on noise, while this process runs.
+    It is timed once, on noise, for an architecture, a size, a precision, and what runs it: the
+    choice is kept in `CHOICES` of `cnnsvm.io.machine.user_cache`.
     """
     if backend != "auto":
         return backend
     if network.body is None or device.type != "cpu" or find_spec("openvino") is None:
         return "torch"
-    return _made(network, ("auto", dtype, size), lambda: _fastest(network, size, dtype))
+    return _made(network, ("auto", dtype, size), lambda: _kept_choice(network, size, dtype))
 
 
 def _made(network: Backbone, key: Sequence[Any], make: Callable[[], Any]) -> Any:
     """Return what was made of a network as it is now, or make it."""
-    made = _MADE.setdefault(network, {})
     arrays = chain(network.parameters(), network.buffers())
     # of changes in place, which an array that was made for inference does not count
-    now = (*key, sum(array._version for array in arrays if not array.is_inference()))
-    if now not in made:
-        made[now] = make()
-    return made[now]
+    now = sum(array._version for array in arrays if not array.is_inference())
+    state, made = _MADE.get(network, (now, {}))
+    if state != now:
+        made = {}
+    _MADE[network] = now, made
+    if key not in made:
+        made[key] = make()
+    return made[key]
+
+
+def _kept_choice(network: Backbone, size: int, dtype: torch.dtype) -> str:
+    """Return the backend that an earlier process found faster, or time them and keep which."""
+    shapes = [tuple(value.shape) for value in network.state_dict().values()]
+    runs_on = (processor_flags(), torch.get_num_threads(), torch.__version__, version("openvino"))
+    asked = (cnnsvm.__version__, str(network), shapes, size, dtype, runs_on)
+    name, kept, file = text_hash(repr(asked))[:20], {}, None
+    with contextlib.suppress(OSError, RuntimeError):  # a home that is none, or cannot be read
+        file = user_cache() / CHOICES
+        kept = read_json(file)
+    chosen = kept.get(name)
+    if chosen not in ("torch", "openvino"):
+        chosen = _fastest(network, size, dtype)
+        with contextlib.suppress(OSError):  # nor written to
+            if file is not None:
+                write_json(file, kept | {name: chosen})
+    return str(chosen)
 
 
 def _fastest(network: Backbone, size: int, dtype: torch.dtype) -> str:
@@ -244,13 +273,27 @@ def _convert(part: nn.Module, example: torch.Tensor) -> Any:
 
     batch = torch.export.Dim("batch")
     program = torch.export.export(part, (example,), dynamic_shapes=({0: batch},))
-    logging.disable(logging.WARNING)  # of operations that this torch does not have
-    try:
+    with _unsaid("fx_decoder"):  # which operations this torch does not have
         decoder = TorchFXPythonDecoder.from_exported_program(program)
-    finally:
-        logging.disable(logging.NOTSET)
     frontend = FrontEndManager().load_by_framework("pytorch")
     return frontend.convert(frontend.load(decoder))
+
+
+@contextlib.contextmanager
+def _unsaid(module: str) -> Iterator[None]:
+    """Leave out what a module tells the root logger, which a first warning would set up."""
+    root, nowhere = logging.getLogger(), logging.NullHandler()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.module != module
+
+    root.addHandler(nowhere)
+    root.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_of_others)
+        root.removeHandler(nowhere)
 
 
 _MAKERS = {"torch": _fold, "openvino": _compile}

@@ -1,5 +1,6 @@
 """Embeddings on disk, in parts that are written while images are embedded, and found by image."""
 
+import contextlib
 import json
 import logging
 import os
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 #: Images of a part: the most that an interruption loses.
 PART = 256
+#: Bytes that the parts of a cache take at most: those that were not used for longest go.
+MOST_BYTES = 20 * 10**9
 #: Parameters that shape a network, whose weights are known, and not what it makes of an image.
 _OF_FIT = ("random_state", "weights", "finetune")
 
@@ -34,7 +37,8 @@ def embed_stored(
     preprocessing, the embedder's parameters and the version of this library. A part is an array,
     read through a memory map, and a JSON file with its keys, its SHA-256 and what embedded it. That
     is written last: a part without it is computed again, as is one that has changed on disk.
-    Processes that embed in the same way take turns.
+    Processes that embed in the same way take turns. Of more than `MOST_BYTES`, the parts that were
+    not used for longest are removed.
 
     Parameters
     ----------
@@ -69,6 +73,8 @@ def embed_stored(
             some = [images[i] for i in rows] if isinstance(images, list) else _Some(images, rows)
             own = [keys[i] for i in rows]
             found |= _write(folder, own, embedder.transform(some), made_by)
+        if missing:
+            _prune(folder.parent, MOST_BYTES)
     return np.stack([found[key] for key in keys])
 
 
@@ -93,10 +99,34 @@ def _known(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
             if file_hash(array) != description["sha256"]:
                 raise ValueError("it is not what was written")
             rows = np.load(array, mmap_mode="r", allow_pickle=False)
+            with contextlib.suppress(OSError):  # such as a cache that is read only
+                os.utime(array)  # the parts that are not used go first
             yield from list(zip(description["keys"], rows, strict=True))
         except (OSError, ValueError, KeyError, TypeError) as error:
             logger.warning("%s is damaged and is computed again: %s", array, error)
-            described.unlink()
+            described.unlink(missing_ok=True)
+
+
+def _prune(root: Path, most: int) -> None:
+    """Remove parts of all folders, the least recently used first, until ``most`` bytes are left.
+
+    What a process has mapped stays readable there.
+    """
+    known = [(found.st_mtime, found.st_size, file) for file, found in _sizes(root)]
+    left = sum(size for _, size, _ in known)
+    for _, size, array in sorted(known):
+        if left <= most:
+            return
+        logger.info("%s is removed: the cache has reached %.1f GB", array, 1e-9 * most)
+        array.with_suffix(".json").unlink(missing_ok=True)
+        array.unlink(missing_ok=True)
+        left -= size
+
+
+def _sizes(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for array in root.glob("*/*.npy"):
+        with contextlib.suppress(FileNotFoundError):  # another process prunes too
+            yield array, array.stat()
 
 
 def _write(

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from cnnsvm.cli import main
+from cnnsvm.io.machine import user_cache
 
 
 @pytest.fixture
@@ -43,6 +44,17 @@ def test_without_runs_there_is_nothing_to_list(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["cache"]) == 0
     assert "no folder runs here" in capsys.readouterr().out
+
+
+def test_what_was_measured_on_the_machine_is_listed_and_cleared(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    file = user_cache() / "backends.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert main(["cache", "--clear"]) == 0
+    assert str(file.parent) in capsys.readouterr().out
+    assert not file.parent.exists()
 
 
 def test_a_folder_that_is_not_there_is_one_message(tmp_path, capsys):

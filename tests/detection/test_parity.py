@@ -1,3 +1,5 @@
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 from tiny_detector import cnn, detector, statistics
@@ -5,6 +7,8 @@ from tiny_detector import cnn, detector, statistics
 from cnnsvm import InpaintDetector
 from cnnsvm.detection import parity
 from cnnsvm.features.devices import DeviceError
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="the extra openvino")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,7 @@ def test_automatic_precision_is_saved_as_what_it_was(images, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@needs_openvino
 def test_another_way_is_compared_once(loaded, fitted, images, caplog, precision):
     caplog.set_level("INFO")
     model = loaded(backend="openvino", precision=precision)
@@ -62,6 +67,7 @@ def test_decisions_that_move_are_refused(loaded, images, monkeypatch):
     assert model.embedder_[0].precision == "bfloat16"
 
 
+@needs_openvino
 def test_embeddings_of_another_backend_are_not_taken_from_a_cache(images, tmp_path):
     for backend in ("torch", "openvino"):
         detector(cnn(backend=backend), cache_dir=tmp_path).fit(images, [0, 1] * 6)

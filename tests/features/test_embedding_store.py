@@ -1,6 +1,7 @@
 """Embeddings that a cache holds are not computed again, and are those that were computed."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -112,3 +113,20 @@ def test_images_may_be_made_when_they_are_asked_for(embedder, images, tmp_path):
     lazy = embedding_store._Some(images, [3, 1])
     found = embed_stored(embedder, lazy, ["3", "1"], tmp_path)
     np.testing.assert_allclose(found, embedder.transform([images[3], images[1]]), atol=1e-6)
+
+
+def test_the_parts_that_were_not_used_for_longest_go_first(embedder, images, tmp_path, monkeypatch):
+    embed_stored(embedder, images, keys_of(images), tmp_path)
+    parts = sorted(tmp_path.rglob("*.npy"))
+    for age, part in zip((1, 2, 3), parts, strict=True):
+        os.utime(part, (10**9 - age, 10**9 - age))
+    embedding_store._prune(tmp_path / "embeddings", sum(p.stat().st_size for p in parts[:2]))
+    assert sorted(tmp_path.rglob("*.npy")) == parts[:2]
+    embedder.asked.clear()
+    embed_stored(embedder, images[:8], keys_of(images[:8]), tmp_path)  # reading is use
+    assert embedder.asked == []
+    assert min(part.stat().st_mtime for part in parts[:2]) > 10**9
+    monkeypatch.setattr(embedding_store, "MOST_BYTES", 0)
+    found = embed_stored(embedder, images, keys_of(images), tmp_path)
+    np.testing.assert_allclose(found, embedder.transform(images), atol=1e-6)
+    assert list(tmp_path.rglob("*.npy")) == []

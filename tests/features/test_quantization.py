@@ -11,6 +11,9 @@ from cnnsvm import InpaintDetector
 from cnnsvm.features.backends import _Stack
 from cnnsvm.features.quantization import quantize
 
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
 
 @pytest.fixture(scope="module")
 def images():
