@@ -198,7 +198,7 @@ def _move(
             part[k] += step * second[k] - step * first[k]  # a float32 less another loses digits
             value = part[k] + ends[k]
             best[k] = value if value > best[k] else best[k]
-    i = lane = best.argmax()
+    i = lane = int(best.argmax())
     for k in range(lane, len(slack), _LANES):
         if slack[k] + grow[k] > slack[i] + grow[i]:
             i = k
@@ -231,7 +231,7 @@ def _partner(
             lowest[k] = value if value < lowest[k] else lowest[k]
             gain = _gain(high - value, own + curved[k] - 2.0 * kernels[k])
             best[k] = gain if gain > best[k] else best[k]
-    j = lane = best.argmax()
+    j = lane = int(best.argmax())
     most = 0.0
     for k in range(lane, len(slack), _LANES):
         gain = _gain(high - slack[k] - shrink[k], own + diagonal[k] - 2.0 * row[k])

@@ -1,5 +1,6 @@
 import ctypes
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ from cnnsvm import InpaintDetector
 from cnnsvm.features.backends import _Stack
 from cnnsvm.features.quantization import quantize
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(
+    None in map(find_spec, ("onnx", "onnxruntime", "onnxscript", "openvino")),
+    reason="the extras onnx and openvino",
+)
 
 
 @pytest.fixture(scope="module")
