@@ -65,9 +65,9 @@ def image_sections(
             for n in [others[row["source_id"]]]
         ]
         galleries.append(Gallery(shown, title, _counted(len(shown), len(worst), len(rows))))
-    exhibits = [each for gallery in galleries for each in gallery.exhibits]
-    has_heat = any(len(each.thumbnails) > 1 for each in exhibits)
-    note = f"The worst of each source.{_HEAT if has_heat else ''}"
+    has_heat = {len(each.thumbnails) > 1 for gallery in galleries for each in gallery.exhibits}
+    note = f"The worst of each source.{_HEAT if True in has_heat else ''}"
+    note += " Only the surest of a fold have such a heatmap." if len(has_heat) == 2 else ""
     yield Section("Most confident mistakes", galleries, note)
     drawn = predictions.sample(min(_SAMPLED, len(predictions)), random_state=0)
     yield Section("A random sample", [Gallery([exhibit(row) for row in drawn.to_dict("records")])])
