@@ -1,13 +1,14 @@
 # A server for one machine: `docker compose up` (see docs/guides/serve.md).
 FROM python:3.11-slim AS build
 # Without it pip takes PyTorch's CUDA build, of several GB. For the CPU build give the address of the
-# index that pytorch.org names for Linux, Pip and CPU: --build-arg EXTRA_INDEX=ADDRESS
-ARG EXTRA_INDEX=""
+# index that pytorch.org names for Linux, Pip and CPU: --build-arg TORCH_INDEX=ADDRESS
+ARG TORCH_INDEX=""
+RUN python -m venv /venv && if [ -n "$TORCH_INDEX" ]; then \
+    /venv/bin/pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchvision; fi
 WORKDIR /source
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY cnnsvm cnnsvm
-RUN python -m venv /venv \
-    && /venv/bin/pip install --no-cache-dir ${EXTRA_INDEX:+--extra-index-url "$EXTRA_INDEX"} '.[web]'
+RUN /venv/bin/pip install --no-cache-dir '.[web]'
 
 FROM python:3.11-slim
 COPY --from=build /venv /venv

@@ -98,9 +98,8 @@ def stage(shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shipped / "records", "records")
     Image.fromarray(texture(52, 32, 32)).save("image.png")
-    for name in ("painting.png", "portrait.png", "suspicious.jpg", "suspicious.png"):
+    for name in ("painting.png", "photo.jpg", "suspicious.jpg", "suspicious.png"):
         Image.fromarray(texture(50)).save(name)
-    Image.fromarray(repaint(texture(51))).save("repainted.png")
     return {"my_photos": [texture(100 + seed, 40, 40) for seed in range(19)]} | _labelled(tmp_path)
 
 

@@ -67,3 +67,16 @@ def test_unpacked_elsewhere_its_command_runs(wheel, tmp_path):
     place, version = run.stdout.splitlines()
     assert Path(place).is_relative_to(wheel)
     assert version == f"cnnsvm {cnnsvm.__version__}"
+
+
+def test_a_container_is_built_of_files_that_are_there_and_not_ignored():
+    recipe, compose, ignore = (
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("Dockerfile", "compose.yaml", ".dockerignore")
+    )
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", recipe, re.MULTILINE)
+    sources = {name for line in copied for name in line.split()}
+    assert sources == set(re.findall(r"^!(.+)$", ignore, re.MULTILINE))
+    assert all((ROOT / name).exists() for name in sources)
+    given = set(re.findall(r"^        (\w+): ", compose, re.MULTILINE))
+    assert given == set(re.findall(r"^ARG (\w+)", recipe, re.MULTILINE))
