@@ -64,7 +64,8 @@ def _run(args: argparse.Namespace) -> int:
     }
     explain = frozen_explainer(detector) or found.heatmaps.get
     told = found.predictions.assign(sha256=prepared.manifest["sha256"].to_numpy())
-    publish(out, evaluation_report(result, told, found.folds, found.curves, explain=explain))
+    also = (found.folds, found.curves)
+    publish(out, evaluation_report(result, told, *also, explain=explain, folder=out))
     return 0
 
 

@@ -1,5 +1,6 @@
 """The report on a cross-validated or held-out evaluation of a detector."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ def evaluation_report(
     *,
     loader: Loader = load_image,
     explain: Explainer | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Make the report, with ``report.json``, ``folds.csv`` and ``predictions.csv``.
 
@@ -74,6 +76,8 @@ def evaluation_report(
         Turns a path into uint8 pixels of shape (H, W, 3) for the thumbnails.
     explain : callable, optional
         Turns the path of a mistake into a heatmap, see `cnnsvm.report.mistakes.Explainer`.
+    folder : path, optional
+        Where the report will lie: ``predictions.csv`` names images by their paths from there.
     """
     result = {**result, "folds": result.get("folds") or list(folds)}
     metrics, controls = result.get("metrics") or {}, result.get("controls") or {}
@@ -101,7 +105,7 @@ def evaluation_report(
         files={
             "report.json": to_json(result),
             "folds.csv": folds_csv(folds),
-            "predictions.csv": predictions_csv(predictions),
+            "predictions.csv": predictions_csv(predictions, folder),
         },
     )
 
@@ -117,10 +121,10 @@ def folds_csv(folds: Sequence[Mapping[str, Any]]) -> str:
     return to_csv(pd.DataFrame(rows))
 
 
-def predictions_csv(predictions: pd.DataFrame) -> str:
+def predictions_csv(predictions: pd.DataFrame, folder: str | os.PathLike[str] | None = None) -> str:
     """Write one row an image, with the columns of ``PREDICTION_COLUMNS`` in that order.
 
-    Those of ``OPTIONAL_COLUMNS`` follow where there are any.
+    Those of ``OPTIONAL_COLUMNS`` follow where there are any. With ``folder`` paths start there.
     """
     missing = [column for column in PREDICTION_COLUMNS if column not in predictions]
     if missing:
@@ -128,6 +132,9 @@ def predictions_csv(predictions: pd.DataFrame) -> str:
             f"predictions lack the column(s) {', '.join(missing)}; "
             f"a report needs {', '.join(PREDICTION_COLUMNS)}."
         )
+    if folder is not None:
+        paths = [os.path.relpath(path, folder) for path in predictions["path"]]
+        predictions = predictions.assign(path=paths)
     known = [column for column in OPTIONAL_COLUMNS if column in predictions]
     return to_csv(predictions[[*PREDICTION_COLUMNS, *known]])
 

@@ -42,6 +42,9 @@ def test_metrics_are_those_of_the_predictions(run):
     )
     assert (table.groupby("source_id")["fold"].nunique() == 1).all()
     assert len(pd.read_csv(run[1] / "folds.csv")) == 2
+    for path in table["path"]:  # from where the table lies, so that it tells nothing of the machine
+        assert not Path(path).is_absolute()
+        assert (run[1] / path).is_file()
 
 
 def test_the_scores_of_make_cv_are_those_that_were_recorded(tmp_path, capsys):
