@@ -1,7 +1,6 @@
 """InpaintDetector: embedders, a classifier, calibration and the option to decline."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -14,21 +13,21 @@ from sklearn.base import (
     ClassifierMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
-    clone,
 )
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
-from cnnsvm.data.decoding import usual_max_pixels
-from cnnsvm.data.estimators import (
-    check_auxiliary_labels,
-    check_labelled_images,
-    install,
-    real_class,
+from cnnsvm.data.estimators import install, real_class
+from cnnsvm.data.images import check_images
+from cnnsvm.detection.fitting import (
+    check_training,
+    embed,
+    embed_rows,
+    fit_classifier,
+    fit_embedders,
+    out_of_fold,
 )
-from cnnsvm.data.images import check_images, image_hash, image_sides, load_image
-from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.parity import MOST_IMAGES, check_parity
 from cnnsvm.detection.reject import (
@@ -43,23 +42,13 @@ from cnnsvm.detection.reject import (
 )
 from cnnsvm.detection.training_overlap import hash_training_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.cache import hash_settings, task_folder
 from cnnsvm.features.cnn_embedder import CNNEmbedder
-from cnnsvm.features.embedder import CropEmbedder, plain_params
-from cnnsvm.features.embedding_store import embed_stored
-from cnnsvm.features.loading import DegradedImages, view_draws
-from cnnsvm.features.reading import MEMORY, Decoded, in_chunks, read_ahead
-from cnnsvm.io.files import alone
-from cnnsvm.svm import CalibratedClassifier, TunedSVC
-from cnnsvm.svm.calibration import choose_calibration_rows, draw_seed
-from cnnsvm.svm.database import is_url
-from cnnsvm.svm.workers import leave_rows
+from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.reading import Decoded, in_chunks, read_ahead
 
 if TYPE_CHECKING:
     from cnnsvm.detection.model_card import CardFacts
 
-#: Sources that early stopping must have watched for their scores alone to calibrate.
-MIN_HELD_OUT = 10
 _FRACTION = Interval(Real, 0, 1, closed="neither")
 
 
@@ -236,59 +225,27 @@ class InpaintDetector(
             devices (`DeviceError`).
         """
         self.check_params()
-        images, y, groups = check_labelled_images(X, y, groups)
-        auxiliary_labels = check_auxiliary_labels(auxiliary_labels, y)
-        classes, codes = np.unique(y, return_inverse=True)
-        _check_class_names(classes)
-        seed = draw_seed(self.random_state)
-        if groups is not None or self.n_views is not None:
-            grouped_folds(y, groups, getattr(self.classifier, "cv", self.cv))  # fail early
-        sides = np.array([image_sides(image) for image in images])
-        images = [
-            load_image(image, max_pixels=self.max_pixels) if a * b > usual_max_pixels() else image
-            for image, (a, b) in zip(images, sides.tolist(), strict=True)
-        ]
-        embedders = self._fit_embedders(images, y, groups, auxiliary_labels, seed)
-        cache = self._task_folder(embedders, images, codes, groups, seed)
-        views, rows = self._views(images, codes, encode_groups(groups, len(y)), seed)
-        embeddings = self._embed_training(embedders, images, views)
-        if not np.ptp(embeddings, axis=0).any():
-            text = "all images have the same embedding: nothing tells the classes apart."
-            warnings.warn(text, stacklevel=2)
-        sources = groups if self.n_views is None else encode_groups(groups, len(y))
-        calibrating = _held_out(embedders, encode_groups(groups, len(y)))
-        classifier = self._fit_classifier(
-            embeddings,
-            y[rows],
-            None if sources is None else sources[rows],
-            None if calibrating is None else calibrating[rows],
-            cache,
-            seed,
-        )
-        held_out = _out_of_fold(
-            classifier,
-            codes[rows],
-            encode_groups(groups, len(y))[rows],
-            calibrating,
-            rows,
-            calibrating is not None or not _learnt(embedders),
-        )
+        given = check_training(self, X, y, groups, auxiliary_labels)
+        embedders = fit_embedders(self, given)
+        rows = embed_rows(self, embedders, given)
+        classifier = fit_classifier(self, embedders, given, rows)
+        held_out = out_of_fold(classifier, given, rows)
         thresholds = choose_thresholds(
             self.threshold, self.max_error, held_out.decisions, held_out.codes, self.n_views or 1
         )
         install(
             self,
-            classes_=classes,
+            classes_=given.classes,
             embedder_=embedders,
             classifier_=classifier,
             threshold_=thresholds.threshold,
             rejection_threshold_=thresholds.rejection,
             out_of_fold_=held_out,
             false_alarms_=None,
-            min_side_=int(sides.min()),
-            max_side_=int(sides.max()),
+            min_side_=int(given.sides.min()),
+            max_side_=int(given.sides.max()),
             history_=next((e.history_ for e in embedders if getattr(e, "history_", [])), []),
-            trained_on_=hash_training_images(images, embedders),
+            trained_on_=hash_training_images(given.images, embedders),
             model_id_=None,
         )
         return self
@@ -308,7 +265,7 @@ class InpaintDetector(
             given = [images[start + i] for i in range(len(pixels))]
             self._compare(given[:MOST_IMAGES], pixels[:MOST_IMAGES])
             sides = [sorted(image.shape[:2]) for image in pixels]
-            parts.append((_embed(self.embedder_, given, pixels), lack_detail(pixels), sides))
+            parts.append((embed(self.embedder_, given, pixels), lack_detail(pixels), sides))
             start += len(pixels)
         return _Seen(*map(np.concatenate, zip(*parts, strict=True)))
 
@@ -316,7 +273,7 @@ class InpaintDetector(
         """Check once that another backend or precision leaves the decisions as they were."""
 
         def decide() -> np.ndarray:
-            return self.classifier_.decision_function(_embed(self.embedder_, images, pixels))
+            return self.classifier_.decision_function(embed(self.embedder_, images, pixels))
 
         check_parity(self, self.embedder_, decide)
 
@@ -568,108 +525,6 @@ class InpaintDetector(
             raise ValueError("embedder=[] embeds nothing. Give at least one embedder.")
         return [CNNEmbedder(item) if isinstance(item, str) else item for item in listed]
 
-    def _fit_embedders(
-        self,
-        images: Sequence[Any],
-        y: np.ndarray,
-        groups: np.ndarray | None,
-        auxiliary_labels: np.ndarray | None,
-        seed: int,
-    ) -> list[Any]:
-        fitted = []
-        takers = 0
-        for embedder in map(clone, self.embedders()):
-            known = embedder.get_params(deep=False)
-            for name, value in (("random_state", seed), ("cache_dir", self.cache_dir)):
-                if name in known and known[name] is None:
-                    embedder.set_params(**{name: value})
-            extra: dict[str, Any] = {}
-            if has_fit_parameter(embedder, "groups"):
-                extra["groups"] = groups
-            if auxiliary_labels is not None and has_fit_parameter(embedder, "auxiliary_labels"):
-                extra["auxiliary_labels"] = auxiliary_labels
-                takers += 1
-            fitted.append(embedder.fit(images, y, **extra))
-        if auxiliary_labels is not None and takers == 0:
-            raise ValueError(
-                "auxiliary_labels train a CNNEmbedder, and there is none. Leave them out."
-            )
-        return fitted
-
-    def _task_folder(
-        self,
-        embedders: Sequence[Any],
-        images: Sequence[Any],
-        codes: np.ndarray,
-        groups: np.ndarray | None,
-        seed: int,
-    ) -> Path | None:
-        if self.cache_dir is None:
-            return None
-        known = [
-            plain_params(e) | e.fitted_way_._asdict()
-            if isinstance(e, CropEmbedder)
-            else hash_settings(e)
-            for e in embedders
-        ]
-        settings = ["detector", known, self.n_views, self.augmentation, seed]
-        networks = [e.network_ for e in embedders if isinstance(e, CropEmbedder)]
-        return task_folder(self.cache_dir, networks, images, codes, groups, settings)
-
-    def _views(
-        self, images: Sequence[Any], codes: np.ndarray, sources: np.ndarray, seed: int
-    ) -> tuple[Sequence[Any], np.ndarray]:
-        """Return what the classifier is fitted on, and which image each row shows."""
-        if self.n_views is None:
-            return images, np.arange(len(codes))
-        draws = view_draws(codes, sources, seed, self.n_views)
-        views = DegradedImages(Decoded(images, MEMORY), draws, AUGMENTATIONS[self.augmentation])
-        return views, np.array([draw.index for draw in draws])
-
-    def _embed_training(
-        self, embedders: Sequence[Any], images: Sequence[Any], views: Sequence[Any]
-    ) -> np.ndarray:
-        """Embed what the classifier is fitted on, as far as the cache does not hold it."""
-        if self.cache_dir is None:
-            return _embed(embedders, views)
-        keys = [image_hash(image) for image in images]
-        if isinstance(views, DegradedImages):
-            plans = AUGMENTATIONS[self.augmentation]
-            keys = [f"{keys[draw.index]} {draw.plan_seed} {plans}" for draw in views.draws]
-        parts = [
-            embed_stored(embedder, views, keys, self.cache_dir)
-            if isinstance(embedder, CropEmbedder)
-            else embedder.transform(views)
-            for embedder in embedders
-        ]
-        return _check_finite(np.hstack(parts))
-
-    def _fit_classifier(
-        self,
-        embeddings: np.ndarray,
-        y: np.ndarray,
-        groups: np.ndarray | None,
-        calibrating: np.ndarray | None,
-        cache: Path | None,
-        seed: int,
-    ) -> Any:
-        classifier = TunedSVC() if self.classifier is None else clone(self.classifier)
-        if classifier.get_params(deep=False).get("random_state", 0) is None:
-            classifier.set_params(random_state=seed)
-        if not isinstance(classifier, TunedSVC):
-            classifier = CalibratedClassifier(classifier, cv=self.cv, random_state=seed)
-        elif is_url(classifier.storage):
-            if cache is not None:
-                leave_rows(cache, classifier, embeddings, y, groups)
-            classifier.fit(embeddings, y, groups, calibrating)
-            return classifier.set_params(storage=None)
-        elif cache is not None and classifier.storage is None:
-            name = f"studies-{classifier.cv}-{classifier.n_landmarks}.journal"
-            with alone(cache / name):
-                classifier.set_params(storage=cache / name).fit(embeddings, y, groups, calibrating)
-            return classifier.set_params(storage=None)  # a place of this machine
-        return classifier.fit(embeddings, y, groups, calibrating)
-
     @property
     def _n_features_out(self) -> int:
         return self.classifier_.n_features_in_
@@ -679,58 +534,3 @@ class InpaintDetector(
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
-
-
-def _embed(
-    embedders: Sequence[Any], images: Sequence[Any], pixels: Sequence[Any] | None = None
-) -> np.ndarray:
-    """Embed images by embedders side by side; ``pixels`` are what our own see, if decoded."""
-    known = images if pixels is None else pixels
-    parts = [e.transform(known if isinstance(e, CropEmbedder) else images) for e in embedders]
-    return _check_finite(np.hstack(parts))
-
-
-def _check_finite(embeddings: np.ndarray) -> np.ndarray:
-    if not np.isfinite(embeddings).all():
-        raise ValueError(
-            "an embedding is no finite number. Use precision='float32', or other weights."
-        )
-    return embeddings
-
-
-def _held_out(embedders: Sequence[Any], sources: np.ndarray) -> np.ndarray | None:
-    """Find the images that no embedder has learnt from, if of sources enough to calibrate on."""
-    trained = _learnt(embedders)
-    if not trained:
-        return None
-    held_out = np.all(trained, axis=0)
-    return held_out if len(np.unique(sources[held_out])) >= MIN_HELD_OUT else None
-
-
-def _learnt(embedders: Sequence[Any]) -> list[np.ndarray]:
-    """Return of each embedder that has learnt from the images which of them it has not."""
-    known = [getattr(embedder, "validation_rows_", None) for embedder in embedders]
-    return [rows for rows in known if rows is not None]
-
-
-def _out_of_fold(
-    classifier: Any,
-    codes: np.ndarray,
-    sources: np.ndarray,
-    calibrating: np.ndarray | None,
-    rows: np.ndarray,
-    is_unseen: bool,
-) -> OutOfFold:
-    """Return the out-of-fold scores that choose thresholds."""
-    scores = classifier.cv_decision_
-    wanted = choose_calibration_rows(None if calibrating is None else calibrating[rows], codes)
-    wanted &= np.isfinite(scores.reshape(len(codes), -1)).all(axis=1)
-    return OutOfFold(scores[wanted], codes[wanted], sources[wanted], is_unseen)
-
-
-def _check_class_names(classes: np.ndarray) -> None:
-    if UNSURE in classes.tolist():
-        raise ValueError(
-            f"y contains the class {UNSURE!r}, which is what `verdict` says of images that it "
-            "cannot tell. Give the class another name."
-        )

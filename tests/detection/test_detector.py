@@ -19,7 +19,7 @@ from tiny_detector import cnn, detector, on_this_machine, statistics, tuning
 from cnnsvm import CNNEmbedder, FineTuning, InpaintDetector, ResidualStatistics, TunedSVC
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
-from cnnsvm.detection import detector as module
+from cnnsvm.detection import fitting as module
 from cnnsvm.features.statistics import STATISTICS_DIM
 from cnnsvm.svm import CalibratedClassifier
 
