@@ -61,7 +61,7 @@ def judged(capsys):
 def test_a_fitted_detector_judges_files_and_folders(model, photos, capsys):
     assert main(["predict", "--model", str(model), str(photos / "3.png"), str(photos)]) < FAILED
     rows = judged(capsys)
-    assert [row["path"][-5:] for row in rows] == ["3.png", *(f"{i}.png" for i in range(5))]
+    assert [row["path"][-5:] for row in rows] == [f"{i}.png" for i in (3, 0, 1, 2, 4)]
     detector = InpaintDetector.from_pretrained(model)
     for row in rows:
         probability = detector.predict_proba([row["path"]])[0, 1]
@@ -84,7 +84,7 @@ def test_an_unreadable_image_is_a_row_and_a_status(model, photos, tmp_path, caps
 def test_a_shipped_one_judges_by_its_name(shipped, photos, capsys):
     assert main(["predict", "--model", "cnnsvm", str(photos / "3.png"), str(photos)]) < FAILED
     rows = judged(capsys)
-    assert len(rows) == 6
+    assert len(rows) == 5
     for row in rows:
         probability = shipped.predict_proba([row["path"]])[0, 1]
         assert float(row["probability_fake"]) == pytest.approx(probability, abs=1e-3)
