@@ -85,12 +85,18 @@ def network_arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def load_network(network: Backbone, arrays: dict[str, np.ndarray]) -> None:
-    """Put saved parameters into a network of the same architecture, ready for embedding."""
+    """Put saved parameters into a network of the same architecture, ready for embedding.
+
+    Arrays of its own types become its memory: those of a large network are not copied.
+    """
     if "classifier.weight" in arrays and network.classifier is None:
         n_outputs, dim = arrays["classifier.weight"].shape
         network.classifier = torch.nn.Linear(dim, n_outputs)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in arrays.items()})
-    network.eval().requires_grad_(False)
+    state = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    own = network.state_dict()
+    is_alike = all(name in own and own[name].dtype == value.dtype for name, value in state.items())
+    network.load_state_dict(state, assign=is_alike)
+    network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def task_folder(
