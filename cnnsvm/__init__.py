@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from cnnsvm.detection.detector import InpaintDetector
     from cnnsvm.detection.region import RegionDetector
     from cnnsvm.features.cnn_embedder import CNNEmbedder
-    from cnnsvm.features.embedder import FineTuning
     from cnnsvm.features.residual_statistics import ResidualStatistics
+    from cnnsvm.features.tuning import FineTuning
     from cnnsvm.localization.localizer import InpaintLocalizer
     from cnnsvm.localization.training import LocalizerTraining
     from cnnsvm.svm import TunedSVC
@@ -35,7 +35,7 @@ __all__ = [
 _HOMES = {
     "CNNEmbedder": "cnnsvm.features.cnn_embedder",
     "CombinedDetector": "cnnsvm.detection.combined",
-    "FineTuning": "cnnsvm.features.embedder",
+    "FineTuning": "cnnsvm.features.tuning",
     "InpaintDetector": "cnnsvm.detection.detector",
     "InpaintLocalizer": "cnnsvm.localization.localizer",
     "LocalizerTraining": "cnnsvm.localization.training",

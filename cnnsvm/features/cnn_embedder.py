@@ -10,8 +10,9 @@ from sklearn.utils._param_validation import StrOptions
 
 from cnnsvm.features.backbones import Backbone, build_backbone
 from cnnsvm.features.backbones.stems import STEMS
-from cnnsvm.features.embedder import CropEmbedder, FineTuning
+from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.preprocessing import as_preprocessing
+from cnnsvm.features.tuning import FineTuning
 
 
 class CNNEmbedder(CropEmbedder):

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cnnsvm.features.backbones import Backbone, build_statistics
-from cnnsvm.features.embedder import CropEmbedder, FineTuning
+from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.saved import is_saved_network
+from cnnsvm.features.tuning import FineTuning
 
 
 class ResidualStatistics(CropEmbedder):
