@@ -46,7 +46,7 @@ def shown(url: str) -> str:
 def open_database(url: str) -> "RDBStorage":
     """Connect to a database, making Optuna's tables in an empty one.
 
-    A trial without a sign of life for two :data:`HEARTBEAT` counts as lost, and is run again.
+    A trial without a sign of life for two :data:`HEARTBEAT` counts as lost.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def patiently(url: str, action: Callable[[], Result], patience: float = PATIENCE
 def _connect(url: str, connecting: dict[str, int]) -> "RDBStorage":
     """Connect; another process may be making the same tables, so a second look may help."""
     from optuna.exceptions import ExperimentalWarning
-    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import RDBStorage
     from sqlalchemy.exc import DBAPIError, OperationalError
 
     for is_last in (False, False, True):
@@ -127,7 +127,6 @@ def _connect(url: str, connecting: dict[str, int]) -> "RDBStorage":
                     engine_kwargs={"pool_pre_ping": True, "connect_args": connecting},
                     heartbeat_interval=HEARTBEAT,
                     grace_period=2 * HEARTBEAT,
-                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
                 )
         except OperationalError:
             raise

@@ -134,7 +134,7 @@ def _run_one(study: Study, objective: Callable[[Trial], float]) -> None:
 
     try:
         study.optimize(noted, n_trials=1)
-    except (ValueError, UpdateFinishedTrialError):
+    except Exception:  # Optuna fails an assertion of its own if that shows at the very end
         # it counted as lost, such as on a host that slept, and runs or ran elsewhere
         if not ended or not study.get_trials(deepcopy=False)[ended[0]].state.is_finished():
             raise
