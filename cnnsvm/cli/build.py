@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cnnsvm.cli.supervision import supervised
+
 SETS = {"mission": "the five of a DeepfakeArt study", "sides": "four halves", "shapes": "all nine"}
 _OPTIONS = ("engine", "variants", "edge", "post_processing", "prompt")
 
@@ -63,6 +65,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Open the sources, make what is missing of the records, say what there is."""
+    return _build(args) if args.ray_shards is None else supervised(lambda: _build(args), args)
+
+
+def _build(args: argparse.Namespace) -> int:
     from cnnsvm.data.readers import open_dataset
 
     make = _maker(args)

@@ -4,6 +4,7 @@ import argparse
 import logging
 from typing import Any
 
+from cnnsvm.cli.flags import machine_of
 from cnnsvm.cli.summary import status_of, summary_of
 from cnnsvm.cli.supervision import supervised
 
@@ -13,7 +14,6 @@ logger = logging.getLogger(__name__)
 _ALONE: dict[str, dict[str, Any]] = {
     "local": {
         **dict.fromkeys(("heatmaps", "untouched", "max_false_alarms", "format")),
-        **dict.fromkeys(("backend", "precision")),
         "heatmaps_for": "all",
     },
     "ray": {
@@ -21,11 +21,6 @@ _ALONE: dict[str, dict[str, Any]] = {
         "address": None,
     },
 }
-#: Ray ends its own process, with the status of a scan that found something, if its raylet dies.
-_ENDED = (
-    "the part of Ray on this machine has died, and the command with it. Finished partitions stay: "
-    "give the same command again."
-)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +46,7 @@ def main(args: argparse.Namespace, places: list[str]) -> int:
     """Judge on Ray, and say what was found."""
     if args.out is None:
         raise ValueError("--engine ray writes a folder of Parquet files. Name it with --out.")
-    return supervised(lambda: _judge(args, places), _ENDED)
+    return supervised(lambda: _judge(args, places), args)
 
 
 def _judge(args: argparse.Namespace, places: list[str]) -> int:
@@ -62,7 +57,7 @@ def _judge(args: argparse.Namespace, places: list[str]) -> int:
         args.out,
         model=args.model,
         revision=args.revision,
-        device=args.device,
+        **machine_of(args),
         batch_size=args.batch_size,
         n_jobs=args.jobs,
         partition_size=args.partition_size,

@@ -30,13 +30,16 @@ class Options:
     model: str | None
     revision: str | None
     device: str
+    backend: str | None
+    precision: str | None
     max_pixels: int
     batch_size: int
     n_jobs: int
 
     def judge(self) -> Judge:
         """Load the judge."""
-        return Judge(self.model, revision=self.revision, device=self.device)
+        how = {"device": self.device, "backend": self.backend, "precision": self.precision}
+        return Judge(self.model, revision=self.revision, **how)
 
 
 class Scorer:
@@ -93,6 +96,8 @@ def predict_dataset(
     model: str | None = None,
     revision: str | None = None,
     device: str = "auto",
+    backend: str | None = None,
+    precision: str | None = None,
     max_pixels: int | None = None,
     batch_size: int = 8,
     n_jobs: int = 2,
@@ -119,8 +124,9 @@ def predict_dataset(
         ``probability`` of the most probable one, ``coverage`` in (0, 1], ``metadata``, ``sha256``,
         ``model`` and ``error``; of all evidence also ``evidence``, ``was_jpeg`` and
         ``was_resampled``. An image that cannot be judged is a row with an ``error``.
-    model, revision, device
-        As of `cnnsvm.report.judging.Judge`. The files of the model are on every machine.
+    model, revision, device, backend, precision
+        As of `cnnsvm.report.judging.Judge`. The files of the model are on every machine. What
+        embeds must be the same on all of them, so ``backend`` is not "auto".
     max_pixels : int, optional
         Of an image; by default 200 million, or what CNNSVM_MAX_PIXELS says here.
     batch_size : int, at least 1
@@ -163,8 +169,13 @@ def predict_dataset(
             f"a worker needs at least 0 CPU and GPU, and some of one, got {num_cpus:g} and "
             f"{num_gpus:g}. Ask for a share of one (--worker-cpus, --worker-gpus)."
         )
+    if backend == "auto":
+        raise ValueError(
+            "backend must be the same in all workers, and 'auto' takes the faster one of each. "
+            "Name one of them."
+        )
     cap = usual_max_pixels() if max_pixels is None else max_pixels
-    options = Options(model, revision, device, cap, batch_size, n_jobs)
+    options = Options(model, revision, device, backend, precision, cap, batch_size, n_jobs)
     output, judged = Output(out), [os.fspath(place) for place in places]
     _check_apart(judged, output)
     blocks = find_blocks(judged, partition_size)

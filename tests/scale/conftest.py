@@ -78,5 +78,5 @@ def here(monkeypatch):
     monkeypatch.setattr(scoring, "_run", run)
     monkeypatch.setattr(scoring, "start_ray", lambda address: None)
     monkeypatch.setattr(scoring, "workers", lambda *_: 1)
-    monkeypatch.setattr(on_ray, "supervised", lambda action, ended: action())
+    monkeypatch.setattr(on_ray, "supervised", lambda action, args: action())
     return judged

@@ -200,6 +200,17 @@ def test_the_command_counts_as_the_local_one_does(photos, model, tmp_path, here,
     assert "1 failed, 1 skipped (1 not an image)" in ours
 
 
+def test_what_embeds_is_named_and_the_same_everywhere(photos, model, tmp_path, here):
+    call = ["predict", str(photos / "00.png"), "--model", model, "--precision", "bfloat16"]
+    main([*call, "--engine", "ray", "--out", str(tmp_path / "out")])
+    main([*call, "--out", str(tmp_path / "rows.jsonl")])
+    (row,), local = rows_of(tmp_path / "out"), json.loads((tmp_path / "rows.jsonl").read_text())
+    assert "bfloat16" in row["model"]
+    assert {name: row[name] for name in local} == local
+    with pytest.raises(ValueError, match="backend must be the same in all workers"):
+        predict([photos], tmp_path / "auto", model, backend="auto")
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
