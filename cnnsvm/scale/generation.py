@@ -1,6 +1,8 @@
 """Make records as Ray tasks: one a shard, on whatever machines share the folder."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ from cnnsvm.data.decoding import usual_max_pixels, usually
 from cnnsvm.generation import build
 from cnnsvm.generation.sources import SourceInput
 from cnnsvm.generation.store import GenerationError, merge_shards
+from cnnsvm.io.files import clear_partials
 from cnnsvm.io.progress import show_progress
 from cnnsvm.scale.cluster import gave_up, start_ray
+from cnnsvm.scale.output import Output
 
 
 def build_dataset(
@@ -29,7 +33,7 @@ def build_dataset(
 
     A task whose worker dies is begun again and goes on with its unfinished records; so does the
     same call after the death of this process or of the cluster. The shards merge as they do
-    without Ray.
+    without Ray, and what is there at the end is the same, whoever was killed.
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ def build_dataset(
         Of a cluster; None takes ``RAY_ADDRESS``, or starts one of this machine.
     progress : bool
     **options
-        Of `build`, but for ``shard``.
+        Of `build`, but for ``shard``; an engine by its text.
 
     Returns
     -------
@@ -56,6 +60,8 @@ def build_dataset(
         If Ray is missing or too old.
     GenerationError
         As of `build`, or if ``n_shards`` is less than 2.
+    OutputError
+        If another such call of this machine writes to ``folder``.
     ClusterError
         If the cluster breaks down.
     """
@@ -73,21 +79,28 @@ def build_dataset(
         with usually(cap):  # other machines have an environment of their own
             build(sources, root, shard=shard, progress=False, **options)
 
-    tasks = [make.remote(f"{index}/{n_shards}") for index in range(1, n_shards + 1)]
-    for _ in show_progress(_finished(ray, tasks), n_shards, "shards", progress):
-        pass
-    manifest = merge_shards(Path(root), n_shards)
+    with Output(root).alone():
+        tasks = [make.remote(f"{index}/{n_shards}") for index in range(1, n_shards + 1)]
+        for _ in show_progress(_finished(ray, tasks), n_shards, "shards", progress):
+            pass
+        manifest = merge_shards(Path(root), n_shards)
+        clear_partials(Path(root))  # of processes that were killed
     if manifest is None:
         raise GenerationError(f"the sources changed while {root} was made. Run the same again.")
     return manifest
 
 
-def _finished(ray: Any, tasks: list[Any]) -> Any:
-    while tasks:
-        (task,), tasks = ray.wait(tasks, num_returns=1)
-        try:
+def _finished(ray: Any, tasks: list[Any]) -> Iterator[None]:
+    """Yield as tasks are finished; where one fails, the others end."""
+    try:
+        while tasks:
+            (task,), tasks = ray.wait(tasks, num_returns=1)
             yield ray.get(task)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except ray.exceptions.RayError as error:
-            raise gave_up("shard", error) from error
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise gave_up("shard", error) from error
+    finally:
+        with suppress(Exception):  # the cluster may be gone
+            for task in tasks:
+                ray.cancel(task, force=True)

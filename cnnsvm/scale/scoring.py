@@ -38,8 +38,13 @@ class Options:
 
     def judge(self) -> Judge:
         """Load the judge."""
-        how = {"device": self.device, "backend": self.backend, "precision": self.precision}
-        return Judge(self.model, revision=self.revision, **how)
+        return Judge(
+            self.model,
+            revision=self.revision,
+            device=self.device,
+            backend=self.backend,
+            precision=self.precision,
+        )
 
 
 class Scorer:

@@ -6,12 +6,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset
 import pytest
-from generation_helpers import draw_image
+from generation_helpers import draw_image, tree
 from PIL import Image
 
 from cnnsvm.generation import build
+from cnnsvm.generation.masks import MaskSchema
 from cnnsvm.generation.store import GenerationError
 from cnnsvm.scale import ClusterError, EngineMissingError, build_dataset, cluster, predict_dataset
 
@@ -76,18 +78,36 @@ def test_workers_that_never_fit_are_refused(two_cores, photos, model, tmp_path):
         predict_dataset([photos], tmp_path / "out", model=model, num_gpus=0.5)
 
 
-def test_records_are_those_of_one_process(two_cores, tmp_path):
+def deadly_once(place):
+    """Return a schema that kills its process once, in its second record."""
+    drawn = []
+
+    def draw(scene, rng):
+        drawn.append(scene)
+        if len(drawn) == 2 and not place.exists():
+            place.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return np.indices(scene.shape)[1] >= 18
+
+    return MaskSchema("right-half", draw)
+
+
+def test_records_of_a_worker_that_was_killed_are_those_of_shards_by_hand(two_cores, tmp_path):
     for seed in range(4):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(draw_image(seed)).save(tmp_path / f"photos/{seed}.png")
-    options = {"schemas": ["left", "right"], "check_space": False, "progress": False}
+    schemas = ["left", deadly_once(tmp_path / "dead")]
+    options = {"schemas": schemas, "check_space": False, "progress": False}
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray/.manifest.999999999-1.partial").write_bytes(b"of a process that was killed")
     found = build_dataset(tmp_path / "photos", tmp_path / "ray", 2, **options)
-    expected = build(tmp_path / "photos", tmp_path / "one", **options)
-    columns = ["record", "source_id", "label", "engine", "mask_schema", "sha256"]
-    order = ["record", "label", "mask_schema"]
-    a, b = (each.sort_values(order)[columns].reset_index(drop=True) for each in (found, expected))
-    assert a.equals(b)
-    assert (tmp_path / "ray/manifest.parquet").is_file()
+    assert (tmp_path / "dead").exists()
+    for shard in ("1/2", "2/2"):
+        expected = build(tmp_path / "photos", tmp_path / "hand", shard=shard, **options)
+    assert found["sha256"].tolist() == expected["sha256"].tolist()
+    made = tree(tmp_path / "ray")
+    made.pop(".lock", None)
+    assert made == tree(tmp_path / "hand")
 
 
 def test_an_error_of_a_task_is_the_error_of_the_call(two_cores, tmp_path):
