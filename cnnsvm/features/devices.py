@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import copy
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from cnnsvm.features.whole_batch import WholeBatch
 
 logger = logging.getLogger(__name__)
 
@@ -151,23 +152,16 @@ class Processes:
     def wrap(
         self,
         network: nn.Module,
-        device: torch.device,
         entry: Callable[[nn.Module], nn.Module] = lambda network: network,
-    ) -> tuple[nn.Module, nn.Module]:
-        """Return the network to train with and the one to validate with, of shared parameters.
+    ) -> nn.Module:
+        """Return the module that trains a network, on its device, in all processes.
 
-        With several processes, batch norm takes the statistics of the whole batch on CUDA; on the
-        CPU, where torch has no such layer, each process takes those of its own part. With one
-        process the same network is returned twice. ``entry`` makes of a network the module whose
-        ``forward`` training calls.
+        Gradients are averaged, and batch norm is that of the whole batch. ``entry`` makes of the
+        network the module whose ``forward`` training calls. One process has the network itself.
         """
         if self.count == 1:
-            network = network.to(device)
-            return network, network
-        if device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(network))
-        network = network.to(device)
-        return DistributedDataParallel(entry(network)), network
+            return network
+        return DistributedDataParallel(WholeBatch(entry(network)))
 
 
 #: The processes that help with the trainings of this one, see `cnnsvm.features.launching.launched`.

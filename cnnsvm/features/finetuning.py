@@ -142,7 +142,7 @@ class FineTuner(Trainer):
         self.is_right: list[torch.Tensor] = []
         _prepare(network, training, len(classes))
         super().__init__(network, training, together)
-        self.backbone: Any = self.network  # another one where batch norm was converted
+        self.backbone: Any = self.network
 
     def entry(self, network: nn.Module) -> nn.Module:
         """Return the module that classifies crops."""
@@ -173,12 +173,12 @@ class FineTuner(Trainer):
     def _parts_of_batches(
         self, dataset: DrawnCrops, targets: np.ndarray
     ) -> Iterator[Sequence[torch.Tensor]]:
-        """Iterate over this process's part of each batch; a last one too small for all is left."""
+        """Iterate over this process's part of each batch, but for a last one too small for all."""
         size, ranks = self.training.batch_size, range(self.processes.count)
         batches = [np.arange(k, min(k + size, len(targets))) for k in range(0, len(targets), size)]
         cuts = [replace(self.processes, rank=rank).part_of_batch for rank in ranks]
-        if min(len(batches[-1][cut(len(batches[-1]))]) for cut in cuts) < 2:
-            batches.pop()  # batch norm cannot use a single crop
+        if not all(len(batches[-1][cut(len(batches[-1]))]) for cut in cuts):
+            batches.pop()
         own = self.processes.part_of_batch
         parts = [batch[own(len(batch))].tolist() for batch in batches]
         loader = DataLoader(dataset, batch_sampler=parts, num_workers=self.training.n_jobs)

@@ -103,8 +103,8 @@ class Trainer(ABC):
         self.options, self.epochs = training, training.epochs
         self.device, self.dtype = training.device, training.dtype
         self.processes = processes or Processes()
-        self.original = network
-        self.model, self.network = self.processes.wrap(network, training.device, self.entry)
+        self.network = network.to(training.device)
+        self.model = self.processes.wrap(self.network, self.entry)
         self.history: list[Entry] = []
         self.best_weights: dict[str, torch.Tensor] = {}
         self.begin(attempt=0, first_epoch=0)
@@ -253,8 +253,8 @@ class Trainer(ABC):
 
     def finish(self) -> None:
         """Leave the network with the weights of the best epoch, ready for inference."""
-        self.original.load_state_dict(self.best_weights)
-        self.original.cpu().eval().requires_grad_(False)
+        self.network.load_state_dict(self.best_weights)
+        self.network.cpu().eval().requires_grad_(False)
 
     def save(self, checkpoint: Path | None) -> None:
         """Write all that `resume` needs, in one step; the first process does."""

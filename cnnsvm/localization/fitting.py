@@ -170,13 +170,13 @@ def _train_in(trainer: LocalizerTrainer, cache: Path) -> list[Entry]:
             "cache_dir on a disk that all machines share, or leave it out."
         )
     if finished.is_file():
-        load_arrays(trainer.original.cpu(), load_file(cache / "network.safetensors"))
+        load_arrays(trainer.network.cpu(), load_file(cache / "network.safetensors"))
         logger.info("trained network taken from %s", cache)
         return json.loads(finished.read_text(encoding="utf-8"))
     history = trainer.run(checkpoint)
     if together.is_first:
         with replacing(cache / "network.safetensors") as partial:
-            save_file(network_arrays(trainer.original), partial)
+            save_file(network_arrays(trainer.network), partial)
         write_text(finished, json.dumps(history))  # last: marks it finished
         checkpoint.unlink(missing_ok=True)
     together.agree(0)  # wait: nobody looks for the result before it is there
@@ -203,7 +203,7 @@ def _task_folder(
     settings = sorted(without_callbacks(localizer.settings.get_params(deep=False)).items())
     made_of = (cnnsvm.__version__, RECIPE, options, settings, localizer.threshold, network)
     digest = hashlib.sha256(repr(made_of).encode())
-    for value in network_arrays(trainer.original).values():
+    for value in network_arrays(trainer.network).values():
         digest.update(value.tobytes())
     digest.update(sources.tobytes() + b"".join(digests))
     return Path(localizer.cache_dir) / digest.hexdigest()[:20]

@@ -99,9 +99,6 @@ class InpaintLocalizer(BaseEstimator):
     more. What that takes depends on the network, but not on the size of the image. The maps that
     are returned take 4 bytes a pixel: give large collections in parts.
 
-    In several processes on the CPU batch norm gets the part of the batch that a process has; on
-    CUDA all of it.
-
     Examples
     --------
     >>> from cnnsvm import InpaintLocalizer, LocalizerTraining

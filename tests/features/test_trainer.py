@@ -109,8 +109,8 @@ def test_the_history_has_an_entry_an_epoch_and_the_network_ends_ready(make, kind
     assert [entry["epoch"] for entry in history] == [0, 1, 2]
     for entry in history:
         assert {"train_loss", "valid_loss", "valid_auc", "learning_rate"} <= set(entry)
-    assert not trainer.original.training
-    assert not any(p.requires_grad for p in trainer.original.parameters())
+    assert not trainer.network.training
+    assert not any(p.requires_grad for p in trainer.network.parameters())
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -120,7 +120,7 @@ def test_the_weights_of_the_best_epoch_are_kept(make, kind):
     assert trainer.best() is None
     trainer.run()
     assert trainer.best() == 1
-    own = weights(trainer.original)
+    own = weights(trainer.network)
     assert [same(own, other) for other in kept] == [False, True, False]
 
 
@@ -149,7 +149,7 @@ def test_the_seed_decides_and_torchs_generator_is_left_alone(make, kind):
         state = torch.get_rng_state()
         history = trainer.run()
         assert torch.equal(torch.get_rng_state(), state)
-        results.append((history, weights(trainer.original)))
+        results.append((history, weights(trainer.network)))
     assert results[0][0] == results[1][0]
     assert same(results[0][1], results[1][1])
     assert not same(results[0][1], results[2][1])
@@ -159,7 +159,7 @@ def test_the_seed_decides_and_torchs_generator_is_left_alone(make, kind):
 def test_processes_that_decode_change_nothing(make, kind):
     alone, helped = make(kind, epochs=1), make(kind, epochs=1, n_jobs=1)
     assert alone.run() == helped.run()
-    assert same(weights(alone.original), weights(helped.original))
+    assert same(weights(alone.network), weights(helped.network))
 
 
 @pytest.mark.parametrize("kind", STOPPING)
@@ -183,7 +183,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(make, kind, tmp_path):
     resumed.train_epoch = lambda epoch: trained.append(epoch) or again(epoch)
     assert resumed.run(checkpoint) == history
     assert trained == [2]
-    assert same(weights(resumed.original), weights(whole.original))
+    assert same(weights(resumed.network), weights(whole.network))
 
 
 @pytest.mark.parametrize("kind", MAKERS)
