@@ -8,16 +8,22 @@ from PIL import Image
 from scipy.special import expit
 
 from cnnsvm.data.images import load_image, read_header
-from cnnsvm.features.crops import window_positions, wrap_to
+from cnnsvm.features.crops import MAX_WINDOWS, window_positions, wrap_to
 from cnnsvm.features.embedder import CropEmbedder
 
 
-def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int | None = None) -> np.ndarray:
+def heatmap(
+    embedders: Sequence[Any],
+    image: Any,
+    max_pixels: int | None = None,
+    max_windows: int = MAX_WINDOWS,
+) -> np.ndarray:
     """Slide a crop over an image and blend what fine-tuned classifiers say of each place.
 
     Embedders that were fine-tuned on native crops are asked; the log-odds of those with one crop
-    size are averaged, and then the maps of different sizes. Returns float32 (H, W) in [0, 1], see
-    `InpaintDetector.explain`.
+    size are averaged, and then the maps of different sizes. Where there would be more than
+    ``max_windows`` crops, they lie further apart, up to side by side. Returns float32 (H, W) in
+    [0, 1], see `InpaintDetector.explain`.
     """
     by_size: dict[int, list[CropEmbedder]] = {}
     for embedder in explaining(embedders):
@@ -28,7 +34,7 @@ def heatmap(embedders: Sequence[Any], image: Any, max_pixels: int | None = None)
             "detector has one. Fit one with finetune='full' or 'head'."
         )
     pixels = load_image(image, max_pixels=max_pixels)
-    maps = [_one_size(pixels, size, members) for size, members in by_size.items()]
+    maps = [_one_size(pixels, size, members, max_windows) for size, members in by_size.items()]
     return as_stored(maps[0] if len(maps) == 1 else np.mean(maps, axis=0), image)
 
 
@@ -38,9 +44,11 @@ def explaining(embedders: Sequence[Any]) -> list[CropEmbedder]:
     return [each for each in crops if each.resize is None and each.has_classifier]
 
 
-def _one_size(pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder]) -> np.ndarray:
+def _one_size(
+    pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder], max_windows: int
+) -> np.ndarray:
     large = wrap_to(pixels, size)
-    tops, lefts = window_positions(large.shape[0], large.shape[1], size, max(1, size // 4))
+    tops, lefts = window_positions(*large.shape[:2], size, max(1, size // 4), max_windows)
     places = [(top, left) for top in tops for left in lefts]
     scores = []
     step = embedders[0].batch_size

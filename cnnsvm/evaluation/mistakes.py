@@ -14,6 +14,7 @@ from cnnsvm.detection.heatmap import explaining, heatmap
 
 #: Most pixels a side of a stored heatmap; no report shows images larger.
 SIDE = 160
+_WINDOWS = 256  # of a heatmap, for so small a one
 
 
 def worst_mistakes(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -38,7 +39,9 @@ def explain_mistakes(embedders: Sequence[Any], judged: pd.DataFrame, n: int) -> 
         return {}
     worst = [rows.drop_duplicates("source_id").head(n) for rows in worst_mistakes(judged).values()]
     paths = [str(path) for rows in worst for path in rows["path"]]
-    return {path: _encoded(heatmap(local, load_image(path))) for path in paths}
+    return {
+        path: _encoded(heatmap(local, load_image(path), max_windows=_WINDOWS)) for path in paths
+    }
 
 
 def read_heatmaps(stored: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -80,17 +80,17 @@ def crop_positions(
 
 
 def window_positions(
-    height: int, width: int, size: int, stride: int
+    height: int, width: int, size: int, stride: int, most: int = MAX_WINDOWS
 ) -> tuple[list[int], list[int]]:
     """Spread windows over an image so that they show every pixel.
 
     They lie ``stride`` pixels apart at most, up to side by side where they would be more than
-    `MAX_WINDOWS`. Returns tops and lefts, both from 0 to the last place where a window fits; the
+    ``most``. Returns tops and lefts, both from 0 to the last place where a window fits; the
     windows are their product.
     """
     while True:
         counts = [-(-(side - size) // stride) + 1 for side in (height, width)]
-        if counts[0] * counts[1] <= MAX_WINDOWS or stride >= size:
+        if counts[0] * counts[1] <= most or stride >= size:
             break
         stride = min(size, stride * 2)
     tops, lefts = (

@@ -48,14 +48,28 @@ def test_what_no_fold_fine_tuned_explains_nothing(manifest):
     assert found.heatmaps == {}
 
 
-def test_a_source_is_explained_once_and_large_maps_are_reduced(tmp_path):
+@pytest.fixture(scope="module")
+def fitted():
+    images = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)
+    return cnn(finetune=tuning(epochs=1)).fit(list(images), [0, 1] * 4)
+
+
+def test_a_source_is_explained_once_and_large_maps_are_reduced(fitted, tmp_path):
     path = tmp_path / "wide.png"
     Image.fromarray(np.zeros((40, 4 * SIDE, 3), dtype=np.uint8)).save(path)
-    fitted = cnn(finetune=tuning(epochs=1)).fit(
-        list(np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), dtype=np.uint8)), [0, 1] * 4
-    )
     rows = pd.DataFrame({"path": [str(path), "not/there.png"], "source_id": "s", "label": 0})
     rows = rows.assign(prediction=1, probability=[0.9, 0.6])
     (heat,) = read_heatmaps(explain_mistakes([fitted], rows, 5)).values()
     assert heat.shape == (10, SIDE)
     assert 0 <= heat.min() <= heat.max() <= 1
+
+
+def test_a_large_image_takes_few_windows(fitted, tmp_path, monkeypatch):
+    path, seen = tmp_path / "large.png", []
+    Image.fromarray(np.zeros((480, 640, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setattr(
+        type(fitted), "score_crops", lambda self, x: seen.append(len(x)) or np.zeros(len(x))
+    )
+    rows = pd.DataFrame({"path": [str(path)], "source_id": "s", "label": 0, "prediction": 1})
+    explain_mistakes([fitted], rows.assign(probability=0.9), 1)
+    assert sum(seen) == 15 * 20  # crops of 32 pixels side by side: all of the image, none twice
