@@ -48,7 +48,8 @@ def _one_size(
     pixels: np.ndarray, size: int, embedders: Sequence[CropEmbedder], max_windows: int
 ) -> np.ndarray:
     large = wrap_to(pixels, size)
-    tops, lefts = window_positions(*large.shape[:2], size, max(1, size // 4), max_windows)
+    height, width = large.shape[:2]
+    tops, lefts = window_positions(height, width, size, max(1, size // 4), max_windows)
     places = [(top, left) for top in tops for left in lefts]
     scores = []
     step = embedders[0].batch_size
