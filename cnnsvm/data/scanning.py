@@ -66,10 +66,10 @@ def why_no_image(path: str | os.PathLike[str]) -> str | None:
     """Say why a file is not taken for an image, None if it is."""
     try:
         kind = os.stat(path).st_mode
-    except OSError:
+    except OSError as error:
         if os.path.islink(path):
             return "a link to what is not there"
-        raise
+        return f"gone since it was listed, or out of reach ({error.strerror})"
     if not stat.S_ISREG(kind):
         return "a pipe, socket or device"
     suffix = os.path.splitext(path)[1].lower()

@@ -187,17 +187,36 @@ class CombinedDetector(BaseEstimator):
         ]
 
     def _judge(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        whole, trace = self.generated.judge(images), self.trace.judge(images)
+        """Return probabilities, verdicts, and the evidence that these rest on."""
+        asked: list[InpaintDetector | RegionDetector] = [self.generated, self.trace]
+        asked += [] if self.region is None else [self.region]
+        judged = [detector.judge(images) for detector in asked]
+        probabilities = self._probabilities(*judged)
+        said = [each.named(one.classes_) for each, one in zip(judged, asked, strict=True)]
+        is_small = self._doubt(images, said, judged)
+        both = [
+            combine(*each, region_counts=small)
+            for *each, small in zip(*said, is_small, strict=True)
+        ]
+        verdicts, evidence = map(list, zip(*both, strict=True))
+        if self.false_alarms_ is not None:
+            alarm = 1 - probabilities[:, _NO_TRACE] > self.false_alarms_.threshold
+            kinds = np.delete(probabilities, _NO_TRACE, axis=1).argmax(axis=1)
+            for row, kind in enumerate(kinds):
+                if alarm[row]:
+                    verdicts[row] = (GENERATED, REGENERATED, SPLICED, SPLICED)[kind]
+                    evidence[row] = "generated" if verdicts[row] == GENERATED else "trace, region"
+                elif verdicts[row] != NO_TRACE:
+                    verdicts[row] = UNSURE
+        return probabilities, np.array(verdicts, dtype=object), evidence
+
+    def _probabilities(
+        self, whole: Judgement, trace: Judgement, region: Judgement | None = None
+    ) -> np.ndarray:
         generated = _column(self.generated, whole, GENERATED)
         left = {name: _column(self.trace, trace, name) for name in (REGENERATED, SPLICED, ORIGINAL)}
-        said = [_said(self.generated, whole), _said(self.trace, trace)]
-        sizes = np.array([image.shape[0] * image.shape[1] for image in images])
-        said[1][(said[1] == ORIGINAL) & (sizes > _MOST_SEEN)] = UNSURE
         unseen: Any = 1.0
-        if self.region is not None:
-            region = self.region.judge(images)
-            said.append(_said(self.region, region))
-            said[-1][(said[-1] == UNSURE) & (region.codes == 0)] = ORIGINAL  # not more probable
+        if region is not None:
             chance = region.probabilities[:, 1].clip(*_BOUNDS)
             left[SPLICED] = left[SPLICED] * chance / (1 - chance)
             total = sum(left.values())
@@ -206,33 +225,22 @@ class CombinedDetector(BaseEstimator):
         rest = 1 - generated
         nothing = rest * left[ORIGINAL]
         no_trace = nothing * (1 - self.uncovered) * unseen
-        probabilities = np.column_stack(
-            [
-                generated,
-                rest * left[REGENERATED],
-                rest * left[SPLICED],
-                no_trace,
-                nothing - no_trace,
-            ]
+        spliced = rest * left[SPLICED]
+        return np.column_stack(
+            [generated, rest * left[REGENERATED], spliced, no_trace, nothing - no_trace]
         )
-        shorter = np.array([image_sides(image)[0] for image in images])
-        if self.region is not None:  # alone, it convicts no image that is smaller than all it knows
-            said[-1][(said[-1] == SPLICED) & (shorter < self.trace.min_side_)] = UNSURE
-        is_small = shorter <= _MOST_REDUCED
-        both = [
-            combine(*each, region_counts=small)
-            for *each, small in zip(*said, is_small, strict=True)
-        ]
-        verdicts, evidence = map(list, zip(*both, strict=True))
-        if self.false_alarms_ is not None:
-            fakes = np.delete(probabilities, _NO_TRACE, axis=1)
-            for row, kind in enumerate(fakes.argmax(axis=1)):
-                if 1 - probabilities[row, _NO_TRACE] > self.false_alarms_.threshold:
-                    verdicts[row] = (GENERATED, REGENERATED, SPLICED, SPLICED)[kind]
-                    evidence[row] = "generated" if verdicts[row] == GENERATED else "trace, region"
-                elif verdicts[row] != NO_TRACE:
-                    verdicts[row] = UNSURE
-        return probabilities, np.array(verdicts, dtype=object), evidence
+
+    def _doubt(
+        self, images: list[np.ndarray], said: list[np.ndarray], judged: list[Judgement]
+    ) -> np.ndarray:
+        """Take back, in place, what detectors cannot say of such sizes; return which are small."""
+        sides = np.array([image_sides(image) for image in images])
+        said[1][(said[1] == ORIGINAL) & (sides.prod(axis=1) > _MOST_SEEN)] = UNSURE
+        if self.region is not None:
+            # not more probable; alone, it convicts no image that is smaller than all it knows
+            said[2][(said[2] == UNSURE) & (judged[2].codes == 0)] = ORIGINAL
+            said[2][(said[2] == SPLICED) & (sides[:, 0] < self.trace.min_side_)] = UNSURE
+        return sides[:, 0] <= _MOST_REDUCED
 
 
 def combine(
@@ -253,12 +261,6 @@ def combine(
     said = {"generated": whole, "trace": trace} | ({"region": region} if region else {})
     unsure = [name for name, one in said.items() if one == UNSURE]
     return (UNSURE, ", ".join(unsure)) if unsure else (NO_TRACE, ", ".join(said))
-
-
-def _said(detector: InpaintDetector | RegionDetector, judged: Judgement) -> np.ndarray:
-    names = detector.classes_[judged.codes].astype(object)
-    names[judged.is_unsure] = UNSURE
-    return names
 
 
 def _column(detector: InpaintDetector, judged: Judgement, name: str) -> np.ndarray:

@@ -3,11 +3,9 @@
 import os
 from collections.abc import Sequence
 from numbers import Integral, Real
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy.special import logit
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -19,45 +17,28 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.estimators import install, real_class
-from cnnsvm.data.images import check_images
+from cnnsvm.detection import export, inference, pretrained
 from cnnsvm.detection.fitting import (
+    check_together,
     check_training,
-    embed,
     embed_rows,
     fit_classifier,
     fit_embedders,
     out_of_fold,
 )
 from cnnsvm.detection.heatmap import heatmap
-from cnnsvm.detection.parity import MOST_IMAGES, check_parity
 from cnnsvm.detection.reject import (
-    UNSURE,
     Judgement,
     OutOfFold,
     choose_false_alarms,
     choose_thresholds,
-    lack_detail,
-    of_unknown_size,
     predicted_codes,
 )
 from cnnsvm.detection.training_overlap import hash_training_images
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.cnn_embedder import CNNEmbedder
-from cnnsvm.features.embedder import CropEmbedder
-from cnnsvm.features.reading import Decoded, in_chunks, read_ahead
-
-if TYPE_CHECKING:
-    from cnnsvm.detection.model_card import CardFacts
 
 _FRACTION = Interval(Real, 0, 1, closed="neither")
-
-
-class _Seen(NamedTuple):
-    """What a detector needs of images: embeddings, whether they show nothing, both sides."""
-
-    embeddings: np.ndarray
-    is_empty: np.ndarray
-    sides: np.ndarray  # shorter, longer
 
 
 def _calibrates(detector: "InpaintDetector") -> bool:
@@ -254,28 +235,9 @@ class InpaintDetector(
         """Embed images, float32 of shape (n_samples, n_features), in the order of X."""
         return self._look(X).embeddings
 
-    def _look(self, X: Any) -> _Seen:
-        """Decode each image once, for all embedders."""
+    def _look(self, X: Any) -> inference.Seen:
         check_is_fitted(self, "classifier_")
-        images = check_images(X)
-        n_jobs = max(getattr(embedder, "n_jobs", None) or 1 for embedder in self.embedder_)
-        decoded = Decoded(images, memory=0, max_pixels=self.max_pixels)
-        parts, start = [], 0
-        for pixels in in_chunks(read_ahead(decoded, n_jobs)):
-            given = [images[start + i] for i in range(len(pixels))]
-            self._compare(given[:MOST_IMAGES], pixels[:MOST_IMAGES])
-            sides = [sorted(image.shape[:2]) for image in pixels]
-            parts.append((embed(self.embedder_, given, pixels), lack_detail(pixels), sides))
-            start += len(pixels)
-        return _Seen(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def _compare(self, images: Sequence[Any], pixels: Sequence[Any]) -> None:
-        """Check once that another backend or precision leaves the decisions as they were."""
-
-        def decide() -> np.ndarray:
-            return self.classifier_.decision_function(embed(self.embedder_, images, pixels))
-
-        check_parity(self, self.embedder_, decide)
+        return inference.look(self, X)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score images.
@@ -288,7 +250,7 @@ class InpaintDetector(
         """
         embeddings = self.transform(X)
         scores = self.classifier_.decision_function(embeddings)
-        return scores if scores.ndim == 2 else scores - logit(self.threshold_)
+        return inference.above_threshold(scores, self.threshold_)
 
     @available_if(_calibrates)
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -296,10 +258,7 @@ class InpaintDetector(
 
         Images that show nothing, such as one grey, get the same for every class.
         """
-        seen = self._look(X)
-        probabilities = self.classifier_.predict_proba(seen.embeddings)
-        probabilities[seen.is_empty] = 1 / len(self.classes_)
-        return probabilities
+        return inference.probabilities(self, self._look(X))
 
     def predict(self, X: Any) -> np.ndarray:
         """Name the class of each image, an array of ``classes_`` of shape (n_samples,)."""
@@ -309,23 +268,7 @@ class InpaintDetector(
     @available_if(_calibrates)
     def judge(self, X: Any) -> Judgement:
         """Score images once, and say what follows: decisions, probabilities, class, unsure."""
-        seen = self._look(X)
-        scores = self.classifier_.decision_function(seen.embeddings)
-        probabilities = self.classifier_.predict_proba(seen.embeddings)
-        probabilities[seen.is_empty] = 1 / len(self.classes_)
-        codes = predicted_codes(scores, self.threshold_)
-        stated = probabilities[np.arange(len(codes)), codes]
-        unsure = stated <= self.rejection_threshold_
-        if self.false_alarms_ is not None:
-            real = real_class(self.classes_)
-            fake = np.delete(np.arange(len(self.classes_)), real)
-            is_fake = 1 - probabilities[:, real] > self.false_alarms_.threshold
-            codes = np.where(is_fake, fake[probabilities[:, fake].argmax(axis=1)], real)
-            unsure = ~is_fake & (probabilities[:, real] <= self.rejection_threshold_)
-        if self.max_error is not None:
-            unsure |= of_unknown_size(self.embedder_, seen.sides, self.min_side_, self.max_side_)
-        decisions = scores if scores.ndim == 2 else scores - logit(self.threshold_)
-        return Judgement(decisions, probabilities, codes, unsure | seen.is_empty)
+        return inference.judge(self, self._look(X))
 
     @available_if(_calibrates)
     def verdict(self, X: Any) -> np.ndarray:
@@ -340,10 +283,7 @@ class InpaintDetector(
             training images, or larger than a single crop that showed each of them whole
             (``min_side_``, ``max_side_``).
         """
-        judged = self.judge(X)
-        verdicts = self.classes_[judged.codes].astype(object)
-        verdicts[judged.is_unsure] = UNSURE
-        return verdicts
+        return self.judge(X).named(self.classes_)
 
     @available_if(_calibrates)
     def recalibrate(self, X: Any, max_false_alarms: float = 0.05, groups: Any = None) -> Self:
@@ -402,58 +342,8 @@ class InpaintDetector(
         check_is_fitted(self, "classifier_")
         return heatmap(self.embedder_, image, self.max_pixels)
 
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        card: "CardFacts | None" = None,
-        *,
-        bits: int = 16,
-    ) -> Path:
-        """Write the fitted detector to a folder of safetensors and JSON, with a model card.
-
-        Parameters
-        ----------
-        folder : path
-            Made new; a detector that is there already is replaced, anything else is refused.
-        card : CardFacts or None
-            What it was trained and tested on; None says that this is not known.
-        bits : {32, 16, 8, 4}, default=16
-            Of a stored weight; a network of 8 or 4 bits gives slightly other embeddings.
-        """
-        from cnnsvm.detection import pretrained
-
-        check_is_fitted(self, "classifier_")
-        return pretrained.save(self, folder, card, bits=bits)
-
-    def to_onnx(self, path: str | os.PathLike[str]) -> Path:
-        """Write the fitted detector as one ONNX graph, from crops to probabilities.
-
-        Parameters
-        ----------
-        path : path
-            The file; one that is there is replaced.
-
-        Returns
-        -------
-        Path
-            The file. An input, uint8 (n_images, n_crops, size, size, 3), holds the RGB crops of
-            images with as many crops each; embedders that cut images alike share one. The output
-            ``probabilities``, float32 (n_images, n_classes), is that of `predict_proba` in float32,
-            but for images that show nothing. The metadata ``cnnsvm`` are JSON: ``classes``,
-            ``threshold``, ``rejection_threshold``, ``model_id`` and, of each of ``inputs``,
-            ``crop_size``, ``n_crops`` and ``resize``. docs/guides/export.md shows how it is used.
-
-        Raises
-        ------
-        ExportError
-            If an embedder is not of this package or an ONNX file already, or the classifier is not
-            a `TunedSVC` that calibrates.
-        ImportError
-            If the extra ``onnx`` is not installed.
-        """
-        from cnnsvm.detection.export import to_onnx
-
-        return to_onnx(self, path)
+    save_pretrained = pretrained.save_pretrained
+    to_onnx = export.to_onnx
 
     @classmethod
     def from_pretrained(
@@ -490,33 +380,15 @@ class InpaintDetector(
         BundleError
             If it cannot be had, or a byte of it has changed.
         """
-        from cnnsvm.detection import pretrained
-
         machine = {"device": device, "backend": backend, "precision": precision}
-        return pretrained.load(cls, name_or_path, revision=revision, token=token, **machine)
+        return pretrained.from_pretrained(
+            cls, name_or_path, revision=revision, token=token, **machine
+        )
 
     def check_params(self) -> None:
         """Check the parameters, and those of embedders and classifier, alone and together."""
         self._validate_params()
-        if hasattr(self.classifier, "_validate_params"):
-            self.classifier._validate_params()
-        degrades = self.augmentation not in ("none", "geometric", "small")
-        if self.n_views is not None and self.n_views > 1 and not degrades:
-            raise ValueError(
-                f"n_views={self.n_views!r} with augmentation={self.augmentation!r} makes copies: "
-                "it degrades nothing. Use augmentation='robust' or 'full', or n_views=None."
-            )
-        calibrates = getattr(self.classifier, "calibrate", True)
-        for name, usual in (("threshold", (0.5, "balanced_accuracy")), ("max_error", (None,))):
-            value = getattr(self, name)
-            if not calibrates and value not in usual:
-                raise ValueError(
-                    f"{name}={value!r} needs probabilities, which TunedSVC(calibrate=False) does "
-                    f"not give. Use calibrate=True or {name}={usual[0]!r}."
-                )
-        for embedder in self.embedders():
-            if isinstance(embedder, CropEmbedder):
-                embedder.check_params()
+        check_together(self)
 
     def embedders(self) -> list[Any]:
         """List the unfitted embedders."""

@@ -48,7 +48,31 @@ class Geometry(NamedTuple):
 
 
 def to_onnx(detector: "InpaintDetector", path: str | os.PathLike[str]) -> Path:
-    """Write a fitted detector as an ONNX file: see `cnnsvm.InpaintDetector.to_onnx`."""
+    """Write the fitted detector as one ONNX graph, from crops to probabilities.
+
+    Parameters
+    ----------
+    path : path
+        The file; one that is there is replaced.
+
+    Returns
+    -------
+    Path
+        The file. An input, uint8 (n_images, n_crops, size, size, 3), holds the RGB crops of
+        images with as many crops each; embedders that cut images alike share one. The output
+        ``probabilities``, float32 (n_images, n_classes), is that of `predict_proba` in float32,
+        but for images that show nothing. The metadata ``cnnsvm`` are JSON: ``classes``,
+        ``threshold``, ``rejection_threshold``, ``model_id`` and, of each of ``inputs``,
+        ``crop_size``, ``n_crops`` and ``resize``. docs/guides/export.md shows how it is used.
+
+    Raises
+    ------
+    ExportError
+        If an embedder is not of this package or an ONNX file already, or the classifier is not
+        a `TunedSVC` that calibrates.
+    ImportError
+        If the extra ``onnx`` is not installed.
+    """
     check_is_fitted(detector, "classifier_")
     require("onnxscript", "onnx")
     onnx = require("onnx", "onnx")

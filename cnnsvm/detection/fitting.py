@@ -13,13 +13,15 @@ from cnnsvm.data.decoding import usual_max_pixels
 from cnnsvm.data.estimators import check_auxiliary_labels, check_labelled_images
 from cnnsvm.data.images import image_hash, image_sides, load_image
 from cnnsvm.data.splits import encode_groups, grouped_folds
+from cnnsvm.detection.inference import embed, side_by_side
 from cnnsvm.detection.reject import UNSURE, OutOfFold
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.cache import hash_settings, task_folder
-from cnnsvm.features.embedder import CropEmbedder, plain_params
+from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.embedding_store import embed_stored
 from cnnsvm.features.loading import DegradedImages, view_draws
 from cnnsvm.features.reading import MEMORY, Decoded
+from cnnsvm.features.state import plain_params
 from cnnsvm.io.files import alone
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
 from cnnsvm.svm.calibration import choose_calibration_rows, draw_seed
@@ -55,6 +57,30 @@ class Rows(NamedTuple):
     groups: np.ndarray | None
     calibrating: np.ndarray | None  # rows that no embedder has learnt from; None: all may do
     is_unseen: bool  # whether no embedder has learnt from those that calibrate
+
+
+def check_together(detector: "InpaintDetector") -> None:
+    """Check parameters against each other, and those of embedders and classifier."""
+    classifier = detector.classifier
+    if hasattr(classifier, "_validate_params"):
+        classifier._validate_params()
+    degrades = detector.augmentation not in ("none", "geometric", "small")
+    if (detector.n_views or 1) > 1 and not degrades:
+        raise ValueError(
+            f"n_views={detector.n_views!r} with augmentation={detector.augmentation!r} makes "
+            "copies: it degrades nothing. Use augmentation='robust' or 'full', or n_views=None."
+        )
+    calibrates = getattr(classifier, "calibrate", True)
+    for name, usual in (("threshold", (0.5, "balanced_accuracy")), ("max_error", (None,))):
+        value = getattr(detector, name)
+        if not calibrates and value not in usual:
+            raise ValueError(
+                f"{name}={value!r} needs probabilities, which TunedSVC(calibrate=False) does "
+                f"not give. Use calibrate=True or {name}={usual[0]!r}."
+            )
+    for embedder in detector.embedders():
+        if isinstance(embedder, CropEmbedder):
+            embedder.check_params()
 
 
 def check_training(
@@ -161,23 +187,6 @@ def out_of_fold(classifier: Any, given: TrainingImages, rows: Rows) -> OutOfFold
     return OutOfFold(scores[wanted], codes[wanted], sources[wanted], rows.is_unseen)
 
 
-def embed(
-    embedders: Sequence[Any], images: Sequence[Any], pixels: Sequence[Any] | None = None
-) -> np.ndarray:
-    """Embed images by embedders side by side; ``pixels`` are what our own see, if decoded."""
-    known = images if pixels is None else pixels
-    parts = [e.transform(known if isinstance(e, CropEmbedder) else images) for e in embedders]
-    return _check_finite(np.hstack(parts))
-
-
-def _check_finite(embeddings: np.ndarray) -> np.ndarray:
-    if not np.isfinite(embeddings).all():
-        raise ValueError(
-            "an embedding is no finite number. Use precision='float32', or other weights."
-        )
-    return embeddings
-
-
 def _embed_training(
     detector: "InpaintDetector",
     embedders: Sequence[Any],
@@ -197,7 +206,7 @@ def _embed_training(
         else embedder.transform(views)
         for embedder in embedders
     ]
-    return _check_finite(np.hstack(parts))
+    return side_by_side(parts)
 
 
 def _task_folder(

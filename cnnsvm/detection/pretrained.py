@@ -2,14 +2,17 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.detection.model_card import CardFacts, render_card
 from cnnsvm.detection.parity import other_ways
 from cnnsvm.detection.reject import FalseAlarms
+from cnnsvm.features import state
 from cnnsvm.features.cnn_embedder import CNNEmbedder
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.residual_statistics import ResidualStatistics
@@ -19,12 +22,12 @@ from cnnsvm.io.bundle import (
     CONFIG,
     SHIPPED,
     BundleError,
-    bundle_id,
+    check_kind,
     content_hash,
     halve,
     holds_model,
-    read_bundle,
     read_config,
+    rebuild,
     round_weights,
     widen,
     write_bundle,
@@ -50,42 +53,50 @@ EMBEDDERS: dict[str, type[CropEmbedder]] = {
 }
 _PARAMS = ("n_views", "augmentation", "threshold", "max_error", "cv", "random_state")
 
-#: What a description that is not one of this library's may raise.
-UNREADABLE = (
-    *(LookupError, TypeError, ValueError, ArithmeticError),
-    *(RuntimeError, AttributeError, MemoryError),
-)
 _ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
-def save(
+def save_pretrained(
     detector: "InpaintDetector",
     folder: str | os.PathLike[str],
     card: CardFacts | None = None,
     *,
     bits: int = 16,
 ) -> Path:
-    """Write a fitted detector (see `InpaintDetector.save_pretrained`).
+    """Write the fitted detector to a folder of safetensors and JSON, with a model card.
 
-    With 16 ``bits``, arrays of two and more axes (weights, support vectors) are stored as float16.
-    On six small detectors that moved the probability of all but one image by less than 0.002, and
-    of that one by 0.01: less than running their networks in bfloat16 does. The single vector of a
-    linear machine stays. For other ``bits`` see `cnnsvm.io.bundle.round_weights`. A BundleError
-    says that the folder holds something else, a TypeError that classifier or embedder are of a kind
-    that cannot be saved without pickle.
+    Parameters
+    ----------
+    folder : path
+        Made new; a detector that is there already is replaced, anything else is refused.
+    card : CardFacts or None
+        What it was trained and tested on; None says that this is not known.
+    bits : {32, 16, 8, 4}, default=16
+        Of a stored weight; a network of 8 or 4 bits gives slightly other embeddings. 16 moved the
+        probability of all but one image by less than 0.002 (six small detectors), and of that one
+        by 0.01: less than running their networks in bfloat16 does.
+
+    Raises
+    ------
+    BundleError
+        If the folder holds something else.
+    TypeError
+        If classifier or embedder are of a kind that cannot be saved without pickle.
     """
+    check_is_fitted(detector, "classifier_")
     config, arrays = to_state(detector)
     networks = [name for name in arrays if name.startswith("embedder_")]
     arrays |= {name: round_weights(arrays[name], bits) for name in networks}
     svm = arrays["classifier"]
     if bits < 32:
+        # the single vector of a linear machine stays
         large = [k for k, v in svm.items() if k.endswith(".vectors") and len(v) > 1]
         svm |= {key: halve(svm[key]) for key in large}
     text = render_card(detector, card)
     return write_bundle(folder, config | {"bits": bits}, arrays, {CARD: text})
 
 
-def load(
+def from_pretrained(
     kind: "type[Detector]",
     name_or_path: str | os.PathLike[str] | None = None,
     *,
@@ -98,19 +109,12 @@ def load(
     ``machine`` are parameters of its embedders; None keeps what it was fitted with.
     """
     folder = find_pretrained(name_or_path, revision=revision, token=token)
-    config, arrays = read_bundle(folder)
-    check_kind(config, folder)
-    try:
-        detector = from_state(kind, config, arrays)
-    except UNREADABLE as error:
-        raise BundleError(
-            f"{folder} does not describe a detector of this cnnsvm: {error!r}."
-        ) from error
+    detector, model_id = rebuild(folder, KIND, partial(from_state, kind))
     for embedder in detector.embedder_:
         known = embedder.get_params(deep=False)
         given = {k: v for k, v in machine.items() if v is not None and k in known}
         embedder.set_params(**given).check_params()
-    detector.model_id_ = bundle_id(config)
+    detector.model_id_ = model_id
     return detector
 
 
@@ -144,7 +148,7 @@ def to_state(
                 f"embedder {embedder!r} cannot be saved without pickle. Saved are "
                 f"{', '.join(EMBEDDERS)}."
             )
-        described, arrays[f"embedder_{number}"] = embedder.to_state()
+        described, arrays[f"embedder_{number}"] = state.to_state(embedder)
         config["embedders"].append(described)
     return config, arrays
 
@@ -156,7 +160,7 @@ def from_state(
     if not 0 < len(config["embedders"]) <= MAX_EMBEDDERS:
         raise ValueError(f"{len(config['embedders'])} embedders; 1 to {MAX_EMBEDDERS} are read")
     embedders = [
-        EMBEDDERS[entry["class"]].from_state(entry, widen(arrays[f"embedder_{k}"]))
+        state.from_state(EMBEDDERS[entry["class"]], entry, widen(arrays[f"embedder_{k}"]))
         for k, entry in enumerate(config["embedders"])
     ]
     svm = TunedSVC.from_state(config["classifier"], widen(arrays["classifier"], np.float64))
@@ -199,7 +203,7 @@ def frozen_embedders(name: str | os.PathLike[str]) -> list[CropEmbedder]:
     """
     found = []
     for entry in read_config(saved_folder(name))["embedders"]:
-        params = EMBEDDERS[entry["class"]].from_plain(entry["params"]).get_params(deep=False)
+        params = state.from_plain(EMBEDDERS[entry["class"]], entry["params"]).get_params(deep=False)
         frozen = {"weights": name, "finetune": "none", "random_state": None}
         frozen |= {"preprocessing": entry["preprocessing"]} if "preprocessing" in params else {}
         found.append(EMBEDDERS[entry["class"]](**params | frozen))
@@ -239,15 +243,6 @@ def find_pretrained(
     return _fetch(name_or_path, revision, token)
 
 
-def check_kind(config: dict[str, Any], place: str | os.PathLike[str]) -> None:
-    """Refuse the description of something that is no detector (`BundleError`)."""
-    if config.get("kind") != KIND:
-        raise BundleError(
-            f"{os.fspath(place)} holds a {config.get('kind')!r}, not an {KIND}. Name a folder "
-            "that `cnnsvm fit` or `InpaintDetector.save_pretrained` wrote."
-        )
-
-
 def _refuse_revision(what: str, revision: str | None) -> None:
     if revision is not None:
         raise BundleError(f"{what} has no revisions, got revision={revision!r}. Leave it out.")
@@ -257,7 +252,7 @@ def _fetch(name: str, revision: str | None, token: str | None) -> Path:
     """Fetch a detector from the hub, or from its cache."""
 
     def choose(folder: Path) -> tuple[str, ...]:
-        check_kind(read_config(folder), name)  # the weights of others may have many gigabytes
+        check_kind(read_config(folder), KIND, name)  # the weights of others may have many gigabytes
         return PATTERNS
 
     try:

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import cv2
 import numpy as np
-import torch
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import Interval
@@ -19,13 +19,19 @@ from cnnsvm.data.images import check_images, read_header
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.detection.heatmap import as_stored
 from cnnsvm.detection.parity import MOST_IMAGES, check_parity
-from cnnsvm.detection.reject import UNSURE, Judgement, choose_rejection_threshold
+from cnnsvm.detection.patches import (
+    beside_rest,
+    embed_patches,
+    fit_machine,
+    out_of_fold,
+    patches_to_learn,
+    score_of,
+)
+from cnnsvm.detection.reject import Judgement, choose_rejection_threshold
 from cnnsvm.detection.training_overlap import hash_images
-from cnnsvm.features.backends import run
 from cnnsvm.features.cnn_embedder import CNNEmbedder
-from cnnsvm.features.devices import choose_device, choose_precision
-from cnnsvm.features.reading import Decoded, resize
-from cnnsvm.io.bundle import SHIPPED_REGION, BundleError, bundle_id, read_bundle, write_bundle
+from cnnsvm.features.reading import Decoded
+from cnnsvm.io.bundle import SHIPPED_REGION, rebuild, write_bundle
 from cnnsvm.io.progress import show_progress
 from cnnsvm.svm.calibration import fit_platt
 
@@ -34,13 +40,9 @@ MAX_SIDE = 4480
 KIND = "RegionDetector"
 CLASSES = np.array(["original", "spliced"])
 _LARGEST = 1e9  # of what is learnt
+_SCORES = ("intercept_", "slope_", "offset_", "rejection_threshold_")
 _NOT_SAVED = ("embedder", "max_pixels")  # the latter is of a machine
-#: Share of a patch's pixels that were repainted, above and below which it is learnt from.
-REPAINTED, UNTOUCHED = 0.8, 0.02
-#: Patches of one image and kind that are learnt from, at most.
-MOST_PATCHES = 24
-#: Share of the patches, those that look the most repainted, whose mean is an image's score.
-TOP_SHARE = 0.1
+Detector = TypeVar("Detector", bound="RegionDetector")
 
 
 class RegionDetector(ClassifierMixin, BaseEstimator):
@@ -150,13 +152,11 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         ]
         rng = np.random.default_rng(seed_of(self.random_state))
         learnt = [
-            _patches_to_learn(each, mask, rng) for each, mask in zip(tokens, masks, strict=True)
+            patches_to_learn(each, mask, rng) for each, mask in zip(tokens, masks, strict=True)
         ]
-        scores = self._out_of_fold(tokens, learnt, fake, sources % 2, names)
-        coef, intercept = self._fit_machine(learnt)
-        few = min(fake.sum(), (~fake).sum())  # as if both classes were equally frequent
-        kinds = (np.flatnonzero(fake), np.flatnonzero(~fake))
-        chosen = np.concatenate([rng.permutation(kind)[:few] for kind in kinds])
+        scores = out_of_fold(self.C, tokens, learnt, fake, sources % 2, names)
+        coef, intercept = fit_machine(self.C, learnt)
+        chosen = _balanced(fake, rng)
         slope, offset = fit_platt(scores[chosen], fake[chosen])
         log_odds = slope * scores + offset
         rejection = 0.0
@@ -187,7 +187,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         return self._decide(images)
 
     def _decide(self, images: Sequence[Any]) -> np.ndarray:
-        scores = [_score(self._margins(self.patches(image))) for image in images]
+        scores = [score_of(self._margins(self.patches(image))) for image in images]
         return self.slope_ * np.array(scores) + self.offset_
 
     def judge(self, X: Any) -> Judgement:
@@ -207,10 +207,7 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
 
     def verdict(self, X: Any) -> np.ndarray:
         """Name the class of each image, or "unsure"; an object array of shape (n_samples,)."""
-        judged = self.judge(X)
-        found = CLASSES[judged.codes].astype(object)
-        found[judged.is_unsure] = UNSURE
-        return found
+        return self.judge(X).named(CLASSES)
 
     def explain(self, image: Any) -> np.ndarray:
         """Show where an image looks repainted: float32 (H, W) in [0, 1], as it is stored.
@@ -225,25 +222,10 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
 
     def patches(self, image: Any) -> np.ndarray:
         """Embed the patches of an image, float32 (n_rows, n_columns, n_features)."""
-        embedder = self.embedder
-        if not hasattr(embedder, "network_"):
-            embedder.fit(None)
-        size, n_tiles = int(embedder.crop_size), self._n_tiles()
+        if not hasattr(self.embedder, "network_"):
+            self.embedder.fit(None)
         (pixels,) = Decoded([image], max_pixels=self.max_pixels)
-        square = resize(pixels, (n_tiles * size, n_tiles * size))
-        tiles = square.reshape(n_tiles, size, n_tiles, size, 3).swapaxes(1, 2)
-        batch = torch.from_numpy(tiles.reshape(-1, size, size, 3).transpose(0, 3, 1, 2).copy())
-        device = choose_device(embedder.device, embedder.gpu_memory_fraction)
-        network = embedder.network_.to(device).eval()
-        dtype = choose_precision(embedder.precision, device)
-        backend = embedder.choose_way(network).backend
-        with torch.inference_mode():
-            found = run(network, batch.to(device), dtype, backend, self.layer)
-        network.cpu()
-        rows = found.cpu().numpy()  # (n_tiles ** 2, h, w, d)
-        _, height, width, dim = rows.shape
-        rows = rows.reshape(n_tiles, n_tiles, height, width, dim).swapaxes(1, 2)
-        return rows.reshape(n_tiles * height, n_tiles * width, dim)
+        return embed_patches(self.embedder, pixels, self._n_tiles(), self.layer)
 
     def _n_tiles(self) -> int:
         """Return the tiles along a side."""
@@ -260,8 +242,8 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         """Write all but the embedder to a folder of safetensors and JSON."""
         check_is_fitted(self, "coef_")
         params = {k: v for k, v in self.get_params(deep=False).items() if k not in _NOT_SAVED}
-        names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
-        config = {"kind": KIND, "params": params, **{k: float(getattr(self, k)) for k in names}}
+        scores = {name: float(getattr(self, name)) for name in _SCORES}
+        config = {"kind": KIND, "params": params, **scores}
         arrays = {"machine": {"coef": self.coef_}, "trained_on": {"hashes": self.trained_on_}}
         return write_bundle(folder, config, arrays, {"README.md": card})
 
@@ -274,90 +256,39 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         Without a folder it is the detector that ships, for the embedder of the one of generated
         images. A BundleError says that it cannot be read.
         """
-        config, arrays = read_bundle(folder)
-        if config.get("kind") != KIND:
-            raise BundleError(f"{folder} holds a {config.get('kind')!r}, not a {KIND}.")
-        try:
-            loaded = cls(embedder, **config["params"])
-            loaded._validate_params()
-            names = ("intercept_", "slope_", "offset_", "rejection_threshold_")
-            learnt = {k: config[k] for k in names} | {"coef_": arrays["machine"]["coef"]}
-            hashes = arrays["trained_on"]["hashes"]
-            scores = [learnt[k] for k in names]
-            if not all(type(k) in (int, float) and abs(k) < _LARGEST for k in scores):
-                raise ValueError(f"numbers that are none: {scores!r:.80}")
-            if learnt["coef_"].ndim != 1 or not 0 <= learnt["rejection_threshold_"] <= 1:
-                raise ValueError("no machine of patches")
-            loaded._n_tiles()
-            if hasattr(embedder, "network_"):
-                n_features = len(learnt["coef_"]) // 2  # of a patch, and of what is unlike it
-                body: Any = embedder.network_.body
-                body.check_layer(loaded.layer, n_features)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{folder} describes no {KIND} of this cnnsvm: {error}") from error
-        install(loaded, **learnt, trained_on_=hashes, model_id_=bundle_id(config))
+        loaded, model_id = rebuild(folder, KIND, partial(_from_state, cls, embedder))
+        loaded.model_id_ = model_id
         return loaded
 
     def _margins(self, tokens: np.ndarray) -> np.ndarray:
-        return _beside_rest(tokens) @ self.coef_ + self.intercept_
-
-    def _fit_machine(self, learnt: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
-        from sklearn.preprocessing import StandardScaler  # half a second
-        from sklearn.svm import LinearSVC
-
-        rows, targets = (np.concatenate(part) for part in zip(*learnt, strict=True))
-        scaler = StandardScaler().fit(rows)
-        machine = LinearSVC(C=self.C, dual=False, class_weight="balanced")
-        machine.fit(scaler.transform(rows), targets)
-        coef = machine.coef_[0] / scaler.scale_
-        return coef, float(machine.intercept_[0] - scaler.mean_ @ coef)
-
-    def _out_of_fold(
-        self,
-        tokens: list[np.ndarray],
-        learnt: list[tuple[np.ndarray, np.ndarray]],
-        fake: np.ndarray,
-        half: np.ndarray,
-        engines: np.ndarray,
-    ) -> np.ndarray:
-        """Score each image by a machine of the other half of the sources and other engines."""
-        names = np.unique(engines[fake])
-        found = np.zeros((len(tokens), len(names)))
-        for part in (0, 1):
-            seen = [(half != part) & ~(fake & (engines == name)) for name in names]
-            machines = [self._fit_machine([learnt[i] for i in np.flatnonzero(s)]) for s in seen]
-            coef, intercept = (np.stack(each, axis=-1) for each in zip(*machines, strict=True))
-            for i in np.flatnonzero(half == part):
-                margins = _beside_rest(tokens[i]) @ coef + intercept
-                found[i] = [_score(margins[..., k]) for k in range(len(names))]
-        own = np.searchsorted(names, np.where(fake, engines, names[0]))
-        return np.where(fake, found[np.arange(len(found)), own], found.mean(axis=1))
+        return beside_rest(tokens) @ self.coef_ + self.intercept_
 
 
-def _beside_rest(tokens: np.ndarray) -> np.ndarray:
-    """Put what is unlike the rest of the image beside each patch: itself less the median."""
-    own = tokens.astype(np.float32)
-    return np.concatenate([own, own - np.median(own, axis=(0, 1))], axis=-1)
+def _balanced(fake: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw images as if both classes were equally frequent."""
+    few = min(fake.sum(), (~fake).sum())
+    kinds = (np.flatnonzero(fake), np.flatnonzero(~fake))
+    return np.concatenate([rng.permutation(kind)[:few] for kind in kinds])
 
 
-def _patches_to_learn(
-    tokens: np.ndarray, mask: np.ndarray | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw patches of an image, (n, d), and whether they were repainted, bool (n,)."""
-    whole = _beside_rest(tokens)
-    rows = whole.reshape(-1, whole.shape[-1])
-    if mask is None:
-        chosen = rng.permutation(len(rows))[: MOST_PATCHES // 2]
-        return rows[chosen], np.zeros(len(chosen), dtype=bool)
-    share = cv2.resize(
-        mask.astype(np.float32), tokens.shape[1::-1], interpolation=cv2.INTER_AREA
-    ).ravel()
-    kinds = [np.flatnonzero(share > REPAINTED), np.flatnonzero(share < UNTOUCHED)]
-    parts = [rng.permutation(kind)[:MOST_PATCHES] for kind in kinds]
-    return rows[np.concatenate(parts)], np.repeat([True, False], [len(part) for part in parts])
-
-
-def _score(margins: np.ndarray) -> float:
-    smooth = cv2.blur(margins.astype(np.float64), (3, 3), borderType=cv2.BORDER_REPLICATE)
-    n_top = max(1, round(TOP_SHARE * smooth.size))
-    return float(np.sort(smooth.ravel())[-n_top:].mean())
+def _from_state(
+    kind: "type[Detector]",
+    embedder: CNNEmbedder,
+    config: dict[str, Any],
+    arrays: dict[str, dict[str, np.ndarray]],
+) -> "Detector":
+    loaded = kind(embedder, **config["params"])
+    loaded._validate_params()
+    scores = {name: config[name] for name in _SCORES}
+    coef = arrays["machine"]["coef"]
+    if not all(type(k) in (int, float) and abs(k) < _LARGEST for k in scores.values()):
+        raise ValueError(f"numbers that are none: {[*scores.values()]!r:.80}")
+    if coef.ndim != 1 or not 0 <= scores["rejection_threshold_"] <= 1:
+        raise ValueError("no machine of patches")
+    loaded._n_tiles()
+    if hasattr(embedder, "network_"):
+        n_features = len(coef) // 2  # of a patch, and of what is unlike it
+        body: Any = embedder.network_.body
+        body.check_layer(loaded.layer, n_features)
+    install(loaded, **scores, coef_=coef, trained_on_=arrays["trained_on"]["hashes"])
+    return loaded

@@ -34,6 +34,12 @@ class Judgement(NamedTuple):
     codes: np.ndarray
     is_unsure: np.ndarray
 
+    def named(self, classes: np.ndarray) -> np.ndarray:
+        """Name the class of each image, or say "unsure", an object array of shape (n,)."""
+        names = classes[self.codes].astype(object)
+        names[self.is_unsure] = UNSURE
+        return names
+
 
 class OutOfFold(NamedTuple):
     """Scores of training images by classifiers that were fitted without their sources.

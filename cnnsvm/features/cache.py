@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Raised with every change of what a fit computes, so that no cache or run mixes old and new.
 RECIPE = 5
+#: Files of a training in its folder; the history marks it as finished.
+CHECKPOINT, WEIGHTS, HISTORY = "checkpoint.pt", "network.safetensors", "history.json"
 #: Parameters that change how long a computation takes, and not what it gives.
 WITHOUT_EFFECT = (
     *("cache_dir", "n_jobs", "verbose", "gpu_memory_fraction", "storage", "study", "callbacks"),
@@ -49,34 +51,29 @@ def fit_network(
     cache is the folder of this very task (see `task_folder`): it holds the checkpoint of a running
     and the weights of a finished fine-tuning. Returns the losses and metrics, one dict an epoch.
     """
-    with alone(None if cache is None else cache / "network"):
-        return _fit_network(network, images, codes, groups, training, cache, auxiliary)
-
-
-def _fit_network(
-    network: Backbone,
-    images: Sequence[Any],
-    codes: np.ndarray,
-    groups: Sequence[Any] | np.ndarray | None,
-    training: Training,
-    cache: Path | None,
-    auxiliary: AuxiliaryLabels | None,
-) -> list[dict[str, float]]:
-    if cache is not None and (cache / "history.json").is_file():
-        load_network(network, load_file(cache / "network.safetensors"))
-        network.parents = None if auxiliary is None else auxiliary.parents
-        logger.info("fine-tuned network taken from %s", cache)
-        return json.loads((cache / "history.json").read_text(encoding="utf-8"))
-    checkpoint = None if cache is None else cache / "checkpoint.pt"
-    history = finetune(network, images, codes, groups, training, checkpoint, auxiliary)
-    if cache is not None and checkpoint is not None:
-        with replacing(cache / "network.safetensors") as partial:
-            save_file(network_arrays(network), partial)
-        write_text(cache / "history.json", json.dumps(history))  # last: marks it finished
-        for left in (checkpoint, *cache.glob("statistics_*.safetensors")):
+    if cache is None:
+        return finetune(network, images, codes, groups, training, None, auxiliary)
+    with alone(cache / "network"):
+        if (cache / HISTORY).is_file():
+            load_network(network, load_file(cache / WEIGHTS))
+            network.parents = None if auxiliary is None else auxiliary.parents
+            logger.info("fine-tuned network taken from %s", cache)
+            return json.loads((cache / HISTORY).read_text(encoding="utf-8"))
+        checkpoint = cache / CHECKPOINT
+        history = finetune(network, images, codes, groups, training, checkpoint, auxiliary)
+        for left in cache.glob("statistics_*.safetensors"):
             left.unlink(missing_ok=True)
-        clear_partials(cache)
+        store_training(cache, network, history)
     return history
+
+
+def store_training(cache: Path, network: torch.nn.Module, history: list[dict[str, Any]]) -> None:
+    """Keep a trained network and its history, and remove what would have resumed the training."""
+    with replacing(cache / WEIGHTS) as partial:
+        save_file(network_arrays(network), partial)
+    write_text(cache / HISTORY, json.dumps(history))  # last: marks it finished
+    (cache / CHECKPOINT).unlink(missing_ok=True)
+    clear_partials(cache)
 
 
 def network_arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:

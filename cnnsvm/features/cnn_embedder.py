@@ -173,7 +173,8 @@ default="mean_std"
             raise ValueError(f"backbone {self.backbone!r} cannot be trained. Use finetune='none'.")
         return network
 
-    def _empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+    def empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+        """Build a network of the architecture that `cnnsvm.features.state.to_state` described."""
         return build_backbone(
             config["offline_name"] or self.backbone,
             None,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -23,9 +23,8 @@ from cnnsvm.data.images import check_images
 from cnnsvm.data.splits import encode_groups
 from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, embedding_dim
-from cnnsvm.features.backbones.weights import UndrawnWeights
 from cnnsvm.features.backends import BACKENDS, Way, choose_backend
-from cnnsvm.features.cache import fit_network, load_network, network_arrays, task_folder
+from cnnsvm.features.cache import fit_network, task_folder
 from cnnsvm.features.crops import (
     OUTPUTS,
     POOLINGS,
@@ -38,13 +37,11 @@ from cnnsvm.features.devices import HELPERS, PRECISIONS, choose_device, choose_p
 from cnnsvm.features.finetuning import AuxiliaryLabels, validation_split
 from cnnsvm.features.reading import Decoded, read_ahead
 from cnnsvm.features.saved import is_saved_network, load_saved_network
+from cnnsvm.features.state import plain_params
 from cnnsvm.features.trainer import Training
 from cnnsvm.features.tuning import FineTuning
-from cnnsvm.io.callbacks import check_callbacks, without_callbacks
+from cnnsvm.io.callbacks import check_callbacks
 
-#: Parameters that belong to a machine rather than to a model: they are not saved. Backend and
-#: precision are: what was fitted on embeddings of float32 does not fit those of bfloat16 as well.
-MACHINE = ("device", "gpu_memory_fraction", "n_jobs", "cache_dir")
 _FRACTION = [Interval(Real, 0, 1, closed="right"), None]
 
 
@@ -231,73 +228,11 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
                     "of a saved detector."
                 )
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the fitted embedder as a JSON-able description and arrays.
-
-        A TypeError says that its backbone is a module, whose architecture is in no library.
-        """
-        check_is_fitted(self, "network_")
-        network = self.network_
-        if isinstance(getattr(self, "backbone", None), torch.nn.Module):
-            raise TypeError(
-                f"backbone={type(self.backbone).__name__}(...) cannot be saved without pickle: its "
-                "architecture is in your code alone. Export it, and fit with 'onnx:FILE'."
-            )
-        params = plain_params(self)
-        params |= {k: v for k, v in self.fitted_way_._asdict().items() if k in params}
-        return {
-            "class": type(self).__name__,
-            "params": params,
-            "history": self.history_,
-            "preprocessing": asdict(network.preprocessing),
-            "offline_name": network.offline_name,
-            "real_class": network.real_class,
-            "parents": network.parents,
-            "embedding_dim": self.embedding_dim_,
-        }, network_arrays(network)
-
-    @classmethod
-    def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Self:
-        """Rebuild a fitted embedder from what `to_state` returned."""
-        embedder = cls.from_plain(config["params"])
-        embedder.check_params()
-        network = embedder.rebuild(config, arrays)
-        install(
-            embedder,
-            network_=network,
-            history_=config["history"],
-            validation_rows_=None,
-            embedding_dim_=config["embedding_dim"],
-            trained_on_=None,
-            fitted_way_=embedder.choose_way(network),
-        )
-        return embedder
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Self:
-        """Make an unfitted embedder from what `plain_params` returned."""
-        known = {k: v for k, v in plain.items() if k not in MACHINE}
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-        if isinstance(params["finetune"], dict):
-            params["finetune"] = FineTuning(**params["finetune"])
-        return cls(**params)
-
-    def rebuild(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
-        """Build the network that `to_state` described and load its weights."""
-        with UndrawnWeights():
-            network = self._empty_network(config, arrays)
-        network.offline_name = config["offline_name"]
-        network.real_class = config["real_class"]
-        network.parents = None if config["parents"] is None else tuple(config["parents"])
-        load_network(network, arrays)
-        if network.classifier is not None:
-            _check_outputs(network, network.classifier.out_features)
-        return network
-
     def _new_network(self, seed: int, tuning: FineTuning | None) -> Backbone:
         raise NotImplementedError
 
-    def _empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+    def empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+        """Build a network of the architecture that `cnnsvm.features.state.to_state` described."""
         raise NotImplementedError
 
     def _tuning(self) -> FineTuning | None:
@@ -392,35 +327,5 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
 
-def _check_outputs(network: Backbone, n_outputs: int) -> None:
-    """Refuse classes of a saved network that its classifier does not have."""
-    parents = range(n_outputs) if network.parents is None else network.parents
-    are_numbers = all(type(each) is int for each in (*parents, network.real_class))
-    if (
-        len(parents) != n_outputs
-        or not are_numbers
-        or not 0 <= min(parents) <= max(parents) < n_outputs
-        or network.real_class not in parents
-    ):
-        raise ValueError(
-            f"real_class={network.real_class!r:.40} and parents={network.parents!r:.40} are not of "
-            f"the {n_outputs} outputs of the saved classifier."
-        )
-
-
 def _validation_rows(codes: np.ndarray, groups: Any, training: Training) -> np.ndarray:
     return np.sort(validation_split(codes, encode_groups(groups, len(codes)), training)[1])
-
-
-def plain_params(embedder: CropEmbedder) -> dict[str, Any]:
-    """Return the parameters as JSON values, without those that belong to a machine."""
-    params = {k: v for k, v in embedder.get_params(deep=False).items() if k not in MACHINE}
-    if isinstance(params.get("backbone"), torch.nn.Module):
-        params["backbone"] = type(params["backbone"]).__name__
-    if isinstance(params["finetune"], FineTuning):
-        params["finetune"] = without_callbacks(params["finetune"].get_params(deep=False))
-    if isinstance(params["weights"], os.PathLike):
-        params["weights"] = os.fspath(params["weights"])
-    if not isinstance(params["random_state"], int):
-        params["random_state"] = None
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}

@@ -12,7 +12,8 @@ import numpy as np
 
 import cnnsvm
 from cnnsvm.features.cache import hash_task
-from cnnsvm.features.embedder import CropEmbedder, plain_params
+from cnnsvm.features.embedder import CropEmbedder
+from cnnsvm.features.state import plain_params
 from cnnsvm.io.files import alone, file_hash, replacing, write_text
 
 logger = logging.getLogger(__name__)

@@ -80,5 +80,6 @@ cache_dir, random_state
     def _new_network(self, seed: int, tuning: FineTuning | None) -> Backbone:
         return build_statistics(tuning is not None, seed)
 
-    def _empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+    def empty_network(self, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Backbone:
+        """Build a network of the architecture that `cnnsvm.features.state.to_state` described."""
         return build_statistics(any(name.startswith("branch.") for name in arrays))

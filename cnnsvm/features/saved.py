@@ -9,6 +9,7 @@ from torch import nn
 
 from cnnsvm.features.backbones import Backbone, WeightsError
 from cnnsvm.features.preprocessing import as_preprocessing
+from cnnsvm.features.state import rebuild
 from cnnsvm.io.bundle import SHIPPED, BundleError, holds_model, read_bundle, widen
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def load_saved_network(
         raise WeightsError(f"weights {name!r} cannot be read: {error}") from error
     number = _find(config.get("embedders", []), embedder, name)
     saved = config["embedders"][number]
-    network = embedder.rebuild(saved, widen(arrays[f"embedder_{number}"]))
+    network = rebuild(embedder, saved, widen(arrays[f"embedder_{number}"]))
     if mode is not None:
         _check_trainable(network, mode, name)
         network.classifier = network.parents = None  # training makes new ones

@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,12 @@ MIN_SIZE = 2**16  # smaller arrays are not worth it
 _PARTS = ("|codes", "|step", "|low")
 #: Relative error of a row that half precision may bring: what rounding does to normal numbers.
 MAX_ROUNDING = 2.0**-11
+#: What a description that is not one of this library's may raise.
+UNREADABLE = (
+    *(LookupError, TypeError, ValueError, ArithmeticError),
+    *(RuntimeError, AttributeError, MemoryError),
+)
+Model = TypeVar("Model")
 _COPY_AGAIN = "Copy the whole folder again from its origin."
 
 
@@ -118,6 +124,35 @@ def read_bundle(
         except (BundleError, FileNotFoundError):
             if read_config(root) == config:
                 raise
+
+
+def rebuild(
+    folder: str | os.PathLike[str],
+    kind: str,
+    make: Callable[[dict[str, Any], dict[str, dict[str, np.ndarray]]], Model],
+) -> tuple[Model, str]:
+    """Read a model of a kind, and return what ``make`` makes of it, and its `bundle_id`.
+
+    A BundleError is raised for what `read_bundle` raises it for, and if the model is of another
+    kind or ``make`` cannot make it.
+    """
+    config, arrays = read_bundle(folder)
+    check_kind(config, kind, folder)
+    try:
+        return make(config, arrays), bundle_id(config)
+    except UNREADABLE as error:
+        raise BundleError(
+            f"{os.fspath(folder)} holds no {kind} of this cnnsvm: {error!r}."
+        ) from error
+
+
+def check_kind(config: dict[str, Any], kind: str, place: str | os.PathLike[str]) -> None:
+    """Refuse the description of a model of another kind (`BundleError`)."""
+    if config.get("kind") != kind:
+        raise BundleError(
+            f"{os.fspath(place)} holds a {config.get('kind')!r} and no {kind}. Name a folder that "
+            f"`{kind}.save_pretrained` wrote."
+        )
 
 
 def bundle_id(config: dict[str, Any]) -> str:

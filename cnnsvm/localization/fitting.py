@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
@@ -20,12 +20,18 @@ import cnnsvm
 from cnnsvm.data.near_duplicates import perceptual_hash
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.cache import network_arrays
+from cnnsvm.features.cache import (
+    CHECKPOINT,
+    HISTORY,
+    WEIGHTS,
+    network_arrays,
+    store_training,
+)
 from cnnsvm.features.devices import Processes, choose_precision, join
 from cnnsvm.features.reading import MEMORY
 from cnnsvm.features.trainer import Entry, TrainingOptions
 from cnnsvm.io.callbacks import check_callbacks, without_callbacks
-from cnnsvm.io.files import alone, replacing, write_text
+from cnnsvm.io.files import alone
 from cnnsvm.localization.collapse import best_epoch
 from cnnsvm.localization.masks import MaskError
 from cnnsvm.localization.patches import Pairs
@@ -157,29 +163,22 @@ def _train(trainer: LocalizerTrainer, cache: Path | None) -> list[Entry]:
     """
     if cache is None:
         return trainer.run()
-    with alone(cache / "network" if trainer.processes.is_first else None):
-        return _train_in(trainer, cache)
-
-
-def _train_in(trainer: LocalizerTrainer, cache: Path) -> list[Entry]:
-    checkpoint, finished = cache / "checkpoint.pt", cache / "history.json"
     together = trainer.processes
-    if not together.agree(checkpoint.is_file() + 2 * finished.is_file()):
-        raise ValueError(
-            f"cache_dir: the processes of this training do not see one folder {cache}. Put "
-            "cache_dir on a disk that all machines share, or leave it out."
-        )
-    if finished.is_file():
-        load_arrays(trainer.network.cpu(), load_file(cache / "network.safetensors"))
-        logger.info("trained network taken from %s", cache)
-        return json.loads(finished.read_text(encoding="utf-8"))
-    history = trainer.run(checkpoint)
-    if together.is_first:
-        with replacing(cache / "network.safetensors") as partial:
-            save_file(network_arrays(trainer.network), partial)
-        write_text(finished, json.dumps(history))  # last: marks it finished
-        checkpoint.unlink(missing_ok=True)
-    together.agree(0)  # wait: nobody looks for the result before it is there
+    with alone(cache / "network" if together.is_first else None):
+        is_finished = (cache / HISTORY).is_file()
+        if not together.agree((cache / CHECKPOINT).is_file() + 2 * is_finished):
+            raise ValueError(
+                f"cache_dir: the processes of this training do not see one folder {cache}. Put "
+                "cache_dir on a disk that all machines share, or leave it out."
+            )
+        if is_finished:
+            load_arrays(trainer.network.cpu(), load_file(cache / WEIGHTS))
+            logger.info("trained network taken from %s", cache)
+            return json.loads((cache / HISTORY).read_text(encoding="utf-8"))
+        history = trainer.run(cache / CHECKPOINT)
+        if together.is_first:
+            store_training(cache, trainer.network, history)
+        together.agree(0)  # wait: nobody looks for the result before it is there
     return history
 
 

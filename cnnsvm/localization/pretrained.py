@@ -1,6 +1,7 @@
 """Fitted localisers on disk: safetensors and JSON, nothing in them can run code."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from cnnsvm.features.cache import network_arrays
-from cnnsvm.io.bundle import BundleError, read_bundle, round_weights, widen, write_bundle
+from cnnsvm.io.bundle import rebuild, round_weights, widen, write_bundle
 from cnnsvm.io.callbacks import without_callbacks
 from cnnsvm.localization.training import LocalizerTraining
 
@@ -45,29 +46,21 @@ def save(
 
 def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer":
     """Read a localiser (see `InpaintLocalizer.from_pretrained`)."""
-    config, arrays = read_bundle(folder)
-    if config.get("kind") != KIND:
-        raise BundleError(
-            f"{os.fspath(folder)} holds a {config.get('kind')!r}, not an {KIND}. Name a folder "
-            "that `InpaintLocalizer.save_pretrained` wrote."
-        )
-    try:
-        params = config["params"] | {"training": LocalizerTraining(**config["params"]["training"])}
-        localizer = kind(**params)
-        localizer.check_params()
-        network = localizer.build_network()
-        load_arrays(network, widen(arrays["network"]))
-        localizer.network_ = network
-        localizer.threshold_ = float(config["threshold"])
-        localizer.history_ = list(config["history"])
-        localizer.trained_on_ = arrays["trained_on"]["hashes"]
-    except (
-        *(LookupError, TypeError, ValueError, ArithmeticError),
-        *(RuntimeError, AttributeError, MemoryError),
-    ) as error:
-        raise BundleError(
-            f"{os.fspath(folder)} does not describe a localiser of this cnnsvm: {error!r}."
-        ) from error
+    return rebuild(folder, KIND, partial(_from_state, kind))[0]
+
+
+def _from_state(
+    kind: "type[Localizer]", config: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]
+) -> "Localizer":
+    training = LocalizerTraining(**config["params"]["training"])
+    localizer = kind(**config["params"] | {"training": training})
+    localizer.check_params()
+    network = localizer.build_network()
+    load_arrays(network, widen(arrays["network"]))
+    localizer.network_ = network
+    localizer.threshold_ = float(config["threshold"])
+    localizer.history_ = list(config["history"])
+    localizer.trained_on_ = arrays["trained_on"]["hashes"]
     return localizer
 
 

@@ -20,7 +20,7 @@ from cnnsvm.data.readers import write_samples
 from cnnsvm.detection import pretrained
 from cnnsvm.detection.model_card import CardFacts
 from cnnsvm.detection.training_overlap import find_training_images, training_hashes
-from cnnsvm.features.embedder import plain_params
+from cnnsvm.features.state import plain_params
 from cnnsvm.io import hub as hub_module
 from cnnsvm.io.bundle import SHIPPED, BundleError, halve, read_bundle, write_bundle
 
@@ -261,13 +261,13 @@ def test_a_fingerprint_is_of_what_decides(detectors):
 def test_a_bundle_of_something_else_is_refused(folder, tmp_path):
     config, arrays = read_bundle(folder)
     other = write_bundle(tmp_path / "other", {"kind": "test"}, {})
-    refused("holds a 'test', not an InpaintDetector", other)
+    refused("holds a 'test' and no InpaintDetector", other)
     less = write_bundle(tmp_path / "less", {"kind": "InpaintDetector"}, {})
-    refused("does not describe a detector", less)
+    refused("holds no InpaintDetector of this cnnsvm", less)
     del arrays["classifier"]["mean"]
     plain = {key: config[key] for key in config if key not in ("files", "sha256")}
     broken = write_bundle(tmp_path / "broken", plain, arrays)
-    refused("does not describe a detector", broken)
+    refused("holds no InpaintDetector of this cnnsvm", broken)
 
 
 def test_a_flipped_byte_in_any_file_is_refused(folder):

@@ -6,6 +6,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from cnnsvm import CNNEmbedder
 from cnnsvm.data.images import ImageError
+from cnnsvm.detection import patches
 from cnnsvm.detection.region import RegionDetector
 from cnnsvm.io.bundle import BundleError
 
@@ -95,16 +96,16 @@ def test_scores_that_calibrate_are_of_machines_that_saw_neither_source_nor_engin
     embedder, data, monkeypatch
 ):
     seen = []
-    original = RegionDetector._fit_machine
+    original = patches.fit_machine
 
-    def watch(self, learnt):
+    def watch(C, learnt):
         seen.append(len(learnt))
-        return original(self, learnt)
+        return original(C, learnt)
 
-    monkeypatch.setattr(RegionDetector, "_fit_machine", watch)
+    monkeypatch.setattr(patches, "fit_machine", watch)
     RegionDetector(embedder, layer=1, side=64, random_state=0).fit(*data)
     # of each engine and half of the sources: the other half, its originals and the other engine
-    assert seen == [N_SOURCES] * 4 + [len(data[0])]
+    assert seen == [N_SOURCES] * 4
 
 
 def test_the_class_token_is_no_patch(embedder):

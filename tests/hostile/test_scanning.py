@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cnnsvm.cli import main
-from cnnsvm.data.scanning import list_images, scan_images
+from cnnsvm.data.scanning import each_file, list_images, scan_images
 
 
 @pytest.fixture
@@ -81,3 +81,16 @@ def test_a_reader_that_has_enough_ends_quietly(folder, model):
     assert done.stdout.startswith(b"path,")
     assert b"Broken pipe" not in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_ends_no_scan(tmp_path):
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    for file in files:
+        file.touch()
+    listed = each_file(tmp_path)
+    first, _ = next(listed)
+    (gone,) = (file for file in files if str(file) != first)
+    gone.unlink()
+    ((path, reason),) = listed
+    assert path == str(gone)
+    assert "gone" in reason

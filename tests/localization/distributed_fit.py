@@ -37,13 +37,13 @@ def main():
     torch.set_num_threads(1)
     ARCHITECTURES["iidnet"] = build_tiny
     folder, rank = Path(sys.argv[1]), os.environ["RANK"]
-    save = fitting.save_file
+    store = fitting.store_training
 
     def watch(*args):
         (folder / f"written-by-{rank}").touch()
-        save(*args)
+        store(*args)
 
-    fitting.save_file = watch
+    fitting.store_training = watch
     fitted = fit(True, folder / "cache")
     leave(fitted, folder / f"rank{rank}")
     fitted.save_pretrained(folder / "model")

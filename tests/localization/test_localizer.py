@@ -352,10 +352,10 @@ def test_every_changed_byte_is_refused(fitted, tmp_path):
 
 def test_only_localizers_are_loaded_and_nothing_else_is_overwritten(fitted, tmp_path):
     other = write_bundle(tmp_path / "other", {"kind": "InpaintDetector"}, {})
-    with pytest.raises(BundleError, match="holds a 'InpaintDetector', not an InpaintLocalizer"):
+    with pytest.raises(BundleError, match="holds a 'InpaintDetector' and no InpaintLocalizer"):
         InpaintLocalizer.from_pretrained(other)
     bare = write_bundle(tmp_path / "bare", {"kind": "InpaintLocalizer"}, {})
-    with pytest.raises(BundleError, match="does not describe a localiser of this cnnsvm"):
+    with pytest.raises(BundleError, match="holds no InpaintLocalizer of this cnnsvm"):
         InpaintLocalizer.from_pretrained(bare)
     with pytest.raises(BundleError, match="holds no saved model"):
         fitted.save_pretrained(tmp_path)

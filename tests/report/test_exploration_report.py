@@ -8,7 +8,8 @@ from cnnsvm.audit.exploration import explore
 from cnnsvm.data.images import ImageError
 from cnnsvm.data.manifest import make_manifest, make_row
 from cnnsvm.report import render_html
-from cnnsvm.report.exploration import choose_examples, exploration_report, findings
+from cnnsvm.report.examples import choose_examples
+from cnnsvm.report.exploration import exploration_report, findings
 from cnnsvm.report.exploration_plots import (
     AXES,
     balance_plot,

@@ -4,6 +4,7 @@ What it returns is what the decoder made of the latents, every pixel of it: the 
 pasted back outside the mask, which is the difference between *regenerated* and *spliced*.
 """
 
+import functools
 import inspect
 import logging
 from collections.abc import Sequence
@@ -25,9 +26,8 @@ from cnnsvm.generation.engines.pretrained import (
     find_model,
     hash_files,
     load_network,
+    make_from_text,
     move,
-    option_types,
-    parse_model,
     quiet,
     read_config,
     require_packages,
@@ -48,15 +48,6 @@ _CLASSES = tuple(
 _FILES = ("json", "safetensors", "txt")
 _REQUIRED = ("unet", "vae", "scheduler")
 _NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2", "image_encoder", "safety_checker")
-
-
-def engine_from_text(argument: str) -> Engine:
-    """Make the engine of ``[MODEL][@REVISION][?option=value&...]``, as ``/folder?steps=20``.
-
-    The options are the keywords of `diffusion_engine`.
-    """
-    model, options = parse_model(argument, option_types(diffusion_engine))
-    return diffusion_engine(model or DEFAULT_MODEL, **options)
 
 
 def diffusion_engine(
@@ -102,7 +93,9 @@ def diffusion_engine(
         )
     place, dtype, batch_size = choose_place(device, precision, batch_size, _CUDA_BATCH)
     require_packages()
-    found = find_model("diffusion", model, revision, ["model_index.json"], _part_patterns)
+    found = find_model(
+        "diffusion", model or DEFAULT_MODEL, revision, ["model_index.json"], _part_patterns
+    )
     with quiet():
         pipeline = move(_load(found.folder, dtype), place)
     pipeline.set_progress_bar_config(disable=True)
@@ -125,6 +118,10 @@ def diffusion_engine(
         size=(width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor),
         find_problem=painter.find_problem,
     )
+
+
+#: Make the engine of ``[MODEL][@REVISION][?option=value&...]``, as ``/folder?steps=20``.
+engine_from_text = functools.partial(make_from_text, diffusion_engine)
 
 
 @dataclass(frozen=True, repr=False)  # the pipeline would be printed too

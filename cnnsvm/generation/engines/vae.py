@@ -46,11 +46,6 @@ _LEVELS = {
 _BLACK = 16  # an image with a pixel this bright does not come back black throughout
 
 
-def engine_from_text(argument: str) -> Engine:
-    """Make the engine of ``MODEL[@REVISION][?option=value&...]``, see `vae_engine`."""
-    return make_from_text(vae_engine, argument)
-
-
 def vae_engine(
     model: str,
     *,
@@ -111,6 +106,10 @@ def vae_engine(
     stride = 2 ** (len(network.config[_LEVELS[kind]]) - 1)  # pixels a side of one latent
     coder = _Autoencoder(move(network, place), stride, max_pixels)
     return Engine(name, coder.repaint, details, batch_size=batch_size, uses_mask=False)
+
+
+#: Make the engine of ``MODEL[@REVISION][?option=value&...]``.
+engine_from_text = functools.partial(make_from_text, vae_engine)
 
 
 def pad_to(stride: int, pixels: np.ndarray) -> np.ndarray:
