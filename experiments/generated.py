@@ -14,6 +14,7 @@ it resumes.
 
 import argparse
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,12 @@ logger = logging.getLogger(__name__)
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = make_parser(__doc__)
+    return add_flags(__doc__).parse_args(argv)
+
+
+def add_flags(doc: str | None) -> argparse.ArgumentParser:
+    """Make the parser: what is compared, and where results go."""
+    parser = make_parser(doc)
     parser.add_argument(
         "--tower", type=Path, required=True, help="ONNX file of the wheel, or folder of a tower"
     )
@@ -61,7 +67,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=120, help="images of a kind [%(default)s]")
     parser.add_argument("--out", type=Path, required=True, help="run directory")
     add_machine_flags(parser)
-    return parser.parse_args(argv)
+    return parser
 
 
 def collect_all(args: argparse.Namespace) -> pd.DataFrame:
@@ -101,20 +107,22 @@ def make_embedder(args: argparse.Namespace) -> Any:
     )
 
 
-def embed(args: argparse.Namespace, table: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Embed all images after all treatments, float32 (n, 768) each; a repeated call reads them."""
+def embed(
+    embedder: Any, table: pd.DataFrame, treatments: Iterable[str], cache: Path
+) -> dict[str, np.ndarray]:
+    """Embed all images after each treatment, float32 (n, d); a repeated call reads them."""
     from cnnsvm.data.images import image_hash
     from cnnsvm.features.embedding_store import embed_stored
-    from generated_study.images import TREATMENTS, Treated
+    from generated_study.images import Treated
 
-    embedder = make_embedder(args).fit(None)
+    embedder.fit(None)
     paths = table["path"].tolist()
     hashes = [image_hash(path) for path in paths]
     found = {}
-    for name in TREATMENTS:
+    for name in treatments:
         logger.info("%d images, %s", len(paths), name)
         keys = [f"{each} {name}" for each in hashes]
-        found[name] = embed_stored(embedder, Treated(paths, name), keys, args.out / "cache")
+        found[name] = embed_stored(embedder, Treated(paths, name), keys, cache)
     return found
 
 
@@ -144,11 +152,13 @@ def run(args: argparse.Namespace) -> int:
     """Embed, judge what is left out, report, fit on everything, save."""
     from cnnsvm.io.files import write_text
     from generated_study.card import describe
+    from generated_study.images import TREATMENTS
     from generated_study.report import generated_report
     from generated_study.study import leave_kinds_out, summarise
 
     table = collect_all(args)
-    judged = leave_kinds_out(embed(args, table), table, TRAINED_AFTER, args.seed)
+    embeddings = embed(make_embedder(args), table, TREATMENTS, args.out / "cache")
+    judged = leave_kinds_out(embeddings, table, TRAINED_AFTER, args.seed)
     write_text(args.out / "judged.csv", judged.to_csv(index=False))
     summary = summarise(judged)
     publish(args.out, generated_report(table, summary, judged, TRAINED_AFTER, command()))

@@ -6,7 +6,7 @@ left out. Its option to decline comes from inner folds that leave kinds out too:
 image that nobody thought of is what a detector of style calls generated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ def leave_kinds_out(
     table: pd.DataFrame,
     trained_after: Sequence[str],
     seed: int = 0,
+    fit: Callable[..., tuple[Any, float]] = fit,
 ) -> pd.DataFrame:
     """Judge what was left out, one row an image, treatment and kind of real image left out.
 
@@ -62,6 +63,9 @@ def leave_kinds_out(
         As `images.collect` makes it, with ``role``: "train" or "control" (judged alone).
     trained_after : sequence of str
         The treatments whose copies are trained on.
+    seed : int
+    fit : callable
+        What takes the place of `fit`.
 
     Returns
     -------

