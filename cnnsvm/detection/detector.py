@@ -17,7 +17,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.estimators import install, real_class
-from cnnsvm.detection import export, inference, pretrained
+from cnnsvm.detection import export, heatmap, inference, pretrained
 from cnnsvm.detection.fitting import (
     check_together,
     check_training,
@@ -26,7 +26,6 @@ from cnnsvm.detection.fitting import (
     fit_embedders,
     out_of_fold,
 )
-from cnnsvm.detection.heatmap import heatmap
 from cnnsvm.detection.reject import (
     Judgement,
     OutOfFold,
@@ -316,32 +315,7 @@ class InpaintDetector(
         self.false_alarms_ = choose_false_alarms(scores, max_false_alarms, groups)
         return self
 
-    def explain(self, image: Any) -> np.ndarray:
-        """Show where an image looks repainted.
-
-        A crop slides over the image, the classifiers that fine-tuning trained judge each place,
-        and each pixel averages the windows that it lies in. The map says where the evidence of
-        `predict_proba` comes from; its values are those of single crops and not calibrated.
-
-        Parameters
-        ----------
-        image : path, bytes, PIL image or uint8 array
-
-        Returns
-        -------
-        ndarray of float32, shape (H, W), in [0, 1]
-            1 where crops look the least like untouched ones (the class called real or original,
-            else ``classes_[0]``), in the image's own pixels: of the size and orientation in which
-            it is stored, before any EXIF rotation.
-
-        Raises
-        ------
-        ValueError
-            If no embedder was fine-tuned, or the image cannot be read (`ImageError`).
-        """
-        check_is_fitted(self, "classifier_")
-        return heatmap(self.embedder_, image, self.max_pixels)
-
+    explain = heatmap.explain
     save_pretrained = pretrained.save_pretrained
     to_onnx = export.to_onnx
 

@@ -1,15 +1,46 @@
 """Heatmaps: where in an image the crops look repainted."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from scipy.special import expit
+from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.images import load_image, read_header
 from cnnsvm.features.crops import MAX_WINDOWS, window_positions, wrap_to
 from cnnsvm.features.embedder import CropEmbedder
+
+if TYPE_CHECKING:
+    from cnnsvm.detection.detector import InpaintDetector
+
+
+def explain(detector: "InpaintDetector", image: Any) -> np.ndarray:
+    """Show where an image looks repainted.
+
+    A crop slides over the image, the classifiers that fine-tuning trained judge each place,
+    and each pixel averages the windows that it lies in. The map says where the evidence of
+    `predict_proba` comes from; its values are those of single crops and not calibrated.
+
+    Parameters
+    ----------
+    image : path, bytes, PIL image or uint8 array
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W), in [0, 1]
+        1 where crops look the least like untouched ones (the class called real or original,
+        else ``classes_[0]``), in the image's own pixels: of the size and orientation in which
+        it is stored, before any EXIF rotation.
+
+    Raises
+    ------
+    ValueError
+        If no embedder was fine-tuned, or the image cannot be read (`ImageError`).
+    """
+    check_is_fitted(detector, "classifier_")
+    return heatmap(detector.embedder_, image, detector.max_pixels)
 
 
 def heatmap(

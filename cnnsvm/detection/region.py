@@ -141,10 +141,11 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         images = check_images(X)
         sources, names = encode_groups(groups, len(images)), np.asarray(engines)
         fake = np.array([mask is not None for mask in masks])
-        if len(np.unique(sources)) < 2 or len(np.unique(names[fake])) < 2:
+        known = len(np.unique(sources)), len(np.unique(names[fake]))
+        if min(known) < 2:
             raise ValueError(
                 "calibration leaves out a source and an engine in turn, so it needs two of each; "
-                f"got {len(np.unique(sources))} and {len(np.unique(names[fake]))}. Add some."
+                f"got {known[0]} and {known[1]}. Add some."
             )
         tokens = [
             self.patches(image).astype(np.float16)  # there are hundreds in each image
@@ -159,24 +160,25 @@ class RegionDetector(ClassifierMixin, BaseEstimator):
         chosen = _balanced(fake, rng)
         slope, offset = fit_platt(scores[chosen], fake[chosen])
         log_odds = slope * scores + offset
-        rejection = 0.0
-        if self.max_error is not None:
-            proba = expit(np.column_stack([-log_odds, log_odds]))[chosen]
-            rejection = choose_rejection_threshold(
-                proba, proba.argmax(axis=1), fake[chosen].astype(int), self.max_error
-            )
         install(
             self,
             coef_=coef,
             intercept_=intercept,
             slope_=slope,
             offset_=offset,
-            rejection_threshold_=rejection,
+            rejection_threshold_=self._rejection(log_odds[chosen], fake[chosen]),
             trained_on_=hash_images(images),
             cv_decision_=log_odds,
             model_id_=None,
         )
         return self
+
+    def _rejection(self, log_odds: np.ndarray, fake: np.ndarray) -> float:
+        if self.max_error is None:
+            return 0.0
+        proba = expit(np.column_stack([-log_odds, log_odds]))
+        codes = proba.argmax(axis=1)
+        return choose_rejection_threshold(proba, codes, fake.astype(int), self.max_error)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the log-odds of "spliced", float64 of shape (n_samples,)."""

@@ -29,14 +29,13 @@ def hash_training_images(images: Sequence[Any], embedders: Sequence[Any]) -> np.
     return np.unique(np.concatenate(found))
 
 
-def hash_images(images: Any, *, n_jobs: int | None = None) -> np.ndarray:
+def hash_images(images: Any) -> np.ndarray:
     """Hash what images look like, given as for `InpaintDetector.fit`, also as a manifest.
 
     Returns uint64, sorted and different (`cnnsvm.data.near_duplicates.perceptual_hash`). Images
-    without contrast have none. ``n_jobs`` threads decode images; None means 1, -1 one a core. An
-    ImageError says that an image cannot be read.
+    without contrast have none. An ImageError says that an image cannot be read.
     """
-    hashes, usable = _hash(images, n_jobs)
+    hashes, usable = _hash(images, None)
     return np.unique(hashes[usable])
 
 

@@ -86,7 +86,7 @@ def load_truth(row: Any, policy: str = "half") -> np.ndarray:
 
 
 def without_bad_pairs(
-    table: pd.DataFrame, policy: str = "half", *, skip_bad: bool = False, n_jobs: int | None = None
+    table: pd.DataFrame, policy: str = "half", *, skip_bad: bool = False
 ) -> Prepared:
     """Read every image of a table and its mask once, before anything long starts.
 
@@ -94,7 +94,7 @@ def without_bad_pairs(
     used in ``skipped``; without, that is an ImageError.
     """
     pairs = zip(table["path"], masks_of(table), strict=True)
-    found = Parallel(n_jobs=n_jobs or -1, prefer="threads")(
+    found = Parallel(n_jobs=-1, prefer="threads")(
         delayed(_failure)(path, mask, policy) for path, mask in pairs
     )
     bad = {position: reason for position, reason in enumerate(found) if reason is not None}

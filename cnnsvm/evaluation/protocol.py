@@ -72,27 +72,27 @@ def run_study(
     """
     started = time.perf_counter()
     environment = describe_environment(device_of(detector))
-    folders = {
-        name: None if folder is None else Path(folder) / name
-        for name in ("frozen", "folds", "shuffled")
-    }
+    frozen, outer, control = (
+        None if folder is None else Path(folder) / name for name in ("frozen", "folds", "shuffled")
+    )
     options: dict[str, Any] = {"n_splits": n_splits, "random_state": random_state}
-    fitted = embed_frozen(detector, manifest["path"].tolist(), folders["frozen"])
+    fitted = embed_frozen(detector, manifest["path"].tolist(), frozen)
     found = cross_validate_detector(
-        fitted, manifest, folder=folders["folds"], n_explained=_EXPLAINED, **options
+        fitted, manifest, folder=outer, n_explained=_EXPLAINED, **options
     )
     folds = list(found.folds)
     logger.info("negative controls: metadata, file size, colour histogram")
     controls = run_controls(manifest, outer_folds(manifest, n_splits, random_state), random_state)
     if shuffled:
         options |= {"labels": shuffled_labels(manifest, random_state), "name": "shuffled fold"}
-        control = cross_validate_detector(fitted, manifest, folder=folders["shuffled"], **options)
-        folds += control.folds
-        controls["shuffled_labels"] = summarise_control(control.predictions, SHUFFLED)
+        told = cross_validate_detector(fitted, manifest, folder=control, **options)
+        folds += told.folds
+        controls["shuffled_labels"] = summarise_control(told.predictions, SHUFFLED)
     columns = ("mask_schema", "variant", "engine")
+    kinds = {f"by_{column}": metrics_by(found.predictions, column) for column in columns}
     result = {
         "metrics": bootstrap_metrics(found.predictions),
-        **{f"by_{column}": metrics_by(found.predictions, column) for column in columns},
+        **kinds,
         "controls": controls,
         "folds": found.folds,
         "n_images": len(manifest),

@@ -184,5 +184,6 @@ default="mean_std"
             truncate_at=self.truncate_at,
         )
 
-    def _usual_rate(self, tuning: FineTuning) -> float:
+    def usual_rate(self, tuning: FineTuning) -> float:
+        """Return the learning rate that a training has unless it is given."""
         return 1e-4 if tuning.mode == "full" and self.weights is not None else 1e-3

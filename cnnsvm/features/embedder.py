@@ -21,7 +21,6 @@ from cnnsvm.data.estimators import (
 )
 from cnnsvm.data.images import check_images
 from cnnsvm.data.splits import encode_groups
-from cnnsvm.features.augmentation import AUGMENTATIONS
 from cnnsvm.features.backbones import Backbone, embedding_dim
 from cnnsvm.features.backends import BACKENDS, Way, choose_backend
 from cnnsvm.features.cache import fit_network, task_folder
@@ -39,7 +38,7 @@ from cnnsvm.features.reading import Decoded, read_ahead
 from cnnsvm.features.saved import is_saved_network, load_saved_network
 from cnnsvm.features.state import plain_params
 from cnnsvm.features.trainer import Training
-from cnnsvm.features.tuning import FineTuning
+from cnnsvm.features.tuning import FineTuning, training_of
 from cnnsvm.io.callbacks import check_callbacks
 
 _FRACTION = [Interval(Real, 0, 1, closed="right"), None]
@@ -165,7 +164,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self, "network_")
         decoded = Decoded(check_images(images), memory=0, resize=self.resize)
-        device, dtype = self._place()
+        device, dtype = self.place()
         backend = self.choose_way(self.network_).backend
         shape = (int(self.crop_size), self.n_crops, bool(self.mirror))
         embeddings = embed_crops(
@@ -187,7 +186,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         From uint8 (n, crop_size, crop_size, 3) to float32 (n,).
         """
         check_is_fitted(self, "network_")
-        device, dtype = self._place()
+        device, dtype = self.place()
         backend = self.choose_way(self.network_).backend
         network = self.network_.to(device)
         scores = score_crops(network, to_tensor(crops), dtype, int(self.batch_size), backend)
@@ -206,7 +205,9 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if tuning is None:
             raise ValueError("finetune='none' keeps no images from the network. Use a FineTuning.")
         codes = np.unique(y, return_inverse=True)[1]
-        return _validation_rows(codes, groups, self._training(tuning, seed_of(self.random_state)))
+        return _validation_rows(
+            codes, groups, training_of(self, tuning, seed_of(self.random_state))
+        )
 
     @property
     def has_classifier(self) -> bool:
@@ -255,7 +256,7 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         auxiliary = None
         if auxiliary_labels is not None:
             auxiliary = AuxiliaryLabels.of(auxiliary_labels, codes)
-        training = self._training(tuning, seed)
+        training = training_of(self, tuning, seed)
         settings = [type(self).__name__, plain_params(self), classes.tolist()]
         settings[1].pop("backend", None)  # torch trains
         settings += [replace(training, callbacks=())]
@@ -271,43 +272,20 @@ class CropEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         held_out[_validation_rows(codes, groups, training)] = True
         return history, held_out
 
-    def _training(self, tuning: FineTuning, seed: int) -> Training:
-        device, dtype = self._place()
-        return Training(
-            mode=tuning.mode,
-            epochs=tuning.epochs,
-            patience=tuning.patience,
-            learning_rate=tuning.learning_rate or self._usual_rate(tuning),
-            weight_decay=tuning.weight_decay,
-            validation_fraction=tuning.validation_fraction,
-            augmentation=AUGMENTATIONS[tuning.augmentation],
-            pairs=tuning.pairs_per_source,
-            random_state=seed,
-            crop_size=int(self.crop_size),
-            n_crops=self.n_crops,
-            batch_size=int(self.batch_size),
-            device=device,
-            dtype=dtype,
-            n_jobs=self._n_workers(),
-            mirror=bool(self.mirror),
-            callbacks=check_callbacks(tuning.callbacks),
-        )
-
     def choose_way(self, network: Backbone) -> Way:
         """Find the backend and the precision that ``backend`` and ``precision`` ask for here."""
-        device, dtype = self._place()
+        device, dtype = self.place()
         backend = choose_backend(self.backend, network, int(self.crop_size), device, dtype)
         return Way(backend, str(dtype).removeprefix("torch."))
 
-    def _place(self) -> tuple[torch.device, torch.dtype]:
+    def place(self) -> tuple[torch.device, torch.dtype]:
+        """Return where and how precisely the network runs."""
         device = choose_device(self.device, self.gpu_memory_fraction)
         return device, choose_precision(self.precision, device)
 
-    def _usual_rate(self, tuning: FineTuning) -> float:
+    def usual_rate(self, tuning: FineTuning) -> float:
+        """Return the learning rate that a training has unless it is given."""
         return 1e-3
-
-    def _n_workers(self) -> int:
-        return 0 if self.n_jobs in (None, 1) else int(self.n_jobs)
 
     def _embedding_dim(self, network: Backbone) -> int:
         one = embedding_dim(network, self.crop_size)

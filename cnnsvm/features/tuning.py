@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.io.callbacks import Callback
+from cnnsvm.features.trainer import Training
+from cnnsvm.io.callbacks import Callback, check_callbacks
+
+if TYPE_CHECKING:
+    from cnnsvm.features.embedder import CropEmbedder
 
 
 class FineTuning(BaseEstimator):
@@ -67,3 +71,27 @@ class FineTuning(BaseEstimator):
         self.augmentation = augmentation
         self.pairs_per_source = pairs_per_source
         self.callbacks = callbacks
+
+
+def training_of(embedder: "CropEmbedder", tuning: FineTuning, seed: int) -> Training:
+    """Return what the training of an embedder's network needs."""
+    device, dtype = embedder.place()
+    return Training(
+        mode=tuning.mode,
+        epochs=tuning.epochs,
+        patience=tuning.patience,
+        learning_rate=tuning.learning_rate or embedder.usual_rate(tuning),
+        weight_decay=tuning.weight_decay,
+        validation_fraction=tuning.validation_fraction,
+        augmentation=AUGMENTATIONS[tuning.augmentation],
+        pairs=tuning.pairs_per_source,
+        random_state=seed,
+        crop_size=int(embedder.crop_size),
+        n_crops=embedder.n_crops,
+        batch_size=int(embedder.batch_size),
+        device=device,
+        dtype=dtype,
+        n_jobs=0 if embedder.n_jobs in (None, 1) else int(embedder.n_jobs),
+        mirror=bool(embedder.mirror),
+        callbacks=check_callbacks(tuning.callbacks),
+    )

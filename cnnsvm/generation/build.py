@@ -134,9 +134,7 @@ def build(
     )
     part = Shard.of(shard)
     root = Path(folder).absolute()
-    finders = [recipe.engine.find_file, *(schema.find_file for schema in recipe.schemas)]
-    companions = [find for find in finders if find]
-    found, errors = find_sources(sources, root, skip_bad=skip_bad, companions=companions)
+    found, errors = find_sources(sources, root, skip_bad=skip_bad, companions=recipe.finders)
     own = [source for source in found if part.holds(source.sha256)]
     ready = [source for source in own if is_finished(root / source.record)]
     finished = {source.record for source in ready}
@@ -158,10 +156,7 @@ def build(
     except BaseException as error:
         _keep(rows.in_order(own), root / part.unfinished)
         if isinstance(error, OSError) and error.errno in FULL:
-            raise GenerationError(
-                f"the disk of {root} is full after {rows.n_records} of {len(own)} records "
-                f"({error}). Free some space and run the same again: it resumes."
-            ) from error
+            raise _disk_is_full(root, rows, len(own), error) from error
         raise
 
 
@@ -202,6 +197,13 @@ def _try_record(source: Source, root: Path, recipe: Recipe) -> _Outcome:
     except ImageError as error:
         forget_record(root / source.record)  # no original without its fakes
         return error
+
+
+def _disk_is_full(root: Path, rows: _Rows, n_records: int, error: OSError) -> GenerationError:
+    return GenerationError(
+        f"the disk of {root} is full after {rows.n_records} of {n_records} records ({error}). Free "
+        "some space and run the same again: it resumes."
+    )
 
 
 def _keep(rows: list[dict[str, Any]], path: Path) -> None:

@@ -79,10 +79,15 @@ class Recipe:
         """Return what the engine paints for a source; None if it takes no prompt."""
         return None if self.engine.prompt is None else source.prompt or self.engine.prompt
 
+    @property
+    def finders(self) -> list[Callable[[str], Path]]:
+        """Functions that find the files which engine and schemas take beside a source."""
+        finders = [self.engine.find_file, *(schema.find_file for schema in self.schemas)]
+        return [find for find in finders if find]
+
     def made_of(self, source: Source) -> dict[str, Any]:
         """Return what a record is made of besides what the settings say."""
-        finders = [self.engine.find_file, *(schema.find_file for schema in self.schemas)]
-        files = [_digest(find, source.path) for find in finders if find]
+        files = [_digest(find, source.path) for find in self.finders]
         return {"source": source.sha256, "prompt": self.prompt(source), "files": files}
 
     @property

@@ -3,8 +3,8 @@
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,9 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
-from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision, writes
+from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.reading import is_rgb
-from cnnsvm.io.bundle import SHIPPED_LOCALIZER
+from cnnsvm.io.bundle import SHIPPED_LOCALIZER, rebuild
 from cnnsvm.localization import pretrained
 from cnnsvm.localization.architectures import ARCHITECTURES, AnySize, build_network
 from cnnsvm.localization.fitting import fit_localizer
@@ -287,23 +287,7 @@ class InpaintLocalizer(BaseEstimator):
                 ious.append(histogram_scores(counts, edges, self.threshold_)["iou"])
         return float(np.mean(ious))
 
-    def save_pretrained(
-        self, folder: str | os.PathLike[str], *, bits: int = 32, card: str = ""
-    ) -> Path:
-        """Write the fitted localiser to a folder of safetensors and JSON (no pickle).
-
-        Parameters
-        ----------
-        folder : path
-            Made new; a saved model that is there already is replaced, anything else is refused.
-        bits : {32, 16, 8, 4}, default=32
-            Of a stored weight.
-        card : str, default=""
-            Text of its README.md.
-        """
-        check_is_fitted(self, "network_")
-        is_writer = writes(self.distributed)
-        return pretrained.save(self, folder, bits, card) if is_writer else Path(folder)
+    save_pretrained = pretrained.save_pretrained
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str] = SHIPPED_LOCALIZER) -> Self:
@@ -312,7 +296,7 @@ class InpaintLocalizer(BaseEstimator):
         A BundleError is raised if the folder's schema is not this library's, or a file is missing,
         changed or outside it.
         """
-        return pretrained.load(cls, folder)
+        return rebuild(folder, pretrained.KIND, partial(pretrained.from_state, cls))[0]
 
     def _read(self, image: Any) -> np.ndarray:
         return image if is_rgb(image) else load_image(image, max_pixels=self.max_pixels)

@@ -1,16 +1,17 @@
 """Fitted localisers on disk: safetensors and JSON, nothing in them can run code."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from cnnsvm.features.cache import network_arrays
-from cnnsvm.io.bundle import rebuild, round_weights, widen, write_bundle
+from cnnsvm.features.devices import writes
+from cnnsvm.io.bundle import round_weights, widen, write_bundle
 from cnnsvm.io.callbacks import without_callbacks
 from cnnsvm.localization.training import LocalizerTraining
 
@@ -27,10 +28,27 @@ MACHINE = (
 )
 
 
-def save(
-    localizer: "InpaintLocalizer", folder: str | os.PathLike[str], bits: int = 32, card: str = ""
+def save_pretrained(
+    localizer: "InpaintLocalizer",
+    folder: str | os.PathLike[str],
+    *,
+    bits: int = 32,
+    card: str = "",
 ) -> Path:
-    """Write a fitted localiser (see `InpaintLocalizer.save_pretrained`)."""
+    """Write the fitted localiser to a folder of safetensors and JSON (no pickle).
+
+    Parameters
+    ----------
+    folder : path
+        Made new; a saved model that is there already is replaced, anything else is refused.
+    bits : {32, 16, 8, 4}, default=32
+        Of a stored weight.
+    card : str, default=""
+        Text of its README.md.
+    """
+    check_is_fitted(localizer, "network_")
+    if not writes(localizer.distributed):
+        return Path(folder)
     config = {
         "kind": KIND,
         "bits": bits,
@@ -44,14 +62,10 @@ def save(
     return write_bundle(folder, config, files, {"README.md": card} if card else {})
 
 
-def load(kind: "type[Localizer]", folder: str | os.PathLike[str]) -> "Localizer":
-    """Read a localiser (see `InpaintLocalizer.from_pretrained`)."""
-    return rebuild(folder, KIND, partial(_from_state, kind))[0]
-
-
-def _from_state(
+def from_state(
     kind: "type[Localizer]", config: dict[str, Any], arrays: dict[str, dict[str, np.ndarray]]
 ) -> "Localizer":
+    """Make a localiser of what `save_pretrained` wrote."""
     training = LocalizerTraining(**config["params"]["training"])
     localizer = kind(**config["params"] | {"training": training})
     localizer.check_params()

@@ -41,11 +41,7 @@ def build(
     import transformers
 
     try:
-        if name.startswith("{"):
-            config = transformers.AutoConfig.for_model(**json.loads(name))
-        else:
-            config = transformers.AutoConfig.from_pretrained(name)
-        config = getattr(config, "vision_config", config)
+        config = _read_config(name)
         _leave_out_layers(config, layers)
         if weights == "imagenet":
             model = transformers.AutoModel.from_pretrained(name, config=config)
@@ -62,6 +58,17 @@ def build(
     known = PREPROCESSING["imagenet"] if name.startswith("{") else _preprocessing(name)
     own = {key: value for key, value in config.to_dict().items() if not key.startswith("_")}
     return Body(_Tower(model, layers), known, offline_name=f"hf:{json.dumps(own)}")
+
+
+def _read_config(name: str) -> Any:
+    """Return the configuration of a vision model, of text and images too."""
+    from transformers import AutoConfig
+
+    if name.startswith("{"):
+        config = AutoConfig.for_model(**json.loads(name))
+    else:
+        config = AutoConfig.from_pretrained(name)
+    return getattr(config, "vision_config", config)
 
 
 def _leave_out_layers(config: Any, layers: tuple[int, ...] | None) -> None:

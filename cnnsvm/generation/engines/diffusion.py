@@ -82,15 +82,7 @@ def diffusion_engine(
     for Stable Diffusion 1 and 2, and 0.9999, one step less, for XL. ``batch_size`` None takes 5 on
     CUDA and 1 on the CPU; ``precision`` "auto" is float16 on CUDA and float32 on the CPU.
     """
-    check_number("steps", steps, 1, 1000, whole=True)
-    check_number("guidance", guidance, 0, 100)
-    if strength is not None:
-        check_number("strength", strength, 0, 1)
-    if negative_prompt and guidance <= 1:
-        raise EngineError(
-            f"a negative_prompt needs a guidance above 1, got {guidance}. Raise it or leave the "
-            "negative_prompt out."
-        )
+    _check_settings(steps, guidance, strength, negative_prompt)
     place, dtype, batch_size = choose_place(device, precision, batch_size, _CUDA_BATCH)
     require_packages()
     found = find_model(
@@ -105,8 +97,6 @@ def diffusion_engine(
     painter = _Painter(pipeline, prompt, negative_prompt, settings)
     painter.check()
     details = _describe(painter, found)
-    side = pipeline.unet.config.sample_size
-    height, width = side if isinstance(side, (list, tuple)) else (side, side)
     name = f"diffusion:{found.name}"
     logger.info("%s: %s on %s", name, details, place)
     return Engine(
@@ -115,9 +105,30 @@ def diffusion_engine(
         details,
         prompt,
         batch_size,
-        size=(width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor),
+        size=_size_of(pipeline),
         find_problem=painter.find_problem,
     )
+
+
+def _size_of(pipeline: Any) -> tuple[int, int]:
+    """Return width and height that the model was trained at."""
+    side = pipeline.unet.config.sample_size
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
+    return width * pipeline.vae_scale_factor, height * pipeline.vae_scale_factor
+
+
+def _check_settings(
+    steps: int, guidance: float, strength: float | None, negative_prompt: str | None
+) -> None:
+    check_number("steps", steps, 1, 1000, whole=True)
+    check_number("guidance", guidance, 0, 100)
+    if strength is not None:
+        check_number("strength", strength, 0, 1)
+    if negative_prompt and guidance <= 1:
+        raise EngineError(
+            f"a negative_prompt needs a guidance above 1, got {guidance}. Raise it or leave the "
+            "negative_prompt out."
+        )
 
 
 #: Make the engine of ``[MODEL][@REVISION][?option=value&...]``, as ``/folder?steps=20``.

@@ -18,6 +18,7 @@ from cnnsvm.data.images import ImageError
 from cnnsvm.generation.engines import Engine, EngineError, Repaint, Task
 from cnnsvm.generation.engines.pretrained import (
     DEFAULT_MODEL,
+    Model,
     check_number,
     choose_place,
     find_model,
@@ -79,9 +80,7 @@ def vae_engine(
     place, dtype, batch_size = choose_place(device, precision, batch_size, _CUDA_BATCH)
     check_number("max_pixels", max_pixels, 1, 10**10, whole=True)
     require_packages()
-    configs = [
-        f"{place}config.json" for place in ([f"{subfolder}/"] if subfolder else ["", "vae/"])
-    ]
+    configs = [f"{subfolder}/config.json"] if subfolder else ["config.json", "vae/config.json"]
     choose = functools.partial(_weights_patterns, subfolder=subfolder)
     found = find_model("vae", model, revision, configs, choose)
     folder = _find_folder(found.folder, subfolder)
@@ -94,13 +93,7 @@ def vae_engine(
         raise EngineError(f"vae model {model!r}: {problem}")
     with quiet():
         network = load_network(folder, "diffusers", kind, dtype=dtype)
-    files = [*folder.glob("*.json"), *folder.glob("*.safetensors")]
-    details = {
-        "model_id": found.name,
-        "model_revision": found.revision or hash_files(folder, files),
-        "pipeline": kind,
-        "precision": str(dtype).removeprefix("torch."),
-    }
+    details = _describe(found, folder, kind, dtype)
     name = f"vae:{found.name}"
     logger.info("%s: %s on %s, %s", name, details["model_revision"], place, details["precision"])
     stride = 2 ** (len(network.config[_LEVELS[kind]]) - 1)  # pixels a side of one latent
@@ -110,6 +103,16 @@ def vae_engine(
 
 #: Make the engine of ``MODEL[@REVISION][?option=value&...]``.
 engine_from_text = functools.partial(make_from_text, vae_engine)
+
+
+def _describe(found: Model, folder: Path, kind: str, dtype: torch.dtype) -> dict[str, str]:
+    files = [*folder.glob("*.json"), *folder.glob("*.safetensors")]
+    return {
+        "model_id": found.name,
+        "model_revision": found.revision or hash_files(folder, files),
+        "pipeline": kind,
+        "precision": str(dtype).removeprefix("torch."),
+    }
 
 
 def pad_to(stride: int, pixels: np.ndarray) -> np.ndarray:

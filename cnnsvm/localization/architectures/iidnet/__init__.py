@@ -175,12 +175,10 @@ def _double() -> nn.Module:
     return nn.Upsample(scale_factor=2, mode="bilinear")
 
 
-def separable(
-    n_inputs: int, n_outputs: int, kernel: int = 3, stride: int = 1, dilation: int = 1
-) -> nn.Module:
+def separable(n_inputs: int, n_outputs: int, kernel: int, stride: int) -> nn.Module:
     """Build a depthwise convolution and the 1x1 convolution that mixes its channels."""
     return nn.Sequential(
-        _depthwise(n_inputs, kernel, stride, dilation),
+        _depthwise(n_inputs, kernel, stride, 1),
         nn.Conv2d(n_inputs, n_outputs, 1, bias=False),
     )
 

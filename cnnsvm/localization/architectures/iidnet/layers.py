@@ -41,9 +41,9 @@ class ConstrainedConv(nn.Module):
     devices compute what one does.
     """
 
-    def __init__(self, n_channels: int = 3, kernel: int = 5) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_channels, n_channels, kernel, kernel))
+        self.weight = nn.Parameter(torch.empty(3, 3, 5, 5))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
