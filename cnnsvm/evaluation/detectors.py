@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,7 +18,7 @@ from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.detection.reject import UNSURE
 from cnnsvm.evaluation.bootstrap import Interval, bootstrap_metrics
 from cnnsvm.evaluation.metrics import binary_metrics
-from cnnsvm.evaluation.runs import RunDirectory, settings_of
+from cnnsvm.evaluation.runs import settings_of
 from cnnsvm.features.cache import RECIPE, hash_settings
 from cnnsvm.features.embedder import CropEmbedder
 from cnnsvm.features.embedding_store import embed_stored
@@ -30,8 +29,6 @@ from cnnsvm.svm.calibration import log_odds_to_proba
 
 logger = logging.getLogger(__name__)
 
-_MACHINE = ("device", "precision", "gpu_memory_fraction", "n_jobs")
-
 
 def check_calibrates(detector: InpaintDetector) -> None:
     """Refuse a detector without probabilities (`ValueError`)."""
@@ -39,64 +36,10 @@ def check_calibrates(detector: InpaintDetector) -> None:
         raise ValueError("calibrate=False gives no probabilities to evaluate; use calibrate=True.")
 
 
-def check_target(manifest: pd.DataFrame, target: str) -> None:
-    """Refuse a column to fit on unless its first class is that of the originals, and only theirs.
-
-    A ValueError also says that the column is missing, or empty in a row.
-    """
-    if target not in manifest:
-        raise ValueError(
-            f"target must name a column of the manifest, such as label or variant; got {target!r}."
-        )
-    if manifest[target].isna().any():
-        raise ValueError(f"target={target!r} is empty in some rows; use label or variant.")
-    first = min(manifest[target])
-    if not ((manifest[target] == first) == (manifest["variant"] == "original")).all():
-        raise ValueError(
-            f"target={target!r} must put all originals, and nothing else, into the class that "
-            f"sorts first, which is {first!r}. Use label or variant."
-        )
-
-
 def check_inner_folds(detector: InpaintDetector, seen: pd.DataFrame, target: str = "label") -> None:
     """Refuse a training part with too few sources for the inner folds, before a long fit."""
     n_splits = getattr(detector.classifier, "cv", detector.cv)
     grouped_folds(seen[target].to_numpy(), seen["source_id"].to_numpy(), n_splits)
-
-
-def fit_resumable(
-    detector: InpaintDetector,
-    seen: pd.DataFrame,
-    run: RunDirectory,
-    name: str = "model",
-    *,
-    target: str = "label",
-    images: Sequence[Any] | None = None,
-    auxiliary_labels: np.ndarray | None = None,
-) -> InpaintDetector:
-    """Fit a clone of a detector as a part of a run, or load the one that an earlier call fitted.
-
-    The settings of ``detector`` for this machine also hold for one that is loaded. ``seen`` is the
-    manifest of the training images, whose sources are the groups, and ``target`` the column that is
-    fitted. ``run`` stores the state of the running fit and then the detector, as the part ``name``.
-    ``images`` take the place of the files that the manifest names; for ``auxiliary_labels`` see
-    `InpaintDetector.fit`.
-    """
-
-    def fit() -> InpaintDetector:
-        cache = run.cache(name)
-        model = clone(detector) if cache is None else clone(detector).set_params(cache_dir=cache)
-        inputs = seen["path"].tolist() if images is None else images
-        own = {} if auxiliary_labels is None else {"auxiliary_labels": auxiliary_labels}
-        return model.fit(inputs, seen[target].to_numpy(), seen["source_id"].to_numpy(), **own)
-
-    kind = type(detector)
-    save = partial(kind.save_pretrained, bits=32)
-    model = run.part(name, fit, load=kind.from_pretrained, save=save)
-    for embedder, wanted in zip(model.embedder_, detector.embedders(), strict=True):
-        known = embedder.get_params(deep=False)
-        embedder.set_params(**{k: getattr(wanted, k) for k in _MACHINE if k in known})
-    return model
 
 
 def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFrame:

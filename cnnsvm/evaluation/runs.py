@@ -5,7 +5,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +36,23 @@ class RunDirectory:
     A folder that is None stores nothing, and every part is computed. ``fingerprint`` is that of all
     that the results depend on, see `fingerprint_of`; a RunMismatchError is raised if the folder
     holds results of another one. ``results`` is a glob pattern of the files that count as such:
-    without any, the folder of another run is free. Caches and hidden files never count. ``turn``
-    returns a context manager that lets the first of several processes through and the others after
-    it, such as ``partial(first_alone, localizer)``; they read what the first one stored.
-    ``seconds`` says how long it took to compute each part, in this call or an earlier one.
+    without any, the folder of another run is free. Caches and hidden files never count. ``seconds``
+    says how long it took to compute each part, in this call or an earlier one.
     """
 
-    def __init__(
-        self,
-        folder: Path | None,
-        fingerprint: str,
-        results: str = "**/*",
-        turn: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    ) -> None:
-        self.folder, self.turn = folder, turn
+    def __init__(self, folder: Path | None, fingerprint: str, results: str = "**/*") -> None:
+        self.folder = folder
         self.seconds: dict[str, float] = {}
         if folder is None:
             return
-        with turn():
-            file = folder / FINGERPRINT
-            claimed = file.read_text(encoding="utf-8") if file.is_file() else None
-            if claimed != fingerprint and any(
-                is_result(path, folder) for path in folder.glob(results)
-            ):
-                raise RunMismatchError(
-                    f"{folder} holds results of another detector, other data, settings or "
-                    "versions; nothing of it is mixed in. Choose another output folder, or delete "
-                    "this one."
-                )
-            write_text(file, fingerprint)
+        file = folder / FINGERPRINT
+        claimed = file.read_text(encoding="utf-8") if file.is_file() else None
+        if claimed != fingerprint and any(is_result(path, folder) for path in folder.glob(results)):
+            raise RunMismatchError(
+                f"{folder} holds results of another detector, other data, settings or versions; "
+                "nothing of it is mixed in. Choose another output folder, or delete this one."
+            )
+        write_text(file, fingerprint)
         self.seconds = read_json(folder / TIMES)
 
     def part(
@@ -87,7 +74,7 @@ class RunDirectory:
         path = self.folder / name
         if load is None or save is None:
             load, save = FORMATS[path.suffix]
-        with self.turn(), alone(path):
+        with alone(path):
             if not is_finished(path):
                 save(self._timed(name, compute), path)
                 write_json(self.folder / TIMES, self.seconds)

@@ -23,8 +23,6 @@ from cnnsvm.features.trainer import Entry, Trainer, Training, class_weights
 
 logger = logging.getLogger(__name__)
 
-MODES = ("none", "head", "full")
-
 
 @dataclass(frozen=True, eq=False)
 class AuxiliaryLabels:

@@ -13,12 +13,12 @@ from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.evaluation.detectors import (
     describe_fold,
     detector_settings,
-    fit_resumable,
     judge_images,
     learning_curve,
 )
 from cnnsvm.evaluation.protocol import CrossValidation
 from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
+from resumable import fit_resumable
 
 
 def hold_out(

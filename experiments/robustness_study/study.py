@@ -29,14 +29,13 @@ from cnnsvm.evaluation.corruptions import CLEAN, CORRUPTIONS, check_corruptions,
 from cnnsvm.evaluation.detectors import (
     check_calibrates,
     check_inner_folds,
-    check_target,
     detector_settings,
-    fit_resumable,
     judge_images,
 )
 from cnnsvm.evaluation.protocol import outer_folds
 from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 from cnnsvm.io.progress import show_progress
+from resumable import check_target, fit_resumable
 from robustness_study.class_metrics import class_metrics, verdict_metrics
 
 logger = logging.getLogger(__name__)

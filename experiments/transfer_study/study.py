@@ -22,15 +22,14 @@ from cnnsvm.detection.detector import InpaintDetector
 from cnnsvm.evaluation.detectors import (
     check_calibrates,
     check_inner_folds,
-    check_target,
     detector_settings,
-    fit_resumable,
     judge_images,
 )
 from cnnsvm.evaluation.protocol import outer_folds
 from cnnsvm.evaluation.runs import CARRIED, RunDirectory, fingerprint_of
 from cnnsvm.generation.store import safe_name
 from cnnsvm.io.files import text_hash
+from resumable import check_target, fit_resumable
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -7,7 +6,7 @@ from sklearn.datasets import make_blobs
 
 from cnnsvm import InpaintDetector, TunedSVC
 from cnnsvm.detection.reject import Judgement
-from cnnsvm.evaluation.detectors import check_calibrates, check_target, judge_images
+from cnnsvm.evaluation.detectors import check_calibrates, judge_images
 
 NAMES = np.array(["original", "regenerated", "spliced"])
 
@@ -111,23 +110,3 @@ def test_margins_are_refused():
     _, detector = fitted(2, calibrate=False)
     with pytest.raises(ValueError, match="calibrate=False"):
         check_calibrates(detector)
-
-
-def test_a_target_must_tell_originals_from_all_others():
-    manifest = pd.DataFrame(
-        {
-            "variant": ["original", "spliced", "regenerated"],
-            "label": [0, 1, 1],
-            "engine": [None, "a", "b"],
-            "sheet": ["z", "a", "b"],
-        }
-    )
-    check_target(manifest, "label")
-    check_target(manifest, "variant")
-    for target, message in (
-        ("nothing", "must name a column .* got 'nothing'"),
-        ("engine", "is empty in some rows"),
-        ("sheet", "sorts first, which is 'a'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            check_target(manifest, target)

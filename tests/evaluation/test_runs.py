@@ -1,8 +1,6 @@
 """The contract of a run directory: resumed part by part, never mixed with another run."""
 
 import json
-import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -136,33 +134,6 @@ def test_the_time_of_a_part_is_that_of_its_computation(tmp_path):
     assert again.seconds == run.seconds
     (tmp_path / "seconds.json").unlink()
     assert RunDirectory(tmp_path, "me").seconds == {}
-
-
-def test_several_processes_wait_for_the_first(tmp_path):
-    """Threads stand for processes: all ask for a part, the first one alone computes it."""
-    made, calls, found = threading.Event(), [], []
-
-    def turn_of(rank):
-        @contextmanager
-        def turn():
-            if rank and not made.wait(30):
-                raise TimeoutError
-            yield
-            if not rank and (tmp_path / "a.json").exists():
-                made.set()
-
-        return turn
-
-    def work(rank):
-        found.append(take(RunDirectory(tmp_path, "me", turn=turn_of(rank)), "a.json", calls))
-
-    threads = [threading.Thread(target=work, args=(rank,)) for rank in (2, 1, 0)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert calls == ["a.json"]
-    assert found == [PARTS["a.json"]] * 3
 
 
 def manifest(n=3):
