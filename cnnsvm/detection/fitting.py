@@ -96,7 +96,7 @@ def check_training(
             "cannot tell. Give the class another name."
         )
     if groups is not None or detector.n_views is not None:
-        grouped_folds(y, groups, getattr(detector.classifier, "cv", detector.cv))
+        grouped_folds(y, groups, count_inner_folds(detector))
     sides = np.array([image_sides(image) for image in images])
     images = [
         load_image(image, max_pixels=detector.max_pixels) if a * b > usual_max_pixels() else image
@@ -105,6 +105,12 @@ def check_training(
     sources = encode_groups(groups, len(y))
     seed = draw_seed(detector.random_state)
     return TrainingImages(images, y, classes, codes, groups, sources, auxiliary_labels, sides, seed)
+
+
+def count_inner_folds(detector: "InpaintDetector") -> int:
+    """Return the number of folds whose held-out scores calibrate."""
+    classifier = TunedSVC() if detector.classifier is None else detector.classifier
+    return classifier.cv if isinstance(classifier, TunedSVC) else detector.cv
 
 
 def fit_embedders(detector: "InpaintDetector", given: TrainingImages) -> list[Any]:

@@ -28,7 +28,8 @@ class Seen(NamedTuple):
 def look(detector: "InpaintDetector", X: Any) -> Seen:
     """Decode each image once, for all embedders."""
     images = check_images(X)
-    n_jobs = max(getattr(embedder, "n_jobs", None) or 1 for embedder in detector.embedder_)
+    own = [each for each in detector.embedder_ if isinstance(each, CropEmbedder)]
+    n_jobs = max((each.n_jobs or 1 for each in own), default=1)  # of others it may be -1
     decoded = Decoded(images, memory=0, max_pixels=detector.max_pixels)
     parts, start = [], 0
     for pixels in in_chunks(read_ahead(decoded, n_jobs)):

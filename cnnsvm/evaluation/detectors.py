@@ -15,6 +15,7 @@ from cnnsvm.data.estimators import real_class
 from cnnsvm.data.images import image_hash
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.detection.detector import InpaintDetector
+from cnnsvm.detection.fitting import count_inner_folds
 from cnnsvm.detection.reject import UNSURE
 from cnnsvm.evaluation.bootstrap import Interval, bootstrap_metrics
 from cnnsvm.evaluation.metrics import binary_metrics
@@ -38,8 +39,8 @@ def check_calibrates(detector: InpaintDetector) -> None:
 
 def check_inner_folds(detector: InpaintDetector, seen: pd.DataFrame, target: str = "label") -> None:
     """Refuse a training part with too few sources for the inner folds, before a long fit."""
-    n_splits = getattr(detector.classifier, "cv", detector.cv)
-    grouped_folds(seen[target].to_numpy(), seen["source_id"].to_numpy(), n_splits)
+    labels, sources = seen[target].to_numpy(), seen["source_id"].to_numpy()
+    grouped_folds(labels, sources, count_inner_folds(detector))
 
 
 def judge_images(detector: InpaintDetector, images: Sequence[Any]) -> pd.DataFrame:

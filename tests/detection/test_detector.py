@@ -189,6 +189,9 @@ def test_residual_statistics_alone_make_a_detector(labelled_images, finetune):
 class Means(TransformerMixin, BaseEstimator):
     """Somebody's embedder: the mean and deviation of each channel."""
 
+    def __init__(self, n_jobs=-1):  # all cores, as in scikit-learn
+        self.n_jobs = n_jobs
+
     def fit(self, images, y=None):
         return self
 
@@ -204,7 +207,14 @@ def test_any_transformer_is_an_embedder(labelled_images, tmp_path):
         model.save_pretrained(tmp_path / "model")
 
 
-@pytest.mark.parametrize("classifier", [LogisticRegression(), RandomForestClassifier(20)])
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        LogisticRegression(),
+        RandomForestClassifier(20),
+        GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}),  # whose cv is no number
+    ],
+)
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_any_classifier_is_calibrated_on_folds_by_group(
     labelled_images, classifier, n_classes, tmp_path
