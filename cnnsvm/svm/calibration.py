@@ -14,6 +14,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
+from cnnsvm.data.splits import grouped_folds
 from cnnsvm.svm.inner_cv import inner_folds
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ MIN_PROBABILITY = 1e-3
 # Odds ratio of two scores one standard deviation apart when the data support no ranking: small
 # enough that every probability is the prevalence, large enough to keep the scores' order.
 MIN_STANDARD_SLOPE = 1e-3
+_USUAL_SPLITS = 5  # what scikit-learn takes where ``cv`` is None
 
 
 def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
@@ -178,7 +180,8 @@ class CalibratedClassifier(LogOddsClassifier):
     ----------
     classifier : scikit-learn classifier
         Its scores of more than two classes must be one column a class. It is given the groups if
-        its ``fit`` takes ``groups``.
+        its ``fit`` takes ``groups``; if its ``cv`` is a number or None (5), as of GridSearchCV, it
+        is given so many folds that separate no group.
     cv : int, default=3
         Number of folds.
     random_state : int, RandomState instance or None, default=None
@@ -256,9 +259,16 @@ class CalibratedClassifier(LogOddsClassifier):
         return self
 
     def _fit_clone(self, X: np.ndarray, y: np.ndarray, groups: Any, rows: np.ndarray) -> Any:
-        takes_groups = groups is not None and has_fit_parameter(self.classifier, "groups")
-        own = {"groups": np.asarray(groups)[rows]} if takes_groups else {}
-        return clone(self.classifier).fit(X[rows], y[rows], **own)
+        classifier, own = clone(self.classifier), {}
+        if groups is not None:
+            part = np.asarray(groups)[rows]
+            n_splits = getattr(classifier, "cv", "no parameter")
+            if has_fit_parameter(classifier, "groups"):
+                own["groups"] = part
+            elif n_splits is None or isinstance(n_splits, Integral):
+                folds = grouped_folds(y[rows], part, int(n_splits or _USUAL_SPLITS))
+                classifier.set_params(cv=folds)  # those of its own would separate groups
+        return classifier.fit(X[rows], y[rows], **own)
 
     def _decide(self, X: ArrayLike) -> np.ndarray:
         check_is_fitted(self, "classes_")

@@ -6,7 +6,7 @@ from sklearn.datasets import make_blobs, make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict
 
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.svm import CalibratedClassifier, TunedSVC
@@ -91,3 +91,19 @@ def test_groups_reach_a_classifier_that_takes_them(monkeypatch, binary):
     calibrate(TunedSVC("linear", n_trials=1, calibrate=False), X, y, groups)
     assert seen[-1] == 60
     assert sum(seen) == 60 * 2 + 60
+
+
+@pytest.mark.parametrize(("cv", "n_splits"), [(None, 5), (3, 3)])
+def test_a_search_of_a_classifier_separates_no_group(binary, cv, n_splits):
+    X, y = binary[0][:90], binary[1][:90]
+    groups = np.random.default_rng(0).permutation(90) // 3
+    model = calibrate(GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=cv), X, y, groups)
+    folds = model.classifier_.cv
+    assert len(folds) == n_splits
+    assert all(set(groups[train]).isdisjoint(groups[test]) for train, test in folds)
+
+
+def test_a_splitter_of_ones_own_stays(binary):
+    search = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0]}, cv=KFold(2))
+    model = calibrate(search, binary[0][:90], binary[1][:90], np.arange(90) // 3)
+    assert isinstance(model.classifier_.cv, KFold)
