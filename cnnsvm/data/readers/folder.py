@@ -17,10 +17,11 @@ from cnnsvm.data.readers.class_names import (
     FAKE,
     IS_MASK,
     MASK,
-    NO_SOURCE,
     REAL,
     class_of_folder,
     find_class_folders,
+    is_no_source,
+    labelling_column,
     plain_name,
     words_of,
 )
@@ -83,7 +84,7 @@ def read_folder(
         malformed or leaves an image without a source.
     """
     folder = _check_folder(root)
-    files = _list_files(folder)
+    files, _ = _list_files(folder)
     classes = CLASSES | (BESIDE_FAKES if FAKE in find_class_folders(folder).values() else {})
     named = {file: _class_of_file(file, folder, classes) for file in files}
     labels = {file: label for file, label in named.items() if label in (REAL, FAKE)}
@@ -127,25 +128,41 @@ def read_sources(
         )
     names = (folder.name, *folder_names(folder))
     suspect = [name for name in names if words_of(name) & {FAKE, MASK}]
+    above = plain_name(folder.parent.name)
+    suspect += [above] if CLASSES.get(above) in (FAKE, MASK) else []
     if suspect:
         raise DatasetError(
-            f"{folder}: is or holds a folder named {suspect[0]}, so not all of it is untouched. "
+            f"{folder}: is, lies in or holds a folder named {suspect[0]}, so not all is untouched. "
             "Give the folder of the untouched images alone, read the tree with read_folder, or "
             "rename what is untouched."
         )
-    files = drop_records(_list_files(folder))
+    files, tables = _list_files(folder)
+    files = drop_records(files)
     if not files:
         raise DatasetError(
             f"{folder}: all images in it are records that were made here. Give their manifest, or "
             "a folder of untouched images."
         )
-    fakes = [file for file in files if NO_SOURCE.search(file.stem.casefold())]
+    fakes = [file for file in files if is_no_source(file.stem)]
     if fakes:
         raise DatasetError(
             f"{folder}: {len(fakes)} of {len(files)} images are named like masks or fakes, the "
             f"first is {fakes[0].name}. Move them away, or rename what is untouched."
         )
+    _check_tables(folder, files, [*tables, *folder.parent.glob("*.csv")])
     return _to_manifest(folder, [(file, 0, {}) for file in files], groups, skip_bad)
+
+
+def _check_tables(folder: Path, files: Sequence[Path], tables: Iterable[Path]) -> None:
+    """Refuse sources that a table in or beside their folder tells apart as real and fake."""
+    names = {name for file in files for name in (file.name, file.stem)}
+    for table in tables:
+        if column := labelling_column(table, names):
+            raise DatasetError(
+                f"{folder}: the column {column!r} of {table} labels these images, so not all of "
+                "them may be untouched. Make it a manifest (path, label, source_id), or move it "
+                "away if all are."
+            )
 
 
 def _class_of_file(file: Path, folder: Path, classes: Mapping[str, int]) -> int | None:
@@ -184,7 +201,8 @@ def _check_folder(root: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def _list_files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """List the images of a folder, and its tables."""
     files, skipped = scan_images(folder)
     if not files:
         suffixes = ", ".join(sorted(SUFFIXES))
@@ -193,7 +211,7 @@ def _list_files(folder: Path) -> list[Path]:
     if others:
         kinds = "; ".join(f"{n} {kind}" for kind, n in others.most_common(5))
         logger.info("%s: skipped %d file(s): %s", folder, others.total(), kinds)
-    return files
+    return files, [path for path, _ in skipped if path.suffix.lower() == ".csv"]
 
 
 def _to_manifest(
