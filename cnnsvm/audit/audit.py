@@ -39,6 +39,7 @@ from cnnsvm.data.manifest import REQUIRED, ManifestError, find_bad_rows
 from cnnsvm.data.readers import open_dataset
 from cnnsvm.data.splits import grouped_folds
 from cnnsvm.io.progress import show_progress
+from cnnsvm.localization.masks import load_mask
 
 #: Checks of the whole table, in the order in which they are reported.
 TABLE_CHECKS: dict[str, Callable[[DataSet], Check]] = {
@@ -238,7 +239,7 @@ def _measure(
 def _blank_bad_masks(manifest: pd.DataFrame, n_jobs: int | None) -> list[dict[str, str]]:
     """Take out the masks that cannot be read, not their rows, and list them."""
     paths = [path for path in manifest["mask_path"].dropna().unique() if Path(path).is_file()]
-    failed = find_bad_images(paths, n_jobs=n_jobs)
+    failed = find_bad_images(paths, n_jobs=n_jobs, read=load_mask)
     bad = {paths[position]: reason for position, reason in failed}
     manifest["mask_path"] = manifest["mask_path"].mask(manifest["mask_path"].isin(bad), None)
     return [{"path": path, "reason": reason} for path, reason in bad.items()]

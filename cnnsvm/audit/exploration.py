@@ -30,6 +30,7 @@ from cnnsvm.audit.check import on_threads
 from cnnsvm.audit.headers import describe_header
 from cnnsvm.data.images import ImageError, load_image, read_header
 from cnnsvm.io.progress import show_progress
+from cnnsvm.localization.masks import load_mask
 
 #: Compared between the classes: column -> what it is.
 FILE_FEATURES = {
@@ -191,7 +192,7 @@ def describe_pixels(path: str) -> dict[str, float]:
 
 def describe_mask(path: str) -> dict[str, Any]:
     """Measure the share of a mask that is white, and shrink it to 64x64 shares of white."""
-    white = load_image(path)[:, :, 0] >= 128
+    white = load_mask(path)
     levels = Image.fromarray(white.view(np.uint8) * 255)
     small = levels.resize((_GRID, _GRID), Image.Resampling.BOX)
     return {"coverage": float(white.mean()), "grid": np.asarray(small, dtype=np.float32) / 255}

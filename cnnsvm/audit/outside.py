@@ -17,6 +17,7 @@ from cnnsvm.data.splits import grouped_folds
 from cnnsvm.evaluation.negative_controls import run_probe
 from cnnsvm.features.traces import judge_lines, line_heights, predict_lines, sixth_difference
 from cnnsvm.io.progress import show_progress
+from cnnsvm.localization.masks import load_mask
 
 #: Pixels around the mask that are left out: soft edges of masks; blocks of codecs.
 MARGIN, LOSSY_MARGIN = 8, 24
@@ -76,7 +77,7 @@ def compare_outside(pair: dict[str, Any]) -> Outside | None:
     real, fake = load_image(pair["path_real"]), load_image(pair["path_fake"])
     lossy = bool(pair["lossy_fake"] or pair["lossy_real"])
     side = 2 * (LOSSY_MARGIN if lossy else MARGIN) + 1
-    mask = (load_image(pair["mask_path_fake"])[:, :, 0] >= 128).astype(np.uint8)
+    mask = load_mask(pair["mask_path_fake"]).astype(np.uint8)
     outside = cv2.dilate(mask, np.ones((side, side), np.uint8)) == 0
     if real.shape != fake.shape or outside.shape != real.shape[:2] or outside.mean() < MIN_SHARE:
         return None

@@ -210,13 +210,15 @@ def _read_header(image: ImageInput) -> Header:
         if stream is not None and opened.format == "PNG":
             _read_behind_pixels(stream, opened)
         get = opened.getexif if stream is None else partial(Image.Image.getexif, opened)
+        orientation = _orientation(get)
+        turned = opened.format == "TIFF" and orientation in _TURNED  # Pillow turns those itself
         return Header(
-            *opened.size,
+            *(opened.size[::-1] if turned else opened.size),
             mode=opened.mode,
             format=opened.format,
             coding=_coding(stream, opened.format),
             n_bytes=None if stream is None else stream.seek(0, io.SEEK_END),
-            orientation=_orientation(get),
+            orientation=orientation,
             n_exif=len(_exif(get)),
             entries=tuple(map(str, opened.info)),
             quantization=getattr(opened, "quantization", None) or {},
@@ -285,12 +287,15 @@ def check_images(X: Any) -> Sequence[Any]:
 
 
 def find_bad_images(
-    images: Sequence[ImageInput], *, n_jobs: int | None = None
+    images: Sequence[ImageInput],
+    *,
+    n_jobs: int | None = None,
+    read: Callable[[ImageInput], Any] = load_image,
 ) -> list[tuple[int, str]]:
-    """Decode every image once, on ``n_jobs`` threads, and list the failures as (index, reason)."""
+    """Read every image once, on ``n_jobs`` threads, and list the failures as (index, reason)."""
     from joblib import Parallel, delayed
 
-    jobs = (delayed(_failure)(image) for image in images)
+    jobs = (delayed(_failure)(image, read) for image in images)
     reasons = Parallel(n_jobs=n_jobs, prefer="threads")(jobs)
     return [(i, reason) for i, reason in enumerate(reasons) if reason is not None]
 
@@ -328,9 +333,9 @@ def _despite_metadata(image: ImageInput, read: Callable[[ImageInput], T]) -> T:
         return found
 
 
-def _failure(image: ImageInput) -> str | None:
+def _failure(image: ImageInput, read: Callable[[ImageInput], Any]) -> str | None:
     try:
-        load_image(image)
+        read(image)
     except ImageError as error:
         return str(error)
     return None

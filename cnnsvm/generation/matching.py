@@ -12,6 +12,7 @@ import pandas as pd
 
 from cnnsvm.data.images import ImageError, load_image
 from cnnsvm.data.manifest import REQUIRED, describe_file, make_manifest
+from cnnsvm.data.mask_files import read_mask_levels
 from cnnsvm.data.readers.folder import RECORD
 from cnnsvm.generation.post_processing import PostProcessing
 from cnnsvm.generation.sources import skip
@@ -255,10 +256,10 @@ def _rewrite_item(
 
 
 def _mask_content(mask: _File, size: Size) -> bytes:
-    pixels = load_image(mask.path)  # before copying too: a damaged mask is no mask
+    levels = read_mask_levels(mask.path)  # before copying too: a damaged mask is no mask
     if mask.size == size:
         return Path(mask.path).read_bytes()
-    return _NEAREST.encode(_NEAREST.resize(pixels, size)[:, :, 0])
+    return _NEAREST.encode(_NEAREST.resize(levels, size))
 
 
 def _new_row(item: _Item, post_processing: PostProcessing) -> Row:
