@@ -14,6 +14,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile
 
+from cnnsvm.data.damage import check_whole, check_zeros_of_jpeg, is_filling
 from cnnsvm.data.jpeg_xl import jpeg_xl_size
 
 #: Most pixels of an image, longest side, bytes of a file, and chunks of a PNG or steps through
@@ -40,8 +41,8 @@ MISSING = {name: name.lower() for name in ("HEIF", "JXL") if name not in FORMATS
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _TRANSPARENT = ("RGBA", "RGBa", "LA", "La", "PA")
 _STRIP = 2**22  # pixels that are converted at once
-#: Of a JPEG: it begins, a scan does, all ends.
-_SOI, _SOS, _EOI = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+#: Of a JPEG: it begins, and a scan does.
+_SOI, _SOS = b"\xff\xd8", b"\xff\xda"
 #: Markers of a JPEG without a segment, and of segments that say nothing of pixels or orientation.
 _ALONE = (0, 1, 0xFF, *range(0xD0, 0xD9))
 _MENTIONS = (*range(0xE2, 0xEE), 0xEF, 0xFE)
@@ -260,6 +261,8 @@ def to_rgb(opened: Image.Image, stream: IO[bytes] | None) -> np.ndarray:
         pixels = _decode_jpeg(stream, opened.size)
         if pixels is not None:
             return pixels
+    if stream is not None:
+        check_whole(stream, opened)
     with strictly(always=opened.format == "TIFF"):  # of which strips are held against Pillow's cap
         opened.load()
     width, height = opened.size
@@ -346,24 +349,17 @@ def _decode_jpeg(stream: IO[bytes], size: tuple[int, int]) -> np.ndarray | None:
             f"a JPEG of {n_scans} scans of {size[0]}x{size[1]} pixels; at most {MAX_SCANS} are "
             f"decoded, of {MAX_SCANNED:,} pixels in all. Save it again if you trust it."
         )
+    check_zeros_of_jpeg(data)
     try:
         colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
         if colours not in ("YCbCr", "RGB", "Gray"):
+            simplejpeg.decode_jpeg(data, "CMYK")  # says whether it is whole
             return None
         return simplejpeg.decode_jpeg(data, "RGB")
     except ValueError as error:
-        if _is_padding(data, str(error)):
+        if is_filling(data, str(error)):
             return simplejpeg.decode_jpeg(data, "RGB", strict=False)
         raise ValueError(f"{error}. The file is damaged or incomplete; get it again.") from error
-
-
-def _is_padding(data: bytes, warning: str) -> bool:
-    """Tell whether libjpeg complains of filling before the end alone, as some cameras write it."""
-    found = re.search(r"(\d+) extraneous bytes before marker 0xd9", warning)
-    if found is None:
-        return False
-    end = data.rfind(_EOI)
-    return set(data[max(0, end - int(found[1])) : end]) <= {0, 255}
 
 
 def _strip_to_rgb(strip: Image.Image) -> np.ndarray:

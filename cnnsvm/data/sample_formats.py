@@ -8,6 +8,7 @@ from PIL import Image
 _REMEDY = "Save the image as RGB or grey with 8 or 16 unsigned bits."
 #: TIFF tags, and values of them: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_KIND, _REDUCED_OR_MASK, _COLOURS = 254, 1 | 4, 320
 _TILE_WIDTH, _TILE_HEIGHT, _LARGEST_TILE = 322, 323, 2**26
 _WHITE_IS_ZERO, _LAB, _SEPARATE, _UNDEFINED = 0, (8, 9, 10), 2, 4
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types of PNG
@@ -21,7 +22,8 @@ def bits_per_sample(opened: Image.Image, stream: IO[bytes] | None) -> int:
     """Return the bits of a sample of an opened file, or of its mode; refuse what Pillow gets wrong.
 
     A ValueError says which: signed, floating, of an odd depth, of 16 bits in separate planes or
-    with white as zero, in Lab, in huge tiles; JPEG 2000 in colour of more than 8 bits.
+    with white as zero, in Lab, in huge tiles, behind a thumbnail; JPEG 2000 of less than 8 bits, or
+    in colour of more.
     """
     if opened.mode == "LAB":
         raise ValueError(f"Lab colours depend on a white point. {_REMEDY}")
@@ -58,7 +60,11 @@ def _of_tiff(tags: dict[int, object]) -> int:
     photometric = tags.get(_PHOTOMETRIC)
     tile = _numbers(tags.get(_TILE_WIDTH, 0))[0] * _numbers(tags.get(_TILE_HEIGHT, 0))[0]
     reason = None
-    if formats:
+    if _numbers(tags.get(_KIND, 0))[0] & _REDUCED_OR_MASK:
+        reason = "a reduced copy or a mask in front of the image"
+    elif 0 < max(_numbers(tags.get(_COLOURS, 0))) < 256:
+        reason = "a palette of 8 bits, where its numbers have 16"
+    elif formats:
         reason = "signed, floating-point or complex samples, which have no fixed range"
     elif bits not in (1, 2, 4, 8, 16):
         reason = f"samples of {bits} bits"
@@ -90,7 +96,7 @@ def _of_jpeg2000(content: bytes) -> int:
     n = int.from_bytes(content[start + _COMPONENTS - 2 : start + _COMPONENTS])
     depths = components[: 3 * n : 3]
     bits = max((depth & 127) + 1 for depth in depths) if depths else 8
-    if any(depth & 128 for depth in depths) or (bits > 8 and n > 1):
+    if any(depth & 128 for depth in depths) or (bits > 8 and n > 1) or bits < 8:
         raise ValueError(f"a JPEG 2000 with {n} signed or {bits}-bit components. {_REMEDY}")
     return bits
 

@@ -393,3 +393,85 @@ def test_a_jpeg_xl_whose_boxes_lead_nowhere_is_refused(length):
     broken = content[:start] + struct.pack(">I", length) + content[start + 4 :]
     with pytest.raises(ImageError, match="JPEG XL"):
         load_image(broken)
+
+
+@pytest.mark.parametrize("quality", [90, 99])
+def test_an_end_that_was_zeroed_is_no_filling(quality):
+    """Zeros are pixels too: the decoder is done before they end, as before what cameras add."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    data = encode("JPEG", noise, quality=quality)
+    for share in (0.5, 0.9, 0.99):
+        start = int(share * len(data))
+        with pytest.raises(ImageError, match="get it again"):
+            load_image(data[:start] + bytes(len(data) - start - 2) + data[-2:])
+
+
+@pytest.mark.parametrize("spoil", ["cut and closed", "zeroed"])
+def test_a_jpeg_of_inks_that_lacks_pixels_is_no_grey_image(spoil):
+    buffer = io.BytesIO()
+    Image.fromarray(draw_image()).convert("CMYK").save(buffer, "JPEG", quality=95)
+    data, half = buffer.getvalue(), len(buffer.getvalue()) // 2
+    rest = b"\xff\xd9" if spoil == "cut and closed" else bytes(400) + data[half + 400 :]
+    with pytest.raises(ImageError, match="get it again"):
+        load_image(data[:half] + rest)
+
+
+def test_a_png_whose_pixels_have_changed_is_refused():
+    """Stored without compression, any pixel may be another; Pillow does not look."""
+    data = bytearray(encode("PNG", compress_level=0))
+    place = data.index(b"IDAT") + 200
+    data[place] ^= 64
+    with pytest.raises(ImageError, match="checksum of its pixels"):
+        load_image(bytes(data))
+    with pytest.raises(ImageError, match="checksum of its pixels"):
+        load_image(Image.open(io.BytesIO(bytes(data))))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_the_header_tells_the_size_of_the_upright_pixels(format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(format, exif=exif)
+    height, width = load_image(data).shape[:2]
+    header = read_header(data)
+    assert header.upright_size == (width, height)
+    assert (header.width, header.height) == (90, 60)
+    assert ((height, width) == (90, 60)) == (orientation > 4)
+
+
+@pytest.mark.parametrize("length", [64, 400])
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"subsampling": 0}])
+def test_zeros_among_the_pixels_of_a_jpeg_are_damage(options, length):
+    """After them a decoder often ends where it should, and finds nothing wrong."""
+    data = encode("JPEG", quality=92, **options)
+    for start in range(700, len(data) - length - 9, 101):
+        with pytest.raises(ImageError, match="get it again"):
+            load_image(data[:start] + bytes(length) + data[start + length :])
+
+
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}])
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF"])
+def test_zeros_of_one_colour_are_none(format, options):
+    image = np.full((1200, 1600, 3), 255, np.uint8)
+    image[:60, :90] = draw_image()
+    assert load_image(encode(format, image, **(options if format == "JPEG" else {}))).min() < 99
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "tiff_adobe_deflate"])
+def test_a_tiff_whose_strips_have_changed_is_refused(compression):
+    data = encode("TIFF", draw_image(200, 300), compression=compression)
+    for start in range(len(data) // 5, len(data) - 600, len(data) // 7):
+        with pytest.raises(ImageError, match=r"get it again|incomplete|decoder error"):
+            load_image(data[:start] + bytes(64) + data[start + 64 :])
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF", "HEIF"])
+def test_a_file_that_ends_in_zeros_is_not_whole(format):
+    if format == "HEIF":
+        pytest.importorskip("pillow_heif")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    data = encode(format, noise)
+    assert load_image(data).shape == (200, 300, 3)
+    with pytest.raises(ImageError, match="bytes of zeros"):
+        load_image(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))

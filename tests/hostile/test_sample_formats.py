@@ -195,3 +195,27 @@ def test_netpbm_of_any_range(most):
     header = f"P6\n80 48\n{most}\n".encode()
     content = header + values.astype("u1" if most < 256 else ">u2").tobytes()
     check(content, np.round(values / most * 255).astype(np.uint8))
+
+
+def test_a_thumbnail_in_front_of_an_image_is_not_judged_for_it():
+    with pytest.raises(ImageError, match="in front of the image"):
+        load_image(tiff(COLOUR[::4, ::4].copy(), photometric="rgb", subfiletype=1))
+
+
+def test_a_palette_of_eight_bits_is_no_black_image():
+    numbers = (GREY // 16).astype(np.uint8)
+    colours = np.repeat((np.arange(256, dtype=np.uint16) * 16 % 256)[None], 3, axis=0)
+    options = {"photometric": "palette"}
+    check(tiff(numbers, colormap=colours * 257, **options), numbers * 16)
+    with pytest.raises(ImageError, match="palette of 8 bits"):
+        load_image(tiff(numbers, colormap=colours, **options))
+
+
+def test_a_jpeg_2000_of_few_bits_is_refused():
+    """Pillow makes 240 of the white of 4 bits."""
+    content = bytearray(cv2.imencode(".jp2", GREY)[1].tobytes())
+    place = content.index(b"\xff\x4f\xff\x51") + 42
+    assert content[place] == 7
+    content[place] = 3
+    with pytest.raises(ImageError, match="4-bit"):
+        load_image(bytes(content))
