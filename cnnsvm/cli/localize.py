@@ -6,16 +6,15 @@ Interrupted or killed and called again, it resumes.
 """
 
 import argparse
-import csv
 import hashlib
-import io
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnsvm.cli.localize_train import add_machine_flags
 from cnnsvm.cli.summary import count_reasons
-from cnnsvm.io.tables import csv_line
+from cnnsvm.io.memory import is_short_of_memory
+from cnnsvm.io.tables import csv_line, whole_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,10 +139,8 @@ def read_finished(table: Path) -> dict[str, dict[str, Any]]:
     if not table.is_file():
         return {}
     text = table.read_text(encoding="utf-8", errors="surrogateescape")
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    # a row that was cut off lacks its end
-    whole = [row for row in rows if row.get("status") == DONE and row.get("reason") is not None]
-    return {str(row["path"]): row for row in whole}
+    whole = [row for row in whole_rows(text) if set(row) == set(FIELDS)]
+    return {row["path"]: row for row in whole if row["status"] == DONE}
 
 
 def write_images(
@@ -207,6 +204,10 @@ def _row(
         write_images(path, pixels, probability, localizer.threshold_, target, said)
     except (ImageError, OSError) as error:
         return row | {"reason": " ".join(str(error).split())}
+    except (MemoryError, RuntimeError) as error:
+        if not is_short_of_memory(error):
+            raise
+        return row | {"reason": f"{path}: there is not enough memory. Lower --tile-size."}
     stated = {"repainted": share, "highest": probability.max(), "mean": probability.mean()}
     return row | {key: f"{value:.5f}" for key, value in stated.items()} | {"status": DONE}
 

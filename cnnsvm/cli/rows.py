@@ -1,6 +1,5 @@
 """Rows of results as text, CSV, JSON or JSON lines, to standard output or a file that resumes."""
 
-import csv
 import io
 import json
 import sys
@@ -9,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from cnnsvm.io.tables import csv_line
+from cnnsvm.io.tables import csv_line, whole_rows
 
 FORMATS = ("text", "csv", "json", "jsonl")
 Row = dict[str, Any]
@@ -101,9 +100,7 @@ def read_rows(file: Path, format: str, head: str) -> list[Row]:
     if not (text.startswith(begins) or begins.startswith(text) or text == "[]\n"):
         raise ValueError(f"--out {file} holds something else. Choose another file, or delete it.")
     if format == "csv":
-        reader = csv.DictReader(io.StringIO(text, newline=""))
-        last = (reader.fieldnames or [""])[-1]
-        return [row for row in reader if row.get(last) is not None and None not in row]
+        return whole_rows(text)
     rows = []
     for line in text.split("\n"):
         with suppress(ValueError):  # one that a killed call tore

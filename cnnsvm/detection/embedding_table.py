@@ -1,5 +1,6 @@
 """Embeddings in a Parquet file that grows: one row an image, written in parts, then joined."""
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cnnsvm.io.files import replacing
+
+logger = logging.getLogger(__name__)
 
 MODEL = b"cnnsvm_model"  # key of the schema's metadata
 _KEYS = ("path", "sha256")
@@ -49,9 +52,11 @@ class EmbeddingTable:
         """Write rows as a part; embeddings are float32 (n, n_features)."""
         self.parts.mkdir(parents=True, exist_ok=True)
         columns = [pa.array(paths), pa.array(hashes), *map(pa.array, embeddings.T)]
-        number = len(list(self.parts.glob("*.parquet")))
+        last = max(self.parts.glob("*.parquet"), default=None)
+        number = 0 if last is None else int(last.stem) + 1
         with replacing(self.parts / f"{number:08d}.parquet") as partial:
-            pq.write_table(pa.table(columns, schema=self.schema), partial)
+            table = pa.table(columns, schema=self.schema)
+            pq.write_table(table, partial, write_page_checksum=True)
 
     def join(self) -> int:
         """Make one file of all rows, of each path the newest; return their number."""
@@ -73,10 +78,16 @@ class EmbeddingTable:
     def _check(self, part: Path) -> None:
         try:
             schema = pq.read_schema(part)
-        except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{part} is no Parquet file ({error}). Choose another name."
-            ) from error
+            if part != self.file:
+                pq.read_table(part, page_checksum_verification=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            if part == self.file or getattr(error, "errno", None):
+                raise ValueError(
+                    f"{part} is no Parquet file ({error}). Choose another name."
+                ) from error
+            logger.warning("%s is damaged and is embedded again: %s", part, error)
+            part.unlink()
+            return
         found = (schema.metadata or {}).get(MODEL, b"").decode()
         wanted = self.schema.metadata[MODEL].decode()
         if found != wanted or schema.names != self.schema.names:

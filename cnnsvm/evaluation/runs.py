@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from sklearn.base import BaseEstimator
 from cnnsvm.features.cache import hash_settings
 from cnnsvm.io.bundle import holds_model, library_versions
 from cnnsvm.io.files import alone, read_json, replacing, write_json, write_text
+
+logger = logging.getLogger(__name__)
 
 #: Columns of a manifest that results carry on.
 CARRIED = ("path", "source_id", "label", "variant", "engine", "mask_schema")
@@ -46,7 +50,7 @@ class RunDirectory:
         if folder is None:
             return
         file = folder / FINGERPRINT
-        claimed = file.read_text(encoding="utf-8") if file.is_file() else None
+        claimed = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
         if claimed != fingerprint and any(is_result(path, folder) for path in folder.glob(results)):
             raise RunMismatchError(
                 f"{folder} holds results of another detector, other data, settings or versions; "
@@ -63,7 +67,7 @@ class RunDirectory:
         load: Callable[[Path], Any] | None = None,
         save: Callable[[Any, Path], Any] | None = None,
     ) -> Any:
-        """Return a part: read if it is finished, else computed, stored and read.
+        """Return a part: read if it is finished and sound, else computed, stored and read.
 
         ``name`` is its path in the folder, unique in the run. A ``.json`` file holds plain values,
         a ``.parquet`` file a table; others need ``load``, of a path, and ``save``, of a value and a
@@ -75,10 +79,16 @@ class RunDirectory:
         if load is None or save is None:
             load, save = FORMATS[path.suffix]
         with alone(path):
-            if not is_finished(path):
-                save(self._timed(name, compute), path)
-                write_json(self.folder / TIMES, self.seconds)
-                shutil.rmtree(path.parent / CACHE, ignore_errors=True)
+            if is_finished(path):
+                try:
+                    return load(path)
+                except (ValueError, LookupError, TypeError, OSError) as error:
+                    if getattr(error, "errno", None):  # it may be sound: the disk is not there
+                        raise
+                    logger.warning("%s is damaged and is computed again: %s", path, error)
+            save(self._timed(name, compute), path)
+            write_json(self.folder / TIMES, self.seconds)
+            shutil.rmtree(path.parent / CACHE, ignore_errors=True)
         return load(path)
 
     def cache(self, name: str) -> Path | None:
@@ -110,8 +120,8 @@ def is_finished(path: Path) -> bool:
 
 def store(table: pd.DataFrame, file: Path) -> None:
     """Write a Parquet table atomically."""
-    with replacing(file) as partial:
-        table.to_parquet(partial, index=False)
+    with replacing(file) as unfinished:
+        table.to_parquet(unfinished, index=False, write_page_checksum=True)
 
 
 #: Suffix of a part -> how it is read and written.
@@ -120,7 +130,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Any], Callable[[Any, Path], Any]]] = {
         lambda path: json.loads(path.read_text(encoding="utf-8")),
         lambda values, path: write_text(path, json.dumps(values)),
     ),
-    ".parquet": (pd.read_parquet, store),
+    ".parquet": (partial(pd.read_parquet, page_checksum_verification=True), store),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -94,8 +95,11 @@ def _gather(
     """Compute the statistics of one round of crops, or read what an earlier call computed."""
     file = None if folder is None else folder / f"statistics_{epoch}.safetensors"
     if file is not None and file.is_file():
-        kept = load_file(file)
-        return kept["rows"], kept["targets"]
+        try:
+            kept = load_file(file)
+            return kept["rows"], kept["targets"]
+        except (SafetensorError, LookupError) as error:
+            logger.warning("%s is damaged and is computed again: %s", file, error)
     draws = [
         Draw(int(part[d.index]), d.plan_seed)
         for d in paired_draws(

@@ -22,7 +22,7 @@ from cnnsvm.features import branch
 from cnnsvm.features.backbones import Backbone
 from cnnsvm.features.finetuning import AuxiliaryLabels, finetune
 from cnnsvm.features.trainer import Training
-from cnnsvm.io.files import alone, clear_partials, replacing, write_text
+from cnnsvm.io.files import alone, clear_partials, file_hash, replacing, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,12 @@ def fit_network(
     if cache is None:
         return finetune(network, images, codes, groups, training, None, auxiliary)
     with alone(cache / "network"):
-        if (cache / HISTORY).is_file():
-            load_network(network, load_file(cache / WEIGHTS))
+        if (stored := stored_training(cache)) is not None:
+            arrays, history = stored
+            load_network(network, arrays)
             network.parents = None if auxiliary is None else auxiliary.parents
             logger.info("fine-tuned network taken from %s", cache)
-            return json.loads((cache / HISTORY).read_text(encoding="utf-8"))
+            return history
         checkpoint = cache / CHECKPOINT
         history = finetune(network, images, codes, groups, training, checkpoint, auxiliary)
         for left in cache.glob("statistics_*.safetensors"):
@@ -71,9 +72,25 @@ def store_training(cache: Path, network: torch.nn.Module, history: list[dict[str
     """Keep a trained network and its history, and remove what would have resumed the training."""
     with replacing(cache / WEIGHTS) as partial:
         save_file(network_arrays(network), partial)
-    write_text(cache / HISTORY, json.dumps(history))  # last: marks it finished
+    kept = {"sha256": file_hash(cache / WEIGHTS), "history": history}
+    write_text(cache / HISTORY, json.dumps(kept))  # last: marks it finished
     (cache / CHECKPOINT).unlink(missing_ok=True)
     clear_partials(cache)
+
+
+def stored_training(cache: Path) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]] | None:
+    """Read what `store_training` kept; None if there is nothing, or not what was written."""
+    try:
+        kept = json.loads((cache / HISTORY).read_text(encoding="utf-8"))
+        if file_hash(cache / WEIGHTS) != kept["sha256"]:
+            raise ValueError(f"{WEIGHTS} is not what was written")
+        return load_file(cache / WEIGHTS), kept["history"]
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError) as error:
+        logger.warning("%s is damaged and is trained again: %s", cache, error)
+        (cache / HISTORY).unlink(missing_ok=True)
+        return None
 
 
 def network_arrays(network: torch.nn.Module) -> dict[str, np.ndarray]:

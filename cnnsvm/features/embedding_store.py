@@ -93,7 +93,7 @@ class _Some(Sequence[Any]):
 
 
 def _known(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
-    for described in sorted(folder.glob("*.json")):
+    for described in _parts(folder):
         array = described.with_suffix(".npy")
         try:
             description = json.loads(described.read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def _known(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
             with contextlib.suppress(OSError):  # such as a cache that is read only
                 os.utime(array)  # the parts that are not used go first
             yield from list(zip(description["keys"], rows, strict=True))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
             logger.warning("%s is damaged and is computed again: %s", array, error)
             described.unlink(missing_ok=True)
 
@@ -130,10 +130,15 @@ def _sizes(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
             yield array, array.stat()
 
 
+def _parts(folder: Path) -> list[Path]:
+    """List the descriptions of parts, but for copies that something else made."""
+    return sorted(file for file in folder.glob("*.json") if file.stem.isdecimal())
+
+
 def _write(
     folder: Path, keys: list[str], embeddings: np.ndarray, made_by: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    numbers = [int(file.stem) for file in folder.glob("*.json")]
+    numbers = [int(file.stem) for file in _parts(folder)]
     array = folder / f"{max(numbers, default=-1) + 1:08d}.npy"
     with replacing(array) as partial, partial.open("wb") as stream:
         np.save(stream, embeddings)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -270,7 +271,10 @@ class Trainer(ABC):
         """Go on where a checkpoint was written, if there is one: all where the first process is."""
         content = None
         if self.processes.is_first and checkpoint is not None and checkpoint.is_file():
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            try:
+                content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            except (RuntimeError, ValueError, EOFError, OSError, UnpicklingError) as error:
+                logger.warning("%s is damaged, training starts over: %s", checkpoint, error)
         content = self.processes.from_first(content)
         if content is None:
             return

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,16 @@ def csv_line(values: Iterable[object]) -> str:
     line = io.StringIO(newline="")
     csv.writer(line, lineterminator="\r\n").writerow(values)
     return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def whole_rows(text: str) -> list[dict[str, str]]:
+    """Return the rows of CSV that have every column; none behind what cannot be read."""
+    rows: list[dict[str, str]] = []
+    with suppress(csv.Error):  # a field without an end
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            if None not in row and None not in row.values() and "\0" not in "".join(row.values()):
+                rows.append(row)
+    return rows
 
 
 def to_csv(rows: "pd.DataFrame") -> str:

@@ -1,7 +1,6 @@
 """How an `InpaintLocalizer` is fitted: its images are read, split by sources, and trained on."""
 
 import hashlib
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from joblib import Parallel, delayed
-from safetensors.numpy import load_file
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
@@ -20,13 +18,7 @@ import cnnsvm
 from cnnsvm.data.near_duplicates import perceptual_hash
 from cnnsvm.data.splits import encode_groups, grouped_folds
 from cnnsvm.features.augmentation import AUGMENTATIONS
-from cnnsvm.features.cache import (
-    CHECKPOINT,
-    HISTORY,
-    WEIGHTS,
-    network_arrays,
-    store_training,
-)
+from cnnsvm.features.cache import CHECKPOINT, network_arrays, store_training, stored_training
 from cnnsvm.features.devices import Processes, choose_precision, join
 from cnnsvm.features.reading import MEMORY
 from cnnsvm.features.trainer import Entry, TrainingOptions
@@ -165,16 +157,17 @@ def _train(trainer: LocalizerTrainer, cache: Path | None) -> list[Entry]:
         return trainer.run()
     together = trainer.processes
     with alone(cache / "network" if together.is_first else None):
-        is_finished = (cache / HISTORY).is_file()
-        if not together.agree((cache / CHECKPOINT).is_file() + 2 * is_finished):
+        stored = stored_training(cache)
+        if not together.agree((cache / CHECKPOINT).is_file() + 2 * (stored is not None)):
             raise ValueError(
                 f"cache_dir: the processes of this training do not see one folder {cache}. Put "
                 "cache_dir on a disk that all machines share, or leave it out."
             )
-        if is_finished:
-            load_arrays(trainer.network.cpu(), load_file(cache / WEIGHTS))
+        if stored is not None:
+            arrays, history = stored
+            load_arrays(trainer.network.cpu(), arrays)
             logger.info("trained network taken from %s", cache)
-            return json.loads((cache / HISTORY).read_text(encoding="utf-8"))
+            return history
         history = trainer.run(cache / CHECKPOINT)
         if together.is_first:
             store_training(cache, trainer.network, history)
