@@ -31,6 +31,7 @@ from cnnsvm.cli import (
 )
 from cnnsvm.cli.parsing import WITHOUT_IMAGES, in_flags, parse
 from cnnsvm.io.files import FULL
+from cnnsvm.io.memory import is_short_of_memory
 
 SUBCOMMANDS = {
     "audit": audit,
@@ -148,9 +149,9 @@ def guard(
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command {what}.", file=sys.stderr)
         return 130
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and torch may not be loaded
-        if "out of memory" not in str(error).lower():
+    except (MemoryError, RuntimeError) as error:
+        if not is_short_of_memory(error):
             raise
         remedy = "Lower --batch-size or --crop-size (of a localiser --tile-size) and resume."
-        print(f"{name}: {error}\n{remedy}", file=sys.stderr)
+        print(f"{name}: {str(error) or 'memory is short'}\n{remedy}", file=sys.stderr)
         return wrong

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnsvm.io.memory import is_short_of_memory
 from cnnsvm.report.metadata import describe_metadata, names_generator
 
 if TYPE_CHECKING:
@@ -292,7 +293,9 @@ def _judge_some(judge: Judge, images: "list[np.ndarray]") -> list[Row]:
         return []
     try:
         return judge.rows(images)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_short_of_memory(error):
+            raise
         if len(images) > 1:
             return [row for image in images for row in _judge_some(judge, [image])]
         height, width = images[0].shape[:2]

@@ -19,6 +19,7 @@ from cnnsvm.data.images import (
 )
 from cnnsvm.data.metadata import read_metadata
 from cnnsvm.data.scanning import begins_as_image
+from cnnsvm.io.memory import is_short_of_memory
 from cnnsvm.report.judging import EVIDENCE, Judge, Row
 from cnnsvm.report.metadata import describe_metadata
 from cnnsvm.report.overlay import blend
@@ -70,7 +71,9 @@ def _judge_one(
         try:
             (row,) = judge.rows([pixels])
             overlay = _overlay(judge, row, pixels) if with_heatmap else {}
-        except MemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_short_of_memory(error):
+                raise
             return Refusal(413, f"{pixels.shape[1]}x{pixels.shape[0]} pixels are too many here.")
     return _say(judge, row, upload, pixels.shape, overlay)
 

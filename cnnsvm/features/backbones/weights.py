@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Mapping
 from importlib import import_module
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 logger = logging.getLogger(__name__)
 
-#: What training code puts in front of the names of a network's parameters.
-PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.")
+#: What training code calls a network's parameters among other things that it saves.
+_INSIDE = ("state_dict", "model_state_dict", "model", "network", "net", "params")
 #: torchvision's DenseNet files still have the names of 2017: ``norm.1`` for today's ``norm1``.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 
@@ -62,7 +61,8 @@ def load_state(
 ) -> None:
     """Put parameters into a network; those of a classifier may be missing (`WeightsError`)."""
     own = network.state_dict()
-    state = _without_prefix(state, own)
+    state = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    state = _without_prefix(state, own, weights)
     head = ("fc.", "classifier.", "head.")
     fitting = {key: value for key, value in state.items() if key in own}
     wrong = [k for k, v in fitting.items() if v.shape != own[k].shape and not k.startswith(head)]
@@ -88,18 +88,35 @@ def load_state(
             "weights: %d unknown parameter(s) ignored, such as %s", len(unknown), unknown[0]
         )
     shaped = {k: v for k, v in fitting.items() if v.shape == own[k].shape}
+    if bad := [k for k, v in shaped.items() if not torch.isfinite(v).all()]:
+        raise WeightsError(
+            f"weights {os.fspath(weights)!r} hold NaN or infinity, first in {bad[0]}. Their "
+            "training diverged, or the file is damaged; give others."
+        )
     network.load_state_dict(shaped, strict=False)
 
 
 def _without_prefix(
-    state: dict[str, torch.Tensor], own: Mapping[str, Any]
+    state: dict[str, torch.Tensor], own: Mapping[str, Any], weights: str | os.PathLike[str]
 ) -> dict[str, torch.Tensor]:
-    """Leave out the prefix that training code puts in front of names, if that makes them fit."""
-    for prefix in (*PREFIXES, *map("".join, product(PREFIXES, PREFIXES))):
-        bare = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if len(own.keys() & bare) > len(own.keys() & state):
-            return bare
-    return state
+    """Leave out the prefix that training code puts in front of names, if that makes them fit.
+
+    Such as ``module.`` and ``_orig_mod.``. Of several networks in one file none is chosen.
+    """
+    longest = max((k for k in own if not k.endswith("num_batches_tracked")), key=len)
+    prefixes = [key.removesuffix(longest) for key in state if key.endswith(longest)]
+    bare = {
+        prefix: {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        for prefix in ("", *prefixes)
+    }
+    n_fitting = {prefix: len(own.keys() & names) for prefix, names in bare.items()}
+    best = [prefix for prefix, n in n_fitting.items() if n == max(n_fitting.values())]
+    if len(best) > 1 and n_fitting[best[0]]:
+        raise WeightsError(
+            f"weights {os.fspath(weights)!r} hold {len(best)} networks, named {', '.join(best)}. "
+            "Save the parameters of one of them."
+        )
+    return bare[best[0]]
 
 
 def require(module: str, extra: str) -> Any:
@@ -148,7 +165,9 @@ def read_state(weights: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-        return dict(state.get("state_dict", state.get("model", state)))
+        while inside := next((k for k in _INSIDE if isinstance(state.get(k), Mapping)), None):
+            state = state[inside]
+        return dict(state)
     except Exception as error:  # safetensors raises a class of its own
         # the first sentence only: the next ones say how to load an unsafe file all the same
         reason = str(error).partition(". ")[0] or type(error).__name__

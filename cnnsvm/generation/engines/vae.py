@@ -32,6 +32,7 @@ from cnnsvm.generation.engines.pretrained import (
     shorten,
     weights_problem,
 )
+from cnnsvm.io.memory import is_short_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def run_in_halves(run: Repaint, tasks: Sequence[Task]) -> list[np.ndarray | Imag
     try:
         return list(run(tasks))
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_short_of_memory(error):
             raise EngineError(
                 f"the model fails on {width}x{height} pixels ({shorten(error)}). Check that its "
                 "parts belong together, or name another model."
@@ -213,12 +214,6 @@ def run_network(
         made = network(pixels, tasks).float()
     values = (made / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
     return [as_output(one, task.image) for one, task in zip(values, tasks, strict=True)]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # the CPU's allocator has no exception of its own
-    known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return known or "can't allocate memory" in str(error)
 
 
 @dataclass(frozen=True, repr=False)  # the network would be printed too
