@@ -58,12 +58,14 @@ def metrics_by(
     Recall is that of the kind; false alarms are the same in each. Precision, accuracy, F1 and
     PR-AUC also depend on how many fakes the kind has, so compare kinds by recall or ROC AUC.
     Returns for each value among the fakes, sorted, ``n_fakes`` (int) and ``metrics`` as
-    `bootstrap_metrics` does. Fakes without a value are left out.
+    `bootstrap_metrics` does. Fakes without a value are "unknown", unless none has one: {}.
     """
     check_options(n_resamples, confidence)
     _check_columns(predictions, (*_SCORED, column))
     is_real = predictions["label"] == 0
     kinds = predictions[column].where(~is_real)
+    if kinds.notna().any():
+        kinds = kinds.astype(object).fillna("unknown").where(~is_real)
     return {
         str(kind): {
             "n_fakes": int((kinds == kind).sum()),

@@ -84,10 +84,11 @@ def caveats(result: Mapping[str, Any]) -> list[str]:
             f"after 0 mistakes in n = {n_sources} sources, a rate of mistakes up to 3/n = "
             f"{percent(min(1.0, 3 / n_sources))} remains plausible."
         )
-    engines = list(result.get("by_engine") or {})
-    if len(engines) == 1:
-        made = "Every fake here was made by " + str(engines[0])
-        made = "By which engine the fakes were made is unknown" if engines[0] == "unknown" else made
+    engines = result.get("by_engine")
+    if engines is not None and len(engines) < 2:
+        engine = next(iter(engines), "unknown")
+        made = f"Every fake here was made by {engine}"
+        made = "By which engine the fakes were made is unknown" if engine == "unknown" else made
         sentences.append(f"{made}: the numbers say nothing of others.")
     return sentences
 
@@ -140,7 +141,11 @@ def _leak_sentences(
             f"the leak: {' '.join(leaks)}",
             *([seen] if leaking(controls) else []),
         ]
-    return [seen, f"An audit of the {audit['n_images']} files that were judged finds no leak."]
+    if leaking(controls):
+        return [seen]
+    found = f"An audit of the {audit['n_images']} files that were judged finds no leak"
+    unseen = [check["name"] for check in audit["checks"] if check["verdict"] == "not checked"]
+    return [seen, f"{found}; it could not check {', '.join(unseen)}." if unseen else f"{found}."]
 
 
 def _control_sentence(controls: Mapping[str, Mapping[str, Any]]) -> str:
