@@ -40,7 +40,7 @@ _ROUNDED = 0.2
 _HINTS = {torch.float32: ("f32", 1e-3), torch.bfloat16: ("bf16", _ROUNDED)}
 _Run = Callable[[torch.Tensor], torch.Tensor]
 #: State of a network -> what was made of it.
-_MADE: WeakKeyDictionary[Backbone, tuple[int, dict[Any, Any]]] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[nn.Module, tuple[int, dict[Any, Any]]] = WeakKeyDictionary()
 
 
 class Way(NamedTuple):
@@ -95,7 +95,7 @@ def choose_backend(
     return _made(network, ("auto", dtype, size), lambda: _kept_choice(network, size, dtype))
 
 
-def _made(network: Backbone, key: Sequence[Any], make: Callable[[], Any]) -> Any:
+def _made(network: nn.Module, key: Sequence[Any], make: Callable[[], Any]) -> Any:
     """Return what was made of a network as it is now, or make it."""
     arrays = chain(network.parameters(), network.buffers())
     # the version counts changes in place, but not in an array that was made for inference
@@ -174,17 +174,40 @@ class NetworkPart(nn.Module):
         return self.projection(self.body(values))
 
 
+def folded(network: nn.Module) -> nn.Module:
+    """Return a network for inference on a processor, with batch norms folded into convolutions.
+
+    It is made once, and is the network itself where there is nothing to do.
+    """
+    return _made(network, ("folded",), lambda: _fold_norms(network)) or network
+
+
 def _fold(
     network: Backbone, dtype: torch.dtype, layer: int | None, shape: Sequence[int]
 ) -> nn.Module | None:
+    return _fold_norms(NetworkPart(network, layer))
+
+
+def _has_norms(module: nn.Module) -> bool:
+    return any(isinstance(each, nn.BatchNorm2d) for each in module.modules())
+
+
+def _fold_norms(network: nn.Module) -> nn.Module | None:
     """Make batch norms part of the convolutions before them; None if there is nothing to do."""
-    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+    if not _has_norms(network):
         return None
+    from torch import fx
     from torch.fx.experimental.optimization import fuse  # half a second
+
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return not _has_norms(m) or super().is_leaf_module(m, module_qualified_name)
 
     try:
         with torch.inference_mode(False), torch.no_grad():
-            return fuse(NetworkPart(network, layer).eval()).to(memory_format=torch.channels_last)
+            network = network.eval()
+            traced = fx.GraphModule(network, Tracer().trace(network))
+            return fuse(traced, no_trace=True).to(memory_format=torch.channels_last)
     except Exception as error:  # whatever the code of a library does when it is traced
         logger.debug("batch norms are not folded: %r", error)
         return None

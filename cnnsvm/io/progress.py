@@ -39,7 +39,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _with_bar(items: Iterable[Any], total: int, what: str, ready: int) -> Iterator[Any]:
-    bar = tqdm(total=total, desc=what)
+    bar = tqdm(total=total, desc=what, leave=None)  # one within another goes when it is full
     for number, item in enumerate(items, start=1):
         yield item
         if number == ready:  # a bar that starts here tells the time left from what is made now

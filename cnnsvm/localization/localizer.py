@@ -8,12 +8,14 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from cnnsvm.data.estimators import install
 from cnnsvm.data.images import as_image_list, load_image
+from cnnsvm.features.backends import folded
 from cnnsvm.features.devices import PRECISIONS, choose_device, choose_precision
 from cnnsvm.features.reading import is_rgb
 from cnnsvm.io.bundle import SHIPPED_LOCALIZER, rebuild
@@ -260,15 +262,15 @@ class InpaintLocalizer(BaseEstimator):
         ImageError
             If an image cannot be read.
         """
-        with self._placed() as tiling:
+        with self._placed() as (network, tiling):
             listed = as_image_list(images)
-            return [predict_map(self.network_, self._read(image), tiling) for image in listed]
+            return [predict_map(network, self._read(image), tiling) for image in listed]
 
     def predict(self, images: Any) -> list[np.ndarray]:
         """Mark pixels with at least ``threshold_``: a list of bool (H, W), one an image."""
-        with self._placed() as tiling:
+        with self._placed() as (network, tiling):
             limit, listed = np.float32(self.threshold_), as_image_list(images)
-            return [predict_map(self.network_, self._read(x), tiling) >= limit for x in listed]
+            return [predict_map(network, self._read(x), tiling) >= limit for x in listed]
 
     def score(self, images: Any, masks: Any = None) -> float:
         """Return the mean IoU over the images; images and masks are as for `fit`.
@@ -278,11 +280,11 @@ class InpaintLocalizer(BaseEstimator):
         """
         given = check_training_pairs(images, masks, None)[:2]
         ious = []
-        with self._placed() as tiling:
+        with self._placed() as (network, tiling):
             edges = edges_with(self.threshold_)
             for pair in zip(*given, strict=True):
                 pixels, mask = load_pair(*pair, self.mask_policy)
-                probability = predict_map(self.network_, pixels, tiling)
+                probability = predict_map(network, pixels, tiling)
                 counts = pixel_histogram(mask, probability, edges)
                 ious.append(histogram_scores(counts, edges, self.threshold_)["iou"])
         return float(np.mean(ious))
@@ -302,7 +304,7 @@ class InpaintLocalizer(BaseEstimator):
         return image if is_rgb(image) else load_image(image, max_pixels=self.max_pixels)
 
     @contextlib.contextmanager
-    def _placed(self) -> Iterator[Tiling]:
+    def _placed(self) -> Iterator[tuple[AnySize, Tiling]]:
         """Bring the network to its device for a while, and say how images go through it."""
         check_is_fitted(self, "network_")
         device = choose_device(self.device, self.gpu_memory_fraction)
@@ -313,9 +315,11 @@ class InpaintLocalizer(BaseEstimator):
             device=device,
             dtype=choose_precision(self.precision, device),
         )
-        self.network_.to(device)
+        network = self.network_.to(device)
+        if device.type == "cpu" and tiling.dtype == torch.float32:
+            network = AnySize(folded(network.body))
         try:
-            yield tiling
+            yield network, tiling
         finally:  # an image that cannot be read must not leave it on the GPU
             self.network_.cpu()
 

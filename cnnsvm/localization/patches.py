@@ -13,6 +13,7 @@ from cnnsvm.features.augmentation import Augmentation, apply_plan, draw_plan
 from cnnsvm.features.crops import fixed_crops, wrap_to
 from cnnsvm.features.devices import autocast
 from cnnsvm.features.reading import MEMORY
+from cnnsvm.io.progress import show_progress
 from cnnsvm.localization.masks import load_pair
 
 #: Share of repainted pixels that a balanced patch should have, and places tried to find one.
@@ -22,6 +23,8 @@ N_TRIES = 10
 #: saved again has its second grid where it had the first, and that leaves another trace than a grid
 #: that is moved, as after cropping.
 ON_GRID, GRID = 0.5, 8
+#: Tiles of an image beyond which they are counted on a terminal.
+MANY_TILES = 32
 
 
 class Pairs:
@@ -231,7 +234,10 @@ def predict_map(network: nn.Module, pixels: np.ndarray, tiling: Tiling) -> np.nd
 def _tile_maps(
     network: nn.Module, pixels: np.ndarray, tiling: Tiling
 ) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Yield place (top, left) and probabilities, float32 (h, w), of one tile after the other."""
+    """Yield place (top, left) and probabilities, float32 (h, w), of one tile after the other.
+
+    Progress is shown if there are many.
+    """
     height, width = (min(side, tiling.tile) for side in pixels.shape[:2])
     places = [
         (top, left)
@@ -239,10 +245,15 @@ def _tile_maps(
         for left in tile_starts(pixels.shape[1], tiling.tile, tiling.overlap)
     ]
     n_at_once = max(1, tiling.most_pixels // (height * width))
-    for start in range(0, len(places), n_at_once):
-        batch = places[start : start + n_at_once]
-        tiles = np.stack([pixels[y : y + height, x : x + width] for y, x in batch])
-        yield from zip(batch, _probabilities(network, tiles, tiling), strict=True)
+
+    def maps() -> Iterator[np.ndarray]:
+        for start in range(0, len(places), n_at_once):
+            batch = places[start : start + n_at_once]
+            tiles = np.stack([pixels[y : y + height, x : x + width] for y, x in batch])
+            yield from _probabilities(network, tiles, tiling)
+
+    shown = show_progress(maps(), len(places), "tiles", len(places) > MANY_TILES)
+    yield from zip(places, shown, strict=True)
 
 
 def _probabilities(network: nn.Module, tiles: np.ndarray, tiling: Tiling) -> np.ndarray:

@@ -6,6 +6,9 @@ import torch
 from tiny_localizer import Brightness, Tiny, painting
 from torch import nn
 
+from cnnsvm.features.backends import folded
+from cnnsvm.localization import patches
+from cnnsvm.localization.architectures import AnySize, build_network
 from cnnsvm.localization.patches import Tiling, predict_map, tile_starts
 
 CPU = torch.device("cpu")
@@ -113,3 +116,34 @@ def test_probabilities_stay_in_range():
     found = predict_map(Sure(), draw_image(80, 90), tiling())
     assert found.min() == 0
     assert found.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("nixnet", {"size": "2m"}), ("iidnet", {"size": "small"})]
+)
+def test_folded_batch_norms_change_no_score(name, options):
+    network = build_network(name, **options)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as after a training
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+    network.eval()
+    faster = AnySize(folded(network.body))
+    assert faster.body is not network.body
+    for shape in ((70, 90), (64, 64), (5, 3)):
+        pixels = draw_image(*shape)
+        np.testing.assert_allclose(whole(faster, pixels), whole(network, pixels), atol=1e-5)
+
+
+def test_tiles_are_counted_where_there_are_many(monkeypatch):
+    seen = []
+
+    def show(items, total, what, progress):
+        seen.append((total, what, progress))
+        return items
+
+    monkeypatch.setattr(patches, "show_progress", show)
+    for side in (32, 1000):
+        predict_map(Constant(), draw_image(side, 32), tiling())
+    assert seen == [(1, "tiles", False), (42, "tiles", True)]
