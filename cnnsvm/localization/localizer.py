@@ -316,7 +316,7 @@ class InpaintLocalizer(BaseEstimator):
             dtype=choose_precision(self.precision, device),
         )
         network = self.network_.to(device)
-        if device.type == "cpu" and tiling.dtype == torch.float32:
+        if isinstance(network, AnySize) and (device.type, tiling.dtype) == ("cpu", torch.float32):
             network = AnySize(folded(network.body))
         try:
             yield network, tiling
