@@ -217,7 +217,7 @@ def _try(describe: Callable[[str], dict[str, Any]], path: str) -> dict[str, Any]
     try:
         return {**describe(path), "problem": None}
     except ImageError as error:
-        return {"problem": str(error).removeprefix(f"{path}: ")}
+        return {"problem": str(error).removeprefix("mask ").removeprefix(f"{path}: ")}
 
 
 def _usable_rows(manifest: pd.DataFrame) -> tuple[pd.DataFrame, list[Anomaly]]:

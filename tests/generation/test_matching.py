@@ -114,7 +114,9 @@ def test_names_never_collide(tmp_path):
     names = ["a/x y.png", "b/x_y.png", "c/X_Y.webp", "d/x_y.jpg", "e/record.png", "f/é.png"]
     for i, name in enumerate(names):
         path = save(tmp_path / "in" / name, draw_image(i, 20, 20))
-        rows.append(make_row(path, int(i > 0), "one/source: ünïque?", mask_path=str(path)))
+        half = np.repeat(np.uint8([0, 255]), 200).reshape(20, 20)
+        mask = save(tmp_path / "in" / "masks" / name, half)
+        rows.append(make_row(path, int(i > 0), "one/source: ünïque?", mask_path=str(mask)))
     for i, source_id in enumerate(["p/q", "p_q", "p q", "../../p", ".", "é", "x" * 300]):
         path = save(tmp_path / "in" / f"s{i}" / "x.png", draw_image(50 + i, 9, 9))
         rows.append(make_row(path, 0, source_id))

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_detector import cnn, detector
 
 from cnnsvm import CombinedDetector, InpaintDetector, RegionDetector
+from cnnsvm.io import bundle
 from cnnsvm.io.bundle import MAX_CONFIG, SHIPPED_REGION, BundleError, _sealed
 from cnnsvm.io.files import file_hash
 
@@ -152,14 +153,12 @@ def test_embeddings_that_do_not_vary_are_warned_of():
     "value", [None, "nan", math.inf, math.nan, 10**400, 1e308, [1.0], {}, True]
 )
 def test_no_number_of_a_region_detector_is_taken_on_trust(name, value, tmp_path, monkeypatch):
-    from cnnsvm.detection import region
-
-    config, arrays = region.read_bundle(SHIPPED_REGION)
-    region.RegionDetector.from_pretrained(cnn())
+    config, arrays = bundle.read_bundle(SHIPPED_REGION)
+    RegionDetector.from_pretrained(cnn())
     spoilt = config | {name: value}
-    monkeypatch.setattr(region, "read_bundle", lambda folder: (spoilt, arrays))
+    monkeypatch.setattr(bundle, "read_bundle", lambda folder: (spoilt, arrays))
     with pytest.raises(BundleError, match="RegionDetector"):
-        region.RegionDetector.from_pretrained(cnn(), tmp_path)
+        RegionDetector.from_pretrained(cnn(), tmp_path)
 
 
 @pytest.fixture(scope="module")
