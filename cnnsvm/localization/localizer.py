@@ -283,7 +283,7 @@ class InpaintLocalizer(BaseEstimator):
         with self._placed() as (network, tiling):
             edges = edges_with(self.threshold_)
             for pair in zip(*given, strict=True):
-                pixels, mask = load_pair(*pair, self.mask_policy)
+                pixels, mask = load_pair(*pair, self.mask_policy, self.max_pixels)
                 probability = predict_map(network, pixels, tiling)
                 counts = pixel_histogram(mask, probability, edges)
                 ious.append(histogram_scores(counts, edges, self.threshold_)["iou"])

@@ -48,14 +48,17 @@ def load_mask(mask: ImageInput, policy: str = "half") -> np.ndarray:
 
 
 def load_pair(
-    image: ImageInput, mask: ImageInput | None, policy: str = "half"
+    image: ImageInput,
+    mask: ImageInput | None,
+    policy: str = "half",
+    max_pixels: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Load an image, uint8 (H, W, 3), and its mask, bool (H, W), both upright.
 
     For the mask see `load_mask`; None is an untouched image. An ImageError is raised if the image
     cannot be read, and a `MaskError` if the mask cannot be used or has another size.
     """
-    pixels = load_image(image)
+    pixels = load_image(image, max_pixels=max_pixels)
     if mask is None:
         return pixels, np.zeros(pixels.shape[:2], dtype=bool)
     try:

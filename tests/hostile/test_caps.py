@@ -37,6 +37,7 @@ def judges():
         "heatmap": lambda X: combined.trace.explain(X[0]),
         "localizer": localizer.predict_proba,
         "masks": localizer.predict,
+        "score": lambda X: localizer.score(X, [None] * len(X)),
     }, (fitted, combined, combined.region, combined.trace, localizer)
 
 
@@ -44,7 +45,7 @@ def judges():
     "name",
     [
         *("detector", "transform", "combined", "region", "region map", "heatmap"),
-        *("localizer", "masks"),
+        *("localizer", "masks", "score"),
     ],
 )
 def test_max_pixels_holds_before_anything_is_decoded(name, judges, image, monkeypatch):
