@@ -30,7 +30,7 @@ def bits_per_sample(opened: Image.Image, stream: IO[bytes] | None) -> int:
     if opened.format == "TIFF":
         return _of_tiff(dict(getattr(opened, "tag_v2", {})))
     if opened.format == "JPEG2000" and stream is not None:
-        return _of_jpeg2000(_content(stream))
+        return _of_jpeg2000(_content(stream), opened.mode)
     if opened.format == "PNG" and stream is not None:
         return _of_png(_content(stream, 26), opened)
     return 16 if opened.mode.startswith("I") else 8
@@ -90,13 +90,13 @@ def _of_png(head: bytes, opened: Image.Image) -> int:
     return bits
 
 
-def _of_jpeg2000(content: bytes) -> int:
+def _of_jpeg2000(content: bytes, mode: str) -> int:
     start = content.find(_CODESTREAM)
     components = content[start + _COMPONENTS :]
     n = int.from_bytes(content[start + _COMPONENTS - 2 : start + _COMPONENTS])
     depths = components[: 3 * n : 3]
     bits = max((depth & 127) + 1 for depth in depths) if depths else 8
-    if any(depth & 128 for depth in depths) or (bits > 8 and n > 1) or bits < 8:
+    if any(depth & 128 for depth in depths) or (bits > 8 and mode[0] != "I") or bits < 8:
         raise ValueError(f"a JPEG 2000 with {n} signed or {bits}-bit components. {_REMEDY}")
     return bits
 

@@ -211,11 +211,12 @@ def test_a_palette_of_eight_bits_is_no_black_image():
         load_image(tiff(numbers, colormap=colours, **options))
 
 
-def test_a_jpeg_2000_of_few_bits_is_refused():
-    """Pillow makes 240 of the white of 4 bits."""
+@pytest.mark.parametrize("bits", [4, 9])
+def test_a_jpeg_2000_of_odd_bits_is_refused(bits):
+    """Pillow makes 240 of the white of 4 bits, and wraps the white of 9 round to black."""
     content = bytearray(cv2.imencode(".jp2", GREY)[1].tobytes())
-    place = content.index(b"\xff\x4f\xff\x51") + 42
-    assert content[place] == 7
-    content[place] = 3
-    with pytest.raises(ImageError, match="4-bit"):
+    for place in (content.index(b"ihdr") + 14, content.index(b"\xff\x4f\xff\x51") + 42):
+        assert content[place] == 7
+        content[place] = bits - 1
+    with pytest.raises(ImageError, match=f"{bits}-bit"):
         load_image(bytes(content))
