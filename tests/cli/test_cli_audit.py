@@ -90,7 +90,7 @@ def test_a_damaged_image_is_an_error_or_left_out(tmp_path, rows, capsys):
     assert audited(tmp_path, rows, "--skip-bad") == 0
     text = " ".join(capsys.readouterr().out.split())  # long paths are folded
     assert "(1)" in text
-    assert "2.png: image file is truncated" in text
+    assert "2.png: the checksum of its pixels is wrong" in text
 
 
 def test_a_tree_needs_groups_to_know_its_sources(tmp_path, capsys):
