@@ -10,6 +10,8 @@ from typing import IO
 import simplejpeg
 from PIL import Image
 
+from cnnsvm.data.sample_formats import LARGEST_TILE
+
 _READ = 2**20  # bytes that are read at once
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SOF = (0xC0, 0xC1)  # of a JPEG whose scans are not refined
@@ -22,7 +24,9 @@ _MOST_FILLING = 8
 #: Most bytes of zeros that arithmetic coders write, and pixels of one colour that make one of them
 #: in a WebP: 10,400 and more were seen (81 megapixels of blue, half a page of white).
 _ZEROS, _FLAT = 1024, 5000
-_MOST_INFLATED = 2**31
+#: Most segments of a JPEG's head that are gone through, scans of one inside a TIFF, and bytes of a
+#: pixel: what asks for more is not looked into, since it would take for ever.
+_MOST_SEGMENTS, _MOST_SCANS, _MOST_BYTES = 250_000, 4, 8
 #: TIFF tags: compression and its values, tables of JPEG, and where strips and tiles are.
 _COMPRESSION, _JPEG, _DEFLATE, _TABLES = 259, 7, (8, 32946), 347
 _PLACES = ((273, 279), (324, 325))
@@ -39,7 +43,7 @@ def check_whole(stream: IO[bytes], opened: Image.Image) -> None:
     if opened.format == "PNG":
         _check_png(stream)
     elif opened.format == "TIFF":
-        _check_tiff(stream, dict(getattr(opened, "tag_v2", {})))
+        _check_tiff(stream, dict(getattr(opened, "tag_v2", {})), opened.width * opened.height)
     elif opened.format == "WEBP":
         stream.seek(0)
         n_zeros = max(_ZEROS, opened.width * opened.height // _FLAT)
@@ -80,7 +84,9 @@ def _has_full_blocks(data: bytes) -> bool:
     """Tell whether a JPEG is baseline, and zeros in it are blocks that do not end."""
     place, is_baseline = 2, False
     first: set[int] = set()
-    while place + 4 <= len(data) and data[place] == 0xFF:
+    for _ in range(_MOST_SEGMENTS):
+        if place + 4 > len(data) or data[place] != 0xFF:
+            return False
         kind, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
         if kind == _SOS:
             return is_baseline and bool(first - {_END_OF_BLOCK})
@@ -116,44 +122,57 @@ def _check_png(stream: IO[bytes]) -> None:
             raise ValueError(f"the checksum of its pixels is wrong. {_REMEDY}")
 
 
-def _check_tiff(stream: IO[bytes], tags: dict[int, object]) -> None:
-    """Check what libtiff leaves when it has as many bytes as it needs, or does not tell."""
+def _check_tiff(stream: IO[bytes], tags: dict[int, object], n_pixels: int) -> None:
+    """Check what libtiff leaves when it has as many bytes as it needs, or does not tell.
+
+    Strips may lie: no more bytes are read than the file has, and no more pixels decoded than this
+    image and a largest tile have.
+    """
     compression = tags.get(_COMPRESSION)
     if compression != _JPEG and compression not in _DEFLATE:
         return
-    tables = tags.get(_TABLES, b"")
+    found = tags.get(_TABLES, b"")
+    tables = found if isinstance(found, bytes) else b""
+    unread, left = stream.seek(0, io.SEEK_END), n_pixels + LARGEST_TILE
     for places, lengths in _PLACES:
         for offset, length in zip(_numbers(tags, places), _numbers(tags, lengths), strict=False):
+            unread -= length
+            if unread < 0 or left <= 0:
+                return
             stream.seek(offset)
             data = stream.read(length)
-            if compression == _JPEG:
-                _check_strip(tables if isinstance(tables, bytes) else b"", data)
-            else:
-                _inflate(data)
+            is_jpeg = compression == _JPEG
+            left -= _check_strip(tables, data, left) if is_jpeg else _inflate(data, left)
 
 
-def _check_strip(tables: bytes, strip: bytes) -> None:
-    """Check a JPEG whose tables stand elsewhere. Source: TIFF Technical Note 2."""
+def _check_strip(tables: bytes, strip: bytes, most: int) -> int:
+    """Check a JPEG whose tables stand elsewhere, and return its pixels, of which it may have most.
+
+    Source: TIFF Technical Note 2.
+    """
     data = tables.removesuffix(_EOI) + strip.removeprefix(_SOI) if tables else strip
     check_zeros_of_jpeg(data)
     try:
-        simplejpeg.decode_jpeg(data, "RGB")
+        height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+        if height * width <= most and data.count(b"\xff\xda") <= _MOST_SCANS:
+            simplejpeg.decode_jpeg(data, "RGB")
     except ValueError as error:
         if re.search("corrupt|premature", str(error), re.IGNORECASE):  # or other colours
             raise ValueError(f"{error}. {_REMEDY}") from error
+        return 0
+    return height * width
 
 
-def _inflate(data: bytes) -> None:
-    """Inflate a strip and forget it; of one that is longer than any image, only a part."""
-    inflater = zlib.decompressobj()
+def _inflate(data: bytes, most: int) -> int:
+    """Inflate a strip and forget it; return its pixels, at least, of which it may have most."""
+    inflater, n_bytes = zlib.decompressobj(), 0
     try:
-        for _ in range(_MOST_INFLATED // _READ):
-            inflater.decompress(data, _READ)
+        while data and n_bytes < most * _MOST_BYTES:
+            n_bytes += len(inflater.decompress(data, _READ))
             data = inflater.unconsumed_tail
-            if not data:
-                return
     except zlib.error as error:
         raise ValueError(f"its pixels cannot be inflated ({error}). {_REMEDY}") from error
+    return n_bytes // _MOST_BYTES
 
 
 def _numbers(tags: dict[int, object], name: int) -> tuple[int, ...]:

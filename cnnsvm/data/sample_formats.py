@@ -9,7 +9,9 @@ _REMEDY = "Save the image as RGB or grey with 8 or 16 unsigned bits."
 #: TIFF tags, and values of them: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 _BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
 _KIND, _REDUCED_OR_MASK, _COLOURS = 254, 1 | 4, 320
-_TILE_WIDTH, _TILE_HEIGHT, _LARGEST_TILE = 322, 323, 2**26
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+#: Pixels of a tile of a TIFF, at most.
+LARGEST_TILE = 2**26
 _WHITE_IS_ZERO, _LAB, _SEPARATE, _UNDEFINED = 0, (8, 9, 10), 2, 4
 _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types of PNG
 #: The first bytes of a JPEG 2000 codestream, and where its components are described.
@@ -72,7 +74,7 @@ def _of_tiff(tags: dict[int, object]) -> int:
         reason = "Lab colours, which depend on a white point"
     elif bits == 16 and tags.get(_PLANES) == _SEPARATE:
         reason = "samples of 16 bits in separate planes"
-    elif tile > _LARGEST_TILE:
+    elif tile > LARGEST_TILE:
         reason = f"tiles of {tile:,} pixels, each of which is decoded whole"
     elif bits == 16 and photometric == _WHITE_IS_ZERO:
         reason = "samples of 16 bits with white as zero"

@@ -44,9 +44,9 @@ def fit_platt(scores: np.ndarray, target: np.ndarray) -> tuple[float, float]:
     goal = np.where(target, (n_pos + 1) / (n_pos + 2), 1 / (len(target) - n_pos + 2))
     centre, spread = float(scores.mean()), float(scores.std()) or 1.0
     standard = (scores - centre) / spread
-    # a row of both classes, weighted by its target, is a row with a probability as its target
     from sklearn.linear_model import LogisticRegression  # half a second
 
+    # a row of both classes, weighted by its target, is a row with a probability as its target
     model = LogisticRegression(C=1e12, solver="newton-cholesky", tol=1e-10)
     weights = np.concatenate([goal, 1 - goal])
     model.fit(np.tile(standard, 2)[:, None], np.repeat([1, 0], len(goal)), weights)
@@ -121,9 +121,9 @@ def fit_mixing(log_odds: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
     known = np.isfinite(log_odds).all(axis=1)
     if log_odds.shape[1] == 1 or len(np.unique(codes[known])) < log_odds.shape[1]:
         return None
-    # on few rows a weaker penalty overfits
     from sklearn.linear_model import LogisticRegression
 
+    # on few rows a weaker penalty overfits
     model = LogisticRegression(C=1.0, max_iter=1000).fit(log_odds[known], codes[known])
     return np.column_stack([model.coef_, model.intercept_])
 

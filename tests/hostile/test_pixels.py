@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -464,6 +465,26 @@ def test_a_tiff_whose_strips_have_changed_is_refused(compression):
     for start in range(len(data) // 5, len(data) - 600, len(data) // 7):
         with pytest.raises(ImageError, match=r"get it again|incomplete|decoder error"):
             load_image(data[:start] + bytes(64) + data[start + 64 :])
+
+
+def test_strips_that_lie_cost_no_more_than_the_image():
+    """Of 2,000 rows each is the same bomb; a JPEG inside says that it is 65,500 pixels a side."""
+    bomb, head, n_rows = zlib.compress(bytes(2**26), 9), 8 + 2 + 9 * 12 + 4, 2000
+    start = head + 8 * n_rows
+    tags = [(256, 4, 1, 64), (257, 4, 1, n_rows), (258, 3, 1, 8), (259, 3, 1, 8), (262, 3, 1, 1)]
+    tags += [(273, 4, n_rows, head), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, n_rows, start - 8000)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    places = struct.pack("<I", start) * n_rows + struct.pack("<I", len(bomb)) * n_rows
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + places + bomb
+    assert load_image(data).max() == 0  # in hours, if each were inflated
+    data = bytearray(encode("TIFF", draw_image(200, 300), compression="jpeg"))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = struct.pack(">HH", 65500, 65500)
+    tracemalloc.start()
+    with pytest.raises(ImageError):
+        load_image(bytes(data))
+    assert tracemalloc.get_traced_memory()[1] < 10**8
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("format", ["WEBP", "AVIF", "HEIF"])
